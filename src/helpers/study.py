@@ -1,0 +1,337 @@
+"""study.yaml, typed and validated, and the one exception that a user sees."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
+
+RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
+
+#: Values that a categorical column of ``obs`` can take (DESIGN: standard names).
+VOCABULARY = {
+    "group": ("control", "case"),
+    "arm": ("treatment", "comparator"),
+    "visit": ("baseline", "followup"),
+    "lesional": ("lesional", "non_lesional"),
+    "control_type": ("sample", "negative"),
+}
+
+
+class StudyError(Exception):
+    """Something in the user's files that the user can mend.
+
+    Parameters
+    ----------
+    problem : str
+        What is wrong, as a sentence without its full stop.
+    file, where, found, expected, fix : str, optional
+        The file; the column, row or key in it; what stands there; what should; what to do.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        file: str | Path | None = None,
+        where: str | None = None,
+        found: object = None,
+        expected: object = None,
+        fix: str | None = None,
+    ) -> None:
+        parts = [f"{file}: {problem}" if file else problem]
+        for label, value in (("where", where), ("found", found), ("expected", expected), ("fix", fix)):
+            if value is not None:
+                parts.append(f"  {label + ':':<10}{value}")
+        super().__init__("\n".join(parts))
+        self.problem = problem
+
+
+def _text(value: Any) -> Any:
+    """Numbers of YAML (``visit: 1``) as the text that stands in a metadata file."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _texts(value: Any) -> Any:
+    return [_text(v) for v in value] if isinstance(value, list) else [_text(value)]
+
+
+def _bare_name(value: str) -> str:
+    """A name that can stand in a model formula and as a column of ``obs``."""
+    if not value.isidentifier():
+        raise ValueError(f"'{value}' must be letters, digits and underscores, not starting with a digit")
+    return value
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+Texts = Annotated[list[str], BeforeValidator(_texts)]
+Name = Annotated[str, AfterValidator(_bare_name)]
+
+
+class Strict(BaseModel):
+    """Unknown keys are errors: a misspelt key must not be dropped in silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataFile(Strict):
+    """One input file, its path relative to study.yaml."""
+
+    path: str
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="checksum; checked whenever given")
+    url: str | None = Field(None, description="public address from which `make data` fetches the file")
+
+
+class CountsFile(DataFile):
+    """The feature table: BIOM, QIIME 2 artifact, or delimited text in either orientation."""
+
+    format: Literal["auto", "biom", "qza", "text"] = "auto"
+    orientation: Literal["auto", "samples_in_rows", "samples_in_columns"] = "auto"
+    fractions: Literal["error", "round"] = Field("error", description="what to do with counts that are not whole")
+
+
+class TaxonomyFile(DataFile):
+    """Taxonomy by feature: QIIME 2 artifact or text, as one lineage string or one column a rank."""
+
+    format: Literal["auto", "qza", "text"] = "auto"
+
+
+class TreeFile(DataFile):
+    """A phylogeny whose tips are the features: Newick, or a QIIME 2 artifact that holds one."""
+
+    format: Literal["auto", "qza", "newick"] = "auto"
+
+
+class Files(Strict):
+    """The study's files."""
+
+    counts: CountsFile
+    metadata: DataFile
+    taxonomy: TaxonomyFile | Literal["feature_names", "none"] = Field(
+        "none", description="a file, or `feature_names` if the features are named by their lineage"
+    )
+    tree: TreeFile | None = None
+
+    def each(self) -> dict[str, DataFile]:
+        """The files there are, by role."""
+        return {role: f for role in type(self).model_fields if isinstance(f := getattr(self, role), DataFile)}
+
+
+class Column(Strict):
+    """A categorical column: which of the file's values mean which standard value."""
+
+    column: Text
+    values: dict[str, Texts]
+    ignore: Texts = Field(default_factory=list, description="values whose swabs are left out, with a ledger entry")
+
+
+class Columns(Strict):
+    """Where the standard columns of the cohort are in the metadata file."""
+
+    sample: Text = Field(description="identifier of the swab, as in the count table")
+    subject: Text
+    group: Column
+    visit: Column
+    arm: Column | None = None
+    site: Text | None = None
+    lesional: Column | None = None
+    control_type: Column | None = None
+    age: Text | None = None
+    sex: Text | None = None
+    batch: Text | None = None
+    covariates: dict[Name, Text] = Field(default_factory=dict, description="further columns, name: column of the file")
+
+    @model_validator(mode="after")
+    def _values_are_standard(self) -> "Columns":
+        for name, standard in VOCABULARY.items():
+            column = getattr(self, name)
+            if column is None:
+                continue
+            unknown = sorted(set(column.values) - set(standard))
+            if unknown:
+                raise ValueError(f"{name}.values: unknown {', '.join(unknown)}; known: {', '.join(standard)}")
+            listed = [v for values in column.values.values() for v in values] + column.ignore
+            twice = sorted({v for v in listed if listed.count(v) > 1})
+            if twice:
+                raise ValueError(f"{name}: {', '.join(twice)} is listed twice")
+        return self
+
+
+class Severity(Strict):
+    """A severity score, higher is worse."""
+
+    name: Name
+    column: Text
+    label: str
+    range: tuple[float, float] = Field(description="lowest and highest possible value")
+
+
+class Response(Strict):
+    """Response thresholds, in per cent improvement of the first severity score."""
+
+    non_responder: float = Field(50, ge=0, le=100, description="improved by less than this")
+    responder: float = Field(75, ge=0, le=100, description="improved by at least this")
+    near_clear: float = Field(90, ge=0, le=100, description="improved by at least this (EASI-90)")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Response":
+        if not self.non_responder < self.responder < self.near_clear:
+            raise ValueError("thresholds must rise: non_responder < responder < near_clear")
+        return self
+
+
+class Taxa(Strict):
+    """The taxa that the claims are about."""
+
+    genus: str = Field("Staphylococcus", description="C2")
+    pathogen: str = Field("Staphylococcus aureus", description="species of C3, C5, C8 and C9")
+    commensal: str = Field("Staphylococcus hominis", description="species in the log ratio to the pathogen")
+    genera_shown: int = Field(10, ge=1, le=20, description="genera drawn in composition figures")
+
+
+class Labels(Strict):
+    """Display names. Notebooks and figures take them from here and only here."""
+
+    control: str = "Control"
+    case: str = "Patient"
+    treatment: str = "Treatment"
+    comparator: str = "Comparator"
+    baseline: str = "Baseline"
+    followup: str = "Follow-up"
+    site: str = "skin"
+
+
+class Adjust(Strict):
+    """Covariates of the adjusted models."""
+
+    group: list[Name] = Field(default_factory=list, description="patients against controls, and severity")
+    arm: list[Name] = Field(default_factory=list, description="arm contrasts, beside the outcome's baseline value")
+
+
+class Settings(Strict):
+    """The analysis settings: each is a papermill parameter of the notebooks that use it."""
+
+    swabs: Literal["all", "lesional_at_baseline"] = Field(
+        "all", description="patients' swabs that enter the models: all, or of sites lesional at baseline"
+    )
+    rarefaction_depth: int = Field(1000, ge=1, description="reads drawn from each swab for diversity")
+    min_prevalence: float = Field(0.1, ge=0, le=1, description="share of swabs a taxon must be in to be tested")
+    permutations: int = Field(999, ge=99, description="permutations of a permutation test")
+    bootstraps: int = Field(1000, ge=100, description="bootstrap resamples of an interval")
+    equivalence_margin: float = Field(0.5, gt=0, description="margin of equivalence, in SD of the control group")
+    alpha: float = Field(0.05, gt=0, lt=0.5, description="level of the tests; intervals cover 1 - alpha")
+    seed: int = Field(2023, ge=0, description="seed of everything random")
+
+
+class Study(Strict):
+    """A study.yaml: files, columns, names and analysis settings of one cohort."""
+
+    title: str
+    simulated: bool = Field(description="true only for generated data: shown on every page and figure")
+    about: str = Field(description="what the study is, in a paragraph")
+    source: str = Field(description="citation or address of the data")
+    licence: str
+    files: Files
+    columns: Columns
+    severity: list[Severity] = Field(default_factory=list, description="the first score defines the response")
+    response: Response = Response()
+    taxa: Taxa = Taxa()
+    labels: Labels = Labels()
+    adjust: Adjust = Adjust()
+    minimum_depth: int = Field(1000, ge=0, description="swabs with fewer reads are left out")
+    settings: Settings = Settings()
+
+    _folder: Path = PrivateAttr(default=Path())
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> "Study":
+        scores = [s.name for s in self.severity]
+        known = {n for n in ("age", "sex", "batch") if getattr(self.columns, n)}
+        known |= set(scores) | set(self.columns.covariates)
+        unknown = sorted({*self.adjust.group, *self.adjust.arm} - known)
+        if unknown:
+            raise ValueError(f"adjust: no column for {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        if self.settings.swabs == "lesional_at_baseline" and self.columns.lesional is None:
+            raise ValueError("settings.swabs is lesional_at_baseline, but columns.lesional is not given")
+        if len(set(scores)) != len(scores):
+            raise ValueError("severity: two scores have the same name")
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """The folder of study.yaml, to which the files' paths are relative."""
+        return self._folder
+
+    def path(self, file: DataFile) -> Path:
+        """Where a file of this study is."""
+        return self._folder / file.path
+
+
+def validation_message(error: ValidationError) -> str:
+    """All problems of a pydantic validation, one a line, each with its key.
+
+    Parameters
+    ----------
+    error : pydantic.ValidationError
+
+    Returns
+    -------
+    str
+    """
+    lines = []
+    for e in error.errors():
+        key = ".".join(str(part) for part in e["loc"])
+        found = "" if e["type"] in ("missing", "extra_forbidden") else f" (found: {e['input']!r:.80})"
+        what = {"extra_forbidden": "is not a known key", "missing": "is missing"}.get(e["type"], e["msg"])
+        lines.append(f"{key or 'the study'}: {what.removeprefix('Value error, ')}{found if e['loc'] else ''}")
+    return "\n".join(lines)
+
+
+def load_study(folder: str | Path) -> Study:
+    """Read and validate ``study.yaml``.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The study's folder, such as ``data/demo``.
+
+    Returns
+    -------
+    Study
+
+    Raises
+    ------
+    StudyError
+        If the file is missing, is not YAML, or does not hold a valid study; the message names every wrong key.
+    """
+    file = Path(folder) / "study.yaml"
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise StudyError("there is no such file", file=file, fix="give STUDY= the name of a folder in data/") from None
+    except (OSError, UnicodeDecodeError) as e:
+        raise StudyError("cannot be read", file=file, found=e, expected="a text file in UTF-8") from None
+    except yaml.YAMLError as e:
+        raise StudyError("is not valid YAML", file=file, found=" ".join(str(e).split())) from None
+    if not isinstance(content, dict):
+        raise StudyError("is not a study", file=file, found=type(content).__name__, expected="keys and values")
+    try:
+        study = Study.model_validate(content)
+    except ValidationError as e:
+        raise StudyError(
+            "is not a valid study",
+            file=file,
+            found=validation_message(e).replace("\n", "\n" + " " * 12),
+            fix="the keys are described in src/helpers/study.py",
+        ) from None
+    study._folder = Path(folder)
+    return study
