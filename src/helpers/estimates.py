@@ -1,0 +1,367 @@
+"""One question, one number: estimate, interval, p-value and n. The patient is the unit.
+
+Every estimator returns a plain dict with the keys of `ESTIMATE`, so that a table of results is a list of them.
+A better estimator for a claim goes here, under the same keys.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import statsmodels.formula.api as smf
+from firthmodels import FirthLogisticRegression
+from scipy import stats
+from statsmodels.stats.power import TTestPower
+
+#: What an estimator returns: effect, interval, two-sided p-value, patients used and dropped, standard error and df.
+ESTIMATE = ("estimate", "ci_low", "ci_high", "p_value", "n", "n_dropped", "se", "df")
+
+
+def analysis_swabs(obs: pd.DataFrame, swabs: str) -> pd.Series:
+    """Say which swabs enter the models.
+
+    Parameters
+    ----------
+    obs : DataFrame
+        One row a swab, with the standard columns.
+    swabs : {"all", "lesional_at_baseline"}
+        ``lesional_at_baseline`` keeps a patient's sites that were lesional at baseline, at both visits. A site is
+        followed whether or not it has healed: choosing by the skin's state at follow-up would choose by the outcome.
+        Controls keep all their swabs.
+
+    Returns
+    -------
+    Series of bool
+        Indexed like `obs`. Negative controls are never in.
+    """
+    sample = obs["control_type"].eq("sample")
+    if swabs == "all":
+        return sample
+    site = obs["subject"].str.cat(obs["site"].astype(str), sep="\0")
+    lesional = set(site[obs["visit"].eq("baseline") & obs["lesional"].fillna(False).astype(bool)])
+    return sample & (obs["group"].eq("control") | site.isin(lesional))
+
+
+def by_patient(obs: pd.DataFrame, measures: pd.DataFrame) -> pd.DataFrame:
+    """Average the swabs of a patient at a visit.
+
+    Parameters
+    ----------
+    obs : DataFrame
+        One row a swab.
+    measures : DataFrame
+        One row a swab, numeric columns, indexed like `obs`; missing values are left out of the mean.
+
+    Returns
+    -------
+    DataFrame
+        One row a patient and visit: the columns of `obs` that belong to the patient or the visit, and `measures`.
+    """
+    columns = obs.columns.difference(["site", "lesional", "control_type", "depth", *measures.columns], sort=False)
+    keys = ["subject", "visit"]
+    patients = obs[columns].groupby(keys, observed=True, sort=True).first()
+    means = measures.join(obs[keys]).groupby(keys, observed=True, sort=True).mean()
+    return patients.join(means).reset_index()
+
+
+def paired(visits: pd.DataFrame, outcome: str) -> pd.DataFrame:
+    """Put the two visits of each patient side by side.
+
+    Parameters
+    ----------
+    visits : DataFrame
+        One row a patient and visit, as from `by_patient`.
+    outcome : str
+        Column that is compared between the visits.
+
+    Returns
+    -------
+    DataFrame
+        One row a patient with both values: the baseline columns, and ``y0``, ``y1``, ``change`` = y1 - y0.
+    """
+    values = visits.pivot_table(index="subject", columns="visit", values=outcome, observed=False).dropna()
+    values = values.reindex(columns=["baseline", "followup"])
+    values.columns = ["y0", "y1"]
+    values["change"] = values["y1"] - values["y0"]
+    baseline = visits[visits["visit"].eq("baseline")].set_index("subject").drop(columns=["visit", outcome])
+    return baseline.join(values.dropna(), how="inner").reset_index()
+
+
+def linear_contrast(
+    data: pd.DataFrame, outcome: str, term: str, covariates: Sequence[str] = (), *, alpha: float = 0.05
+) -> dict[str, float]:
+    """Adjusted difference between two groups, or slope, by ordinary least squares with HC3 errors.
+
+    Parameters
+    ----------
+    data : DataFrame
+        One row a patient.
+    outcome : str
+        Numeric column.
+    term : str
+        Numeric or boolean column whose coefficient is wanted.
+    covariates : sequence of str
+        Columns to adjust for. One that does not vary is left out, since nothing can be learnt of it.
+    alpha : float
+        The interval covers 1 - alpha.
+
+    Returns
+    -------
+    dict
+        Keys of `ESTIMATE`. Patients with a missing value are dropped and counted; NaN if too few are left.
+
+    References
+    ----------
+    MacKinnon & White, J Econometrics 1985;29:305 (HC3).
+    """
+    columns = [outcome, term, *covariates]
+    complete = data[columns].dropna()
+    varying = [c for c in covariates if complete[c].nunique() > 1]
+    n, dropped = len(complete), len(data) - len(complete)
+    if n < len(varying) + 4 or complete[term].nunique() < 2:
+        return not_estimable(n, dropped)
+    frame = complete.assign(**{term: complete[term].astype(float), outcome: complete[outcome].astype(float)})
+    fit = smf.ols(" + ".join([f"{outcome} ~ {term}", *varying]), frame).fit(cov_type="HC3", use_t=True)
+    low, high = fit.conf_int(alpha).loc[term]
+    return {
+        "estimate": float(fit.params[term]),
+        "ci_low": float(low),
+        "ci_high": float(high),
+        "p_value": float(fit.pvalues[term]),
+        "n": n,
+        "n_dropped": dropped,
+        "se": float(fit.bse[term]),
+        "df": float(fit.df_resid),
+    }
+
+
+def not_estimable(n: int, dropped: int = 0) -> dict[str, float]:
+    """Give the estimate of something that the data do not allow to estimate: NaN, with the count that there is."""
+    return {**dict.fromkeys(ESTIMATE, np.nan), "n": n, "n_dropped": dropped}
+
+
+def mean_change(change: pd.Series, *, alpha: float = 0.05) -> dict[str, float]:
+    """Mean within-patient change with Student's interval: an uncontrolled comparison.
+
+    Parameters
+    ----------
+    change : Series
+        One value a patient, follow-up minus baseline.
+    alpha : float
+        The interval covers 1 - alpha.
+
+    Returns
+    -------
+    dict
+        Keys of `ESTIMATE`.
+    """
+    x = change.dropna().to_numpy(float)
+    n, dropped = len(x), len(change) - len(x)
+    if n < 3 or np.ptp(x) == 0:
+        return not_estimable(n, dropped)
+    test = stats.ttest_1samp(x, 0)
+    low, high = test.confidence_interval(1 - alpha)
+    return {
+        "estimate": float(x.mean()),
+        "ci_low": float(low),
+        "ci_high": float(high),
+        "p_value": float(test.pvalue),
+        "n": n,
+        "n_dropped": dropped,
+        "se": float(stats.sem(x)),
+        "df": n - 1,
+    }
+
+
+def partial_spearman(
+    data: pd.DataFrame,
+    x: str,
+    y: str,
+    covariates: Sequence[str] = (),
+    *,
+    bootstraps: int = 1000,
+    seed: int,
+    alpha: float = 0.05,
+) -> dict[str, float]:
+    """Spearman correlation of `x` and `y` given the covariates, with a percentile bootstrap interval.
+
+    Ranks of `x` and `y` are regressed on the ranks of the covariates, and the residuals correlated; the p-value is
+    that of a correlation with n - 2 - k degrees of freedom, k covariates.
+
+    Parameters
+    ----------
+    data : DataFrame
+        One row a patient.
+    x, y : str
+        Numeric columns.
+    covariates : sequence of str
+        Columns to adjust for; a categorical one enters as dummies.
+    bootstraps, seed, alpha
+        Resamples of patients, their seed, and 1 - coverage of the interval.
+
+    Returns
+    -------
+    dict
+        Keys of `ESTIMATE`; ``estimate`` is rho.
+
+    References
+    ----------
+    Kim, Commun Stat Appl Methods 2015;22:665 (ppcor).
+    """
+    complete = data[[x, y, *covariates]].dropna()
+    n, dropped = len(complete), len(data) - len(complete)
+    numbers = pd.get_dummies(complete, drop_first=True, dtype=float).astype(float)
+    numbers = numbers.loc[:, numbers.nunique() > 1]
+    df = n - numbers.shape[1]
+    if df < 2 or x not in numbers or y not in numbers:
+        return not_estimable(n, dropped)
+    values = numbers.to_numpy()
+
+    def rho(rows: np.ndarray) -> float:
+        ranks = stats.rankdata(values[rows], axis=0)
+        design = np.column_stack([np.ones(n), ranks[:, 2:]])
+        residuals = ranks[:, :2] - design @ np.linalg.lstsq(design, ranks[:, :2])[0]
+        a, b = residuals.T
+        norm = np.sqrt((a @ a) * (b @ b))
+        return float(a @ b / norm) if norm > 1e-9 else np.nan
+
+    estimate = rho(np.arange(n))
+    rng = np.random.default_rng(seed)
+    resampled = [rho(rng.integers(n, size=n)) for _ in range(bootstraps)]
+    low, high = np.nanquantile(resampled, [alpha / 2, 1 - alpha / 2])
+    t = estimate * np.sqrt(df / max(1 - estimate**2, 1e-12))
+    return {
+        "estimate": estimate,
+        "ci_low": float(low),
+        "ci_high": float(high),
+        "p_value": float(2 * stats.t.sf(abs(t), df)),
+        "n": n,
+        "n_dropped": dropped,
+        "se": float(np.nanstd(resampled, ddof=1)),
+        "df": df,
+    }
+
+
+def firth_odds_ratio(
+    data: pd.DataFrame, outcome: str, term: str, covariates: Sequence[str] = (), *, alpha: float = 0.05
+) -> dict[str, float]:
+    """Odds ratio by Firth's penalised logistic regression: finite under separation.
+
+    Parameters
+    ----------
+    data : DataFrame
+        One row a patient.
+    outcome : str
+        Boolean column.
+    term : str
+        Numeric or boolean column whose odds ratio is wanted.
+    covariates : sequence of str
+        Columns to adjust for.
+    alpha : float
+        The profile-likelihood interval covers 1 - alpha.
+
+    Returns
+    -------
+    dict
+        Keys of `ESTIMATE`; ``estimate`` and interval are odds ratios, ``se`` that of the log odds ratio.
+
+    References
+    ----------
+    Firth, Biometrika 1993;80:27; Heinze & Schemper, Stat Med 2002;21:2409.
+    """
+    complete = data[[outcome, term, *covariates]].dropna()
+    n, dropped = len(complete), len(data) - len(complete)
+    design = pd.get_dummies(complete[[term, *covariates]], drop_first=True, dtype=float).astype(float)
+    y = complete[outcome].astype(int)
+    design = design.loc[:, design.nunique() > 1]
+    if y.nunique() < 2 or term not in design:
+        return not_estimable(n, dropped)
+    # Standardising the covariates changes no odds ratio of `term` and keeps the Newton steps short.
+    others = design.columns.drop(term)
+    design[others] = (design[others] - design[others].mean()) / design[others].std()
+    model = FirthLogisticRegression(backend="numpy", max_iter=200).fit(design, y)
+    i = list(design.columns).index(term)
+    model.lrt([i])
+    low, high = np.exp(model.conf_int(alpha, method="pl", features=[i], max_iter=200)[i])
+    return {
+        "estimate": float(np.exp(model.coef_[i])),
+        "ci_low": float(low),
+        "ci_high": float(high),
+        "p_value": float(model.lrt_pvalues_[i]),
+        "n": n,
+        "n_dropped": dropped,
+        "se": float(model.bse_[i]),
+        "df": np.nan,
+    }
+
+
+def cliffs_delta(a: pd.Series, b: pd.Series) -> float:
+    """P(a > b) - P(a < b) for a random pair, between -1 and 1.
+
+    Parameters
+    ----------
+    a, b : Series
+        Values of the two groups; missing values are dropped.
+
+    Returns
+    -------
+    float
+
+    References
+    ----------
+    Cliff, Psychol Bull 1993;114:494.
+    """
+    x, y = a.dropna(), b.dropna()
+    if x.empty or y.empty:
+        return np.nan
+    return float(2 * stats.mannwhitneyu(x, y).statistic / (len(x) * len(y)) - 1)
+
+
+def equivalence(estimate: dict[str, Any], margin: float) -> dict[str, float]:
+    """Two one-sided tests that the effect is smaller than the margin, whichever its sign.
+
+    Parameters
+    ----------
+    estimate : dict
+        As from an estimator; ``estimate``, ``se`` and ``df`` are used.
+    margin : float
+        Margin of equivalence, in the unit of the estimate.
+
+    Returns
+    -------
+    dict
+        ``margin`` and ``p_equivalence``, the larger of the two one-sided p-values.
+
+    References
+    ----------
+    Schuirmann, J Pharmacokinet Biopharm 1987;15:657.
+    """
+    t = (margin - abs(estimate["estimate"])) / estimate["se"]
+    return {"margin": margin, "p_equivalence": float(stats.t.sf(t, estimate["df"]))}
+
+
+def minimum_detectable_effect(estimate: dict[str, Any], *, alpha: float = 0.05, power: float = 0.8) -> float:
+    """Smallest true effect that a test with this standard error finds with the given power.
+
+    Parameters
+    ----------
+    estimate : dict
+        As from an estimator; ``se`` and ``df`` are used.
+    alpha, power : float
+        Two-sided level and power.
+
+    Returns
+    -------
+    float
+        In the unit of the estimate; NaN if the standard error is not known.
+
+    References
+    ----------
+    Cohen, Statistical Power Analysis for the Behavioral Sciences, 1988, from the noncentral t distribution.
+    """
+    se, df = estimate["se"], estimate["df"]
+    if not np.isfinite(se) or not np.isfinite(df):
+        return np.nan
+    nobs = df + 1
+    return float(TTestPower().solve_power(nobs=nobs, alpha=alpha, power=power) * np.sqrt(nobs) * se)

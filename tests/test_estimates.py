@@ -1,0 +1,139 @@
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+from scipy import stats
+from statsmodels.stats.weightstats import ttost_paired
+
+from helpers import estimates
+
+
+@pytest.fixture
+def patients() -> pd.DataFrame:
+    rng = np.random.default_rng(1)
+    n = 60
+    frame = pd.DataFrame({"case": rng.random(n) < 0.4, "age": rng.normal(40, 10, n), "sex": rng.choice(["f", "m"], n)})
+    frame["y"] = 1.5 * frame["case"] + 0.05 * frame["age"] + rng.normal(0, 1 + frame["case"], n)
+    return frame
+
+
+def test_linear_contrast_is_ols_with_hc3_by_hand(patients):
+    X = np.column_stack([np.ones(60), patients["case"], patients["age"], patients["sex"] == "m"]).astype(float)
+    y = patients["y"].to_numpy()
+    bread = np.linalg.inv(X.T @ X)
+    beta = bread @ X.T @ y
+    leverage = np.einsum("ij,jk,ik->i", X, bread, X)
+    meat = X.T @ np.diag(((y - X @ beta) / (1 - leverage)) ** 2) @ X
+    se = np.sqrt((bread @ meat @ bread)[1, 1])
+
+    got = estimates.linear_contrast(patients, "y", "case", ["age", "sex"])
+
+    assert got["estimate"] == pytest.approx(beta[1], rel=1e-10)
+    assert got["se"] == pytest.approx(se, rel=1e-10)
+    assert got["ci_low"] == pytest.approx(beta[1] - stats.t.ppf(0.975, 56) * se, rel=1e-10)
+
+
+def test_missing_values_are_dropped_and_counted(patients):
+    patients.loc[:4, "age"] = np.nan
+    got = estimates.linear_contrast(patients, "y", "case", ["age"])
+    assert (got["n"], got["n_dropped"]) == (55, 5)
+
+
+def test_constant_covariate_and_single_group_do_not_break_the_contrast(patients):
+    plain = estimates.linear_contrast(patients, "y", "case")
+    assert estimates.linear_contrast(patients.assign(sex="f"), "y", "case", ["sex"]) == plain
+    alone = estimates.linear_contrast(patients[patients["case"]], "y", "case")
+    assert np.isnan(alone["estimate"])
+    assert alone["n"] == patients["case"].sum()
+
+
+def test_partial_spearman_is_the_inverse_of_the_rank_correlation_matrix(patients):
+    patients["z"] = patients["y"] + patients["age"] / 10
+    ranks = patients[["y", "z", "age"]].rank()
+    precision = np.linalg.inv(ranks.corr().to_numpy())
+    expected = -precision[0, 1] / np.sqrt(precision[0, 0] * precision[1, 1])
+    got = estimates.partial_spearman(patients, "y", "z", ["age"], bootstraps=200, seed=1)
+    assert got["estimate"] == pytest.approx(expected, abs=1e-10)
+    assert got["ci_low"] < expected < got["ci_high"]
+
+
+def test_partial_spearman_removes_a_common_cause():
+    rng = np.random.default_rng(3)
+    cause = rng.normal(size=400)
+    frame = pd.DataFrame({"x": cause + rng.normal(size=400), "y": cause + rng.normal(size=400), "cause": cause})
+    assert estimates.partial_spearman(frame, "x", "y", bootstraps=100, seed=1)["p_value"] < 1e-6
+    assert estimates.partial_spearman(frame, "x", "y", ["cause"], bootstraps=100, seed=1)["p_value"] > 0.05
+
+
+def test_firth_odds_ratio_is_the_half_added_odds_ratio_of_a_two_by_two_table():
+    # With one binary term, Firth's estimate is the odds ratio with 1/2 added to each cell (Firth 1993), even when
+    # a cell is empty: here 10/0 against 4/6.
+    frame = pd.DataFrame({"present": [True] * 14 + [False] * 6, "case": [1] * 10 + [0] * 10})
+    got = estimates.firth_odds_ratio(frame, "present", "case")
+    assert got["estimate"] == pytest.approx((10.5 * 6.5) / (0.5 * 4.5), rel=1e-3)
+    assert 1 < got["ci_low"] < got["estimate"] < got["ci_high"] < np.inf
+
+
+def test_equivalence_agrees_with_statsmodels():
+    change = np.random.default_rng(5).normal(0.1, 1, 40)
+    got = estimates.equivalence(estimates.mean_change(pd.Series(change)), 0.5)
+    expected = ttost_paired(change, np.zeros(40), -0.5, 0.5)[0]
+    assert got["p_equivalence"] == pytest.approx(expected, rel=1e-10)
+
+
+def test_minimum_detectable_effect_is_found_with_80_percent_power():
+    change = pd.Series(np.random.default_rng(6).normal(0, 2, 27))
+    estimate = estimates.mean_change(change)
+    effect = estimates.minimum_detectable_effect(estimate, alpha=0.05, power=0.8)
+    rng = np.random.default_rng(7)
+    draws = rng.normal(effect, change.std(), (20_000, 27))
+    power = (stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05).mean()
+    assert power == pytest.approx(0.8, abs=0.01)
+
+
+def test_cliffs_delta_by_hand():
+    # 5 pairs above, 2 below, 2 tied of 9
+    assert estimates.cliffs_delta(pd.Series([1, 3, 5]), pd.Series([1, 2, 3])) == pytest.approx((5 - 2) / 9)
+
+
+def test_patients_are_averaged_within_a_visit_and_paired_over_visits():
+    obs = pd.DataFrame(
+        {
+            "subject": ["a", "a", "a", "b", "b", "c"],
+            "visit": ["baseline", "baseline", "followup", "baseline", "followup", "baseline"],
+            "group": "case",
+            "site": list("xyxxxx"),
+        }
+    )
+    measures = pd.DataFrame({"y": [1.0, 3.0, 5.0, 2.0, np.nan, 7.0]})
+    visits = estimates.by_patient(obs, measures)
+    assert visits.set_index(["subject", "visit"])["y"].dropna().to_dict() == {
+        ("a", "baseline"): 2,
+        ("a", "followup"): 5,
+        ("b", "baseline"): 2,
+        ("c", "baseline"): 7,
+    }
+    pairs = estimates.paired(visits, "y")
+    assert pairs[["subject", "y0", "y1", "change"]].to_numpy().tolist() == [["a", 2, 5, 3]]
+
+
+def test_sites_lesional_at_baseline_are_followed_after_they_heal():
+    obs = pd.DataFrame(
+        {
+            "subject": ["a", "a", "a", "a", "c"],
+            "visit": ["baseline", "baseline", "followup", "followup", "baseline"],
+            "group": ["case"] * 4 + ["control"],
+            "site": ["elbow", "knee", "elbow", "knee", "elbow"],
+            "lesional": pd.array([True, False, False, True, None], dtype="boolean"),
+            "control_type": "sample",
+        }
+    )
+    assert estimates.analysis_swabs(obs, "lesional_at_baseline").tolist() == [True, False, True, False, True]
+    assert estimates.analysis_swabs(obs, "all").all()
+
+
+def test_ols_helper_is_used_with_t_not_normal_quantiles(patients):
+    got = estimates.linear_contrast(patients, "y", "case")
+    model = sm.OLS(patients["y"], sm.add_constant(patients[["case"]].astype(float))).fit()
+    assert got["df"] == model.df_resid
+    assert got["p_value"] == pytest.approx(2 * stats.t.sf(abs(got["estimate"] / got["se"]), got["df"]), rel=1e-9)
