@@ -1,0 +1,241 @@
+"""Numbers into sentences: one rounding rule, p-values, intervals, and findings that turn with the data."""
+
+import math
+from typing import Any
+
+DIGITS = 3
+
+
+def number(x: float, digits: int = DIGITS) -> str:
+    """Round to three significant digits, the one rounding rule of the report.
+
+    Parameters
+    ----------
+    x : float
+    digits : int
+        Significant digits. Whole numbers of more digits keep them all.
+
+    Returns
+    -------
+    str
+        With a true minus sign, "not estimable" for NaN.
+
+    Examples
+    --------
+    >>> [number(x) for x in (0.012345, -1.2, 36.74, 12345.6)]
+    ['0.0123', '−1.20', '36.7', '12346']
+    """
+    if x is None or math.isnan(x):
+        return "not estimable"
+    if math.isinf(x):
+        return "∞" if x > 0 else "−∞"
+    if x == 0:
+        return "0"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(float(f"{x:.{digits - 1}e}")))))
+    if decimals > 6:
+        return f"{x:.{digits - 1}e}".replace("-", "−")
+    text = f"{x:.{decimals}f}"
+    return text.replace("-", "−")
+
+
+def p_value(p: float) -> str:
+    """P-value to two significant digits, never below 0.001.
+
+    Parameters
+    ----------
+    p : float
+
+    Returns
+    -------
+    str
+        Such as ``p = 0.012``, ``p < 0.001``, ``p not estimable``.
+    """
+    if p is None or math.isnan(p):
+        return "p not estimable"
+    if p < 0.001:
+        return "p < 0.001"
+    return f"p = {number(p, 2)}" if p < 0.995 else "p > 0.99"
+
+
+def interval(low: float, high: float, unit: str = "") -> str:
+    """An interval, as ``−0.62 to −0.31 nats``.
+
+    Parameters
+    ----------
+    low, high : float
+    unit : str
+
+    Returns
+    -------
+    str
+    """
+    return f"{number(low)} to {number(high)}{_spaced(unit)}"
+
+
+def effect(estimate: dict[str, Any], unit: str = "", *, level: int = 95) -> str:
+    """Estimate with interval, p-value and n, as it stands in a sentence.
+
+    Parameters
+    ----------
+    estimate : dict
+        Keys estimate, ci_low, ci_high, p_value, n.
+    unit : str
+    level : int
+        Coverage of the interval in per cent.
+
+    Returns
+    -------
+    str
+    """
+    span = interval(estimate["ci_low"], estimate["ci_high"])
+    return (
+        f"{number(estimate['estimate'])}{_spaced(unit)} "
+        f"({level} % interval {span}; {p_value(estimate['p_value'])}; n = {estimate['n']})"
+    )
+
+
+def compared(what: str, estimate: dict[str, Any], unit: str, this: str, other: str) -> str:
+    """Tell a difference between two groups, in the direction the data have.
+
+    Parameters
+    ----------
+    what : str
+        The measure, as the subject of the sentence.
+    estimate : dict
+        `this` minus `other`.
+    unit : str
+    this, other : str
+        Names of the groups.
+
+    Returns
+    -------
+    str
+        A sentence. One whose interval includes zero says that neither a difference nor its absence is shown.
+    """
+    if math.isnan(estimate["estimate"]):
+        return f"{what} could not be compared between {this} and {other} (n = {estimate['n']})."
+    way = "higher" if estimate["estimate"] > 0 else "lower"
+    size = effect(_magnitude(estimate), unit)
+    if excludes_zero(estimate):
+        return f"{what} was {way} in {this} than in {other}, by {size}."
+    return (
+        f"{what} was estimated {way} in {this} than in {other}, by {size}; the interval includes zero, so that neither "
+        "a difference nor its absence is shown."
+    )
+
+
+def changed(what: str, estimate: dict[str, Any], unit: str, who: str) -> str:
+    """Tell a change between the visits, in the direction the data have.
+
+    Parameters
+    ----------
+    what : str
+        The measure, as the subject of the sentence.
+    estimate : dict
+        Follow-up minus baseline.
+    unit : str
+    who : str
+        Name of the group.
+
+    Returns
+    -------
+    str
+        A sentence. One whose interval includes zero says that neither a change nor its absence is shown.
+    """
+    if math.isnan(estimate["estimate"]):
+        return f"{who}: the change of {what} could not be estimated (n = {estimate['n']})."
+    way = "rose" if estimate["estimate"] > 0 else "fell"
+    size = effect(_magnitude(estimate), unit)
+    if excludes_zero(estimate):
+        return f"{who}: {what} {way} by {size}."
+    return (
+        f"{who}: {what} {way} by {size}; the interval includes zero, so that neither a change nor its absence is shown."
+    )
+
+
+def linked(what: str, other: str, estimate: dict[str, Any]) -> str:
+    """Tell a correlation, in the direction the data have.
+
+    Parameters
+    ----------
+    what, other : str
+        The two measures.
+    estimate : dict
+        ``estimate`` is rho.
+
+    Returns
+    -------
+    str
+    """
+    if math.isnan(estimate["estimate"]):
+        return f"The correlation of {what} with {other} could not be estimated (n = {estimate['n']})."
+    way = "rises" if estimate["estimate"] > 0 else "falls"
+    rho = f"partial Spearman ρ = {effect(estimate)}"
+    if excludes_zero(estimate):
+        return f"{what} {way} with {other}: {rho}."
+    return f"A link of {what} with {other} is neither shown nor excluded: {rho}."
+
+
+def excludes_zero(estimate: dict[str, Any]) -> bool:
+    """Say whether the interval lies on one side of zero.
+
+    Parameters
+    ----------
+    estimate : dict
+
+    Returns
+    -------
+    bool
+    """
+    return estimate["ci_low"] > 0 or estimate["ci_high"] < 0
+
+
+def equivalent(what: str, estimate: dict[str, Any], unit: str, *, alpha: float = 0.05) -> str:
+    """Tell what an equivalence test shows.
+
+    Parameters
+    ----------
+    what : str
+        The effect, as the subject of the sentence.
+    estimate : dict
+        With ``margin`` and ``p_equivalence``, from `helpers.estimates.equivalence`.
+    unit : str
+    alpha : float
+
+    Returns
+    -------
+    str
+    """
+    p, margin = estimate["p_equivalence"], f"±{number(estimate['margin'])}{_spaced(unit)}"
+    if math.isnan(p):
+        return f"{what}: equivalence could not be tested."
+    if p < alpha:
+        return f"{what} is smaller than the margin of {margin} (equivalence {p_value(p)})."
+    return f"{what} is not shown to be smaller than the margin of {margin} (equivalence {p_value(p)})."
+
+
+def short_name(species: str) -> str:
+    """Abbreviate a binomial: ``Staphylococcus aureus`` to ``S. aureus``.
+
+    Parameters
+    ----------
+    species : str
+
+    Returns
+    -------
+    str
+    """
+    genus, _, epithet = species.partition(" ")
+    return f"{genus[0]}. {epithet}" if epithet and "(" not in epithet else species
+
+
+def _magnitude(estimate: dict[str, Any]) -> dict[str, Any]:
+    """The estimate turned so that it is positive, its interval with it: "lower by 0.5 (0.3 to 0.7)"."""
+    if estimate["estimate"] >= 0:
+        return estimate
+    turned = {"estimate": -estimate["estimate"], "ci_low": -estimate["ci_high"], "ci_high": -estimate["ci_low"]}
+    return estimate | turned
+
+
+def _spaced(unit: str) -> str:
+    return f" {unit}" if unit else ""

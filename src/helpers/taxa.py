@@ -1,0 +1,362 @@
+"""Aggregation to a rank, taxa of interest, differential abundance."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy import stats
+from skbio.stats.composition import ancombc2
+from skbio.stats.composition import clr as centred_log_ratio
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+
+from helpers.estimates import linear_contrast, mean_change
+from helpers.study import RANKS
+
+#: Added to each rarefied count before a logarithm, since a zero has none.
+PSEUDOCOUNT = 0.5
+
+
+def taxon_names(var: pd.DataFrame, rank: str) -> pd.Series:
+    """Name each feature at a rank; one without a name there is called after its lowest named rank above.
+
+    Parameters
+    ----------
+    var : DataFrame
+        Features x ranks, "" where not named.
+    rank : str
+        One of `helpers.study.RANKS`.
+
+    Returns
+    -------
+    Series
+        Such as ``Staphylococcus aureus``, ``Staphylococcus (unnamed)`` or ``Bacteria (unnamed)``.
+    """
+    ranks = list(RANKS[: RANKS.index(rank) + 1])
+    names = var[rank].astype(str)
+    above = pd.Series("", index=var.index)
+    for higher in ranks[:-1]:
+        above = var[higher].astype(str).where(var[higher].ne(""), above)
+    return names.where(names.ne(""), above.replace("", "Unassigned") + " (unnamed)")
+
+
+def aggregate(cohort: AnnData, rank: str) -> AnnData:
+    """Sum the counts of all features of a taxon.
+
+    Parameters
+    ----------
+    cohort : AnnData
+        Counts of swabs x features, taxonomy in ``var``.
+    rank : str
+        One of `helpers.study.RANKS`.
+
+    Returns
+    -------
+    AnnData
+        Swabs x taxa, ``X`` dense, named by `taxon_names`, sorted by name.
+    """
+    counts = cohort.X.toarray() if hasattr(cohort.X, "toarray") else cohort.X
+    sums = pd.DataFrame(counts.T, columns=cohort.obs_names).groupby(taxon_names(cohort.var, rank).to_numpy()).sum().T
+    return AnnData(sums.to_numpy(float), obs=cohort.obs.copy(), var=pd.DataFrame(index=sums.columns.astype(str)))
+
+
+def relative_abundance(taxa: AnnData) -> pd.DataFrame:
+    """Share of each taxon in the reads of each swab, in per cent.
+
+    Parameters
+    ----------
+    taxa : AnnData
+        As from `aggregate`.
+
+    Returns
+    -------
+    DataFrame
+        Swabs x taxa.
+    """
+    shares = 100 * taxa.X / taxa.X.sum(axis=1, keepdims=True)
+    return pd.DataFrame(shares, index=taxa.obs_names, columns=taxa.var_names)
+
+
+def clr(taxa: AnnData) -> pd.DataFrame:
+    """Centred log-ratio of each taxon (natural logarithm), with `PSEUDOCOUNT` added to each count.
+
+    Parameters
+    ----------
+    taxa : AnnData
+        Counts rarefied to one depth and aggregated, so that a zero means the same in each swab.
+
+    Returns
+    -------
+    DataFrame
+        Swabs x taxa.
+
+    References
+    ----------
+    Aitchison, J R Stat Soc B 1982;44:139.
+    """
+    return pd.DataFrame(centred_log_ratio(taxa.X + PSEUDOCOUNT), index=taxa.obs_names, columns=taxa.var_names)
+
+
+def counts_of(taxa: AnnData, name: str) -> pd.Series:
+    """Reads of one taxon in each swab; zero if no swab has it.
+
+    Parameters
+    ----------
+    taxa : AnnData
+        As from `aggregate`.
+    name : str
+
+    Returns
+    -------
+    Series
+    """
+    values = taxa.X[:, taxa.var_names.get_loc(name)] if name in taxa.var_names else np.zeros(taxa.n_obs)
+    return pd.Series(values, index=taxa.obs_names, name=name)
+
+
+def log_ratio(taxa: AnnData, numerator: str, denominator: str) -> pd.Series:
+    """Natural log ratio of two taxa, with `PSEUDOCOUNT` added to both.
+
+    Parameters
+    ----------
+    taxa : AnnData
+        As from `aggregate`.
+    numerator, denominator : str
+
+    Returns
+    -------
+    Series
+        One value a swab; it needs no reference frame, unlike an abundance (Morton et al., Nat Commun 2019;10:2719).
+    """
+    return np.log((counts_of(taxa, numerator) + PSEUDOCOUNT) / (counts_of(taxa, denominator) + PSEUDOCOUNT))
+
+
+def reassign_unnamed(species: AnnData, genus: str, pathogen: str) -> AnnData:
+    """Count the reads of a genus that have no species name as the pathogen: the upper bound of what it could be.
+
+    Parameters
+    ----------
+    species : AnnData
+        As from ``aggregate(cohort, "species")``.
+    genus, pathogen : str
+
+    Returns
+    -------
+    AnnData
+        The same taxa, the unnamed reads moved.
+    """
+    unnamed = f"{genus} (unnamed)"
+    if unnamed not in species.var_names:
+        return species.copy()
+    if pathogen not in species.var_names:
+        moved = species.copy()
+        moved.var_names = [pathogen if name == unnamed else name for name in species.var_names]
+        return moved
+    moved = species[:, species.var_names != unnamed].copy()
+    moved.X[:, moved.var_names.get_loc(pathogen)] += counts_of(species, unnamed).to_numpy()
+    return moved
+
+
+def prevalent(taxa: AnnData, min_prevalence: float) -> list[str]:
+    """Taxa that are in at least a share of the swabs.
+
+    Parameters
+    ----------
+    taxa : AnnData
+        As from `aggregate`.
+    min_prevalence : float
+        Between 0 and 1.
+
+    Returns
+    -------
+    list of str
+    """
+    return list(taxa.var_names[(taxa.X > 0).mean(axis=0) >= min_prevalence])
+
+
+def _with_q(table: pd.DataFrame) -> pd.DataFrame:
+    """Add Benjamini-Hochberg q-values; what could not be estimated is not counted as a test."""
+    tested = table["p_value"].notna()
+    table["q_value"] = np.nan
+    if tested.any():
+        table.loc[tested, "q_value"] = multipletests(table.loc[tested, "p_value"], method="fdr_bh")[1]
+    return table
+
+
+def clr_contrasts(
+    visits: pd.DataFrame, taxa: Sequence[str], term: str, covariates: Sequence[str] = (), *, alpha: float = 0.05
+) -> pd.DataFrame:
+    """Adjusted CLR difference of each taxon between two groups.
+
+    Parameters
+    ----------
+    visits : DataFrame
+        One row a patient, the taxa's CLR among its columns.
+    taxa : sequence of str
+    term : str
+        Boolean column: the group.
+    covariates : sequence of str
+    alpha : float
+
+    Returns
+    -------
+    DataFrame
+        One row a taxon: taxon and the keys of an estimate, with ``q_value`` (Benjamini-Hochberg).
+    """
+    rows = [
+        {"taxon": t, **linear_contrast(visits.rename(columns={t: "y"}), "y", term, covariates, alpha=alpha)}
+        for t in taxa
+    ]
+    return _with_q(pd.DataFrame(rows))
+
+
+def ancombc2_contrasts(
+    taxa: AnnData, term: str, covariates: Sequence[str] = (), *, alpha: float = 0.05
+) -> pd.DataFrame:
+    """ANCOM-BC2 bias-corrected log fold change of each taxon between two groups.
+
+    Parameters
+    ----------
+    taxa : AnnData
+        Raw counts of the tested taxa, one row a patient, metadata in ``obs``. Zeros are taken as missing (the
+        method's default), so that the contrast is of abundance where the taxon is present.
+    term : str
+        Boolean column of ``obs``: the group.
+    covariates : sequence of str
+        Those that do not vary are left out.
+    alpha : float
+        The interval covers 1 - alpha.
+
+    Returns
+    -------
+    DataFrame
+        taxon, estimate (natural log fold change), ci_low, ci_high, p_value, q_value (Benjamini-Hochberg).
+
+    References
+    ----------
+    Lin & Peddada, Nat Methods 2024;21:83.
+    """
+    complete = taxa.obs[[term, *covariates]].dropna()
+    varying = [c for c in covariates if complete[c].nunique() > 1]
+    frame = complete.assign(**{term: complete[term].astype(float)})
+    table = pd.DataFrame(taxa.X, index=taxa.obs_names, columns=taxa.var_names).loc[complete.index]
+    # A taxon absent from one group has no fold change; it is left out here and seen in the presence test.
+    in_both = [t for t in table if all((table.loc[frame[term] == g, t] > 0).sum() >= 3 for g in (0.0, 1.0))]
+    result = ancombc2(table[in_both], frame, " + ".join([term, *varying]), p_adjust="bh", alpha=alpha).result
+    rows = result.xs(term, level="Covariate").rename_axis("taxon").reset_index()
+    # The method compares W = estimate / SE with Student's t of the swabs that have the taxon.
+    coefficients = result.index.get_level_values("Covariate").nunique()
+    df = (table[rows["taxon"]] > 0).sum().to_numpy() - coefficients
+    half = stats.t.ppf(1 - alpha / 2, df) * rows["SE"]
+    return pd.DataFrame(
+        {
+            "taxon": rows["taxon"],
+            "estimate": rows["Log(FC)"],
+            "ci_low": rows["Log(FC)"] - half,
+            "ci_high": rows["Log(FC)"] + half,
+            "p_value": rows["pvalue"],
+            "q_value": rows["qvalue"],
+        }
+    )
+
+
+def clr_changes(pairs: pd.DataFrame, taxa: Sequence[str], *, alpha: float = 0.05) -> pd.DataFrame:
+    """Mean within-patient CLR change of each taxon (Student's t), uncontrolled.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        One row a patient, the CLR changes of the taxa as columns.
+    taxa : sequence of str
+    alpha : float
+
+    Returns
+    -------
+    DataFrame
+        One row a taxon: taxon and the keys of an estimate, with ``q_value``.
+    """
+    return _with_q(pd.DataFrame([{"taxon": t, **mean_change(pairs[t], alpha=alpha)} for t in taxa]))
+
+
+def rank_changes(pairs: pd.DataFrame, taxa: Sequence[str]) -> pd.DataFrame:
+    """Wilcoxon signed-rank test of each taxon's within-patient change of relative abundance, uncontrolled.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        One row a patient, the changes in per cent of reads as columns.
+    taxa : sequence of str
+
+    Returns
+    -------
+    DataFrame
+        taxon, estimate (mean change, per cent points), p_value, q_value.
+
+    References
+    ----------
+    Pratt, J Am Stat Assoc 1959;54:655 (unchanged patients).
+    """
+    rows = []
+    for t in taxa:
+        change = pairs[t].dropna()
+        moved = change.ne(0).any() and len(change) >= 6
+        p = stats.wilcoxon(change, zero_method="pratt", method="asymptotic").pvalue if moved else np.nan
+        rows.append({"taxon": t, "estimate": change.mean(), "p_value": p})
+    return _with_q(pd.DataFrame(rows))
+
+
+def agreement(first: pd.DataFrame, second: pd.DataFrame, *, alpha: float = 0.05) -> pd.DataFrame:
+    """Lay two methods' results for the same taxa side by side.
+
+    Parameters
+    ----------
+    first, second : DataFrame
+        Columns taxon, estimate, q_value.
+    alpha : float
+        False discovery rate.
+
+    Returns
+    -------
+    DataFrame
+        One row a taxon of `first`: its columns, those of `second` with suffix ``_2``, and ``agreement``, one of
+        both, first only, second only, neither, opposite, one method.
+    """
+    merged = first.merge(second[["taxon", "estimate", "q_value"]], on="taxon", how="left", suffixes=("", "_2"))
+    one, two = merged["q_value"] < alpha, merged["q_value_2"] < alpha
+    same = np.sign(merged["estimate"]) == np.sign(merged["estimate_2"])
+    merged["agreement"] = np.select(
+        [merged["q_value_2"].isna(), one & two & same, one & two, one, two],
+        ["one method", "both", "opposite", "first only", "second only"],
+        "neither",
+    )
+    return merged
+
+
+def presence_change(before: pd.Series, after: pd.Series) -> dict[str, float]:
+    """Exact McNemar test of presence at two visits.
+
+    Parameters
+    ----------
+    before, after : Series of bool
+        Presence in each patient.
+
+    Returns
+    -------
+    dict
+        ``n``, ``present_before``, ``present_after``, ``gained``, ``lost``, ``p_value``.
+
+    References
+    ----------
+    McNemar, Psychometrika 1947;12:153.
+    """
+    gained, lost = int((~before & after).sum()), int((before & ~after).sum())
+    both, neither = int((before & after).sum()), int((~before & ~after).sum())
+    return {
+        "n": len(before),
+        "present_before": int(before.sum()),
+        "present_after": int(after.sum()),
+        "gained": gained,
+        "lost": lost,
+        "p_value": float(mcnemar([[both, lost], [gained, neither]], exact=True).pvalue),
+    }

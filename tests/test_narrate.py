@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+
+from helpers import narrate
+
+
+@pytest.mark.parametrize(
+    ("x", "text"),
+    [
+        (0.012345, "0.0123"),
+        (-1.2, "−1.20"),
+        (36.74, "36.7"),
+        (12345.6, "12346"),
+        (0.9999, "1.00"),
+        (0, "0"),
+        (np.nan, "not estimable"),
+        (1.5e-9, "1.50e−09"),
+    ],
+)
+def test_three_significant_digits(x, text):
+    assert narrate.number(x) == text
+
+
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [(0.0004, "p < 0.001"), (0.0123, "p = 0.012"), (0.5, "p = 0.50"), (0.999, "p > 0.99"), (np.nan, "p not estimable")],
+)
+def test_p_values(p, text):
+    assert narrate.p_value(p) == text
+
+
+def estimate(value: float, half: float) -> dict:
+    return {"estimate": value, "ci_low": value - half, "ci_high": value + half, "p_value": 0.01, "n": 20}
+
+
+def test_the_sentence_turns_with_the_data():
+    assert "was lower in AD than in Control, by 0.500 nats" in narrate.compared(
+        "Shannon", estimate(-0.5, 0.2), "nats", "AD", "Control"
+    )
+    assert "was higher in AD" in narrate.compared("Shannon", estimate(0.5, 0.2), "nats", "AD", "Control")
+    assert "fell" in narrate.changed("S. aureus", estimate(-0.5, 0.2), "", "Drug")
+    assert "rose" in narrate.changed("S. aureus", estimate(0.5, 0.2), "", "Drug")
+    assert "falls with" in narrate.linked("Shannon", "EASI", estimate(-0.3, 0.1))
+
+
+def test_a_null_is_never_called_no_effect():
+    for sentence in (
+        narrate.compared("Shannon", estimate(-0.1, 0.2), "nats", "AD", "Control"),
+        narrate.changed("Shannon", estimate(-0.1, 0.2), "nats", "Drug"),
+        narrate.linked("Shannon", "EASI", estimate(-0.1, 0.2)),
+    ):
+        assert "neither" in sentence
+        assert "no effect" not in sentence
+        assert "no difference" not in sentence
+
+
+def test_the_interval_keeps_its_sign_when_the_sentence_says_lower():
+    # "lower by 0.5" must not stand beside an interval of -0.7 to -0.3
+    text = narrate.compared("Shannon", estimate(-0.5, 0.2), "nats", "AD", "Control")
+    assert "0.300 to 0.700" in text
+
+
+def test_short_names():
+    assert narrate.short_name("Staphylococcus aureus") == "S. aureus"
+    assert narrate.short_name("Staphylococcus") == "Staphylococcus"
+    assert narrate.short_name("Staphylococcus (unnamed)") == "Staphylococcus (unnamed)"
