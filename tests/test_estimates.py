@@ -102,6 +102,7 @@ def test_patients_are_averaged_within_a_visit_and_paired_over_visits():
             "subject": ["a", "a", "a", "b", "b", "c"],
             "visit": ["baseline", "baseline", "followup", "baseline", "followup", "baseline"],
             "group": "case",
+            "arm": None,
             "site": list("xyxxxx"),
         }
     )

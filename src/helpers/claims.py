@@ -4,8 +4,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.multitest import multipletests
 
+from helpers.estimates import adjusted_p
 from helpers.narrate import interval, number, p_value, short_name
 from helpers.study import Study
 
@@ -152,8 +152,8 @@ def verdicts(parts: pd.DataFrame, alpha: float = 0.05) -> pd.DataFrame:
     weakest["parts"] = weakest["id"].map(parts.groupby("id").size())
     equivalence = weakest["id"].map(lambda c: CLAIMS[c].kind != "direction")
     evidence = weakest["p_value"].where(~equivalence, weakest["p_equivalence"])
-    weakest["p_holm"] = _holm(evidence)
-    weakest["p_change"] = _holm(weakest["p_value"])
+    weakest["p_holm"] = adjusted_p(evidence, "holm")
+    weakest["p_change"] = adjusted_p(weakest["p_value"], "holm")
     judged = [_verdict(row, alpha) for row in weakest.to_dict("records")]
     weakest[["verdict", "reason"]] = pd.DataFrame(judged, index=weakest.index)
     order = {claim: i for i, claim in enumerate(CLAIMS)}
@@ -172,14 +172,6 @@ def _weakest(group: pd.DataFrame) -> dict[str, Any]:
     else:
         against = testable["p_equivalence"]
     return testable.loc[against.idxmax()].to_dict()
-
-
-def _holm(p: pd.Series) -> pd.Series:
-    adjusted = pd.Series(np.nan, index=p.index)
-    tested = p.notna()
-    if tested.any():
-        adjusted[tested] = multipletests(p[tested], method="holm")[1]
-    return adjusted
 
 
 def _verdict(row: dict[str, Any], alpha: float) -> tuple[str, str]:

@@ -12,6 +12,7 @@ import pandas as pd
 import statsmodels.formula.api as smf
 from firthmodels import FirthLogisticRegression
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 #: What an estimator returns: effect, interval, two-sided p-value, patients used and dropped, standard error and df.
@@ -56,13 +57,33 @@ def by_patient(obs: pd.DataFrame, measures: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a patient and visit: the columns of `obs` that belong to the patient or the visit, and `measures`.
+        One row a patient and visit: the columns of `obs` that belong to the patient or the visit, `measures`, boolean
+        ``case``, and ``who`` (see `who`).
     """
     columns = obs.columns.difference(["site", "lesional", "control_type", "depth", *measures.columns], sort=False)
     keys = ["subject", "visit"]
     patients = obs[columns].groupby(keys, observed=True, sort=True).first()
     means = measures.join(obs[keys]).groupby(keys, observed=True, sort=True).mean()
-    return patients.join(means).reset_index()
+    visits = patients.join(means).reset_index()
+    visits["case"] = visits["group"].eq("case")
+    visits["who"] = who(visits)
+    return visits
+
+
+def who(obs: pd.DataFrame) -> pd.Series:
+    """Name the arm of a patient, or the group where there is no arm.
+
+    Parameters
+    ----------
+    obs : DataFrame
+        With columns ``group`` and ``arm``.
+
+    Returns
+    -------
+    Series of str
+        ``control``, ``treatment``, ``comparator``, or ``case`` for a patient without an arm.
+    """
+    return obs["arm"].astype(object).where(obs["arm"].notna(), obs["group"].astype(object))
 
 
 def paired(visits: pd.DataFrame, outcome: str) -> pd.DataFrame:
@@ -294,6 +315,27 @@ def firth_odds_ratio(
         "se": float(model.bse_[i]),
         "df": np.nan,
     }
+
+
+def adjusted_p(p: pd.Series, method: str) -> pd.Series:
+    """Adjust p-values for multiple testing; what could not be tested (NaN) does not count as a test.
+
+    Parameters
+    ----------
+    p : Series
+    method : str
+        As in `statsmodels.stats.multitest.multipletests`: ``holm`` or ``fdr_bh``.
+
+    Returns
+    -------
+    Series
+        Indexed like `p`, NaN where `p` is.
+    """
+    adjusted = pd.Series(np.nan, index=p.index)
+    tested = p.notna()
+    if tested.any():
+        adjusted[tested] = multipletests(p[tested], method=method)[1]
+    return adjusted
 
 
 def cliffs_delta(a: pd.Series, b: pd.Series) -> float:

@@ -9,9 +9,8 @@ from scipy import stats
 from skbio.stats.composition import ancombc2
 from skbio.stats.composition import clr as centred_log_ratio
 from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.multitest import multipletests
 
-from helpers.estimates import linear_contrast, mean_change
+from helpers.estimates import adjusted_p, linear_contrast, mean_change
 from helpers.study import RANKS
 
 #: Added to each rarefied count before a logarithm, since a zero has none.
@@ -175,15 +174,6 @@ def prevalent(taxa: AnnData, min_prevalence: float) -> list[str]:
     return list(taxa.var_names[(taxa.X > 0).mean(axis=0) >= min_prevalence])
 
 
-def _with_q(table: pd.DataFrame) -> pd.DataFrame:
-    """Add Benjamini-Hochberg q-values; what could not be estimated is not counted as a test."""
-    tested = table["p_value"].notna()
-    table["q_value"] = np.nan
-    if tested.any():
-        table.loc[tested, "q_value"] = multipletests(table.loc[tested, "p_value"], method="fdr_bh")[1]
-    return table
-
-
 def clr_contrasts(
     visits: pd.DataFrame, taxa: Sequence[str], term: str, covariates: Sequence[str] = (), *, alpha: float = 0.05
 ) -> pd.DataFrame:
@@ -208,7 +198,8 @@ def clr_contrasts(
         {"taxon": t, **linear_contrast(visits.rename(columns={t: "y"}), "y", term, covariates, alpha=alpha)}
         for t in taxa
     ]
-    return _with_q(pd.DataFrame(rows))
+    table = pd.DataFrame(rows)
+    return table.assign(q_value=adjusted_p(table["p_value"], "fdr_bh"))
 
 
 def ancombc2_contrasts(
@@ -276,7 +267,8 @@ def clr_changes(pairs: pd.DataFrame, taxa: Sequence[str], *, alpha: float = 0.05
     DataFrame
         One row a taxon: taxon and the keys of an estimate, with ``q_value``.
     """
-    return _with_q(pd.DataFrame([{"taxon": t, **mean_change(pairs[t], alpha=alpha)} for t in taxa]))
+    table = pd.DataFrame([{"taxon": t, **mean_change(pairs[t], alpha=alpha)} for t in taxa])
+    return table.assign(q_value=adjusted_p(table["p_value"], "fdr_bh"))
 
 
 def rank_changes(pairs: pd.DataFrame, taxa: Sequence[str]) -> pd.DataFrame:
@@ -303,7 +295,8 @@ def rank_changes(pairs: pd.DataFrame, taxa: Sequence[str]) -> pd.DataFrame:
         moved = change.ne(0).any() and len(change) >= 6
         p = stats.wilcoxon(change, zero_method="pratt", method="asymptotic").pvalue if moved else np.nan
         rows.append({"taxon": t, "estimate": change.mean(), "p_value": p})
-    return _with_q(pd.DataFrame(rows))
+    table = pd.DataFrame(rows)
+    return table.assign(q_value=adjusted_p(table["p_value"], "fdr_bh"))
 
 
 def agreement(first: pd.DataFrame, second: pd.DataFrame, *, alpha: float = 0.05) -> pd.DataFrame:

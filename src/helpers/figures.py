@@ -1,0 +1,629 @@
+"""Style, palette and the report's figures: each takes tidy data and returns the figure.
+
+Groups are told apart by colour, marker and place, so that they read in greyscale and to the colour-blind.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import Any, ParamSpec
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Ellipse
+from scipy import stats
+
+from helpers.narrate import number, short_name
+
+#: Okabe & Ito's palette, chosen so that the three groups differ in lightness too.
+COLOURS = {"control": "#56B4E9", "treatment": "#D55E00", "comparator": "#4B2C7F", "case": "#7A4A00"}
+MARKERS = {"control": "o", "treatment": "^", "comparator": "s", "case": "D"}
+VISITS = ("baseline", "followup")
+VERDICT_MARKERS = {"supported": "o", "contradicted": "X", "equivalent": "s", "inconclusive": "o"}
+
+STYLE: Any = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "axes.grid": False,
+    "axes.axisbelow": True,
+}
+
+P = ParamSpec("P")
+
+
+def _styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Draw in the report's style without changing anybody else's."""
+
+    @wraps(draw)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with mpl.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return wrapped
+
+
+def _figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _jitter(n: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-0.12, 0.12, n)
+
+
+def _mean_interval(values: pd.Series) -> tuple[float, float, float]:
+    x = values.dropna()
+    if len(x) < 3:
+        return (float(x.mean()) if len(x) else np.nan), np.nan, np.nan
+    half = stats.t.ppf(0.975, len(x) - 1) * stats.sem(x)
+    return float(x.mean()), float(half), float(half)
+
+
+def _mean_mark(ax: Axes, x: float, values: pd.Series, who: str, **more: Any) -> None:
+    """Mean with its 95 % interval, drawn so that it stands out from the points."""
+    mean, low, high = _mean_interval(values)
+    yerr = None if np.isnan(low) else [[low], [high]]
+    ax.errorbar(
+        x, mean, yerr=yerr, fmt=MARKERS[who], color="black", mfc=COLOURS[who], ms=7, capsize=3, lw=1.5, zorder=5, **more
+    )
+
+
+def _groups(who: pd.Series) -> list[str]:
+    return [g for g in COLOURS if who.eq(g).any()]
+
+
+@_styled
+def sample_flow(ledger: pd.DataFrame) -> Figure:
+    """Draw what was read, what was dropped and why, and what was kept.
+
+    Parameters
+    ----------
+    ledger : DataFrame
+        Columns step, reason, swabs_before, swabs_after; several rows a step are summed.
+
+    Returns
+    -------
+    Figure
+    """
+    steps = ledger.groupby(["step", "reason"], sort=False)[["swabs_before", "swabs_after"]].sum().reset_index()
+    fig = _figure(7, 0.75 * len(steps) + 0.4)
+    ax = fig.subplots()
+    box = {"boxstyle": "round,pad=0.4", "fc": "white", "ec": "black"}
+    for i, row in enumerate(steps.itertuples()):
+        ax.text(0.3, -i, f"{row.step}\n{row.swabs_after} swabs", ha="center", va="center", bbox=box)
+        if i:
+            ax.annotate("", (0.3, -i + 0.3), (0.3, -i + 0.7), arrowprops={"arrowstyle": "->"})
+            ax.text(0.52, -i, f"−{row.swabs_before - row.swabs_after} swabs: {row.reason}", va="center", wrap=True)
+        else:
+            ax.text(0.52, 0, row.reason, va="center")
+    ax.set(xlim=(0, 1.2), ylim=(-len(steps) + 0.5, 0.5))
+    ax.axis("off")
+    return fig
+
+
+@_styled
+def depth(obs: pd.DataFrame, labels: Mapping[str, str], thresholds: Mapping[str, int]) -> Figure:
+    """Reads of each swab by group, on a logarithmic axis.
+
+    Parameters
+    ----------
+    obs : DataFrame
+        One row a swab: ``who`` (a key of `COLOURS`) and ``depth``.
+    labels : mapping
+        Display names.
+    thresholds : mapping of str to int
+        Named depths, drawn as lines.
+
+    Returns
+    -------
+    Figure
+    """
+    fig = _figure(6.5, 2.8)
+    ax = fig.subplots()
+    groups = _groups(obs["who"])
+    for i, who in enumerate(groups):
+        reads = obs.loc[obs["who"].eq(who), "depth"]
+        ax.scatter(reads, i + _jitter(len(reads)), s=8, alpha=0.35, color=COLOURS[who], marker=MARKERS[who], lw=0)
+        ax.boxplot(reads, positions=[i + 0.3], widths=0.15, orientation="horizontal", showfliers=False,
+                   medianprops={"color": "black"})  # fmt: skip
+    for line, (name, value) in zip(("--", ":"), thresholds.items(), strict=False):
+        ax.axvline(value, ls=line, color="black", lw=1, label=f"{name}: {value}")
+    ax.set_yticks(range(len(groups)), [f"{labels[g]}\nn = {obs['who'].eq(g).sum()}" for g in groups])
+    ax.set(xscale="log", xlabel="Reads a swab", ylim=(-0.4, len(groups) - 0.3))
+    ax.legend(loc="upper left", bbox_to_anchor=(0, 1.15), ncols=2)
+    return fig
+
+
+@_styled
+def rarefaction(curves: pd.DataFrame, labels: Mapping[str, str], rarefaction_depth: int) -> Figure:
+    """Rarefaction curves: mean alpha diversity at rising depth, by group.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        As from `helpers.diversity.rarefaction_curves`.
+    labels : mapping
+    rarefaction_depth : int
+        The depth used, drawn as a line.
+
+    Returns
+    -------
+    Figure
+    """
+    fig = _figure(7, 2.8)
+    axes = fig.subplots(1, 2)
+    for ax, measure, name in zip(
+        axes, ("observed_features", "shannon"), ("Observed ASVs", "Shannon (nats)"), strict=True
+    ):
+        for group in [g for g in COLOURS if curves["group"].eq(g).any()]:
+            part = curves[curves["group"].eq(group)]
+            ax.plot(part["depth"], part[measure], color=COLOURS[group], marker=MARKERS[group], ms=4)
+            ax.annotate(labels[group], (part["depth"].iloc[-1], part[measure].iloc[-1]), (0, 6),
+                        textcoords="offset points", ha="right")  # fmt: skip
+        ax.axvline(rarefaction_depth, ls=":", color="black", lw=1)
+        ax.set(xscale="log", xlabel="Reads drawn", ylabel=name)
+        ax.margins(y=0.12)
+    return fig
+
+
+@_styled
+def by_visit(visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylabel: str) -> Figure:
+    """A measure at both visits, patients joined by a line, a panel for each group.
+
+    Parameters
+    ----------
+    visits : DataFrame
+        One row a patient and visit: subject, who, visit, `measure`.
+    measure : str
+    labels : mapping
+    ylabel : str
+        Name and unit of the measure.
+
+    Returns
+    -------
+    Figure
+    """
+    groups = _groups(visits["who"])
+    fig = _figure(2.4 * len(groups) + 0.6, 3.2)
+    axes = fig.subplots(1, len(groups), sharey=True, squeeze=False)[0]
+    for ax, who in zip(axes, groups, strict=True):
+        part = visits[visits["who"].eq(who)]
+        wide = part.pivot_table(index="subject", columns="visit", values=measure, observed=False)
+        wide = wide.reindex(columns=list(VISITS))
+        x = np.array([[0.0, 1.0]]) + _jitter(len(wide))[:, None]
+        ax.plot(x.T, wide.to_numpy().T, color=COLOURS[who], alpha=0.25, lw=0.6)
+        for j, visit in enumerate(VISITS):
+            ax.scatter(x[:, j], wide[visit], s=9, color=COLOURS[who], marker=MARKERS[who], alpha=0.5, lw=0)
+            _mean_mark(ax, j, wide[visit], who)
+        counts = [int(wide[v].notna().sum()) for v in VISITS]
+        ax.set_xticks([0, 1], [f"{labels[v]}\nn = {n}" for v, n in zip(VISITS, counts, strict=True)])
+        ax.set(title=labels[who], xlim=(-0.4, 1.4))
+    axes[0].set_ylabel(ylabel)
+    return fig
+
+
+@_styled
+def against(
+    data: pd.DataFrame, xs: Mapping[str, str], y: str, ylabel: str, labels: Mapping[str, str], *, line: bool = True
+) -> Figure:
+    """Scatter of a measure against others, with a straight guide line and its 95 % band for each group.
+
+    Parameters
+    ----------
+    data : DataFrame
+        One row a patient: ``who``, `y` and the columns `xs`.
+    xs : mapping
+        Columns, with their axis labels; a panel each.
+    y, ylabel : str
+    labels : mapping
+    line : bool
+        Draw the least-squares line; it guides the eye and is not the test.
+
+    Returns
+    -------
+    Figure
+    """
+    fig = _figure(3.4 * len(xs) + 0.6, 3.2)
+    axes = fig.subplots(1, len(xs), sharey=True, squeeze=False)[0]
+    for ax, (x, xlabel) in zip(axes, xs.items(), strict=True):
+        for who in _groups(data["who"]):
+            part = data[data["who"].eq(who)].dropna(subset=[x, y])
+            fit = line and part[x].nunique() > 3
+            sns.regplot(
+                part, x=x, y=y, ax=ax, fit_reg=fit, seed=0, color=COLOURS[who], marker=MARKERS[who],
+                scatter_kws={"s": 14, "alpha": 0.55, "lw": 0}, label=f"{labels[who]} (n = {len(part)})",
+                line_kws={"lw": 1.8, "ls": "--" if who == "comparator" else "-"},
+            )  # fmt: skip
+        ax.set(xlabel=xlabel, ylabel="")
+        ax.legend(loc="upper left", bbox_to_anchor=(0, 1.16), ncols=2, handletextpad=0.2)
+    axes[0].set_ylabel(ylabel)
+    return fig
+
+
+def _ellipse(ax: Axes, points: np.ndarray, level: float = 0.95) -> None:
+    """Ellipse that covers `level` of a bivariate normal with the points' mean and covariance."""
+    if len(points) < 5:
+        return
+    values, vectors = np.linalg.eigh(np.cov(points.T))
+    width, height = 2 * np.sqrt(stats.chi2.ppf(level, 2) * np.maximum(values, 0))
+    angle = np.degrees(np.arctan2(vectors[1, 0], vectors[0, 0]))
+    ax.add_patch(Ellipse(points.mean(axis=0), width, height, angle=angle, fill=False, ls="--", ec="#1B6C9B", lw=1.3))
+
+
+@_styled
+def pcoa_paths(
+    coordinates: pd.DataFrame, labels: Mapping[str, str], explained: Sequence[float], distance: str
+) -> Figure:
+    """Principal coordinates with each patient's path from baseline to follow-up, a panel for each arm.
+
+    Parameters
+    ----------
+    coordinates : DataFrame
+        One row a patient and visit: subject, who, visit, PC1, PC2.
+    labels : mapping
+    explained : sequence of float
+        Share of the variation on each axis.
+    distance : str
+        Name of the distance.
+
+    Returns
+    -------
+    Figure
+    """
+    arms = [g for g in _groups(coordinates["who"]) if g != "control"]
+    controls = coordinates[coordinates["who"].eq("control") & coordinates["visit"].eq("baseline")]
+    fig = _figure(3.5 * max(len(arms), 1) + 0.4, 3.6)
+    axes = fig.subplots(1, max(len(arms), 1), sharex=True, sharey=True, squeeze=False)[0]
+    for ax, who in zip(axes, arms, strict=False):
+        ax.scatter(controls["PC1"], controls["PC2"], s=9, color=COLOURS["control"], alpha=0.5, lw=0)
+        _ellipse(ax, controls[["PC1", "PC2"]].to_numpy())
+        part = coordinates[coordinates["who"].eq(who)]
+        ends = [part[part["visit"].eq(v)].set_index("subject")[["PC1", "PC2"]] for v in VISITS]
+        both = ends[0].index.intersection(ends[1].index)
+        start, stop = (e.loc[both].to_numpy() for e in ends)
+        step = stop - start
+        ax.quiver(*start.T, *step.T, angles="xy", scale_units="xy", scale=1, width=0.003, color=COLOURS[who], alpha=0.3)
+        if len(both):
+            ax.annotate("", stop.mean(axis=0), start.mean(axis=0),
+                        arrowprops={"arrowstyle": "-|>", "lw": 3, "color": "black", "mutation_scale": 16})  # fmt: skip
+        ax.set(title=f"{labels[who]} (n = {len(both)})", xlabel=f"PC1 ({100 * explained[0]:.1f} %)")
+    axes[0].set_ylabel(f"PC2 ({100 * explained[1]:.1f} %), {distance}")
+    return fig
+
+
+@_styled
+def distance_to_healthy(visits: pd.DataFrame, labels: Mapping[str, str], measure: str, ylabel: str) -> Figure:
+    """Distance to the healthy reference by group and visit, over the band of the controls.
+
+    Parameters
+    ----------
+    visits : DataFrame
+        One row a patient and visit: who, visit, `measure`.
+    labels : mapping
+    measure, ylabel : str
+
+    Returns
+    -------
+    Figure
+    """
+    groups = _groups(visits["who"])
+    fig = _figure(6.5, 3.4)
+    ax = fig.subplots()
+    reference = visits.loc[visits["who"].eq("control") & visits["visit"].eq("baseline"), measure]
+    low, high = reference.quantile([0.25, 0.75])
+    ax.axhspan(low, high, color=COLOURS["control"], alpha=0.25, lw=0)
+    ticks, names = [], []
+    for i, who in enumerate(groups):
+        for j, visit in enumerate(VISITS):
+            values = visits.loc[visits["who"].eq(who) & visits["visit"].eq(visit), measure].dropna()
+            x = i * 2.4 + j
+            ticks.append(x)
+            names.append(f"{labels[visit]}\nn = {len(values)}")
+            if values.empty:
+                continue
+            ax.scatter(x + 0.22 + _jitter(len(values)), values, s=8, alpha=0.4, lw=0, color=COLOURS[who],
+                       marker=MARKERS[who])  # fmt: skip
+            halves: Any = ax.violinplot(values, positions=[x], widths=0.75, side="low", showextrema=False)
+            for body in halves["bodies"]:
+                body.set(facecolor=COLOURS[who], alpha=0.6, edgecolor="black", linewidth=0.6)
+            _mean_mark(ax, x + 0.05, values, who)
+        ax.text(i * 2.4 + 0.5, 1.02, labels[who], transform=ax.get_xaxis_transform(), ha="center", weight="bold")
+    ax.text(1.0, (low + high) / 2, " middle half of controls", transform=ax.get_yaxis_transform(), va="center", size=8)
+    ax.set_xticks(ticks, names)
+    ax.set(ylabel=ylabel, xlim=(-0.6, ticks[-1] + 0.6))
+    return fig
+
+
+@_styled
+def forest(
+    rows: pd.DataFrame, xlabel: str, *, margin: float | None = None, null: float = 0, log: bool = False
+) -> Figure:
+    """Estimates with intervals, one a line, the numbers beside them.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Columns label, estimate, ci_low, ci_high, n; optionally ``who`` (a key of `COLOURS`).
+    xlabel : str
+        What is estimated, with its unit.
+    margin : float, optional
+        Margin of equivalence: a shaded zone around the null.
+    null : float
+        Where a line marks no difference.
+    log : bool
+        Logarithmic axis, for ratios.
+
+    Returns
+    -------
+    Figure
+    """
+    fig = _figure(7, 0.42 * len(rows) + 1.1)
+    ax = fig.subplots()
+    if margin is not None:
+        ax.axvspan(null - margin, null + margin, color="0.9", lw=0)
+        ax.text(null, 1.01, "equivalence zone", transform=ax.get_xaxis_transform(), ha="center", size=8, color="0.35")
+    ax.axvline(null, color="black", lw=0.8)
+    for i, row in enumerate(rows.to_dict("records")):
+        who = row.get("who", "case")
+        if np.isfinite(row["ci_low"]):
+            ax.plot([row["ci_low"], row["ci_high"]], [-i, -i], color=COLOURS[who], lw=2)
+        ax.plot(row["estimate"], -i, MARKERS[who], color=COLOURS[who], mec="black", ms=7)
+        text = f"{number(row['estimate'])} ({number(row['ci_low'])} to {number(row['ci_high'])})"
+        ax.text(1.02, -i, text, transform=ax.get_yaxis_transform(), va="center", size=8)
+    ax.set_yticks([-i for i in range(len(rows))], [f"{r.label} (n = {r.n:.0f})" for r in rows.itertuples()])
+    ax.set(xlabel=xlabel, ylim=(-len(rows) + 0.4, 0.6))
+    if log:
+        ax.set_xscale("log")
+    return fig
+
+
+@_styled
+def composition(shares: pd.DataFrame, ylabel: str = "Mean share of reads (%)") -> Figure:
+    """Stacked bars of mean composition, told apart by colour and hatch.
+
+    Parameters
+    ----------
+    shares : DataFrame
+        Bars x taxa, in per cent; the index holds the bars' labels.
+    ylabel : str
+
+    Returns
+    -------
+    Figure
+    """
+    fig = _figure(7.2, 3.8)
+    ax = fig.subplots()
+    palette = sns.color_palette("colorblind", 10)
+    hatches = ["", "//", "..", "xx", "\\\\"]
+    bottom = np.zeros(len(shares))
+    for i, taxon in enumerate(shares.columns):
+        last = i == len(shares.columns) - 1
+        ax.bar(
+            range(len(shares)), shares[taxon], bottom=bottom, width=0.75, edgecolor="white", lw=0.5,
+            color="0.85" if last else palette[i % 10], hatch="" if last else hatches[(i // 2) % 5],
+            label=_italic(taxon),
+        )  # fmt: skip
+        bottom += shares[taxon].to_numpy()
+    ax.set_xticks(range(len(shares)), list(shares.index))
+    ax.set(ylabel=ylabel, ylim=(0, 100 if bottom.max() > 99 else None))
+    handles, names = ax.get_legend_handles_labels()
+    ax.legend(handles[::-1], names[::-1], loc="center left", bbox_to_anchor=(1, 0.5))
+    return fig
+
+
+def _italic(taxon: str) -> str:
+    """Genus and species names in italics, as convention wants; the rest upright."""
+    name, _, rest = taxon.partition(" (")
+    if taxon.startswith("Other") or not name[:1].isalpha():
+        return taxon
+    short = short_name(name).replace(" ", r"\ ").replace("_", r"\_")
+    return rf"$\mathit{{{short}}}$" + (f" ({rest}" if rest else "")
+
+
+@_styled
+def differential(table: pd.DataFrame, xlabel: str, methods: tuple[str, str], *, top: int = 20) -> Figure:
+    """Differential taxa as a forest: the first method's estimate and interval, the second's estimate beside it.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As from `helpers.taxa.agreement`, with ``estimate_2`` in the same unit as ``estimate``, or NaN.
+    xlabel : str
+    methods : tuple of str
+        Names of the two methods.
+    top : int
+        How many taxa are drawn, by the first method's p-value.
+
+    Returns
+    -------
+    Figure
+    """
+    rows = table.nsmallest(top, "p_value").sort_values("estimate")
+    fig = _figure(7, 0.25 * len(rows) + 1.3)
+    ax = fig.subplots()
+    y = np.arange(len(rows))
+    both = rows["agreement"].eq("both").to_numpy()
+    ax.hlines(y, rows["ci_low"], rows["ci_high"], color="0.35", lw=1.5)
+    ax.scatter(rows["estimate"][both], y[both], marker="o", s=40, color="black", zorder=3,
+               label=f"{methods[0]}, q < 0.05 by both methods")  # fmt: skip
+    ax.scatter(rows["estimate"][~both], y[~both], marker="o", s=40, fc="white", ec="black", zorder=3,
+               label=f"{methods[0]}, not by both")  # fmt: skip
+    if rows["estimate_2"].notna().any():
+        ax.scatter(rows["estimate_2"], y, marker="x", s=28, color=COLOURS["treatment"], zorder=4, label=methods[1])
+    ax.axvline(0, color="black", lw=0.8)
+    ax.set_yticks(y, [_italic(t) for t in rows["taxon"]])
+    ax.set(xlabel=xlabel, ylim=(-0.7, len(rows) - 0.3))
+    ax.legend(loc="lower left", bbox_to_anchor=(-0.3, 1.0), ncols=3, handletextpad=0.1, columnspacing=1)
+    return fig
+
+
+@_styled
+def strata(table: pd.DataFrame, labels: Mapping[str, str], ylabel: str, noise: tuple[float, float] | None) -> Figure:
+    """Mean change in each stratum of response, by arm, with interval and n.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As from `helpers.response.shift_by_stratum`: arm, stratum, estimate, ci_low, ci_high, n.
+    labels : mapping
+    ylabel : str
+    noise : tuple of float, optional
+        The controls' own mean change, as an interval: the yardstick of noise.
+
+    Returns
+    -------
+    Figure
+    """
+    fig = _figure(6.5, 3.3)
+    ax = fig.subplots()
+    if noise and np.isfinite(noise).all():
+        ax.axhspan(*noise, color=COLOURS["control"], alpha=0.35, lw=0, label=f"{labels['control']}, own change")
+    ax.axhline(0, color="black", lw=0.8)
+    names = list(table["stratum"].cat.categories)
+    arms = _groups(table["arm"])
+    for k, arm in enumerate(arms):
+        part = table[table["arm"].eq(arm)]
+        x = part["stratum"].cat.codes.to_numpy() + 0.22 * (k - (len(arms) - 1) / 2)
+        wide = part["ci_low"].notna().to_numpy()
+        ax.vlines(x[wide], part["ci_low"][wide], part["ci_high"][wide], color=COLOURS[arm], lw=2)
+        ax.scatter(x, part["estimate"], color=COLOURS[arm], marker=MARKERS[arm], ec="black", s=45, zorder=3,
+                   label=labels[arm])  # fmt: skip
+        for xi, yi, n in zip(x, part["estimate"], part["n"], strict=True):
+            ax.annotate(f"n = {n:.0f}", (xi, yi), (6, 3), textcoords="offset points", size=7)
+    ax.set_xticks(range(len(names)), names)
+    ax.set(xlabel="Improvement of severity", ylabel=ylabel, xlim=(-0.5, len(names) - 0.3))
+    ax.legend(loc="upper left", bbox_to_anchor=(0, 1.14), ncols=3)
+    return fig
+
+
+@_styled
+def percentiles(table: pd.DataFrame) -> Figure:
+    """Percentile of each patient in the distribution of the controls, by measure.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Columns measure and percentile, one row a patient and measure.
+
+    Returns
+    -------
+    Figure
+    """
+    measures = list(dict.fromkeys(table["measure"]))
+    fig = _figure(6.5, 0.7 * len(measures) + 1.0)
+    ax = fig.subplots()
+    ax.axvspan(25, 75, color=COLOURS["control"], alpha=0.25, lw=0)
+    ax.axvline(50, color="black", lw=0.8)
+    for i, measure in enumerate(measures):
+        values = table.loc[table["measure"].eq(measure), "percentile"].dropna()
+        ax.scatter(values, -i + 1.5 * _jitter(len(values)), color=COLOURS["treatment"], marker=MARKERS["treatment"],
+                   s=20, alpha=0.7, lw=0)  # fmt: skip
+        ax.plot([values.median()] * 2, [-i - 0.3, -i + 0.3], color="black", lw=2.5)
+    counts = [int(table.loc[table["measure"].eq(m), "percentile"].notna().sum()) for m in measures]
+    ax.set_yticks([-i for i in range(len(measures))], [f"{m} (n = {n})" for m, n in zip(measures, counts, strict=True)])
+    ax.set(xlim=(-2, 102), xlabel="Percentile among controls (bar: median; shaded: middle half of controls)")
+    ax.set_ylim(-len(measures) + 0.4, 0.6)
+    return fig
+
+
+@_styled
+def love_plot(balance: pd.DataFrame, threshold: float = 0.1) -> Figure:
+    """Standardised differences between the arms before and after weighting.
+
+    Parameters
+    ----------
+    balance : DataFrame
+        As from `helpers.treatment.balance`.
+    threshold : float
+        Common bound of acceptable imbalance, shaded.
+
+    Returns
+    -------
+    Figure
+    """
+    fig = _figure(6.5, 0.4 * len(balance) + 1.1)
+    ax = fig.subplots()
+    y = np.arange(len(balance))[::-1]
+    ax.axvspan(-threshold, threshold, color="0.9", lw=0)
+    ax.axvline(0, color="black", lw=0.8)
+    ax.scatter(balance["unweighted"], y, marker="o", fc="white", ec="black", s=45, label="as observed")
+    ax.scatter(balance["weighted"], y, marker="D", color="black", s=40, label="overlap weighted")
+    ax.set_yticks(y, list(balance["covariate"]))
+    ax.set(xlabel="Standardised mean difference, treatment minus comparator", ylim=(-0.6, len(balance) - 0.4))
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2)
+    return fig
+
+
+@_styled
+def subsampled(table: pd.DataFrame, actual: int, labels: Mapping[str, str], alpha: float) -> Figure:
+    """How often a subsample of the treatment arm shows its own change, by size.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As from `helpers.treatment.subsampled_significance`, with ``measure``.
+    actual : int
+        Size of the comparator arm, marked.
+    labels : mapping
+    alpha : float
+
+    Returns
+    -------
+    Figure
+    """
+    fig = _figure(6.5, 3)
+    ax = fig.subplots()
+    for style, marker, (measure, part) in zip(
+        ("-", "--", ":"), ("o", "s", "^"), table.groupby("measure", sort=False), strict=False
+    ):
+        ax.plot(
+            part["n"], 100 * part["significant"], ls=style, marker=marker, color="black", mfc="white", label=measure
+        )
+    ax.axvline(actual, color=COLOURS["comparator"], lw=1.5)
+    ax.annotate(f"size of the {labels['comparator']} arm: {actual}", (actual, 3), (4, 0), textcoords="offset points",
+                color=COLOURS["comparator"], size=8)  # fmt: skip
+    ax.set(xlabel=f"{labels['treatment']} patients drawn", ylabel=f"Draws with p < {alpha:g} (%)", ylim=(0, 102))
+    ax.legend(loc="lower right")
+    return fig
+
+
+@_styled
+def claims_forest(claims: pd.DataFrame) -> Figure:
+    """Every claim on one scale: the estimate divided by half the width of its interval.
+
+    Parameters
+    ----------
+    claims : DataFrame
+        As from `helpers.claims.verdicts`.
+
+    Returns
+    -------
+    Figure
+    """
+    fig = _figure(7, 0.34 * len(claims) + 1.2)
+    ax = fig.subplots()
+    ax.axvline(0, color="black", lw=0.8)
+    for i, row in enumerate(claims.to_dict("records")):
+        if row["verdict"] == "not testable":
+            ax.text(0.1, -i, "not testable", va="center", size=8, style="italic")
+            continue
+        half = (row["ci_high"] - row["ci_low"]) / 2
+        low, high, estimate = (row[k] / half for k in ("ci_low", "ci_high", "estimate"))
+        if np.isfinite(row["margin"]):
+            margin = row["margin"] / half
+            ax.plot([-margin, margin], [-i, -i], color="0.8", lw=9, solid_capstyle="butt", zorder=0)
+        ax.plot([low, high], [-i, -i], color="black", lw=1.8)
+        filled = row["verdict"] != "inconclusive"
+        ax.plot(estimate, -i, VERDICT_MARKERS[row["verdict"]], ms=8, color="black", mfc="black" if filled else "white")
+        text = f"{number(row['estimate'])} {row['unit']}: {row['verdict']}".replace("  ", " ")
+        ax.text(1.02, -i, text, transform=ax.get_yaxis_transform(), va="center", size=8)
+    ax.set_yticks([-i for i in range(len(claims))], list(claims["id"]))
+    ax.set(xlabel="Estimate / half width of its 95 % interval (grey: margin of equivalence)", ylim=(-len(claims), 0.8))
+    return fig
