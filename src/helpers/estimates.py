@@ -109,6 +109,26 @@ def paired(visits: pd.DataFrame, outcome: str) -> pd.DataFrame:
     return baseline.join(values.dropna(), how="inner").reset_index()
 
 
+def changes(visits: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Within-patient change of several measures.
+
+    Parameters
+    ----------
+    visits : DataFrame
+        One row a patient and visit, as from `by_patient`.
+    columns : sequence of str
+        Numeric columns.
+
+    Returns
+    -------
+    DataFrame
+        Patients seen at both visits x `columns`, follow-up minus baseline, and ``who``.
+    """
+    start, end = (visits[visits["visit"].eq(v)].set_index("subject") for v in ("baseline", "followup"))
+    both = start.index.intersection(end.index)
+    return (end.loc[both, list(columns)] - start.loc[both, list(columns)]).join(start["who"])
+
+
 def linear_contrast(
     data: pd.DataFrame, outcome: str, term: str, covariates: Sequence[str] = (), *, alpha: float = 0.05
 ) -> dict[str, float]:
@@ -143,18 +163,62 @@ def linear_contrast(
     if n < len(varying) + 4 or complete[term].nunique() < 2:
         return not_estimable(n, dropped)
     frame = complete.assign(**{term: complete[term].astype(float), outcome: complete[outcome].astype(float)})
-    fit = smf.ols(" + ".join([f"{outcome} ~ {term}", *varying]), frame).fit(cov_type="HC3", use_t=True)
+    return _coefficient(" + ".join([f"{outcome} ~ {term}", *varying]), frame, term, dropped, alpha)
+
+
+def intercept(data: pd.DataFrame, outcome: str, term: str, *, alpha: float = 0.05) -> dict[str, float]:
+    """Expected outcome where `term` is zero, by ordinary least squares with HC3 errors.
+
+    Parameters
+    ----------
+    data : DataFrame
+        One row a patient.
+    outcome, term : str
+        Numeric columns.
+    alpha : float
+
+    Returns
+    -------
+    dict
+        Keys of `ESTIMATE`.
+    """
+    complete = data[[outcome, term]].dropna()
+    dropped = len(data) - len(complete)
+    if len(complete) < 5 or complete[term].nunique() < 2:
+        return not_estimable(len(complete), dropped)
+    return _coefficient(f"{outcome} ~ {term}", complete, "Intercept", dropped, alpha)
+
+
+def _coefficient(formula: str, frame: pd.DataFrame, term: str, dropped: int, alpha: float) -> dict[str, float]:
+    fit = smf.ols(formula, frame).fit(cov_type="HC3", use_t=True)
     low, high = fit.conf_int(alpha).loc[term]
     return {
         "estimate": float(fit.params[term]),
         "ci_low": float(low),
         "ci_high": float(high),
         "p_value": float(fit.pvalues[term]),
-        "n": n,
+        "n": len(frame),
         "n_dropped": dropped,
         "se": float(fit.bse[term]),
         "df": float(fit.df_resid),
     }
+
+
+def scaled(estimate: dict[str, Any], factor: float) -> dict[str, float]:
+    """An estimate in another unit.
+
+    Parameters
+    ----------
+    estimate : dict
+        Keys of `ESTIMATE`.
+    factor : float
+        Positive: by what the estimate, its interval and its standard error are multiplied.
+
+    Returns
+    -------
+    dict
+    """
+    return estimate | {key: factor * estimate[key] for key in ("estimate", "ci_low", "ci_high", "se")}
 
 
 def not_estimable(n: int, dropped: int = 0) -> dict[str, float]:
@@ -193,6 +257,55 @@ def mean_change(change: pd.Series, *, alpha: float = 0.05) -> dict[str, float]:
         "se": float(stats.sem(x)),
         "df": n - 1,
     }
+
+
+def changes_by_arm(
+    visits: pd.DataFrame, measure: str, *, equivalence_margin: float, alpha: float = 0.05
+) -> pd.DataFrame:
+    """Mean change of a measure in the controls and in each arm, with a test of equivalence to no change.
+
+    Parameters
+    ----------
+    visits : DataFrame
+        One row a patient and visit, as from `by_patient`.
+    measure : str
+    equivalence_margin : float
+        In standard deviations of the controls at baseline.
+    alpha : float
+
+    Returns
+    -------
+    DataFrame
+        Indexed by control, treatment, comparator: keys of `ESTIMATE`, ``margin``, ``p_equivalence``, and the means
+        ``baseline`` and ``followup`` of the same patients. Comparing the rows is not a test of their difference
+        (Bland & Altman, Trials 2011;12:264).
+    """
+    margin = equivalence_margin * control_sd(visits, measure)
+    pairs = paired(visits, measure)
+    rows = {}
+    for arm in ("control", "treatment", "comparator"):
+        part = pairs[pairs["who"].eq(arm)]
+        estimate = mean_change(part["change"], alpha=alpha)
+        means = {"baseline": part["y0"].mean(), "followup": part["y1"].mean()}
+        rows[arm] = estimate | equivalence(estimate, margin) | means
+    return pd.DataFrame.from_dict(rows, orient="index").astype({"n": int, "n_dropped": int})
+
+
+def control_sd(visits: pd.DataFrame, measure: str) -> float:
+    """Standard deviation of a measure over the controls at baseline, the yardstick of equivalence.
+
+    Parameters
+    ----------
+    visits : DataFrame
+        One row a patient and visit, as from `by_patient`.
+    measure : str
+
+    Returns
+    -------
+    float
+        NaN without controls.
+    """
+    return float(visits.loc[visits["who"].eq("control") & visits["visit"].eq("baseline"), measure].std())
 
 
 def partial_spearman(

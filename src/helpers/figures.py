@@ -75,7 +75,18 @@ def _mean_mark(ax: Axes, x: float, values: pd.Series, who: str, **more: Any) -> 
     )
 
 
-def _groups(who: pd.Series) -> list[str]:
+def groups(who: pd.Series) -> list[str]:
+    """Groups that are there, in the order in which figures draw them.
+
+    Parameters
+    ----------
+    who : Series
+        Keys of `COLOURS`.
+
+    Returns
+    -------
+    list of str
+    """
     return [g for g in COLOURS if who.eq(g).any()]
 
 
@@ -127,16 +138,16 @@ def depth(obs: pd.DataFrame, labels: Mapping[str, str], thresholds: Mapping[str,
     """
     fig = _figure(6.5, 2.8)
     ax = fig.subplots()
-    groups = _groups(obs["who"])
-    for i, who in enumerate(groups):
+    shown = groups(obs["who"])
+    for i, who in enumerate(shown):
         reads = obs.loc[obs["who"].eq(who), "depth"]
         ax.scatter(reads, i + _jitter(len(reads)), s=8, alpha=0.35, color=COLOURS[who], marker=MARKERS[who], lw=0)
         ax.boxplot(reads, positions=[i + 0.3], widths=0.15, orientation="horizontal", showfliers=False,
                    medianprops={"color": "black"})  # fmt: skip
     for line, (name, value) in zip(("--", ":"), thresholds.items(), strict=False):
         ax.axvline(value, ls=line, color="black", lw=1, label=f"{name}: {value}")
-    ax.set_yticks(range(len(groups)), [f"{labels[g]}\nn = {obs['who'].eq(g).sum()}" for g in groups])
-    ax.set(xscale="log", xlabel="Reads a swab", ylim=(-0.4, len(groups) - 0.3))
+    ax.set_yticks(range(len(shown)), [f"{labels[g]}\nn = {obs['who'].eq(g).sum()}" for g in shown])
+    ax.set(xscale="log", xlabel="Reads a swab", ylim=(-0.4, len(shown) - 0.3))
     ax.legend(loc="upper left", bbox_to_anchor=(0, 1.15), ncols=2)
     return fig
 
@@ -190,10 +201,10 @@ def by_visit(visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylab
     -------
     Figure
     """
-    groups = _groups(visits["who"])
-    fig = _figure(2.4 * len(groups) + 0.6, 3.2)
-    axes = fig.subplots(1, len(groups), sharey=True, squeeze=False)[0]
-    for ax, who in zip(axes, groups, strict=True):
+    shown = groups(visits["who"])
+    fig = _figure(2.4 * len(shown) + 0.6, 3.2)
+    axes = fig.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    for ax, who in zip(axes, shown, strict=True):
         part = visits[visits["who"].eq(who)]
         wide = part.pivot_table(index="subject", columns="visit", values=measure, observed=False)
         wide = wide.reindex(columns=list(VISITS))
@@ -233,7 +244,7 @@ def against(
     fig = _figure(3.4 * len(xs) + 0.6, 3.2)
     axes = fig.subplots(1, len(xs), sharey=True, squeeze=False)[0]
     for ax, (x, xlabel) in zip(axes, xs.items(), strict=True):
-        for who in _groups(data["who"]):
+        for who in groups(data["who"]):
             part = data[data["who"].eq(who)].dropna(subset=[x, y])
             fit = line and part[x].nunique() > 3
             sns.regplot(
@@ -277,7 +288,7 @@ def pcoa_paths(
     -------
     Figure
     """
-    arms = [g for g in _groups(coordinates["who"]) if g != "control"]
+    arms = [g for g in groups(coordinates["who"]) if g != "control"]
     controls = coordinates[coordinates["who"].eq("control") & coordinates["visit"].eq("baseline")]
     fig = _figure(3.5 * max(len(arms), 1) + 0.4, 3.6)
     axes = fig.subplots(1, max(len(arms), 1), sharex=True, sharey=True, squeeze=False)[0]
@@ -313,14 +324,14 @@ def distance_to_healthy(visits: pd.DataFrame, labels: Mapping[str, str], measure
     -------
     Figure
     """
-    groups = _groups(visits["who"])
+    shown = groups(visits["who"])
     fig = _figure(6.5, 3.4)
     ax = fig.subplots()
     reference = visits.loc[visits["who"].eq("control") & visits["visit"].eq("baseline"), measure]
     low, high = reference.quantile([0.25, 0.75])
     ax.axhspan(low, high, color=COLOURS["control"], alpha=0.25, lw=0)
     ticks, names = [], []
-    for i, who in enumerate(groups):
+    for i, who in enumerate(shown):
         for j, visit in enumerate(VISITS):
             values = visits.loc[visits["who"].eq(who) & visits["visit"].eq(visit), measure].dropna()
             x = i * 2.4 + j
@@ -487,7 +498,7 @@ def strata(table: pd.DataFrame, labels: Mapping[str, str], ylabel: str, noise: t
         ax.axhspan(*noise, color=COLOURS["control"], alpha=0.35, lw=0, label=f"{labels['control']}, own change")
     ax.axhline(0, color="black", lw=0.8)
     names = list(table["stratum"].cat.categories)
-    arms = _groups(table["arm"])
+    arms = groups(table["arm"])
     for k, arm in enumerate(arms):
         part = table[table["arm"].eq(arm)]
         x = part["stratum"].cat.codes.to_numpy() + 0.22 * (k - (len(arms) - 1) / 2)

@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from helpers.study import Study
+
 DIGITS = 3
 
 
@@ -91,6 +93,46 @@ def effect(estimate: dict[str, Any], unit: str = "", *, level: int = 95) -> str:
     return (
         f"{number(estimate['estimate'])}{_spaced(unit)} "
         f"({level} % interval {span}; {p_value(estimate['p_value'])}; n = {estimate['n']})"
+    )
+
+
+def introduction(study: Study) -> str:
+    """Say what the data are, and loudly whether they are simulated.
+
+    Parameters
+    ----------
+    study : Study
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    kind = "SIMULATED DATA: no result here is a finding about patients." if study.simulated else "Real data."
+    return f"**{kind}** {study.title}. Source: {study.source}"
+
+
+def permanova(row: dict[str, Any]) -> str:
+    """Tell a PERMANOVA and its dispersion test.
+
+    Parameters
+    ----------
+    row : dict
+        As from `helpers.permutation`, with ``patients``, the name of who was tested.
+
+    Returns
+    -------
+    str
+    """
+    what = {"group": "Group", "visit": "Time within patient", "visit:arm": "Time × arm"}[row["term"]]
+    if math.isnan(row["p_value"]):
+        return f"{what} ({row['patients']}): not estimable (n = {row['n']})."
+    spread = (
+        "differs too, so that part of this may be spread" if row["dispersion_p"] < 0.05 else "is not shown to differ"
+    )
+    return (
+        f"{what} ({row['patients']}): {number(100 * row['r2'])} % of the variation, {p_value(row['p_value'])}, "
+        f"n = {row['n']}; dispersion {spread} ({p_value(row['dispersion_p'])})."
     )
 
 

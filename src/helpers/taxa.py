@@ -1,6 +1,6 @@
 """Aggregation to a rank, taxa of interest, differential abundance."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,8 +10,8 @@ from skbio.stats.composition import ancombc2
 from skbio.stats.composition import clr as centred_log_ratio
 from statsmodels.stats.contingency_tables import mcnemar
 
-from helpers.estimates import adjusted_p, linear_contrast, mean_change
-from helpers.study import RANKS
+from helpers.estimates import adjusted_p, by_patient, linear_contrast, mean_change
+from helpers.study import RANKS, Taxa
 
 #: Added to each rarefied count before a logarithm, since a zero has none.
 PSEUDOCOUNT = 0.5
@@ -129,6 +129,133 @@ def log_ratio(taxa: AnnData, numerator: str, denominator: str) -> pd.Series:
         One value a swab; it needs no reference frame, unlike an abundance (Morton et al., Nat Commun 2019;10:2719).
     """
     return np.log((counts_of(taxa, numerator) + PSEUDOCOUNT) / (counts_of(taxa, denominator) + PSEUDOCOUNT))
+
+
+def of_interest(genus: AnnData, species: AnnData, taxa: Taxa) -> pd.DataFrame:
+    """Measures of the taxa that the claims are about.
+
+    Parameters
+    ----------
+    genus, species : AnnData
+        Rarefied counts aggregated to the two ranks.
+    taxa : Taxa
+        The names.
+
+    Returns
+    -------
+    DataFrame
+        Swabs x (``genus_clr``, ``pathogen_clr``, ``commensal_clr``, ``log_ratio`` of pathogen to commensal,
+        ``genus_share`` and ``pathogen_share`` in per cent, ``pathogen_present`` as 0 or 1). A taxon that the taxonomy
+        never names is NaN: absence of the name is not absence of the taxon.
+    """
+    columns = {}
+    for role, table, name in (
+        ("genus", genus, taxa.genus),
+        ("pathogen", species, taxa.pathogen),
+        ("commensal", species, taxa.commensal),
+    ):
+        named = name in table.var_names
+        columns[f"{role}_clr"] = clr(table)[name] if named else np.nan
+        columns[f"{role}_share"] = relative_abundance(table)[name] if named else np.nan
+    measures = pd.DataFrame(columns, index=species.obs_names)
+    measures["pathogen_present"] = (
+        measures["pathogen_share"].gt(0).astype(float).where(measures["pathogen_share"].notna())
+    )
+    both = {taxa.pathogen, taxa.commensal} <= set(species.var_names)
+    measures["log_ratio"] = log_ratio(species, taxa.pathogen, taxa.commensal) if both else np.nan
+    return measures
+
+
+def swab_summary(swabs: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
+    """Mean, median and number of swabs by patients, visit and state of the skin.
+
+    Parameters
+    ----------
+    swabs : DataFrame
+        One row a swab: ``patients`` (display name of the group or arm), group, visit, lesional, and the measures.
+    measures : sequence of str
+
+    Returns
+    -------
+    DataFrame
+        One row a group, visit, skin and measure. Patients are also shown over all arms.
+    """
+    skin = swabs["lesional"].map({True: "lesional", False: "non-lesional"}).astype(object).fillna("not recorded")
+    skin = skin.where(swabs["group"].eq("case"), "control")
+    cases = swabs[swabs["group"].eq("case")].assign(patients="all patients")
+    both = pd.concat([swabs, cases]).assign(skin=pd.concat([skin, skin[cases.index]]))
+    long = both.melt(["patients", "visit", "skin"], list(measures), "measure", "share")
+    table = long.groupby(["measure", "patients", "visit", "skin"], observed=True)["share"].agg(
+        ["mean", "median", "count"]
+    )
+    return table.rename(columns={"count": "swabs"}).query("swabs > 0").reset_index()
+
+
+def composition(shares: pd.DataFrame, obs: pd.DataFrame, shown: int, labels: Mapping[str, str]) -> pd.DataFrame:
+    """Mean share of the most abundant taxa by group and visit, each patient once.
+
+    Parameters
+    ----------
+    shares : DataFrame
+        Swabs x taxa, in per cent.
+    obs : DataFrame
+        The swabs.
+    shown : int
+        How many taxa; the rest is summed as ``Other``.
+    labels : mapping
+        Display names of groups and visits.
+
+    Returns
+    -------
+    DataFrame
+        One row a group and visit (index: its label) x taxa, from the most abundant, ``Other`` last.
+    """
+    visits = by_patient(obs, shares)
+    means = visits.groupby(["who", "visit"], observed=True)[list(shares.columns)].mean()
+    order = [(w, v) for w in ("control", "treatment", "comparator", "case") for v in ("baseline", "followup")]
+    means = means.loc[[key for key in order if key in means.index]]
+    top = means.mean().nlargest(shown).index
+    table = means[top].assign(Other=means.drop(columns=top).sum(axis=1))
+    table.index = pd.Index([f"{labels[w]}\n{labels[v]}" for w, v in means.index], name="patients")
+    return table
+
+
+def within(species: AnnData, genus: str) -> pd.DataFrame:
+    """Share of each species of a genus in all reads, in per cent.
+
+    Parameters
+    ----------
+    species : AnnData
+        As from ``aggregate(cohort, "species")``.
+    genus : str
+
+    Returns
+    -------
+    DataFrame
+        Swabs x species.
+    """
+    shares = relative_abundance(species)
+    return shares[[name for name in shares if name.split(" ")[0] == genus]]
+
+
+def by_patient_counts(taxa: AnnData, visit: str) -> AnnData:
+    """Sum the reads of a patient's swabs at one visit.
+
+    Parameters
+    ----------
+    taxa : AnnData
+        Raw counts, as from `aggregate`.
+    visit : str
+
+    Returns
+    -------
+    AnnData
+        One row a patient, with the columns of `helpers.estimates.by_patient` in ``obs``.
+    """
+    swabs = taxa[taxa.obs["visit"].eq(visit)]
+    patients = by_patient(swabs.obs, pd.DataFrame(index=swabs.obs_names)).set_index("subject")
+    sums = swabs.to_df().groupby(swabs.obs["subject"].to_numpy()).sum()
+    return AnnData(sums.loc[patients.index].to_numpy(), obs=patients, var=pd.DataFrame(index=taxa.var_names))
 
 
 def reassign_unnamed(species: AnnData, genus: str, pathogen: str) -> AnnData:
