@@ -113,7 +113,8 @@ def part(
         "margin": estimate.get("margin", np.nan),
         "p_equivalence": estimate.get("p_equivalence", np.nan),
         "sign": sign,
-        "cannot": reason or "the data are too few or do not vary" if np.isnan(estimate["estimate"]) else "",
+        "cannot": (reason or f"only {estimate['n']:.0f} patients have what is needed")
+        * bool(np.isnan(estimate["estimate"])),
         "notebook": notebook,
         "section": section,
     }
@@ -187,8 +188,8 @@ def _verdict(row: dict[str, Any], alpha: float) -> tuple[str, str]:
         if row["p_holm"] < alpha:
             way = "the claimed direction" if claimed else "the other direction"
             return ("supported" if claimed else "contradicted"), f"{which}{span} excludes zero in {way}; {holm}"
-        state = "does not exclude" if row["ci_low"] <= 0 <= row["ci_high"] else "excludes, but not after Holm,"
-        return "inconclusive", f"{which}{span} {state} zero; {holm}"
+        state = "includes zero" if row["ci_low"] <= 0 <= row["ci_high"] else "excludes zero, but not after Holm"
+        return "inconclusive", f"{which}{span} {state}; {holm}"
     margin = f"the margin ±{number(row['margin'])} {row['unit']}".rstrip()
     if row["p_holm"] < alpha:
         return "equivalent", f"{which}smaller than {margin}; equivalence {holm}"
@@ -198,4 +199,5 @@ def _verdict(row: dict[str, Any], alpha: float) -> tuple[str, str]:
         return "contradicted", f"{which}a change is shown, {span}; Holm {p_value(row['p_change'])}"
     if kind == "little difference" and beyond:
         return "contradicted", f"{which}{span} lies beyond {margin}"
-    return "inconclusive", f"{which}{span} is not within {margin}; equivalence {holm}"
+    seen = " although it excludes zero before Holm" if row["ci_low"] > 0 or row["ci_high"] < 0 else ""
+    return "inconclusive", f"{which}equivalence within {margin} is not shown ({holm}); {span}{seen}"

@@ -249,8 +249,8 @@ def against(
             fit = line and part[x].nunique() > 3
             sns.regplot(
                 part, x=x, y=y, ax=ax, fit_reg=fit, seed=0, color=COLOURS[who], marker=MARKERS[who],
-                scatter_kws={"s": 14, "alpha": 0.55, "lw": 0}, label=f"{labels[who]} (n = {len(part)})",
-                line_kws={"lw": 1.8, "ls": "--" if who == "comparator" else "-"},
+                scatter_kws={"s": 14, "alpha": 0.55, "linewidths": 0}, label=f"{labels[who]} (n = {len(part)})",
+                line_kws={"linewidth": 1.8, "linestyle": "--" if who == "comparator" else "-"},
             )  # fmt: skip
         ax.set(xlabel=xlabel, ylabel="")
         ax.legend(loc="upper left", bbox_to_anchor=(0, 1.16), ncols=2, handletextpad=0.2)

@@ -41,12 +41,12 @@ def _contrasts(obs: pd.DataFrame, visits: Sequence[str], weights: Sequence[float
     """One row a subject seen at all `visits`: the weighted sum of the mean swab of each visit."""
     seen = obs[obs["visit"].isin(visits)].groupby("subject", observed=True)["visit"].nunique()
     subjects = sorted(seen.index[seen == len(visits)])
+    row = pd.Index(subjects).get_indexer(obs["subject"])
     rows = np.zeros((len(subjects), len(obs)))
     for visit, weight in zip(visits, weights, strict=True):
-        at_visit = obs["visit"].eq(visit).to_numpy()
-        for i, subject in enumerate(subjects):
-            own = at_visit & obs["subject"].eq(subject).to_numpy()
-            rows[i, own] = weight / own.sum()
+        swabs = np.flatnonzero(obs["visit"].eq(visit).to_numpy() & (row >= 0))
+        own = np.bincount(row[swabs], minlength=len(subjects))
+        rows[row[swabs], swabs] = weight / own[row[swabs]]
     return rows, subjects
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from helpers.estimates import mean_change
+from helpers.estimates import ESTIMATE, mean_change
 from helpers.study import Response
 
 
@@ -77,7 +77,7 @@ def shift_by_stratum(
         if np.isnan(estimate["estimate"]):
             estimate["estimate"] = part["change"].mean()
         rows.append(dict(zip(by, values, strict=True)) | estimate)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=[*by, *ESTIMATE]).astype({c: pairs[c].dtype for c in by})
 
 
 def percentiles(values: pd.Series, controls: pd.Series) -> pd.Series:

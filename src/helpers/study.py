@@ -26,6 +26,9 @@ VOCABULARY = {
     "control_type": ("sample", "negative"),
 }
 
+#: Columns of ``obs`` that no severity score or covariate may be named like.
+STANDARD_COLUMNS = ("subject", *VOCABULARY, "site", "age", "sex", "batch", "depth", "response")
+
 
 class StudyError(Exception):
     """Something in the user's files that the user can mend.
@@ -262,8 +265,9 @@ class Study(Strict):
             raise ValueError(f"adjust: no column for {', '.join(unknown)}; known: {', '.join(sorted(known))}")
         if self.settings.swabs == "lesional_at_baseline" and self.columns.lesional is None:
             raise ValueError("settings.swabs is lesional_at_baseline, but columns.lesional is not given")
-        if len(set(scores)) != len(scores):
-            raise ValueError("severity: two scores have the same name")
+        names = [*scores, *self.columns.covariates]
+        if repeated := sorted({n for n in names if names.count(n) > 1 or n in STANDARD_COLUMNS}):
+            raise ValueError(f"severity and covariates: {', '.join(repeated)} is the name of another column")
         return self
 
     @property

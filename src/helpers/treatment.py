@@ -58,6 +58,7 @@ def _design(pairs: pd.DataFrame, covariates: Sequence[str]) -> pd.DataFrame:
 
 
 def _weights(design: np.ndarray, treated: np.ndarray) -> np.ndarray:
+    design = design[:, np.ptp(design, axis=0) > 0]  # a resample of few patients may hold one sex only
     if design.shape[1] == 0:
         return np.ones(len(treated))
     model = FirthLogisticRegression(backend="numpy", max_iter=200).fit(design, treated.astype(int))

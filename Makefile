@@ -1,0 +1,147 @@
+# Reproducible report on a treatment-response skin-microbiome study. `make` explains itself.
+#
+# STUDY  a folder in data/                              make report STUDY=khadka2021
+# SET    parameters of this run, checked before it      make report SET="permutations=9999 alpha=0.01"
+# PYTHON the interpreter, if not the project's own      make report PYTHON=python
+
+STUDY = demo
+SET =
+PYTHON = .venv/bin/python
+
+MAKEFLAGS += --no-builtin-rules
+ifeq ($(filter -j% --jobs%,$(MAKEFLAGS)),)
+MAKEFLAGS += -j$(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+endif
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+# The same numbers on every machine: one thread a process, one order of hashing. Kernels of this environment only.
+export STUDY SET
+export PYTHONHASHSEED = 0
+export OMP_NUM_THREADS = 1
+export OPENBLAS_NUM_THREADS = 1
+export MKL_NUM_THREADS = 1
+export NUMEXPR_NUM_THREADS = 1
+export VECLIB_MAXIMUM_THREADS = 1
+export JUPYTER_PREFER_ENV_PATH = 1
+export PYDEVD_DISABLE_FILE_VALIDATION = 1
+
+OUT := reports/$(STUDY)
+PAGE := $(OUT)/html/index.html
+STEP := $(PYTHON) -m helpers.report
+RAN := $(OUT)/notebooks
+EVERY := 01_ingest 02_diversity 03_taxa 04_response 05_treatment_comparison
+SITE_CODE := $(wildcard src/helpers/report/site.py src/helpers/report/theme/*)
+HELPERS := $(filter-out $(SITE_CODE) %/simulate.py,$(wildcard src/helpers/*.py src/helpers/report/*.py))
+
+ifneq ($(filter report,$(MAKECMDGOALS)),)
+ifeq ($(wildcard data/$(STUDY)/study.yaml),)
+$(error there is no data/$(STUDY)/study.yaml; studies: $(patsubst data/%/study.yaml,%,$(wildcard data/*/study.yaml)))
+endif
+endif
+
+.PHONY: help report test reference data bench clean lock environment FORCE
+
+help: ## this list
+	@echo 'make <target> [STUDY=demo] [SET="parameter=value ..."] [PYTHON=.venv/bin/python]'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+# ---------------------------------------------------------------- environment
+
+# .venv from requirements.lock, by uv where there is one, else by pip; or, with PYTHON=, whatever that one has.
+INSTALLED := .venv/.installed
+ifneq ($(PYTHON),.venv/bin/python)
+INSTALLED :=
+endif
+
+$(INSTALLED): requirements.lock pyproject.toml $(if $(wildcard .venv/bin/python),,FORCE)
+	@set -e; \
+	if ! { [ -e $@ ] && .venv/bin/python -c '' 2>/dev/null; }; then \
+	  for python in python3 python3.14 python3.13 python3.12 python3.11 none; do \
+	    "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
+	  done; \
+	  if [ $$python = none ]; then \
+	    echo "Python 3.11 or newer (with its venv module) is needed, and not on PATH." >&2; exit 1; \
+	  fi; \
+	  echo "Making .venv with $$($$python --version)"; rm -rf .venv; $$python -m venv .venv; \
+	fi; \
+	if command -v uv >/dev/null; then install="uv pip install --quiet --python .venv/bin/python"; \
+	else install=".venv/bin/python -m pip install --quiet --disable-pip-version-check"; \
+	  .venv/bin/python -c 'import pip' 2>/dev/null || .venv/bin/python -m ensurepip >/dev/null; fi; \
+	echo "Installing requirements.lock into .venv (some minutes on a slow line)"; \
+	$$install --require-hashes -r requirements.lock; \
+	$$install --no-deps --no-build-isolation -e .; \
+	touch $@
+
+HAS_HELPERS = $(PYTHON) -c 'import helpers' 2>/dev/null || { echo "$(PYTHON) has no package helpers. Install it:" \
+  "$(PYTHON) -m pip install --no-deps --no-build-isolation -e ." >&2; exit 1; }
+
+environment: $(INSTALLED)
+	@$(HAS_HELPERS)
+
+# ---------------------------------------------------------------- report
+
+report: $(PAGE) ## run the notebooks that changed, build reports/<study>/html
+	@$(if $(BUILT),s=$$(($$(date +%s) - $(BEGAN))); \
+	  echo "Report: $(PAGE) (built in $$((s / 60)) min $$((s % 60)) s)",echo "$(PAGE) is up to date")
+
+BEGAN := $(shell date +%s)
+
+$(OUT)/.set: FORCE
+	@mkdir -p $(@D); printf '%s\n' "$$SET" | cmp -s - $@ || printf '%s\n' "$$SET" > $@
+
+# Which files a study has, study.yaml says: the check writes that down for make.
+-include $(OUT)/inputs.mk
+$(OUT)/parameters.yaml: data/$(STUDY)/study.yaml $(OUT)/.set requirements.lock \
+  $(wildcard src/helpers/study.py src/helpers/report/parameters.py) | $(INSTALLED)
+	@$(HAS_HELPERS)
+	@$(STEP) check "$$STUDY" --set "$$SET"
+
+NEEDS = $(OUT)/parameters.yaml $(HELPERS) | $(INSTALLED)
+
+$(RAN)/01_ingest.ipynb: notebooks/01_ingest.ipynb $(NEEDS)
+	@$(STEP) run "$$STUDY" 01_ingest
+$(RAN)/02_diversity.ipynb: notebooks/02_diversity.ipynb $(RAN)/01_ingest.ipynb $(NEEDS)
+	@$(STEP) run "$$STUDY" 02_diversity
+$(RAN)/03_taxa.ipynb: notebooks/03_taxa.ipynb $(RAN)/01_ingest.ipynb $(NEEDS)
+	@$(STEP) run "$$STUDY" 03_taxa
+$(RAN)/04_response.ipynb: notebooks/04_response.ipynb $(RAN)/02_diversity.ipynb $(RAN)/03_taxa.ipynb $(NEEDS)
+	@$(STEP) run "$$STUDY" 04_response
+$(RAN)/05_treatment_comparison.ipynb: notebooks/05_treatment_comparison.ipynb $(RAN)/02_diversity.ipynb \
+  $(RAN)/03_taxa.ipynb $(NEEDS)
+	@$(STEP) run "$$STUDY" 05_treatment_comparison
+
+$(PAGE): $(EVERY:%=$(RAN)/%.ipynb) $(SITE_CODE) $(NEEDS)
+	@$(STEP) site "$$STUDY"
+	$(eval BUILT := yes)
+
+# ---------------------------------------------------------------- the rest
+
+test: environment ## lint, types, tests, and the notebooks against their reference outputs
+	@failed=0; \
+	$(PYTHON) -m ruff check . || failed=1; \
+	$(PYTHON) -m ruff format --check . || failed=1; \
+	$(PYTHON) -m mypy || failed=1; \
+	$(PYTHON) -m pytest tests notebooks --nbval --nbval-current-env || failed=1; \
+	exit $$failed
+
+reference: environment ## re-run the notebooks in place with their defaults, print what changed
+	@$(STEP) reference
+
+data: environment ## simulate data/demo, or fetch a study's public files
+ifeq ($(STUDY),demo)
+	@$(PYTHON) -m helpers.simulate data/demo
+else
+	@$(STEP) data "$$STUDY"
+endif
+
+bench: environment ## benchmarks: speed, recovery of the simulated truth
+	@$(PYTHON) benchmarks/run.py
+
+clean: ## remove reports/ and caches; .venv stays
+	@rm -rf reports .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find src tests notebooks benchmarks -name __pycache__ -o -name .ipynb_checkpoints 2>/dev/null | xargs rm -rf
+
+lock: ## recompile requirements.lock with uv
+	@uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --extra dev --python-version 3.11 \
+	  --no-header pyproject.toml -o requirements.lock

@@ -1,0 +1,206 @@
+"""What chapter 1 shows of the cohort: who is in it, contaminants, missing values, integrity, checksums."""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy import stats
+from skbio import TreeNode
+from tableone import TableOne
+
+from helpers.ingest import NOT_RECORDED, in_several, swabbed_twice
+from helpers.study import RANKS, Study
+
+
+def characteristics(study: Study) -> list[str]:
+    """Columns of Table 1: age, sex, severity scores, covariates and batch, where the study has them.
+
+    Parameters
+    ----------
+    study : Study
+
+    Returns
+    -------
+    list of str
+    """
+    standard = [c for c in ("age", "sex") if getattr(study.columns, c)]
+    batch = ["batch"] if study.columns.batch else []
+    return [*standard, *(s.name for s in study.severity), *study.columns.covariates, *batch]
+
+
+def table_one(people: pd.DataFrame, columns: Sequence[str], order: Sequence[str]) -> pd.DataFrame:
+    """Table 1: characteristics by group, with standardised mean differences between each two groups.
+
+    Parameters
+    ----------
+    people : DataFrame
+        One row a person: ``group`` (display name) and `columns`.
+    columns : sequence of str
+        Characteristics; a number is given as mean (SD), anything else as n (%).
+    order : sequence of str
+        The groups, in order.
+
+    Returns
+    -------
+    DataFrame
+        Columns characteristic, level, missing, one a group, and one a standardised difference. A group in which a
+        characteristic was never recorded is blank there.
+
+    References
+    ----------
+    Pollard et al., JAMIA Open 2018;1:26 (tableone).
+    """
+    # tableone takes no group without values: each set of groups that have a characteristic gets its own call.
+    having: dict[tuple[str, ...], list[str]] = {}
+    for column in columns:
+        recorded = people.loc[people[column].notna(), "group"]
+        having.setdefault(tuple(g for g in order if recorded.eq(g).any()), []).append(column)
+    tables = [_table_one(people[people["group"].isin(g)], names, g) for g, names in having.items() if g]
+    table = pd.concat(tables).drop_duplicates(["characteristic", "level"])
+    smd = sorted(c for c in table if c.startswith("SMD"))
+    return table[["characteristic", "level", "missing", *(g for g in order if g in table), *smd]].fillna("")
+
+
+def _table_one(people: pd.DataFrame, columns: list[str], groups: tuple[str, ...]) -> pd.DataFrame:
+    numbers = {c: pd.api.types.is_numeric_dtype(people[c]) for c in columns}
+    frame = people[["group", *columns]].reset_index(drop=True)
+    frame = frame.astype({c: (float if numbers[c] else object) for c in columns})
+    made = TableOne(
+        frame, columns=columns, categorical=[c for c in columns if not numbers[c]], groupby="group",
+        order={"group": list(groups)}, smd=len(groups) > 1, pval=False, overall=False, label_suffix=False,
+    )  # fmt: skip
+    flat = made.tableone.copy()
+    flat.columns = [str(c[-1]) for c in flat.columns]
+    flat.index = flat.index.set_names(["characteristic", "level"])
+    return flat.reset_index().rename(columns={"Missing": "missing"}).astype(str).replace({"nan": "", "None": ""})
+
+
+def checksums(cohort: AnnData) -> pd.DataFrame:
+    """SHA-256 of the files that the cohort was read from.
+
+    Parameters
+    ----------
+    cohort : AnnData
+
+    Returns
+    -------
+    DataFrame
+        Columns file and sha256.
+    """
+    return pd.DataFrame(json.loads(cohort.uns["checksums"]).items(), columns=["file", "sha256"])
+
+
+def flag_contaminants(cohort: AnnData, alpha: float) -> pd.DataFrame:
+    """Features that are in more of the negative controls than of the swabs: decontam's prevalence method.
+
+    Parameters
+    ----------
+    cohort : AnnData
+    alpha : float
+        A contaminant has a q-value below it, and a higher mean share of reads in negative controls than in swabs.
+
+    Returns
+    -------
+    DataFrame
+        A row a feature, the likeliest contaminants first: prevalence (share of swabs that have it) and mean share of
+        reads in negative controls and in swabs, p_value (Fisher's exact test, one-sided), q_value
+        (Benjamini-Hochberg), contaminant (bool), and the ranks. Empty where there are no negative controls.
+
+    References
+    ----------
+    Davis et al., Microbiome 2018;6:226.
+    """
+    negative = (cohort.obs["control_type"] == "negative").to_numpy()
+    columns = ["prevalence_negatives", "prevalence_swabs", "mean_negatives", "mean_swabs", "p_value", "q_value"]
+    if not negative.any() or negative.all():
+        return pd.DataFrame(columns=[*columns, "contaminant", *RANKS], index=pd.Index([], name="feature"))
+    shares = np.asarray(cohort.X.multiply(1 / np.maximum(cohort.obs["depth"].to_numpy(), 1)[:, None]).todense())
+    present = shares > 0
+    n, in_negatives = len(present), present[negative].sum(axis=0)
+    # The upper tail of the hypergeometric distribution is Fisher's one-sided p-value.
+    p = stats.hypergeom.sf(in_negatives - 1, n, present.sum(axis=0), negative.sum())
+    p = np.clip(p, 0, 1)
+    found = pd.DataFrame(
+        {
+            "prevalence_negatives": present[negative].mean(axis=0),
+            "prevalence_swabs": present[~negative].mean(axis=0),
+            "mean_negatives": shares[negative].mean(axis=0),
+            "mean_swabs": shares[~negative].mean(axis=0),
+            "p_value": p,
+            "q_value": stats.false_discovery_control(p),
+        },
+        index=cohort.var_names.rename("feature"),
+    )
+    found["contaminant"] = (found["q_value"] < alpha) & (found["mean_negatives"] > found["mean_swabs"])
+    found = found.join(cohort.var[list(RANKS)])
+    return found.sort_values(["p_value", "mean_negatives", "feature"], ascending=[True, False, True])
+
+
+def integrity_checks(cohort: AnnData) -> pd.DataFrame:
+    """The checks of the pipeline, done again on the cohort.
+
+    Parameters
+    ----------
+    cohort : AnnData
+
+    Returns
+    -------
+    DataFrame
+        Columns check, result (``pass`` or ``fail``), detail.
+    """
+    study = Study.model_validate_json(cohort.uns["study"])
+    obs = cohort.obs[cohort.obs["control_type"] == "sample"]
+    patients = obs[obs["group"] == "case"].groupby("subject")["visit"].nunique()
+    counts = cohort.X.data
+    checks = [
+        ("One swab a subject, visit and site", not len(swabbed_twice(obs)), f"{len(obs)} swabs"),
+        ("Each subject in one group", not in_several(obs, "group"), f"{obs['subject'].nunique()} subjects"),
+        ("Each subject in one arm", not in_several(obs, "arm"), f"{len(patients)} patients"),
+        (
+            "Patients at baseline and follow-up",
+            (patients == 2).any(),
+            f"{(patients == 2).sum()} of {len(patients)} patients have swabs of both visits",
+        ),
+        (
+            "Counts are whole and not negative",
+            bool(((counts >= 0) & (counts % 1 == 0)).all()),
+            f"{counts.sum():,.0f} reads",
+        ),
+    ]
+    for score in study.severity:
+        low, high = score.range
+        values = obs[score.name].dropna()
+        detail = f"{values.min():g} to {values.max():g}" if len(values) else "no values"
+        checks.append((f"{score.label} within {low:g} to {high:g}", values.between(low, high).all(), detail))
+        several = obs.groupby(["subject", "visit"], observed=True)[score.name].nunique() > 1
+        detail = f"{several.sum()} subject visits with several values"
+        checks.append((f"One {score.label} value a subject and visit", not several.any(), detail))
+    if "tree" in cohort.uns:
+        tips = [tip.name for tip in TreeNode.read([cohort.uns["tree"]]).tips()]
+        checks.append(("Tips of the tree are the features", set(tips) == set(cohort.var_names), f"{len(tips)} tips"))
+    table = pd.DataFrame(checks, columns=["check", "result", "detail"])
+    return table.assign(result=np.where(table["result"].astype(bool), "pass", "fail"))
+
+
+def missingness(cohort: AnnData) -> pd.DataFrame:
+    """How much of each column is missing, by group; negative controls aside, and the arm of patients only.
+
+    Parameters
+    ----------
+    cohort : AnnData
+
+    Returns
+    -------
+    DataFrame
+        Columns column, group, n_missing (swabs), n (swabs), per_cent.
+    """
+    obs = cohort.obs[cohort.obs["control_type"] == "sample"]
+    rows = []
+    for column in obs.columns.drop(["group", "control_type"]):
+        for group, values in obs.groupby("group", observed=True)[column]:
+            if (column, group) != ("arm", "control"):
+                missing = int((values.isna() | values.astype(object).eq(NOT_RECORDED).fillna(False)).sum())
+                rows.append((column, group, missing, len(values), 100 * missing / len(values)))
+    return pd.DataFrame(rows, columns=["column", "group", "n_missing", "n", "per_cent"])

@@ -1,0 +1,237 @@
+"""What a notebook saves and shows. The report's steps are beside it: parameters, input files, execution, site."""
+
+import base64
+import html
+import io
+import json
+import math
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from helpers.narrate import number
+
+
+def save_table(df: pd.DataFrame, results_dir: str | Path, name: str) -> None:
+    """Save a table as ``tables/<name>.tsv``, the same bytes for the same numbers.
+
+    Parameters
+    ----------
+    df : DataFrame
+        Written without its index.
+    results_dir : str or Path
+    name : str
+        Starts with the notebook's number, as ``02_alpha``.
+    """
+    text = df.to_csv(sep="\t", index=False, float_format="%.10g", lineterminator="\n")
+    write_whole(Path(results_dir) / "tables" / f"{name}.tsv", text)
+
+
+def save_estimates(rows: list[dict[str, Any]], results_dir: str | Path, notebook: str) -> None:
+    """Save the parts of claims that a notebook estimated, for the claims table of the index page.
+
+    Parameters
+    ----------
+    rows : list of dict
+        As from `helpers.claims.part`.
+    results_dir : str or Path
+    notebook : str
+        Its name without suffix.
+    """
+    write_whole(Path(results_dir) / "estimates" / f"{notebook}.json", json.dumps(plain(rows), indent=1) + "\n")
+
+
+def save_figure(fig: Any, results_dir: str | Path, name: str, *, simulated: bool) -> None:
+    """Save a figure as ``figures/<name>.png`` and ``.svg``, the same bytes for the same figure.
+
+    Parameters
+    ----------
+    fig : matplotlib.figure.Figure
+    results_dir : str or Path
+    name : str
+    simulated : bool
+        Write SIMULATED DATA under the figure's lower right corner.
+    """
+    import matplotlib as mpl
+
+    if simulated:
+        fig.text(1, -0.01, "SIMULATED DATA", ha="right", va="top", fontsize=7, color="#8a1c1c", weight="bold")
+    with mpl.rc_context({"svg.hashsalt": "report"}):
+        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+            write_whole(Path(results_dir) / "figures" / f"{name}.{kind}", _drawn(fig, kind, 200, metadata))
+
+
+def show_figure(fig: Any, results_dir: str | Path, name: str, *, caption: str, alt: str, simulated: bool) -> None:
+    """Save a figure, show it with its caption, and close it.
+
+    Parameters
+    ----------
+    fig : matplotlib.figure.Figure
+    results_dir : str or Path
+    name : str
+        Starts with the notebook's number, as ``02_alpha``; a table of the same name is linked as the figure's data.
+    caption : str
+        Shown under the figure; ``*emphasis*`` and ``**strong**`` are understood.
+    alt : str
+        What the figure shows, for who cannot see it.
+    simulated : bool
+    """
+    import matplotlib.pyplot as plt
+    from IPython.display import display
+
+    save_figure(fig, results_dir, name, simulated=simulated)
+    image = base64.b64encode(_drawn(fig, "png", 100, {"Software": None})).decode()
+    plt.close(fig)
+    shown = {"image/png": image, "text/plain": f"Figure: {name}"}
+    display(shown, raw=True, metadata={"image/png": {"alt": alt}, "figure": name})
+    display({"text/markdown": caption, "text/plain": caption}, raw=True, metadata={"caption_of": name})
+
+
+def show_table(
+    df: pd.DataFrame,
+    results_dir: str | Path,
+    name: str,
+    *,
+    caption: str,
+    index: bool = False,
+    formats: dict[str, Callable[[Any], str]] | None = None,
+    whole: pd.DataFrame | None = None,
+) -> None:
+    """Save a table and show it: numbers rounded by the report's rule and set right, all text escaped.
+
+    Parameters
+    ----------
+    df : DataFrame
+    results_dir : str or Path
+    name : str
+        As in `save_table`, which saves the numbers in full.
+    caption : str
+    index : bool
+        Show the index, as the row's heading. Without it, the first column is the heading.
+    formats : dict of str to callable, optional
+        How the values of a column become text; missing values never reach it.
+    whole : DataFrame, optional
+        What is saved, if `df` is only its head.
+    """
+    from IPython.display import display
+
+    table = df.reset_index() if index else df
+    save_table(table if whole is None else whole, results_dir, name)
+    formats = formats or {}
+    texts = {str(c): [_cell(v, str(c), formats.get(str(c))) for v in table[c]] for c in table}
+    numeric = {str(c) for c in table if pd.api.types.is_numeric_dtype(table[c]) and table[c].dtype != bool}
+    lines = caption + "\n" + pd.DataFrame(texts).to_string(index=False)
+    shown = {"text/html": table_html(texts, numeric, caption), "text/plain": lines}
+    display(shown, raw=True, metadata={"table": name})
+
+
+def _cell(value: Any, column: str, form: Callable[[Any], str] | None) -> str:
+    if pd.isna(value):
+        return "–"
+    if form:
+        return form(value)
+    if isinstance(value, bool) or type(value).__name__ == "bool_":
+        return "yes" if value else "no"
+    if not isinstance(value, float):
+        return str(value)
+    if column in ("p", "q") or column.startswith(("p_", "p ", "q_", "q ")):
+        return "<0.001" if value < 0.001 else number(value, 2)
+    return number(value)
+
+
+def table_html(texts: dict[str, list[str]], numeric: set[str], caption: str) -> str:
+    """A table that a screen reader can walk: caption, scope of headings; scrolls if it is wide.
+
+    Parameters
+    ----------
+    texts : dict of str to list of str
+        The columns.
+    numeric : set of str
+        Columns set right.
+    caption : str
+
+    Returns
+    -------
+    str
+    """
+    escape = html.escape
+    side = {
+        c: ' class="number" style="text-align:right"' if c in numeric else ' style="text-align:left"' for c in texts
+    }
+    head = "".join(f'<th scope="col"{side[c]}>{escape(c)}</th>' for c in texts)
+    rows = []
+    for values in zip(*texts.values(), strict=True):
+        cells = [f"<td{side[c]}>{escape(v)}</td>" for c, v in zip(texts, values, strict=True)]
+        first = next(iter(texts))
+        cells[0] = f'<th scope="row"{side[first]}>{escape(values[0])}</th>'
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    return (
+        f'<div class="report-table" role="region" tabindex="0" aria-label="{escape(caption)}"><table>'
+        f"<caption>{emphasised(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n"
+        f"<tbody>\n{chr(10).join(rows)}\n</tbody></table></div>"
+    )
+
+
+def emphasised(text: str) -> str:
+    """Text as HTML: escaped, with ``*emphasis*`` and ``**strong**``.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    str
+    """
+    text = re.sub(r"\*\*(\S(?:.*?\S)?)\*\*", r"<strong>\1</strong>", html.escape(text))
+    return re.sub(r"\*(\S(?:.*?\S)?)\*", r"<em>\1</em>", text)
+
+
+def _drawn(fig: Any, kind: str, dpi: int, metadata: dict[str, None]) -> bytes:
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format=kind, dpi=dpi, metadata=metadata, bbox_inches="tight", facecolor="white")
+    return buffer.getvalue()
+
+
+def plain(value: Any) -> Any:
+    """Values as JSON has them: ten digits, and null for what is not a number.
+
+    Parameters
+    ----------
+    value : object
+        With dicts and lists in it.
+
+    Returns
+    -------
+    object
+    """
+    if isinstance(value, dict):
+        return {key: plain(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, float):
+        return float(f"{value:.10g}") if math.isfinite(value) else None
+    return None if value is pd.NA else value
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file as a whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        Its folder is made if need be.
+    content : str or bytes
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,70 @@
+"""Command line of the report's steps, which the Makefile runs from the project's root."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from helpers.report.execution import reference, run
+from helpers.report.inputs import fetch_data
+from helpers.report.parameters import EXAMPLE, check
+from helpers.study import StudyError, load_study
+
+STEPS = {
+    "check": "validate a study, its parameters and its input files",
+    "run": "run one notebook",
+    "site": "build the HTML report from the notebooks that were run",
+    "reference": "run the notebooks in place with their defaults, and print what changed",
+    "data": "fetch a study's public files",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one step of the report.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Of the command line.
+
+    Returns
+    -------
+    int
+        Exit code.
+    """
+    parser = argparse.ArgumentParser(prog="python -m helpers.report", description="One step of the report.")
+    steps = parser.add_subparsers(dest="step", required=True)
+    for step, what in STEPS.items():
+        command = steps.add_parser(step, help=what)
+        if step != "reference":
+            command.add_argument("study", help="name of a folder in data/")
+        if step == "run":
+            command.add_argument("notebook", help="name without suffix, such as 02_diversity")
+        if step == "check":
+            command.add_argument("--set", default="", metavar="TEXT", help=EXAMPLE)
+    chosen = parser.parse_args(arguments)
+    try:
+        _step(chosen)
+    except StudyError as e:
+        print(e, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _step(chosen: argparse.Namespace) -> None:
+    if chosen.step == "check":
+        check(chosen.study, chosen.set)
+    elif chosen.step == "run":
+        run(chosen.study, chosen.notebook)
+    elif chosen.step == "site":
+        from helpers.report.site import build_site
+
+        build_site(chosen.study)
+    elif chosen.step == "data":
+        fetch_data(load_study(Path("data") / chosen.study))
+    else:
+        reference()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

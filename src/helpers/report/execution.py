@@ -1,0 +1,159 @@
+"""Runs the notebooks: for a study, or in place for the reference outputs."""
+
+import difflib
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from helpers.report import write_whole
+from helpers.report.parameters import declared, notebooks
+from helpers.study import StudyError
+
+#: The kernel of this environment, no progress bars, and no note on stderr that it talks over the loopback interface.
+HOW = {"kernel_name": "python3", "language": "python", "progress_bar": False, "extra_arguments": ["--log-level=ERROR"]}
+
+
+def execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
+    """Run a notebook; its target appears only if it succeeded, else ``<name>.failed.ipynb`` does.
+
+    Parameters
+    ----------
+    source, target : Path
+    parameters : dict
+        Injected after the parameters cell.
+    """
+    import nbformat
+    import papermill
+    from nbclient.exceptions import CellExecutionError, DeadKernelError
+
+    unfinished = target.with_name(f".{target.stem}.unfinished.ipynb")
+    failed = target.with_name(f"{target.stem}.failed.ipynb")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        papermill.execute_notebook(source, unfinished, parameters, cwd=source.parent, **HOW)
+        write_whole(target, nbformat.writes(tidied(nbformat.read(unfinished, as_version=4))) + "\n")
+        failed.unlink(missing_ok=True)
+    except papermill.PapermillExecutionError as e:
+        unfinished.replace(failed)
+        if e.ename == "StudyError":
+            raise StudyError(f"[{target.stem}] stopped: {e.evalue}") from None
+        where = f"section '{_section_of_error(nbformat.read(failed, as_version=4))}'"
+        raise StudyError(
+            f"[{target.stem}] failed", where=where, found=f"{e.ename}: {e.evalue}", fix=f"the traceback is in {failed}"
+        ) from None
+    except (DeadKernelError, CellExecutionError) as e:
+        raise StudyError(f"[{target.stem}] failed", found=e, fix="is there enough memory?") from None
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _section_of_error(notebook: Any) -> str:
+    heading = "the beginning"
+    for cell in notebook.cells:
+        titles = re.findall(r"^#+ +(.+)$", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
+        heading = titles[-1] if titles else heading
+        if any(output.output_type == "error" for output in cell.get("outputs", [])):
+            break
+    return heading
+
+
+def tidied(notebook: Any) -> Any:
+    """A notebook without what differs from run to run and from machine to machine.
+
+    Parameters
+    ----------
+    notebook : nbformat.NotebookNode
+
+    Returns
+    -------
+    nbformat.NotebookNode
+    """
+    notebook.nbformat_minor = 5
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"file_extension": ".py", "name": "python", "pygments_lexer": "ipython3"},
+    }
+    for i, cell in enumerate(notebook.cells):
+        tags = cell.metadata.get("tags", [])
+        cell.metadata = {"tags": tags} if tags else {}
+        cell.id = "injected-parameters" if "injected-parameters" in tags else cell.get("id", f"cell-{i}")
+        if cell.cell_type == "code":
+            cell.outputs = _joined_streams(cell.outputs)
+    return notebook
+
+
+def _joined_streams(outputs: list[Any]) -> list[Any]:
+    """Outputs with what a cell printed in one piece: a kernel flushes when it likes."""
+    joined: list[Any] = []
+    for output in outputs:
+        if joined and output.output_type == "stream" == joined[-1].output_type and joined[-1].name == output.name:
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
+
+
+def run(name: str, notebook: str) -> None:
+    """Run one notebook with the parameters that it declares.
+
+    Parameters
+    ----------
+    name : str
+        The study, which was checked.
+    notebook : str
+        Name without suffix.
+    """
+    folder, source = Path("reports") / name, Path("notebooks") / f"{notebook}.ipynb"
+    parameters = yaml.safe_load((folder / "parameters.yaml").read_text(encoding="utf-8"))
+    _say(f"[{notebook}] started")
+    start = time.monotonic()
+    execute(source, folder / "notebooks" / source.name, declared(source, parameters))
+    _say(f"[{notebook}] done in {time.monotonic() - start:.0f} s")
+
+
+def _say(text: str) -> None:
+    """Print in one write: notebooks run side by side, and their lines must not run into each other."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def reference() -> None:
+    """Run the notebooks in their order with their own defaults, keep the outputs in them, print what changed."""
+    import nbformat
+
+    for source in notebooks():
+        target = Path("reports/reference/notebooks") / source.name
+        before = nbformat.read(source, as_version=4)
+        execute(source, target, {})
+        changes = _changes(before, nbformat.read(target, as_version=4))
+        if source.read_bytes() != target.read_bytes():
+            write_whole(source, target.read_bytes())
+        print(f"[{source.stem}] {len(changes)} cells changed" if changes else f"[{source.stem}] nothing changed")
+        print(
+            "".join(f"  cell {cell}\n    " + "\n    ".join(lines) + "\n" for cell, lines in changes), end="", flush=True
+        )
+
+
+def _changes(before: Any, after: Any) -> list[tuple[int, list[str]]]:
+    """Number and difference of the code cells whose source or text output changed."""
+    old = {cell.id: cell for cell in before.cells if cell.cell_type == "code"}
+    changes = []
+    for i, cell in enumerate((c for c in after.cells if c.cell_type == "code"), start=1):
+        was = _said(old[cell.id]) if cell.id in old else []
+        diff = [
+            line
+            for line in difflib.unified_diff(was, _said(cell), n=0, lineterm="")
+            if line[:2] not in ("--", "++", "@@")
+        ]
+        if diff:
+            changes.append((i, diff[:8] + [f"… and {len(diff) - 8} lines more"] * (len(diff) > 8)))
+    return changes
+
+
+def _said(cell: Any) -> list[str]:
+    texts = [o.get("text") or o.get("data", {}).get("text/plain", "") for o in cell.outputs]
+    return "\n".join(texts).splitlines()

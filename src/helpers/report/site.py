@@ -1,0 +1,385 @@
+"""The HTML report: index page with the claims, one page a notebook, nothing from another host."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import nbformat
+import pandas as pd
+import yaml
+from docutils.nodes import make_id  # type: ignore[import-untyped]
+
+from helpers.claims import COLUMNS, verdicts
+from helpers.narrate import interval, number, p_value
+from helpers.report import emphasised, plain, save_figure, table_html, write_whole
+from helpers.report.inputs import sha256
+from helpers.report.parameters import notebooks
+from helpers.study import Study, StudyError, load_study
+
+SYMBOLS = {"supported": "●", "contradicted": "✕", "equivalent": "≈", "inconclusive": "○", "not testable": "–"}
+FOREST = "claims"
+
+
+def build_site(name: str) -> None:
+    """Build ``reports/<study>/html`` from the notebooks that were run; the old one stays until the new is whole.
+
+    Parameters
+    ----------
+    name : str
+        The study.
+    """
+    study, folder = load_study(Path("data") / name), Path("reports") / name
+    parameters = yaml.safe_load((folder / "parameters.yaml").read_text(encoding="utf-8"))
+    chapters = [notebook.stem for notebook in notebooks()]
+    claims = judge(folder / "results", chapters, parameters["alpha"])
+    draw_claims(claims, folder / "results", study.simulated)
+    with TemporaryDirectory(dir=folder, prefix=".site-") as work:
+        source, built = Path(work) / "source", Path(work) / "html"
+        write_source(source, study, folder, claims, chapters, parameters)
+        _sphinx(source, built)
+        check_links(claims, built)
+        old = Path(work) / "old"
+        if (folder / "html").exists():
+            (folder / "html").rename(old)
+        built.rename(folder / "html")
+
+
+def judge(results: Path, chapters: list[str], alpha: float) -> pd.DataFrame:
+    """Judge the claims on what the notebooks estimated; write ``claims.tsv`` and ``claims.json``.
+
+    Parameters
+    ----------
+    results : Path
+    chapters : list of str
+        The notebooks' names.
+    alpha : float
+
+    Returns
+    -------
+    DataFrame
+        As from `helpers.claims.verdicts`.
+    """
+    files = [results / "estimates" / f"{chapter}.json" for chapter in chapters]
+    rows = [row for file in files if file.is_file() for row in json.loads(file.read_text(encoding="utf-8"))]
+    if not rows:
+        raise StudyError("no notebook saved estimates for the claims", file=results / "estimates", fix="make clean")
+    parts = pd.DataFrame(rows)
+    numbers = ["estimate", "ci_low", "ci_high", "p_value", "margin", "p_equivalence"]
+    parts[numbers] = parts[numbers].apply(pd.to_numeric)
+    claims = verdicts(parts, alpha).astype({"n": "Int64"})
+    records = plain(claims[list(COLUMNS)].to_dict("records"))
+    write_whole(results / "claims.json", json.dumps(records, indent=1, ensure_ascii=False) + "\n")
+    table = claims[list(COLUMNS)].to_csv(sep="\t", index=False, float_format="%.10g", lineterminator="\n")
+    write_whole(results / "claims.tsv", table)
+    return claims
+
+
+def draw_claims(claims: pd.DataFrame, results: Path, simulated: bool) -> None:
+    """Save the forest plot of the claims.
+
+    Parameters
+    ----------
+    claims : DataFrame
+    results : Path
+    simulated : bool
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    from helpers.figures import claims_forest
+
+    fig = claims_forest(claims)
+    save_figure(fig, results, FOREST, simulated=simulated)
+    plt.close(fig)
+
+
+# ---------------------------------------------------------------- source of the site
+
+
+def write_source(
+    source: Path, study: Study, folder: Path, claims: pd.DataFrame, chapters: list[str], parameters: dict[str, Any]
+) -> None:
+    """Write the folder that Sphinx reads.
+
+    Parameters
+    ----------
+    source : Path
+    study : Study
+    folder : Path
+        Of the report.
+    claims : DataFrame
+    chapters : list of str
+    parameters : dict
+    """
+    files = source / "extra" / "files"
+    for kind, suffix in (("figures", "*.*"), ("tables", "*.tsv"), ("notebooks", "[0-9]*.ipynb")):
+        origin = folder / ("" if kind == "notebooks" else "results") / kind
+        for path in sorted(origin.glob(suffix)):
+            if not path.name.endswith(".failed.ipynb"):
+                write_whole(files / kind / path.name, path.read_bytes())
+    for claims_file in ("claims.tsv", "claims.json"):
+        write_whole(files / claims_file, (folder / "results" / claims_file).read_bytes())
+    for chapter in chapters:
+        page = as_page(nbformat.read(folder / "notebooks" / f"{chapter}.ipynb", as_version=4), files)
+        write_whole(source / f"{chapter}.ipynb", nbformat.writes(page))
+    here = Path(__file__).parent / "theme"
+    write_whole(source / "conf.py", (here / "conf.py").read_bytes())
+    write_whole(source / "static" / "report.css", (here / "report.css").read_bytes())
+    write_whole(source / "site.json", json.dumps({"name": f"{study.folder.name} report", "banner": banner(study)}))
+    write_whole(source / "index.md", index(study, claims, chapters, parameters, files))
+
+
+def banner(study: Study) -> str:
+    """What stands at the top of every page, as HTML.
+
+    Parameters
+    ----------
+    study : Study
+
+    Returns
+    -------
+    str
+    """
+    if study.simulated:
+        return "SIMULATED DATA — made by a generator with a known truth; not the result of any study"
+    return f"Real data: {html.escape(study.title)}"
+
+
+def as_page(notebook: Any, files: Path) -> Any:
+    """A notebook as a page: code folded, figures with alternative text and links, no HTML out of its Markdown.
+
+    Parameters
+    ----------
+    notebook : nbformat.NotebookNode
+    files : Path
+        The site's files, to link those that are there.
+
+    Returns
+    -------
+    nbformat.NotebookNode
+    """
+    for cell in notebook.cells:
+        if cell.cell_type != "code":
+            continue
+        cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
+        captions = {o.metadata["caption_of"]: o for o in cell.outputs if "caption_of" in o.get("metadata", {})}
+        for output in cell.outputs:
+            figure = output.get("metadata", {}).get("figure")
+            if figure:
+                alt, caption = output.metadata["image/png"]["alt"], captions[figure].data["text/plain"]
+                output.data = {"text/html": figure_html(figure, alt, caption, files)}
+            elif "table" in output.get("metadata", {}):
+                output.data = {"text/html": output.data["text/html"] + _table_link(output.metadata["table"])}
+            elif "text/markdown" in output.get("data", {}):
+                output.data["text/markdown"] = re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", output.data["text/markdown"])
+        cell.outputs = [o for o in cell.outputs if "caption_of" not in o.get("metadata", {})]
+    return notebook
+
+
+def _table_link(name: str) -> str:
+    return f'<p class="files"><a href="files/tables/{name}.tsv">table as TSV</a></p>'
+
+
+def figure_html(name: str, alt: str, caption: str, files: Path) -> str:
+    """A figure with its caption and links to its files.
+
+    Parameters
+    ----------
+    name, alt, caption : str
+    files : Path
+
+    Returns
+    -------
+    str
+    """
+    offered = [("PNG", f"figures/{name}.png"), ("SVG", f"figures/{name}.svg"), ("data", f"tables/{name}.tsv")]
+    links = " · ".join(f'<a href="files/{path}">{kind}</a>' for kind, path in offered if (files / path).is_file())
+    return (
+        f'<figure class="report-figure" id="figure-{make_id(name)}">'
+        f'<img src="files/figures/{name}.png" alt="{html.escape(alt)}">'
+        f'<figcaption>{emphasised(caption)} <span class="files">{links}</span></figcaption></figure>'
+    )
+
+
+# ---------------------------------------------------------------- index page
+
+
+def index(study: Study, claims: pd.DataFrame, chapters: list[str], parameters: dict[str, Any], files: Path) -> str:
+    """The index page, as Markdown of MyST.
+
+    Parameters
+    ----------
+    study : Study
+    claims : DataFrame
+    chapters : list of str
+    parameters : dict
+    files : Path
+
+    Returns
+    -------
+    str
+    """
+    level = f"{100 * (1 - parameters['alpha']):g}"
+    found = ", ".join(f"{row.id} {row.verdict}" for row in claims.itertuples())
+    alt = f"Forest plot of the claims' effects with {level} % intervals. Verdicts: {found}."
+    caption = f"Effect and {level} % interval of each claim, on one scale."
+    about = (
+        f'<p class="study-title">{html.escape(study.title)}</p>\n'
+        f"<p>{emphasised(study.about)}</p>\n"
+        f"<p>Source: {html.escape(study.source)}<br>Licence: {html.escape(study.licence)}</p>"
+    )
+    return "\n\n".join(
+        [
+            "# Overview",  # not the study's title: the theme repeats this heading without escaping it
+            _raw(about),
+            "## Claims",
+            _raw(claims_html(claims, level)),
+            _raw(figure_html(FOREST, alt, caption, files)),
+            "## Chapters",
+            "```{toctree}\n:maxdepth: 2\n\n" + "\n".join(chapters) + "\n```",
+            "## Downloads",
+            _raw(_downloads(files)),
+            "## Provenance",
+            _raw(_provenance(study, parameters)),
+        ]
+    )
+
+
+def claims_html(claims: pd.DataFrame, level: str) -> str:
+    """The claims table: what is claimed, the verdict and why, how much, how sure, and where the evidence is.
+
+    Parameters
+    ----------
+    claims : DataFrame
+    level : str
+        Coverage of the intervals in per cent.
+
+    Returns
+    -------
+    str
+    """
+    heads = ("", "Claim", "Verdict", f"Effect ({level} % interval)", "p", "n", "Evidence")
+    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+    body = "\n".join(_claim_row(row) for row in claims.to_dict("records"))
+    return (
+        '<div class="report-table claims" role="region" tabindex="0" aria-label="Claims"><table>'
+        "<caption>The study's claims and what these data say of each. Where a claim has several parts, the weakest "
+        "part stands for it.</caption>\n"
+        f"<thead><tr>{head}</tr></thead>\n"
+        f"<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def _claim_row(row: dict[str, Any]) -> str:
+    text = {key: html.escape(str(row[key])) for key in ("id", "statement", "verdict", "reason", "unit", "measure", "n")}
+    effect = "–"
+    if pd.notna(row["estimate"]):
+        span = interval(row["ci_low"], row["ci_high"])
+        effect = f"{text['measure']}<br>{number(row['estimate'])} {text['unit']}<br>({span})"
+    p = p_value(row["p_value"]).removeprefix("p ").removeprefix("= ") if pd.notna(row["p_value"]) else "–"
+    cells = [
+        emphasised(row["statement"]),
+        f"<b>{SYMBOLS[row['verdict']]} {text['verdict']}</b><small>{text['reason']}</small>",
+        effect,
+        html.escape(p),
+        text["n"],
+        f'<a href="{evidence(row)}">{emphasised(row["section"])}</a>',
+    ]
+    classes = ("", ' class="verdict"', ' class="effect"', ' class="number"', ' class="number"', "")
+    body = "".join(f"<td{kind}>{cell}</td>" for kind, cell in zip(classes, cells, strict=True))
+    return f'<tr id="{text["id"]}"><th scope="row">{text["id"]}</th>{body}</tr>'
+
+
+def evidence(row: dict[str, Any]) -> str:
+    """Address of the section where a claim's evidence is.
+
+    Parameters
+    ----------
+    row : dict
+        With notebook and section.
+
+    Returns
+    -------
+    str
+    """
+    return f"{row['notebook']}.html#{make_id(re.sub(r'[*_`]', '', row['section']))}"
+
+
+def _downloads(files: Path) -> str:
+    items = []
+    for label, pattern in (("Claims", "claims.*"), ("Tables", "tables/*"), ("Executed notebooks", "notebooks/*")):
+        paths = sorted(path.relative_to(files).as_posix() for path in files.glob(pattern))
+        links = ", ".join(f'<a href="files/{path}">{Path(path).name}</a>' for path in paths)
+        items.append(f"<li>{label}: {links or '–'}</li>")
+    return f"<ul>{''.join(items)}</ul>"
+
+
+def _provenance(study: Study, parameters: dict[str, Any]) -> str:
+    inputs = {"Input file": [], "SHA-256": []}  # type: dict[str, list[str]]
+    for path in [study.folder / "study.yaml", *(study.path(file) for file in study.files.each().values())]:
+        inputs["Input file"].append(path.as_posix())
+        inputs["SHA-256"].append(sha256(path))
+    set_to = {"Parameter": list(parameters), "Value": [str(value) for value in parameters.values()]}
+    names = [re.split(r"[^\w.-]", line)[0] for line in metadata.requires("helpers") or [] if "extra ==" not in line]
+    software = {"Software": ["Python", *names], "Version": [".".join(map(str, sys.version_info[:3]))]}
+    software["Version"] += [metadata.version(name) for name in names]
+    tables = [
+        ("Input files of this report", inputs),
+        ("Parameters of this run", set_to),
+        ("Software that made it", software),
+    ]
+    body = "\n".join(table_html(texts, set(), caption) for caption, texts in tables)
+    return f"<p>{_commit()}</p>\n<details><summary>Input files, parameters, software</summary>\n{body}\n</details>"
+
+
+def _commit() -> str:
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = " with uncommitted changes" if git("status", "--porcelain", "--untracked-files=no") else ""
+        return f"Made from commit <code>{git('rev-parse', 'HEAD')}</code>{changed}."
+    except (OSError, subprocess.CalledProcessError):
+        return "Made outside a git repository."
+
+
+def _raw(content: str) -> str:
+    return "```{raw} html\n" + content.replace("`", "&#96;") + "\n```"
+
+
+# ---------------------------------------------------------------- building
+
+
+def _sphinx(source: Path, built: Path) -> None:
+    command = [sys.executable, "-m", "sphinx", "-q", "--no-color", "-b", "html"]
+    doctrees = str(source.parent / "doctrees")
+    done = subprocess.run([*command, "-d", doctrees, str(source), str(built)], capture_output=True, text=True)
+    print(done.stderr.replace(str(source) + "/", ""), end="", file=sys.stderr)
+    if done.returncode:
+        raise StudyError("[site] Sphinx failed", found=done.stdout.strip() or None)
+    for leftover in (".buildinfo", "objects.inv", "_sources"):
+        shutil.rmtree(built / leftover) if (built / leftover).is_dir() else (built / leftover).unlink(missing_ok=True)
+
+
+def check_links(claims: pd.DataFrame, built: Path) -> None:
+    """Raise `StudyError` unless every claim's link leads to a section that is there.
+
+    Parameters
+    ----------
+    claims : DataFrame
+    built : Path
+        The folder of the site.
+    """
+    for row in claims.to_dict("records"):
+        page, _, anchor = evidence(row).partition("#")
+        if not anchor or f'id="{anchor}"' not in (built / page).read_text(encoding="utf-8"):
+            raise StudyError(f"{row['id']}: there is no section '{row['section']}'", file=f"{row['notebook']}.ipynb")

@@ -1,0 +1,109 @@
+"""What is drawn is tested as data: the artists' coordinates, not the pixels."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from helpers import claims, figures
+
+LABELS = {
+    "control": "Control",
+    "treatment": "Dupilumab",
+    "comparator": "Cyclosporine",
+    "case": "AD",
+    "baseline": "Baseline",
+    "followup": "Month 3",
+}
+
+
+@pytest.fixture
+def visits() -> pd.DataFrame:
+    rng = np.random.default_rng(1)
+    rows = [
+        {
+            "subject": f"{who}{i}",
+            "who": who,
+            "visit": visit,
+            "y": rng.normal(),
+            "PC1": rng.normal(),
+            "PC2": rng.normal(),
+        }
+        for who in ("control", "treatment", "comparator")
+        for i in range(6)
+        for visit in ("baseline", "followup")
+    ]
+    return pd.DataFrame(rows[:-1])  # the last patient has no follow-up
+
+
+def test_paired_lines_join_each_patients_two_values(visits):
+    fig = figures.by_visit(visits, "y", LABELS, "y")
+    assert [ax.get_title(loc="left") for ax in fig.axes] == ["Control", "Dupilumab", "Cyclosporine"]
+    for ax, who in zip(fig.axes, ("control", "treatment", "comparator"), strict=True):
+        wide = visits[visits["who"].eq(who)].pivot_table(index="subject", columns="visit", values="y")
+        drawn = {tuple(line.get_ydata()) for line in ax.lines if len(line.get_xdata()) == 2 and line.get_alpha()}
+        expected = {tuple(pair) for pair in wide.dropna().to_numpy()}
+        assert expected <= drawn
+    assert [t.get_text() for t in fig.axes[2].get_xticklabels()] == ["Baseline\nn = 6", "Month 3\nn = 5"]
+
+
+def test_groups_differ_in_marker_and_in_lightness():
+    grey = {who: np.dot(figures.mpl.colors.to_rgb(c), [0.299, 0.587, 0.114]) for who, c in figures.COLOURS.items()}
+    shown = [grey[w] for w in ("control", "treatment", "comparator")]
+    assert min(abs(a - b) for i, a in enumerate(shown) for b in shown[:i]) > 0.1
+    assert len(set(figures.MARKERS.values())) == len(figures.MARKERS)
+
+
+def test_forest_draws_estimate_interval_and_margin():
+    rows = pd.DataFrame(
+        {"label": ["a", "b"], "estimate": [1.0, -2], "ci_low": [0.5, -3], "ci_high": [1.5, -1], "n": [9, 8]}
+    )
+    ax = figures.forest(rows, "effect", margin=0.7).axes[0]
+    drawn = [tuple(map(float, line.get_xdata())) for line in ax.lines]
+    assert {(0.5, 1.5), (-3.0, -1.0), (1.0,), (-2.0,)} <= set(drawn)
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["a (n = 9)", "b (n = 8)"]
+
+
+def test_pcoa_arrows_are_the_patients_steps_and_leave_out_who_came_once(visits):
+    fig = figures.pcoa_paths(visits, LABELS, [0.2, 0.1], "d")
+    quiver = next(c for c in fig.axes[1].collections if hasattr(c, "U"))
+    wide = visits[visits["who"].eq("comparator")].pivot_table(index="subject", columns="visit", values=["PC1", "PC2"])
+    step = (wide.xs("followup", axis=1, level=1) - wide.xs("baseline", axis=1, level=1)).dropna()
+    assert np.allclose(quiver.U, step["PC1"])
+    assert np.allclose(quiver.V, step["PC2"])
+    assert fig.axes[1].get_title(loc="left") == "Cyclosporine (n = 5)"
+
+
+def test_composition_stacks_to_the_whole():
+    shares = pd.DataFrame(
+        {"Staphylococcus": [60.0, 30], "Other": [40.0, 70]}, index=["AD\nBaseline", "Control\nBaseline"]
+    )
+    ax = figures.composition(shares).axes[0]
+    tops = [bar.get_y() + bar.get_height() for bar in ax.patches]
+    assert max(tops) == pytest.approx(100)
+    assert ax.patches[0].get_height() == 60
+
+
+def test_taxa_are_set_in_italics_and_groups_of_taxa_are_not():
+    assert figures._italic("Staphylococcus aureus") == r"$\mathit{S.\ aureus}$"
+    assert figures._italic("Staphylococcus (unnamed)") == r"$\mathit{Staphylococcus}$ (unnamed)"
+    assert figures._italic("Other") == "Other"
+
+
+def test_claims_forest_scales_each_interval_to_a_half_width_of_one():
+    parts = pd.DataFrame(
+        [
+            {"id": c, "statement": c, "measure": "m", "estimate": e, "ci_low": e - h, "ci_high": e + h,
+             "p_value": 0.001, "n": 9, "unit": "nats", "margin": np.nan, "p_equivalence": np.nan, "sign": -1,
+             "cannot": cannot, "notebook": "n", "section": "s"}
+            for c, e, h, cannot in (("C1", -1.0, 0.5, ""), ("C12", np.nan, 1, "no second arm"))
+        ]
+    )  # fmt: skip
+    ax = figures.claims_forest(claims.verdicts(parts)).axes[0]
+    assert (-3.0, -1.0) in {tuple(map(float, line.get_xdata())) for line in ax.lines}
+    assert "not testable" in {t.get_text() for t in ax.texts}
+
+
+def test_drawing_leaves_no_style_behind(visits):
+    before = dict(figures.mpl.rcParams)
+    figures.by_visit(visits, "y", LABELS, "y")
+    assert dict(figures.mpl.rcParams) == before

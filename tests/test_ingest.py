@@ -1,0 +1,604 @@
+import io
+import json
+import shutil
+import zipfile
+from pathlib import Path
+
+import biom
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from skbio import TreeNode
+
+from helpers import ingest, lineage, quality
+from helpers.study import RANKS, StudyError, load_study
+
+ROOT = Path(__file__).parents[1]
+SHARED = Path(__file__).parents[2] / "shared"
+
+COUNTS = pd.DataFrame(
+    {
+        "asv_1": [90, 10, 5, 4, 60, 50, 0, 2],
+        "asv_2": [10, 60, 50, 60, 20, 30, 70, 80],
+        "asv_3": [0, 30, 40, 30, 20, 20, 30, 10],
+        "asv_4": [0, 0, 5, 6, 0, 0, 0, 8],
+    },
+    index=["S-1", "S-2", "S-3", "S-4", "S-5", "S-6", "S-7", "S-8"],
+)
+METADATA = pd.DataFrame(
+    {
+        "id": COUNTS.index,
+        "person": ["p1", "p1", "p2", "p2", "p3", "p3", "c1", "c1"],
+        "status": ["AD"] * 6 + ["healthy"] * 2,
+        "drug": ["dupi", "dupi", "dupi", "dupi", "csa", "csa", "NA", "NA"],
+        "month": ["0", "3"] * 4,
+        "age": ["40", "40", "31.5", "31.5", "", "nan", "29", "29"],
+        "easi": ["20", "4", "32", "8", "18", "16", "N/A", "NA"],
+        "inflamed": ["yes", "no", "yes", "", "yes", "yes", "", ""],
+        "smoker": ["1", "1", "0", "0", "0", "0", "NA", "NA"],
+    }
+)
+AUREUS = ["Bacteria", "Firmicutes", "Bacilli", "Staphylococcales", "Staphylococcaceae", "Staphylococcus"]
+AUREUS = [*AUREUS, "Staphylococcus aureus"]
+GREENGENES = "k__Bacteria; p__Firmicutes; c__Bacilli; o__Staphylococcales; f__Staphylococcaceae; g__Staphylococcus"
+LINEAGES = pd.Series(
+    [f"{GREENGENES}; s__aureus", f"{GREENGENES}; s__hominis", f"{GREENGENES}; s__", "k__Bacteria; p__; c__"],
+    index=COUNTS.columns,
+)
+TREE = "((asv_1:1,'asv_2':1):0.5,(asv_3:1,(asv_4:1,asv_9:2):1):1);"
+STUDY = {
+    "title": "A small study",
+    "simulated": True,
+    "about": "a test",
+    "source": "none",
+    "licence": "none",
+    "files": {"counts": {"path": "counts"}, "metadata": {"path": "metadata"}, "taxonomy": {"path": "taxonomy"}},
+    "columns": {
+        "sample": "id",
+        "subject": "person",
+        "group": {"column": "status", "values": {"control": "healthy", "case": "AD"}},
+        "arm": {"column": "drug", "values": {"treatment": "dupi", "comparator": "csa"}},
+        "visit": {"column": "month", "values": {"baseline": 0, "followup": 3}, "ignore": [1]},
+        "lesional": {"column": "inflamed", "values": {"lesional": "yes", "non_lesional": "no"}},
+        "age": "age",
+        "covariates": {"smoker": "smoker"},
+    },
+    "severity": [{"name": "easi", "column": "easi", "label": "EASI", "range": [0, 72]}],
+    "minimum_depth": 100,
+}
+
+
+def merged(base: dict, changes: dict) -> dict:
+    both = dict(base)
+    for key, value in changes.items():
+        both[key] = merged(both[key], value) if isinstance(value, dict) and isinstance(both.get(key), dict) else value
+    return both
+
+
+def tsv(table: pd.DataFrame, **kwargs) -> bytes:
+    return table.to_csv(sep="\t", **kwargs).encode()
+
+
+def study_in(folder: Path, changes: dict | None = None, **files: bytes):
+    """A study folder with the small study's files, and what a test changes in it."""
+    content = {
+        "counts": tsv(COUNTS),
+        "metadata": tsv(METADATA, index=False),
+        "taxonomy": tsv(pd.DataFrame({"Taxon": LINEAGES}).rename_axis("Feature ID")),
+    }
+    for name, data in {**content, **files}.items():
+        (folder / name).write_bytes(data)
+    (folder / "study.yaml").write_text(yaml.safe_dump(merged(STUDY, changes or {})))
+    return load_study(folder)
+
+
+def biom_table(with_taxonomy: bool = False) -> biom.Table:
+    notes = [{"taxonomy": text.split("; ")} for text in LINEAGES] if with_taxonomy else None
+    return biom.Table(COUNTS.to_numpy(float).T, list(COUNTS.columns), list(COUNTS.index), notes)
+
+
+def hdf5(table: biom.Table) -> bytes:
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        table.to_hdf5(file, "test")
+    return buffer.getvalue()
+
+
+def qza(name: str, data: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("1ff1/metadata.yaml", "type: x")
+        archive.writestr(f"1ff1/data/{name}", data)
+        archive.writestr(f"1ff1/provenance/artifacts/2aa2/data/{name}", b"not this one")
+    return buffer.getvalue()
+
+
+def qiime_export() -> bytes:
+    table = COUNTS.T.assign(taxonomy=LINEAGES).rename_axis("#OTU ID")
+    return b"# Constructed from biom file\n" + tsv(table)
+
+
+def headless(data: bytes) -> bytes:
+    """As R's write.table: no name above the row names."""
+    return data.split(b"\t", 1)[1]
+
+
+FORMATS = {
+    "samples in rows": tsv(COUNTS),
+    "samples in columns": tsv(COUNTS.T.rename_axis("#OTU ID")),
+    "QIIME export": qiime_export(),
+    "R write.csv": COUNTS.to_csv().encode(),
+    "R write.table": headless(tsv(COUNTS.T)),
+    "Excel CSV, BOM and CRLF": b"\xef\xbb\xbf" + COUNTS.to_csv(sep=";", lineterminator="\r\n").encode(),
+    "quoted": COUNTS.T.to_csv(quoting=1).encode(),
+    "BIOM 1.0": biom_table().to_json("test").encode(),
+    "BIOM 2.1": hdf5(biom_table()),
+    "QIIME 2 artifact": qza("feature-table.biom", hdf5(biom_table())),
+}
+
+
+@pytest.mark.parametrize("data", FORMATS.values(), ids=FORMATS)
+def test_every_format_gives_the_same_cohort(tmp_path, data):
+    cohort, _ = ingest.build_cohort(study_in(tmp_path, counts=data))
+    assert list(cohort.obs_names) == list(COUNTS.index)
+    assert list(cohort.var_names) == list(COUNTS.columns)
+    assert (cohort.X.toarray() == COUNTS.to_numpy()).all()
+    assert cohort.var.loc["asv_1"].tolist() == AUREUS
+    assert cohort.obs["depth"].tolist() == [100] * 8
+
+
+@pytest.mark.parametrize(
+    "data",
+    [qiime_export(), hdf5(biom_table(True)), biom_table(True).to_json("test").encode()],
+    ids=["text", "2.1", "1.0"],
+)
+def test_lineages_in_the_count_table_are_used_where_there_is_no_taxonomy_file(tmp_path, data):
+    cohort, _ = ingest.build_cohort(study_in(tmp_path, {"files": {"taxonomy": "none"}}, counts=data))
+    assert cohort.var["species"].tolist() == ["Staphylococcus aureus", "Staphylococcus hominis", "", ""]
+    assert cohort.var.loc["asv_4"].tolist() == ["Bacteria", "", "", "", "", "", ""]
+
+
+def test_swabs_are_matched_by_name_not_by_order(tmp_path):
+    shuffled, _ = ingest.build_cohort(study_in(tmp_path, counts=tsv(COUNTS.sample(frac=1, random_state=1))))
+    plain, _ = ingest.build_cohort(study_in(tmp_path))
+    assert (shuffled.X != plain.X).nnz == 0
+    pd.testing.assert_frame_equal(shuffled.obs, plain.obs)
+
+
+def test_several_swabs_of_a_visit_are_told_apart_by_site(tmp_path):
+    rows = METADATA.assign(place=["elbow", "knee", *["elbow"] * 5, "NA"])
+    rows.loc[1, "month"] = "0"
+    cohort, _ = ingest.build_cohort(study_in(tmp_path, {"columns": {"site": "place"}}, metadata=tsv(rows, index=False)))
+    assert cohort.obs["site"].tolist()[:2] == ["elbow", "knee"]
+    assert cohort.obs.loc["S-8", "site"] == "not recorded"
+
+
+def test_columns_of_the_cohort_have_their_types(tmp_path):
+    cohort, _ = ingest.build_cohort(study_in(tmp_path))
+    obs = cohort.obs
+    assert obs["visit"].min() == "baseline"
+    assert obs["visit"].cat.ordered
+    assert obs["group"].cat.categories.tolist() == ["control", "case"]
+    assert obs["arm"].tolist()[:6] == ["treatment"] * 4 + ["comparator"] * 2
+    assert obs.loc[obs["group"] == "control", "arm"].isna().all()
+    assert obs["lesional"].tolist()[:3] == [True, False, True]
+    assert obs["lesional"].isna().sum() == 3
+    assert obs["age"].isna().sum() == 2
+    assert obs["easi"].dtype == obs["smoker"].dtype == float
+    assert set(obs["site"]) == {"skin"}
+    assert not {"sex", "batch", "response"} & set(obs)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{GREENGENES}; s__aureus",
+        "d__Bacteria;p__Firmicutes;c__Bacilli;o__Staphylococcales;f__Staphylococcaceae;g__Staphylococcus;"
+        "s__Staphylococcus aureus",
+        "d__Bacteria; p__Firmicutes; c__Bacilli; o__Staphylococcales; f__Staphylococcaceae; g__Staphylococcus; "
+        "s__Staphylococcus_aureus",
+        "D_0__Bacteria;D_1__Firmicutes;D_2__Bacilli;D_3__Staphylococcales;D_4__Staphylococcaceae;D_5__Staphylococcus;"
+        "D_6__Staphylococcus aureus",
+        "Bacteria;Firmicutes;Bacilli;Staphylococcales;Staphylococcaceae;Staphylococcus;aureus",
+        "k__Bacteria|p__Firmicutes|c__Bacilli|o__Staphylococcales|f__Staphylococcaceae|g__Staphylococcus|"
+        "s__Staphylococcus_aureus",
+        "k__Bacteria..p__Firmicutes..c__Bacilli..o__Staphylococcales..f__Staphylococcaceae..g__Staphylococcus..s__aureus",
+        "Bacteria.Firmicutes.Bacilli.Staphylococcales.Staphylococcaceae.Staphylococcus.Staphylococcus.aureus",
+    ],
+)
+def test_every_style_of_lineage_gives_the_same_ranks(text):
+    assert lineage.parse_lineage(text) == AUREUS
+
+
+@pytest.mark.parametrize(
+    "header", [RANKS, [r.title() for r in RANKS], ["Domain", *(r.upper() for r in RANKS[1:])]], ids=str
+)
+def test_taxonomy_with_one_column_a_rank(tmp_path, header):
+    table = pd.DataFrame([[*AUREUS[:6], "aureus"]] * 4, index=COUNTS.columns, columns=header)
+    cohort, _ = ingest.build_cohort(study_in(tmp_path, taxonomy=table.to_csv().encode()))
+    assert (cohort.var == AUREUS).all(axis=None)
+
+
+@pytest.mark.parametrize(
+    ("genus", "entry", "species"),
+    [
+        ("Staphylococcus", "Staphylococcus aureus MRSA252", "Staphylococcus aureus"),
+        ("Staphylococcus_A", "Staphylococcus_A fleurettii", "Staphylococcus_A fleurettii"),
+        ("Cutibacterium", "Cutibacterium sp000123456", "Cutibacterium sp000123456"),
+        ("Corynebacterium 1", "Corynebacterium xerosis", "Corynebacterium xerosis"),
+        ("Escherichia-Shigella", "Escherichia_coli", "Escherichia coli"),
+        ("[Ruminococcus]", "gnavus", "[Ruminococcus] gnavus"),
+        ("Candidatus Berkiella", "Candidatus Berkiella aquae", "Candidatus Berkiella aquae"),
+        ("Staphylococcus", "Corynebacterium diphtheriae", ""),
+        ("Staphylococcus", "aureus/epidermidis", ""),
+        ("Staphylococcus", "Staphylococcus sp. HMSC067E10", ""),
+        ("Staphylococcus", "uncultured bacterium", ""),
+        ("Staphylococcus", "bacterium", ""),
+        ("Staphylococcus", "human_skin_metagenome", ""),
+        ("Staphylococcus", "__", ""),
+        ("", "aureus", ""),
+    ],
+)
+def test_a_species_is_a_binomial_of_its_genus_or_nothing(genus, entry, species):
+    assert lineage.parse_lineage(f"d__Bacteria;p__;c__;o__;f__;g__{genus};s__{entry}")[5:] == [genus, species]
+
+
+BACILLALES = "Bacteria.Firmicutes.Bacilli.Bacillales."
+
+
+@pytest.mark.parametrize(
+    ("name", "ranks"),  # real names of the study in data/khadka2021; expected: class to species
+    [
+        (f"{BACILLALES}Staphylococcaceae.Staphylococcus.__", "Bacilli|Bacillales|Staphylococcaceae|Staphylococcus|"),
+        (
+            f"{BACILLALES}Staphylococcaceae.Staphylococcus.Corynebacterium.diphtheriae",
+            "Bacilli|Bacillales|Staphylococcaceae|Staphylococcus|",
+        ),
+        (
+            f"{BACILLALES}Staphylococcaceae.Nosocomiicoccus.Nosocomiicoccus.sp..HMSC067E10",
+            "Bacilli|Bacillales|Staphylococcaceae|Nosocomiicoccus|",
+        ),
+        (
+            f"{BACILLALES}Staphylococcaceae.Salinicoccus.Salinicoccus.carnicancri.Crm",
+            "Bacilli|Bacillales|Staphylococcaceae|Salinicoccus|Salinicoccus carnicancri",
+        ),
+        (
+            f"{BACILLALES}Staphylococcaceae.S31.Staphylococcaceae.bacterium.S31",
+            "Bacilli|Bacillales|Staphylococcaceae|S31|",
+        ),
+        (
+            "Bacteria.Acidobacteria.Acidobacteriia.Acidobacteriales.Acidobacteriaceae..Subgroup.1..Granulicella.__",
+            "Acidobacteriia|Acidobacteriales|Acidobacteriaceae (Subgroup 1)|Granulicella|",
+        ),
+        ("Bacteria.Acidobacteria.Blastocatellia..Subgroup.4..11.24.uncultured.bacterium.__.__", "||||"),
+        (
+            "Bacteria.Actinobacteria.Thermoleophilia.Solirubrobacterales.67.14.uncultured.bacterium.__",
+            "Thermoleophilia|Solirubrobacterales|||",
+        ),
+        (
+            "Bacteria.Deinococcus.Thermus.Deinococci.Deinococcales.Deinococcaceae.Deinococcus.Deinococcus.caeni",
+            "Deinococci|Deinococcales|Deinococcaceae|Deinococcus|Deinococcus caeni",
+        ),
+        (
+            "Bacteria.Bacteroidetes.Bacteroidia.Bacteroidales.Prevotellaceae.Prevotella.7.Massiliprevotella.massiliensis",
+            "Bacteroidia|Bacteroidales|Prevotellaceae|Prevotella 7|",
+        ),
+        (
+            "Bacteria.Firmicutes.Clostridia.Clostridiales.Family.XI.Finegoldia.Finegoldia.magna",
+            "Clostridia|Clostridiales|Family XI|Finegoldia|Finegoldia magna",
+        ),
+        (
+            "Bacteria.Firmicutes.Clostridia.Clostridiales.Family.XIII..Eubacterium..brachy.group.uncultured.Eubacterium.sp.",
+            "Clostridia|Clostridiales|Family XIII|[Eubacterium] brachy group|",
+        ),
+        (
+            "Bacteria.Firmicutes.Clostridia.Clostridiales.Ruminococcaceae.Ruminococcaceae.UCG.014.Eubacterium.sp..oral.clone.BU014",
+            "Clostridia|Clostridiales|Ruminococcaceae||",
+        ),
+        (
+            "Bacteria.Proteobacteria.Gammaproteobacteria.Gammaproteobacteria.Incertae.Sedis.Unknown.Family.Candidatus.Berkiella"
+            ".Candidatus.Berkiella.aquae",
+            "Gammaproteobacteria|||Candidatus Berkiella|Candidatus Berkiella aquae",
+        ),
+        (
+            "Bacteria.Proteobacteria.Alphaproteobacteria.Rhizobiales.Rhizobiaceae.Allorhizobium.Neorhizobium.Pararhizobium"
+            ".Rhizobium.Rhizobiaceae.bacterium",
+            "Alphaproteobacteria|Rhizobiales|Rhizobiaceae|Allorhizobium Neorhizobium Pararhizobium Rhizobium|",
+        ),
+        ("Bacteria.Proteobacteria.Deltaproteobacteria.uncultured.Myxococcales.bacterium.__.__", "||||"),
+        ("Bacteria.__.__.__.__.__.__", "||||"),
+    ],
+)
+def test_dots_inside_ranks_never_shift_a_name_to_another_rank(name, ranks):
+    kingdom, phylum, *lower = lineage.parse_lineage(name)
+    assert kingdom == "Bacteria"
+    assert name.startswith("Bacteria." + (phylum.replace("-", ".") or "__"))
+    assert "|".join(lower) == ranks
+
+
+def test_metadata_with_bom_crlf_types_line_and_blank_rows(tmp_path):
+    lines = tsv(METADATA.rename(columns={"id": "#SampleID"}), index=False).decode().splitlines()
+    lines.insert(1, "#q2:types" + "\tcategorical" * (len(METADATA.columns) - 1))
+    text = "\r\n".join([*lines, "\t" * (len(METADATA.columns) - 1), ""]).replace("p1", " p1 ")
+    study = study_in(tmp_path, {"columns": {"sample": "SampleID"}}, metadata=b"\xef\xbb\xbf" + text.encode())
+    cohort, _ = ingest.build_cohort(study)
+    plain, _ = ingest.build_cohort(study_in(tmp_path))
+    pd.testing.assert_frame_equal(cohort.obs, plain.obs)
+
+
+def test_fractions_are_rounded_only_if_the_study_says_so(tmp_path):
+    half = COUNTS.astype(float)
+    half.loc["S-1", "asv_1"] = 90.7
+    study = study_in(tmp_path, {"files": {"counts": {"path": "counts", "fractions": "round"}}}, counts=tsv(half))
+    cohort, _ = ingest.build_cohort(study)
+    assert cohort["S-1", "asv_1"].X.toarray().item() == 91
+
+
+def test_tree_is_pruned_to_the_features_with_reads(tmp_path):
+    tree = qza("tree.nwk", TREE.encode())
+    counts = COUNTS.assign(asv_4=0)
+    study = study_in(tmp_path, {"files": {"tree": {"path": "tree"}}}, tree=tree, counts=tsv(counts))
+    cohort, _ = ingest.build_cohort(study)
+    assert list(cohort.var_names) == ["asv_1", "asv_2", "asv_3"]
+    read = TreeNode.read([cohort.uns["tree"]])
+    assert {tip.name for tip in read.tips()} == set(cohort.var_names)
+    assert read.find("asv_1").distance(read.find("asv_3")) == pytest.approx(3.5)
+
+
+# --- bad input -------------------------------------------------------------------------------------------------------
+
+
+def with_cell(table: pd.DataFrame, row, column: str, value) -> pd.DataFrame:
+    table = table.astype(object)
+    table.loc[row, column] = value
+    return table
+
+
+def metadata(row: int, column: str, value: str) -> dict:
+    return {"metadata": tsv(with_cell(METADATA, row, column, value), index=False)}
+
+
+def counts(value) -> dict:
+    return {"counts": tsv(with_cell(COUNTS, "S-3", "asv_2", value))}
+
+
+BAD = {
+    "ragged row": ({"counts": tsv(COUNTS).replace(b"S-3\t5", b"S-3\t5\t5")}, {}, "counts S-3 6 cells 5"),
+    "not UTF-8": ({"metadata": "id\tAlter\nS-1\tfünf".encode("utf-16")}, {}, "metadata UTF-8"),
+    "a spreadsheet": ({"counts": qza("sheet1.xml", b"")}, {}, "counts feature-table.biom sheet1.xml"),
+    "broken zip": ({"counts": qza("feature-table.biom", b"x")[:99]}, {}, "counts .qza"),
+    "broken HDF5": ({"counts": hdf5(biom_table())[:2000]}, {}, "counts BIOM"),
+    "broken JSON": ({"counts": b'{"rows": [1,'}, {}, "counts BIOM"),
+    "empty": ({"counts": b""}, {}, "counts table"),
+    "other format": ({}, {"files": {"counts": {"format": "biom"}}}, "counts text biom"),
+    "negative count": (counts(-3), {}, "counts S-3 asv_2 -3 whole"),
+    "fraction": (counts(2.5), {}, "counts S-3 asv_2 2.5 fractions: round"),
+    "not a number": (counts("many"), {}, "counts S-3 asv_2 'many'"),
+    "no count": (counts(""), {}, "counts S-3 asv_2 ''"),
+    "infinite": (counts("inf"), {}, "counts S-3 asv_2 inf"),
+    "feature twice": ({"counts": tsv(COUNTS.T).replace(b"asv_2", b"asv_1")}, {}, "counts same row name asv_1"),
+    "sample twice": (metadata(1, "id", "S-1"), {}, "metadata sample id S-1"),
+    "sample only in counts": (metadata(1, "id", "s_2"), {}, "counts metadata S-2 s_2 'S-2' is like 's_2'"),
+    "sample only in metadata": ({"counts": tsv(COUNTS.drop("S-7"))}, {}, "counts 1 only in the metadata: S-7"),
+    "no sample known": (
+        {"counts": tsv(COUNTS.rename(lambda s: s.replace("-", ".")))},
+        {},
+        "counts metadata's samples 'S.1' is like 'S-1'",
+    ),
+    "no such column": ({}, {"columns": {"age": "Age"}}, "metadata 'Age' columns.age person did you mean 'age'?"),
+    "unknown value": (metadata(3, "month", "three"), {}, "metadata month S-4 three 0, 3, 1 columns.visit.ignore"),
+    "severity out of range": (metadata(2, "easi", "73"), {}, "metadata easi S-3 73 0 to 72"),
+    "severity not a number": (metadata(2, "easi", "8,5"), {}, "metadata easi S-3 8,5 a number"),
+    "age not a number": (metadata(2, "age", "adult"), {}, "metadata age S-3 adult a number"),
+    "two groups": (metadata(2, "status", "healthy"), {}, "metadata group p2 S-3, S-4 case, control"),
+    "two arms": (metadata(2, "drug", "csa"), {}, "metadata arm p2 S-3, S-4 comparator, treatment"),
+    "swabbed twice": (metadata(1, "month", "0"), {}, "metadata S-1, S-2 p1 baseline skin columns.site"),
+    "feature without lineage": ({"taxonomy": b"id\tTaxon\nasv_1\tx"}, {}, "taxonomy 3 features asv_2, asv_3, asv_4"),
+    "no lineages": ({"taxonomy": b"id\tnote\nasv_1\tx"}, {}, "taxonomy header note Taxon"),
+    "sequences as names": ({}, {"files": {"taxonomy": "feature_names"}}, "counts lineages asv_1 feature_names"),
+    "feature without tip": (
+        {"tree": b"(asv_1:1,asv_2:1);"},
+        {"files": {"tree": {"path": "tree"}}},
+        "tree 2 asv_3, asv_4",
+    ),
+    "no tree": ({"tree": b"((asv_1:1"}, {"files": {"tree": {"path": "tree"}}}, "tree Newick"),
+    "no branch lengths": (
+        {"tree": b"((asv_1,asv_2),(asv_3,asv_4));"},
+        {"files": {"tree": {"path": "tree"}}},
+        "tree branches without length",
+    ),
+    "missing file": ({}, {"files": {"counts": {"path": "raw/x.csv"}}}, "raw/x.csv no such file"),
+    "missing file, with address": (
+        {},
+        {"files": {"counts": {"path": "raw/x.csv", "url": "https://example.org/x"}}},
+        "raw/x.csv make data STUDY=small by hand",
+    ),
+    "other checksum": ({}, {"files": {"metadata": {"sha256": "0" * 64}}}, f"metadata SHA-256 {'0' * 64}"),
+    "nothing left": ({}, {"minimum_depth": 101}, "study.yaml no swab fewer than 101 reads: 8"),
+}
+
+
+@pytest.mark.parametrize(("files", "changes", "message"), BAD.values(), ids=BAD)
+def test_bad_input_is_named_with_its_file_and_place(tmp_path, files, changes, message):
+    folder = tmp_path / "small"
+    folder.mkdir()
+    with pytest.raises(StudyError) as caught:
+        ingest.build_cohort(study_in(folder, changes, **files))
+    file, *words = message.split(" ")
+    assert str(folder / file) in str(caught.value)
+    remaining = str(caught.value)
+    for word in words:
+        assert word in remaining, f"{word!r} is not in:\n{caught.value}"
+
+
+# --- what is kept ----------------------------------------------------------------------------------------------------
+
+
+def test_ledger_adds_up_and_names_every_reason(tmp_path):
+    rows = METADATA.copy()
+    rows.loc[0, "month"] = "1"
+    rows.loc[3, "month"] = "NA"
+    rows.loc[4, "drug"] = ""
+    rows.loc[7, "status"] = "nan"
+    shallow = with_cell(COUNTS, "S-6", "asv_2", 0)
+    study = study_in(tmp_path, {"minimum_depth": 80}, metadata=tsv(rows, index=False), counts=tsv(shallow))
+    cohort, ledger = ingest.build_cohort(study)
+    assert list(cohort.obs_names) == ["S-2", "S-3", "S-7"]
+    steps = ledger.groupby("step", sort=False)[["swabs_before", "swabs_after"]].sum()
+    assert steps.loc["read"].tolist() == [8, 8]
+    assert (steps["swabs_before"].to_numpy()[1:] == steps["swabs_after"].to_numpy()[:-1]).all()
+    assert steps["swabs_after"].iloc[-1] == cohort.n_obs
+    dropped = ledger[ledger["swabs_before"] > ledger["swabs_after"]]
+    assert dropped[["reason", "group", "visit"]].to_numpy().tolist() == [
+        ["a value that study.yaml leaves out", "case", "1"],
+        ["no group recorded", "not recorded", "followup"],
+        ["no arm recorded", "case", "baseline"],
+        ["no visit recorded", "case", "not recorded"],
+        ["fewer than 80 reads", "case", "followup"],
+    ]
+
+
+def with_negatives(tmp_path, **changes):
+    """Six negative controls, full of asv_4 and nearly empty else; their patient columns are blank."""
+    ids = [f"blank-{i}" for i in range(6)]
+    negatives = pd.DataFrame({"asv_1": 0, "asv_2": [1, 0, 0, 0, 0, 0], "asv_3": 0, "asv_4": 9}, index=ids)
+    rows = pd.concat([METADATA.assign(kind=""), pd.DataFrame({"id": ids, "kind": "pcr water"})]).fillna("")
+    kind = {"column": "kind", "values": {"negative": "pcr water"}}
+    files = {"counts": tsv(pd.concat([COUNTS, negatives])), "metadata": tsv(rows, index=False)}
+    return ingest.build_cohort(study_in(tmp_path, merged({"columns": {"control_type": kind}}, changes), **files))
+
+
+def test_negative_controls_stay_and_need_neither_patient_nor_depth(tmp_path):
+    cohort, ledger = with_negatives(tmp_path)
+    assert (cohort.obs["control_type"] == "negative").sum() == 6
+    negatives = ledger[ledger["group"] == "negative control"]
+    assert (negatives[["swabs_before", "swabs_after"]] == 6).all(axis=None)
+
+
+def test_contaminants_are_what_negative_controls_have_more_of(tmp_path):
+    cohort, _ = with_negatives(tmp_path)
+    found = quality.flag_contaminants(cohort, alpha=0.2)
+    assert found.index[found["contaminant"]].tolist() == ["asv_4"]
+    # asv_4: in 6 of 6 negatives and 3 of 8 swabs. P(6 of the 9 in the 6 negatives) = C(8, 3) / C(14, 9).
+    assert found.loc["asv_4", "p_value"] == pytest.approx(56 / 2002)
+    assert found.loc["asv_4", ["prevalence_negatives", "prevalence_swabs"]].tolist() == [1, 3 / 8]
+    assert found.loc["asv_2", "p_value"] == pytest.approx(1)
+    larger = quality.flag_contaminants(cohort, alpha=1.1)["contaminant"]
+    assert larger.index[larger].tolist() == ["asv_4"]  # the others have more reads in swabs, whatever the level
+    none = quality.flag_contaminants(cohort[cohort.obs["control_type"] == "sample"], alpha=0.2)
+    assert none.empty
+    assert list(none.columns) == list(found.columns)
+
+
+def test_missingness_counts_swabs_of_each_group(tmp_path):
+    cohort, _ = ingest.build_cohort(study_in(tmp_path))
+    table = quality.missingness(cohort).set_index(["column", "group"])
+    assert table.loc[("age", "case")].tolist() == [2, 6, pytest.approx(100 / 3)]
+    assert table.loc[("easi", "control"), "per_cent"] == 100
+    assert ("arm", "control") not in table.index
+
+
+@pytest.mark.parametrize(
+    ("check", "column", "value"),
+    [
+        ("One swab a subject, visit and site", "visit", "baseline"),
+        ("Each subject in one arm", "arm", "comparator"),
+        ("EASI within 0 to 72", "easi", 72.5),
+    ],
+)
+def test_integrity_checks_see_what_is_broken(tmp_path, check, column, value):
+    cohort, _ = ingest.build_cohort(study_in(tmp_path))
+    assert set(quality.integrity_checks(cohort)["result"]) == {"pass"}
+    cohort.obs.loc["S-2", column] = value
+    assert quality.integrity_checks(cohort).set_index("check").loc[check, "result"] == "fail"
+
+
+def test_integrity_checks_see_counts_that_are_not_counts(tmp_path):
+    cohort, _ = ingest.build_cohort(study_in(tmp_path))
+    cohort.X.data[0] = 0.5
+    assert (quality.integrity_checks(cohort)["result"] == "fail").sum() == 1
+
+
+def test_a_saved_cohort_comes_back_the_same(tmp_path):
+    tree = {"files": {"tree": {"path": "tree"}}}
+    study = study_in(tmp_path, tree, tree=TREE.encode())
+    cohort, _ = ingest.build_cohort(study)
+    file = ingest.save_cohort(cohort, tmp_path / "results")
+    first = file.read_bytes()
+    loaded, its_study = ingest.load_cohort(tmp_path / "results")
+    pd.testing.assert_frame_equal(loaded.obs, cohort.obs)
+    pd.testing.assert_frame_equal(loaded.var, cohort.var)
+    assert (loaded.X != cohort.X).nnz == 0
+    assert dict(loaded.uns) == dict(cohort.uns)
+    assert its_study.model_dump() == study.model_dump()
+    assert set(json.loads(loaded.uns["checksums"])) == {"counts", "metadata", "taxonomy", "tree"}
+    again, _ = ingest.build_cohort(study)
+    assert ingest.save_cohort(again, tmp_path / "again").read_bytes() == first
+    assert [f.name for f in (tmp_path / "results").iterdir()] == ["cohort.h5ad"]
+    with pytest.raises(StudyError, match="01_ingest"):
+        ingest.load_cohort(tmp_path / "nowhere")
+
+
+# --- real files ------------------------------------------------------------------------------------------------------
+
+
+def shared(path: str) -> Path:
+    if not (SHARED / path).exists():
+        pytest.skip(f"the shared data are not here: {path}")
+    return SHARED / path
+
+
+def bare_study(folder: Path, samples: list[str], lineages: object, **files: bytes):
+    """A study around a real table whose samples' metadata are made up."""
+    rows = {
+        "id": samples,
+        "person": samples,
+        "status": ["AD", "healthy"] * (len(samples) // 2) + ["AD"] * (len(samples) % 2),
+    }
+    table = pd.DataFrame(rows).assign(drug="dupi", month="0", age="NA", easi="NA", inflamed="yes", smoker="0")
+    changes = {"files": {"taxonomy": lineages}, "minimum_depth": 1}
+    return study_in(folder, changes, metadata=tsv(table, index=False), **files)
+
+
+def test_real_qiime2_artifact_and_biom_are_read(tmp_path):
+    data = shared("formats/oral_trimmed_deblur.biom").read_bytes()
+    samples = list(biom.load_table(str(shared("formats/oral_trimmed_deblur.biom"))).ids())
+    taxonomy = shared("formats/deblur-taxonomy.qza").read_bytes()
+    study = bare_study(tmp_path, samples, {"path": "taxonomy"}, counts=data, taxonomy=taxonomy)
+    cohort, _ = ingest.build_cohort(study)
+    assert cohort.X.sum() == 422961
+    assert cohort.var.loc["39c4199fe81f30a5b4b0fd5bf2f43c03", "kingdom"] == "Bacteria"
+    assert (cohort.var["genus"] != "").mean() > 0.5
+    named = cohort.var[cohort.var["species"] != ""]
+    assert (named["species"].str.split(" ").str[0] == named["genus"]).all()
+
+
+def test_real_collapsed_table_is_named_by_its_lineages(tmp_path):
+    data = shared("formats/oral-collapsed-table.qza").read_bytes()
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        name = next(n for n in archive.namelist() if n.endswith("/data/feature-table.biom"))
+        with h5py.File(io.BytesIO(archive.read(name)), "r") as file:
+            samples = list(biom.Table.from_hdf5(file).ids())
+    cohort, _ = ingest.build_cohort(bare_study(tmp_path, samples, "feature_names", counts=data))
+    assert cohort.X.sum() == 2640294
+    assert "Actinomyces" in set(cohort.var["genus"])
+    assert set(cohort.var["species"]) == {""}
+
+
+def test_the_real_study_gives_the_published_figures(tmp_path):
+    raw = shared("studies/khadka2021")
+    shutil.copy(ROOT / "data" / "khadka2021" / "study.yaml", tmp_path)
+    shutil.copytree(raw, tmp_path / "raw", copy_function=shutil.copyfile)
+    cohort, ledger = ingest.build_cohort(load_study(tmp_path))
+    aureus = (cohort.var["species"] == "Staphylococcus aureus").to_numpy()
+    share = 100 * np.asarray(cohort.X[:, aureus].sum(axis=1)).ravel() / cohort.obs["depth"]
+    baseline = cohort.obs["visit"] == "baseline"
+    lesional = share[baseline & cohort.obs["lesional"].fillna(False)]
+    control = share[baseline & (cohort.obs["group"] == "control")]
+    assert (len(lesional), round(lesional.mean(), 1)) == (56, 36.7)
+    assert (len(control), round(control.mean(), 1)) == (24, 2.1)
+    no_visit = ledger[(ledger["reason"] == "no visit recorded") & (ledger["visit"] == "not recorded")]
+    assert no_visit[["group", "swabs_before", "swabs_after"]].to_numpy().tolist() == [["control", 4, 0]]
+    assert set(quality.integrity_checks(cohort)["result"]) == {"pass"}

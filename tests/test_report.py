@@ -1,0 +1,456 @@
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import chdir
+from functools import partial
+from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+import yaml
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from helpers.report.__main__ import main
+from helpers.report.execution import execute, tidied
+from helpers.report.inputs import fetch_data
+from helpers.report.parameters import notebook_defaults, parse_overrides, resolve_settings
+from helpers.report.site import build_site
+from helpers.study import Settings, StudyError, load_study
+
+ROOT = Path(__file__).parent.parent
+COMMITTED = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NAMES = ["01_ingest", "02_diversity", "03_taxa", "04_response", "05_treatment_comparison"]
+FIGURE = "Staphylococcus <b>aureus</b>"
+
+STUDY = """
+title: "A *toy* & <i>study</i>"
+simulated: true
+about: "A cohort <script>alert(1)</script> of ``` *nothing*."
+source: nowhere
+licence: CC0
+files:
+  counts: {path: counts.tsv}
+  metadata: {path: "meta data.tsv"}
+columns:
+  sample: swab
+  subject: person
+  group: {column: g, values: {control: c, case: d}}
+  visit: {column: v, values: {baseline: 1, followup: 2}}
+settings: {permutations: 199}
+"""
+
+OTHER = STUDY.replace("counts.tsv", f"counts.tsv, sha256: {'a' * 64}")
+
+PARAMETERS = 'study_dir = "../data/demo"\nresults_dir = "../reports/reference/results"\npermutations = 199'
+
+BODY = """
+import matplotlib.pyplot as plt
+import pandas as pd
+from IPython.display import Markdown, display
+from helpers.claims import part
+from helpers.report import save_estimates, show_figure, show_table
+from helpers.study import load_study
+
+study = load_study(study_dir)
+taxa = pd.DataFrame({"taxon": ["<script>alert(1)</script>", "S. aureus"], "share": [0.5, None], "n": [3, 4]})
+show_table(taxa, results_dir, "01_taxa", caption="Taxa of <b>skin</b>")
+fig, ax = plt.subplots(figsize=(2, 1))
+ax.plot([1, permutations])
+show_figure(fig, results_dir, "01_line", caption="A *line* <b>", alt="Rising \\"line\\"", simulated=study.simulated)
+display(Markdown("<img src=x onerror=alert(1)> was lower, p < 0.001."))
+found = {"estimate": -0.5, "ci_low": -0.8, "ci_high": -0.2, "p_value": 0.001, "n": 30}
+where = {"unit": "nats", "notebook": "01_ingest", "section": "*S. aureus* & more: 2 ways?"}
+none = dict.fromkeys(found, float("nan")) | {"n": 0}
+rows = [part("C1", study, "Shannon", found, sign=-1, **where), part("C2", study, "CLR", none, sign=1, **where)]
+save_estimates(rows, results_dir, "01_ingest")
+"""
+
+
+def toy_notebook(path: Path, body: str, parameters: str = PARAMETERS) -> Path:
+    cells = [
+        new_markdown_cell("# Who is in the data?", id="title"),
+        new_code_cell(parameters, id="parameters", metadata={"tags": ["parameters"]}),
+        new_markdown_cell("## *S. aureus* & more: 2 ways?", id="section"),
+        new_code_cell(body, id="body"),
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(new_notebook(cells=cells), path)
+    return path
+
+
+def toy_study(root: Path, text: str = STUDY) -> Path:
+    folder = root / "data" / "demo"
+    folder.mkdir(parents=True)
+    (folder / "study.yaml").write_text(text)
+    (folder / "counts.tsv").write_text("counts\n")
+    (folder / "meta data.tsv").write_text("metadata\n")
+    return folder
+
+
+# ---------------------------------------------------------------- parameters
+
+
+def test_set_is_read_as_text_and_converted_to_the_type_of_the_parameter(tmp_path: Path) -> None:
+    study = load_study(toy_study(tmp_path))
+    text = "permutations=0999 alpha=1e-3 swabs='all' equivalence_margin=2"
+    settings = resolve_settings(study, text)
+    assert (settings.permutations, settings.alpha, settings.equivalence_margin) == (999, 0.001, 2.0)
+    assert resolve_settings(study).permutations == 199, "study.yaml's own setting is kept"
+    assert parse_overrides("") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("permutation=9", ["no parameter permutation", "did you mean permutations", "min_prevalence"]),
+        ("permutations=no", ["permutations", "'no'", "integer"]),
+        ("permutations=1e3", ["permutations", "'1e3'", "integer"]),
+        ("alpha=2", ["alpha", "'2'", "less than 0.5"]),
+        ("alpha=nan", ["alpha"]),
+        ("equivalence_margin=inf", ["equivalence_margin", "finite"]),
+        ("permutations", ["permutations", "not a parameter and its value"]),
+        ("permutations=", ["permutations=", "not a parameter and its value"]),
+        ("seed=1 seed=2", ["seed is given twice"]),
+        ("swabs='all", ["quotation"]),
+        ("swabs=lesional_at_baseline", ["columns.lesional"]),
+    ],
+)
+def test_wrong_set_is_refused_with_what_was_found(tmp_path: Path, text: str, told: list[str]) -> None:
+    with pytest.raises(StudyError) as error:
+        resolve_settings(load_study(toy_study(tmp_path)), text)
+    assert [t for t in told if t not in str(error.value)] == []
+
+
+def test_check_writes_parameters_and_rules_for_make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toy_study(tmp_path)
+    toy_notebook(tmp_path / "notebooks" / "01_ingest.ipynb", "")
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", "demo", "--set", "seed=7"]) == 0
+    parameters = yaml.safe_load(Path("reports/demo/parameters.yaml").read_text())
+    assert parameters["seed"] == 7
+    assert parameters["results_dir"] == "../reports/demo/results"
+    assert "data/demo/meta\\ data.tsv:\n" in Path("reports/demo/inputs.mk").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda: Path("data/demo/counts.tsv").unlink(), "data/demo/counts.tsv: there is no such file"),
+        (lambda: toy_notebook(Path("notebooks/01_ingest.ipynb"), "", "speed = 1"), "unknown parameters: speed"),
+        (lambda: toy_notebook(Path("notebooks/01_ingest.ipynb"), "", "seed = 1 + 1"), "may only assign literals"),
+        (lambda: Path("data/demo/study.yaml").write_text(OTHER), "is not the file that study.yaml describes"),
+    ],
+)
+def test_check_names_what_is_wrong_and_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], change: Any, told: str
+) -> None:
+    toy_study(tmp_path)
+    toy_notebook(tmp_path / "notebooks" / "01_ingest.ipynb", "")
+    monkeypatch.chdir(tmp_path)
+    change()
+    assert main(["check", "demo"]) == 1
+    err = capsys.readouterr().err
+    assert told in err
+    assert "Traceback" not in err
+    assert not Path("reports").exists()
+
+
+# ---------------------------------------------------------------- running, and the site
+
+
+def test_failed_notebook_is_kept_beside_and_leaves_no_target(tmp_path: Path) -> None:
+    source = toy_notebook(tmp_path / "notebooks" / "02_bad.ipynb", "print('before')\nraise ValueError('too few')")
+    target = tmp_path / "out" / "02_bad.ipynb"
+    with pytest.raises(StudyError) as error:
+        execute(source, target, {})
+    assert sorted(path.name for path in target.parent.iterdir()) == ["02_bad.failed.ipynb"]
+    for told in ("02_bad", "S. aureus", "ValueError: too few", "02_bad.failed.ipynb"):
+        assert told in str(error.value)
+    assert "before" in target.with_name("02_bad.failed.ipynb").read_text()
+
+
+def test_study_error_in_a_notebook_is_told_without_traceback(tmp_path: Path) -> None:
+    body = "from helpers.study import StudyError\nraise StudyError('no such column', file='metadata.tsv')"
+    source = toy_notebook(tmp_path / "notebooks" / "02_bad.ipynb", body)
+    with pytest.raises(StudyError) as error:
+        execute(source, tmp_path / "02_bad.ipynb", {})
+    assert str(error.value) == "[02_bad] stopped: metadata.tsv: no such column"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy project whose report was built."""
+    root = tmp_path_factory.mktemp("toy")
+    toy_study(root)
+    toy_notebook(root / "notebooks" / "01_ingest.ipynb", BODY)
+    stale = root / "reports/demo/notebooks/01_ingest.failed.ipynb"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    with chdir(root):
+        assert main(["check", "demo", "--set", "permutations=299"]) == 0
+        assert main(["run", "demo", "01_ingest"]) == 0
+        assert not stale.exists()
+        build_site("demo")
+    return root / "reports" / "demo"
+
+
+class Page(HTMLParser):
+    """Elements of a page: tag and attributes."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def test_notebook_is_run_with_the_parameters_that_it_declares_and_is_tidy(built: Path) -> None:
+    notebook = nbformat.read(built / "notebooks" / "01_ingest.ipynb", as_version=4)
+    (injected,) = (c for c in notebook.cells if "injected-parameters" in c.metadata.get("tags", []))
+    assert injected.source.splitlines()[1:] == [
+        'study_dir = "../data/demo"',
+        'results_dir = "../reports/demo/results"',
+        "permutations = 299",
+    ]
+    assert tidied(notebook) == nbformat.read(built / "notebooks" / "01_ingest.ipynb", as_version=4)
+    assert "papermill" not in json.dumps(notebook)
+    assert str(built.parent.parent) not in json.dumps(notebook)
+    shown = [list(output.data) for output in notebook.cells[-1].outputs]
+    assert shown[:3] == [["text/html", "text/plain"], ["image/png", "text/plain"], ["text/markdown", "text/plain"]]
+    assert notebook.cells[-1].outputs[1].data["text/plain"] == "Figure: 01_line"
+
+
+def test_site_loads_nothing_from_elsewhere(built: Path) -> None:
+    pages, loaded = sorted((built / "html").glob("*.html")), 0
+    assert {"index.html", "01_ingest.html", "search.html"} <= {page.name for page in pages}
+    for page in pages:
+        for tag, attributes in Page(page).elements:
+            for address in (attributes.get("src"), attributes.get("href") if tag == "link" else None):
+                loaded += address is not None
+                assert not re.match(r"(\w+:)?//", address or ""), f"{page.name}: {tag} {address}"
+                if address and not address.startswith(("data:", "#")):
+                    assert (built / "html" / address.split("?")[0]).is_file(), f"{page.name}: {address}"
+    assert loaded > 10
+    for style in (built / "html").rglob("*.css"):
+        addresses = re.findall(r"(?:url\(|@import)\s*['\"]?([^'\")]*)", style.read_text(encoding="utf-8"))
+        assert [a for a in addresses if re.match(r"(https?:)?//", a)] == [], style
+
+
+def test_images_have_alternative_text_and_the_code_is_there_but_folded(built: Path) -> None:
+    page = Page(built / "html" / "01_ingest.html")
+    (image,) = page.all("img")
+    assert image == {"src": "files/figures/01_line.png", "alt": 'Rising "line"'}
+    assert all(image["alt"] for image in Page(built / "html" / "index.html").all("img"))
+    assert page.text.count("Show code cell source") == 3
+    assert not any("open" in details for details in page.all("details"))
+    for kind in ("png", "svg"):
+        assert (built / "html" / "files" / "figures" / f"01_line.{kind}").is_file()
+    assert {"href": "files/tables/01_taxa.tsv"} in page.all("a")
+
+
+def test_text_of_the_data_stays_text(built: Path) -> None:
+    for name in ("index.html", "01_ingest.html"):
+        text = (built / "html" / name).read_text(encoding="utf-8")
+        assert "<script>alert" not in text
+        assert "<img src=x" not in text
+        assert "<b>skin" not in text
+        assert "<i>study" not in text
+        assert "SIMULATED DATA" in Page(built / "html" / name).text
+    assert "<script>alert(1)</script>" in Page(built / "html" / "01_ingest.html").text
+    index = Page(built / "html" / "index.html")
+    assert "A *toy* & <i>study</i>" in index.text
+    assert "A cohort <script>alert(1)</script> of ``` nothing." in index.text
+
+
+def test_claims_lead_to_their_sections(built: Path) -> None:
+    claims = json.loads((built / "results" / "claims.json").read_text())
+    assert list(claims[0]) == [
+        "id", "statement", "estimate", "unit", "ci_low", "ci_high", "p_value", "n", "verdict", "reason", "notebook",
+        "section",
+    ]  # fmt: skip
+    assert [(c["id"], c["verdict"], c["estimate"]) for c in claims] == [
+        ("C1", "supported", -0.5),
+        ("C2", "not testable", None),
+    ]
+    index, page = Page(built / "html" / "index.html"), Page(built / "html" / "01_ingest.html")
+    assert "● supported" in index.text
+    links = [a["href"] for a in index.all("a") if a.get("href", "") == "01_ingest.html#s-aureus-more-2-ways"]
+    assert len(links) >= 2
+    assert any(attributes.get("id") == "s-aureus-more-2-ways" for _, attributes in page.elements)
+
+
+def test_site_is_refused_if_a_claim_names_a_section_that_is_not_there(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(built.parent.parent, tmp_path / "toy")
+    monkeypatch.chdir(tmp_path / "toy")
+    estimates = Path("reports/demo/results/estimates/01_ingest.json")
+    estimates.write_text(estimates.read_text().replace("2 ways", "3 ways"))
+    before = Path("reports/demo/html/index.html").stat().st_ino
+    with pytest.raises(StudyError, match="there is no section"):
+        build_site("demo")
+    assert Path("reports/demo/html/index.html").stat().st_ino == before, "the old site stays"
+    assert [p.name for p in Path("reports/demo").iterdir() if p.name.startswith(".site")] == []
+
+
+# ---------------------------------------------------------------- fetching
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder that is served on this machine, and its address."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    folder = tmp_path / "served"
+    folder.mkdir()
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def remote_study(root: Path, url: str, content: bytes) -> Path:
+    checksum = hashlib.sha256(content).hexdigest()
+    text = STUDY.replace("path: counts.tsv", f'path: raw/counts.csv, url: "{url}", sha256: {checksum}')
+    return toy_study(root, text)
+
+
+def test_data_are_fetched_once_and_checked(
+    tmp_path: Path, served: tuple[Path, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, address = served
+    (folder / "counts.csv").write_bytes(b"1,2\n")
+    study = load_study(remote_study(tmp_path, f"{address}/counts.csv", b"1,2\n"))
+    fetch_data(study)
+    target = study.folder / "raw" / "counts.csv"
+    assert target.read_bytes() == b"1,2\n"
+    (folder / "counts.csv").unlink()
+    fetch_data(study)
+    assert "counts.csv is there" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("there", "told"), [(b"3,4\n", "is not the file"), (None, "could not be fetched")])
+def test_failed_fetch_leaves_no_file(tmp_path: Path, served: tuple[Path, str], there: bytes | None, told: str) -> None:
+    folder, address = served
+    if there:
+        (folder / "counts.csv").write_bytes(there)
+    study = load_study(remote_study(tmp_path, f"{address}/counts.csv", b"1,2\n"))
+    with pytest.raises(StudyError, match=told):
+        fetch_data(study)
+    assert list((study.folder / "raw").iterdir()) == []
+
+
+# ---------------------------------------------------------------- make
+
+FAKE = """#!/bin/sh
+# Stands for python: notes what it was called for, makes what the step makes.
+[ "$1" = -c ] && exit 0
+case $3 in
+  check) echo check >> log; mkdir -p reports/$4/notebooks reports/$4/html
+    printf 'reports/%s/parameters.yaml: data/%s/counts.tsv\\ndata/%s/counts.tsv:\\n' $4 $4 $4 > reports/$4/inputs.mk
+    echo > reports/$4/parameters.yaml ;;
+  run) echo $5 >> log; echo > reports/$4/notebooks/$5.ipynb ;;
+  site) echo site >> log; echo > reports/$4/html/index.html ;;
+esac
+"""
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not on PATH")
+def test_make_runs_what_changed_and_what_follows_from_it(tmp_path: Path) -> None:
+    toy_study(tmp_path)
+    for path in ("requirements.lock", "pyproject.toml", *(f"notebooks/{name}.ipynb" for name in NAMES)):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).touch()
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "python").write_text(FAKE)
+    (tmp_path / "python").chmod(0o755)
+    log = tmp_path / "log"
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+
+    def make(*arguments: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+        log.write_text("")
+        command = ["make", "report", "PYTHON=./python", *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        return done, log.read_text().splitlines()
+
+    def touch(changed: str) -> None:
+        now = time.time()
+        for path in tmp_path.rglob("*"):
+            age = 50 if path.is_relative_to(tmp_path / "reports") else 100
+            os.utime(path, (now - age, now - age))
+        os.utime(tmp_path / changed, (now - 10, now - 10))
+
+    done, steps = make("-j1")
+    assert done.returncode == 0, done.stderr
+    assert steps == ["check", *NAMES, "site"]
+    assert "Report: reports/demo/html/index.html (built in" in done.stdout
+    done, steps = make()
+    assert (steps, done.stdout, done.stderr) == ([], "reports/demo/html/index.html is up to date\n", "")
+    touch("notebooks/02_diversity.ipynb")
+    assert sorted(make()[1]) == [NAMES[1], NAMES[3], NAMES[4], "site"]
+    touch("data/demo/counts.tsv")
+    assert make("-j1")[1] == ["check", *NAMES, "site"]
+    (tmp_path / "data/demo/counts.tsv").unlink()
+    assert make("-j1")[1] == ["check", *NAMES, "site"], "a file that went missing is the check's to report"
+    (tmp_path / "data/demo/counts.tsv").touch()
+    make()
+    assert make("SET=seed=1")[1][0] == "check"
+    assert make("SET=seed=1")[1] == []
+    done, steps = make("STUDY=dmeo")
+    assert done.returncode != 0
+    assert "studies: demo" in done.stderr
+    assert not (tmp_path / "reports" / "dmeo").exists()
+
+
+# ---------------------------------------------------------------- the committed notebooks
+
+
+def test_there_are_five_notebooks() -> None:
+    assert [path.stem for path in COMMITTED] == NAMES
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_defaults_of_the_notebook_are_the_settings_of_the_demo(path: Path) -> None:
+    defaults = notebook_defaults(path)
+    assert defaults.pop("study_dir", "../data/demo") == "../data/demo"
+    assert defaults.pop("results_dir") == "../reports/reference/results"
+    settings = load_study(ROOT / "data" / "demo").settings.model_dump()
+    assert set(defaults) <= set(Settings.model_fields)
+    assert defaults == {name: settings[name] for name in defaults}
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_notebook_is_committed_with_clean_outputs(path: Path) -> None:
+    """Cells without an execution count are not compared by nbval: it would pass on a stripped notebook."""
+    notebook = nbformat.read(path, as_version=4)
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert len(outputs) >= 5
+    assert [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"] == []
+    said = json.dumps(
+        [o.get("text", {k: v for k, v in o.get("data", {}).items() if "image" not in k}) for o in outputs]
+    )
+    assert re.findall(r"(?:/(?:home|root|work|tmp|Users|opt)/|[A-Z]:\\\\|0x[0-9a-f]{6})[^\s\"]*", said) == []
+    assert tidied(nbformat.read(path, as_version=4)) == notebook, "make reference"

@@ -1,0 +1,96 @@
+import pytest
+import yaml
+
+from helpers.study import Study, StudyError, load_study
+
+STUDY = {
+    "title": "A small study",
+    "simulated": True,
+    "about": "a test",
+    "source": "none",
+    "licence": "none",
+    "files": {"counts": {"path": "counts.biom"}, "metadata": {"path": "metadata.tsv"}},
+    "columns": {
+        "sample": "id",
+        "subject": "person",
+        "group": {"column": "status", "values": {"control": "healthy", "case": ["AD", "eczema"]}},
+        "visit": {"column": "month", "values": {"baseline": 0, "followup": 3}},
+    },
+    "severity": [{"name": "easi", "column": "EASI", "label": "EASI", "range": [0, 72]}],
+}
+
+
+def study_with(folder, dotted: str = "title", value: object = "A small study") -> Study:
+    """The small study with one key, such as ``columns.visit.values``, set to another value."""
+    content = yaml.safe_load(yaml.safe_dump(STUDY))
+    *path, last = dotted.split(".")
+    inner = content
+    for key in path:
+        inner = inner.setdefault(key, {})
+    inner[last] = value
+    (folder / "study.yaml").write_text(yaml.safe_dump(content))
+    return load_study(folder)
+
+
+def test_a_small_study_is_valid_and_the_rest_has_defaults(tmp_path):
+    study = study_with(tmp_path)
+    assert study.response.responder == 75
+    assert study.files.taxonomy == "none"
+    assert study.path(study.files.counts) == tmp_path / "counts.biom"
+    assert set(study.files.each()) == {"counts", "metadata"}
+
+
+def test_numbers_and_single_values_are_lists_of_text(tmp_path):
+    columns = study_with(tmp_path).columns
+    assert columns.visit.values == {"baseline": ["0"], "followup": ["3"]}
+    assert columns.group.values["control"] == ["healthy"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("colums", {}, "colums: is not a known key"),
+        ("settings.seeds", 1, "settings.seeds: is not a known key"),
+        ("title", None, "title: Input should be a valid string"),
+        ("columns.group.values", {"control": "healthy", "patient": "AD"}, "unknown patient; known: control, case"),
+        ("columns.group.ignore", "AD", "AD is listed twice"),
+        ("columns.group.values", {"control": True, "case": "AD"}, "columns.group.values.control.0"),
+        ("response", {"responder": 40}, "thresholds must rise"),
+        ("adjust", {"group": ["agee"]}, "no column for agee"),
+        ("settings.swabs", "lesional_at_baseline", "columns.lesional is not given"),
+        ("settings.alpha", "1e-3x", "settings.alpha"),
+        ("files.counts.sha256", "abc", "files.counts.sha256"),
+        ("columns.covariates", {"body mass": "BMI"}, "letters, digits and underscores"),
+        ("columns.covariates", {"group": "BMI"}, "group is the name of another column"),
+        ("columns.covariates", {"easi": "BMI"}, "easi is the name of another column"),
+    ],
+)
+def test_a_wrong_key_is_named(tmp_path, key, value, message):
+    with pytest.raises(StudyError) as caught:
+        study_with(tmp_path, key, value)
+    assert str(tmp_path / "study.yaml") in str(caught.value)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "there is no such file"),
+        (b"title: [", "is not valid YAML"),
+        (b"- a\n- b", "is not a study"),
+        (b"", "is not a study"),
+        (b"title: \xff", "cannot be read"),
+        (b"title: !!python/object/apply:os.getcwd []", "is not valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_study_is_named(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "study.yaml").write_bytes(content)
+    with pytest.raises(StudyError, match=message) as caught:
+        load_study(tmp_path)
+    assert str(tmp_path / "study.yaml") in str(caught.value)
+
+
+def test_a_study_survives_json(tmp_path):
+    study = study_with(tmp_path)
+    assert Study.model_validate_json(study.model_dump_json()).model_dump() == study.model_dump()
