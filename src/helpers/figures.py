@@ -104,11 +104,12 @@ def sample_flow(ledger: pd.DataFrame) -> Figure:
     Figure
     """
     steps = ledger.groupby(["step", "reason"], sort=False)[["swabs_before", "swabs_after"]].sum().reset_index()
+    steps = steps[(steps.index == 0) | (steps["swabs_after"] < steps["swabs_before"])]
     fig = _figure(7, 0.75 * len(steps) + 0.4)
     ax = fig.subplots()
     box = {"boxstyle": "round,pad=0.4", "fc": "white", "ec": "black"}
     for i, row in enumerate(steps.itertuples()):
-        ax.text(0.3, -i, f"{row.step}\n{row.swabs_after} swabs", ha="center", va="center", bbox=box)
+        ax.text(0.3, -i, f"{row.swabs_after} swabs", ha="center", va="center", bbox=box)
         if i:
             ax.annotate("", (0.3, -i + 0.3), (0.3, -i + 0.7), arrowprops={"arrowstyle": "->"})
             ax.text(0.52, -i, f"−{row.swabs_before - row.swabs_after} swabs: {row.reason}", va="center", wrap=True)
@@ -175,12 +176,12 @@ def rarefaction(curves: pd.DataFrame, labels: Mapping[str, str], rarefaction_dep
     ):
         for group in [g for g in COLOURS if curves["group"].eq(g).any()]:
             part = curves[curves["group"].eq(group)]
-            ax.plot(part["depth"], part[measure], color=COLOURS[group], marker=MARKERS[group], ms=4)
-            ax.annotate(labels[group], (part["depth"].iloc[-1], part[measure].iloc[-1]), (0, 6),
-                        textcoords="offset points", ha="right")  # fmt: skip
+            ax.plot(
+                part["depth"], part[measure], color=COLOURS[group], marker=MARKERS[group], ms=4, label=labels[group]
+            )
         ax.axvline(rarefaction_depth, ls=":", color="black", lw=1)
         ax.set(xscale="log", xlabel="Reads drawn", ylabel=name)
-        ax.margins(y=0.12)
+    axes[1].legend(loc="lower right")
     return fig
 
 
@@ -253,7 +254,8 @@ def against(
                 line_kws={"linewidth": 1.8, "linestyle": "--" if who == "comparator" else "-"},
             )  # fmt: skip
         ax.set(xlabel=xlabel, ylabel="")
-        ax.legend(loc="upper left", bbox_to_anchor=(0, 1.16), ncols=2, handletextpad=0.2)
+    handles, names = axes[0].get_legend_handles_labels()
+    fig.legend(handles, names, loc="outside upper left", ncols=len(names), handletextpad=0.2)
     axes[0].set_ylabel(ylabel)
     return fig
 
@@ -300,7 +302,8 @@ def pcoa_paths(
         both = ends[0].index.intersection(ends[1].index)
         start, stop = (e.loc[both].to_numpy() for e in ends)
         step = stop - start
-        ax.quiver(*start.T, *step.T, angles="xy", scale_units="xy", scale=1, width=0.003, color=COLOURS[who], alpha=0.3)
+        ax.quiver(*start.T, *step.T, angles="xy", scale_units="xy", scale=1, width=0.003,
+                  headwidth=5, headlength=6, color=COLOURS[who], alpha=0.45)  # fmt: skip
         if len(both):
             ax.annotate("", stop.mean(axis=0), start.mean(axis=0),
                         arrowprops={"arrowstyle": "-|>", "lw": 3, "color": "black", "mutation_scale": 16})  # fmt: skip
@@ -409,7 +412,7 @@ def composition(shares: pd.DataFrame, ylabel: str = "Mean share of reads (%)") -
     -------
     Figure
     """
-    fig = _figure(7.2, 3.8)
+    fig = _figure(8, 3.8)
     ax = fig.subplots()
     palette = sns.color_palette("colorblind", 10)
     hatches = ["", "//", "..", "xx", "\\\\"]
@@ -422,7 +425,7 @@ def composition(shares: pd.DataFrame, ylabel: str = "Mean share of reads (%)") -
             label=_italic(taxon),
         )  # fmt: skip
         bottom += shares[taxon].to_numpy()
-    ax.set_xticks(range(len(shares)), list(shares.index))
+    ax.set_xticks(range(len(shares)), list(shares.index), size=8)
     ax.set(ylabel=ylabel, ylim=(0, 100 if bottom.max() > 99 else None))
     handles, names = ax.get_legend_handles_labels()
     ax.legend(handles[::-1], names[::-1], loc="center left", bbox_to_anchor=(1, 0.5))
@@ -506,8 +509,9 @@ def strata(table: pd.DataFrame, labels: Mapping[str, str], ylabel: str, noise: t
         ax.vlines(x[wide], part["ci_low"][wide], part["ci_high"][wide], color=COLOURS[arm], lw=2)
         ax.scatter(x, part["estimate"], color=COLOURS[arm], marker=MARKERS[arm], ec="black", s=45, zorder=3,
                    label=labels[arm])  # fmt: skip
-        for xi, yi, n in zip(x, part["estimate"], part["n"], strict=True):
-            ax.annotate(f"n = {n:.0f}", (xi, yi), (6, 3), textcoords="offset points", size=7)
+        tops = part["ci_high"].fillna(part["estimate"])
+        for xi, yi, n in zip(x, tops, part["n"], strict=True):
+            ax.annotate(f"n = {n:.0f}", (xi, yi), (0, 5), textcoords="offset points", size=7, ha="center")
     ax.set_xticks(range(len(names)), names)
     ax.set(xlabel="Improvement of severity", ylabel=ylabel, xlim=(-0.5, len(names) - 0.3))
     ax.legend(loc="upper left", bbox_to_anchor=(0, 1.14), ncols=3)
