@@ -1,5 +1,7 @@
 """What is drawn is tested as data: the artists' coordinates, not the pixels."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -36,7 +38,7 @@ def visits() -> pd.DataFrame:
 
 
 def test_paired_lines_join_each_patients_two_values(visits):
-    fig = figures.by_visit(visits, "y", LABELS, "y")
+    fig: Any = figures.by_visit(visits, "y", LABELS, "y")
     assert [ax.get_title(loc="left") for ax in fig.axes] == ["Control", "Dupilumab", "Cyclosporine"]
     for ax, who in zip(fig.axes, ("control", "treatment", "comparator"), strict=True):
         wide = visits[visits["who"].eq(who)].pivot_table(index="subject", columns="visit", values="y")
@@ -57,14 +59,14 @@ def test_forest_draws_estimate_interval_and_margin():
     rows = pd.DataFrame(
         {"label": ["a", "b"], "estimate": [1.0, -2], "ci_low": [0.5, -3], "ci_high": [1.5, -1], "n": [9, 8]}
     )
-    ax = figures.forest(rows, "effect", margin=0.7).axes[0]
+    ax: Any = figures.forest(rows, "effect", margin=0.7).axes[0]
     drawn = [tuple(map(float, line.get_xdata())) for line in ax.lines]
     assert {(0.5, 1.5), (-3.0, -1.0), (1.0,), (-2.0,)} <= set(drawn)
     assert [t.get_text() for t in ax.get_yticklabels()] == ["a (n = 9)", "b (n = 8)"]
 
 
 def test_pcoa_arrows_are_the_patients_steps_and_leave_out_who_came_once(visits):
-    fig = figures.pcoa_paths(visits, LABELS, [0.2, 0.1], "d")
+    fig: Any = figures.pcoa_paths(visits, LABELS, [0.2, 0.1], "d")
     quiver = next(c for c in fig.axes[1].collections if hasattr(c, "U"))
     wide = visits[visits["who"].eq("comparator")].pivot_table(index="subject", columns="visit", values=["PC1", "PC2"])
     step = (wide.xs("followup", axis=1, level=1) - wide.xs("baseline", axis=1, level=1)).dropna()
@@ -77,7 +79,7 @@ def test_composition_stacks_to_the_whole():
     shares = pd.DataFrame(
         {"Staphylococcus": [60.0, 30], "Other": [40.0, 70]}, index=["AD\nBaseline", "Control\nBaseline"]
     )
-    ax = figures.composition(shares).axes[0]
+    ax: Any = figures.composition(shares).axes[0]
     tops = [bar.get_y() + bar.get_height() for bar in ax.patches]
     assert max(tops) == pytest.approx(100)
     assert ax.patches[0].get_height() == 60
@@ -98,7 +100,7 @@ def test_claims_forest_scales_each_interval_to_a_half_width_of_one():
             for c, e, h, cannot in (("C1", -1.0, 0.5, ""), ("C12", np.nan, 1, "no second arm"))
         ]
     )  # fmt: skip
-    ax = figures.claims_forest(claims.verdicts(parts)).axes[0]
+    ax: Any = figures.claims_forest(claims.verdicts(parts)).axes[0]
     assert (-3.0, -1.0) in {tuple(map(float, line.get_xdata())) for line in ax.lines}
     assert "not testable" in {t.get_text() for t in ax.texts}
 

@@ -30,7 +30,7 @@ def test_p_values(p, text):
 
 
 def estimate(value: float, half: float) -> dict:
-    return {"estimate": value, "ci_low": value - half, "ci_high": value + half, "p_value": 0.01, "n": 20}
+    return {"estimate": value, "ci_low": value - half, "ci_high": value + half, "level": 95.0, "p_value": 0.01, "n": 20}
 
 
 def test_the_sentence_turns_with_the_data():

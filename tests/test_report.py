@@ -53,25 +53,26 @@ OTHER = STUDY.replace("counts.tsv", f"counts.tsv, sha256: {'a' * 64}")
 PARAMETERS = 'study_dir = "../data/demo"\nresults_dir = "../reports/reference/results"\npermutations = 199'
 
 BODY = """
-import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import Markdown, display
+from matplotlib.figure import Figure
 from helpers.claims import part
-from helpers.report import save_estimates, show_figure, show_table
+from helpers.report import Output
 from helpers.study import load_study
 
 study = load_study(study_dir)
+out = Output(results_dir, study)
 taxa = pd.DataFrame({"taxon": ["<script>alert(1)</script>", "S. aureus"], "share": [0.5, None], "n": [3, 4]})
-show_table(taxa, results_dir, "01_taxa", caption="Taxa of <b>skin</b>")
-fig, ax = plt.subplots(figsize=(2, 1))
-ax.plot([1, permutations])
-show_figure(fig, results_dir, "01_line", caption="A *line* <b>", alt="Rising \\"line\\"", simulated=study.simulated)
+out.table(taxa, "01_taxa", caption="Taxa of <b>skin</b>")
+fig = Figure(figsize=(2, 1))
+fig.subplots().plot([1, permutations])
+out.figure(fig, "01_line", caption="A *line* <b>", alt="Rising \\"line\\"")
 display(Markdown("<img src=x onerror=alert(1)> was lower, p < 0.001."))
 found = {"estimate": -0.5, "ci_low": -0.8, "ci_high": -0.2, "p_value": 0.001, "n": 30}
-where = {"unit": "nats", "notebook": "01_ingest", "section": "*S. aureus* & more: 2 ways?"}
+where = {"unit": "nats", "section": "*S. aureus* & more: 2 ways?"}
 none = dict.fromkeys(found, float("nan")) | {"n": 0}
 rows = [part("C1", study, "Shannon", found, sign=-1, **where), part("C2", study, "CLR", none, sign=1, **where)]
-save_estimates(rows, results_dir, "01_ingest")
+out.estimates(rows, "01_ingest")
 """
 
 
@@ -195,10 +196,15 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stale = root / "reports/demo/notebooks/01_ingest.failed.ipynb"
     stale.parent.mkdir(parents=True)
     stale.touch()
+    renamed = root / "reports/demo/results/tables/01_old_name.tsv"
+    renamed.parent.mkdir(parents=True)
+    renamed.touch()
+    os.utime(renamed, (1e9, 1e9))
     with chdir(root):
         assert main(["check", "demo", "--set", "permutations=299"]) == 0
         assert main(["run", "demo", "01_ingest"]) == 0
         assert not stale.exists()
+        assert not renamed.exists()
         build_site("demo")
     return root / "reports" / "demo"
 

@@ -3,7 +3,9 @@ import pandas as pd
 import pytest
 
 from helpers import response
-from helpers.study import Response
+from helpers.study import Response, Severity
+
+EASI = Severity(name="easi", column="EASI", label="EASI", range=(0, 72))
 
 
 def test_improvement_in_per_cent_of_baseline():
@@ -14,9 +16,10 @@ def test_improvement_in_per_cent_of_baseline():
             "easi": [20, 5, 10, 12, 30, 0, 4],
         }
     )
-    got = response.improvement(visits, "easi")
+    got = response.improvement(visits, [EASI])
     assert got[["a", "b"]].tolist() == [75, -20]
     assert got[["c", "d"]].isna().all()  # one visit; nothing to improve
+    assert response.improvement(visits, []).isna().all()
 
 
 def test_strata_are_disjoint_and_thresholds_belong_to_the_higher_one():
@@ -39,3 +42,15 @@ def test_percentiles_count_ties_half():
     got = response.percentiles(pd.Series([0, 2, 5, np.nan]), pd.Series([1, 2, 3, 4]))
     assert got.tolist()[:3] == pytest.approx([0, 37.5, 100])
     assert np.isnan(got.iloc[3])
+
+
+def test_near_clear_patients_are_compared_with_controls_of_the_same_visit_if_there_are_any():
+    rows = [("p", "case", v) for v in ("baseline", "followup")]
+    rows += [(f"c{i}", "control", v) for i in range(4) for v in ("baseline", "followup")]
+    visits = pd.DataFrame(rows, columns=["subject", "who", "visit"])
+    both = response.with_controls(visits, ["p"])
+    assert both["visit"].eq("followup").all()
+    assert len(both) == 5
+    once = visits[visits["who"].eq("case") | visits["visit"].eq("baseline")]
+    both = response.with_controls(once, ["p"])
+    assert both.groupby("who")["visit"].unique().str[0].to_dict() == {"case": "followup", "control": "baseline"}

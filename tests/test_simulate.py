@@ -1,18 +1,19 @@
 import hashlib
+import os
 import re
+import subprocess
+import sys
 from functools import lru_cache
 from pathlib import Path
 
-import biom
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from scipy import sparse
 from skbio import TreeNode
 
 from helpers.ingest import build_cohort
-from helpers.simulate import SimulatedCohort, Truth, catalogue, simulate_cohort, without_effects, write_study
+from helpers.simulate import SimulatedCohort, Truth, catalogue, simulate_cohort, without_effects
 from helpers.study import Settings, load_study
 
 DATA = Path(__file__).parents[1] / "data"
@@ -78,3 +79,157 @@ def shape(simulated: SimulatedCohort) -> dict[str, float]:
         ad["oSCORAD"].mean(), ad["oSCORAD"].std(),
     ]  # fmt: skip
     return dict(zip(BANDS, map(float, values), strict=True))
+
+
+def test_demo_files_come_back_byte_for_byte(tmp_path):
+    # A process of its own with another hash seed: no order may depend on a set.
+    command = [sys.executable, "-W", "error", "-m", "helpers.simulate", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONHASHSEED": "7"})
+    made = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert set(made) == {*load_sums(DATA / "demo"), "SHA256SUMS"}
+    for name, content in made.items():
+        assert content == (DATA / "demo" / name).read_bytes(), name
+
+
+def load_sums(folder: Path) -> dict[str, str]:
+    lines = (folder / "SHA256SUMS").read_text().splitlines()
+    return {name: digest for digest, name in (line.split("  ") for line in lines)}
+
+
+def test_checksums_and_settings_of_the_demo_study():
+    study, sums = load_study(DATA / "demo"), load_sums(DATA / "demo")
+    assert sums == {n: hashlib.sha256((DATA / "demo" / n).read_bytes()).hexdigest() for n in sums}
+    for file in study.files.each().values():
+        assert file.sha256 == sums[file.path]
+    written = yaml.safe_load((DATA / "demo" / "study.yaml").read_text())
+    assert set(written["settings"]) == set(Settings.model_fields), "every setting stands in the file"
+    assert study.settings == Settings()
+    assert study.simulated
+    assert "Simulated" in study.title
+    assert sum(path.stat().st_size for path in (DATA / "demo").iterdir()) < 2e6
+
+
+def test_truth_yaml_holds_every_parameter():
+    truth = yaml.safe_load((DATA / "demo" / "truth.yaml").read_text())
+    assert Truth.model_validate(truth["parameters"]) == Truth()
+    assert len(truth["rare_genera"]) + len(Truth().taxa) + len(Truth().contaminants) == len(catalogue(Truth()).taxa)
+
+
+def test_the_demo_has_the_shape_of_real_data():
+    for figure, value in shape(cohort()).items():
+        low, high = BANDS[figure]
+        assert low <= value <= high, f"{figure}: {value:.2f}"
+
+
+def test_the_table_in_the_readme_is_computed():
+    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \| ([\d.]+) \|", (DATA / "README.md").read_text(), re.MULTILINE)
+    assert dict(rows) == {figure: f"{value:.1f}" for figure, value in shape(cohort()).items()}
+
+
+def test_the_cohort_of_the_files_is_the_one_simulated():
+    kept, ledger = build_cohort(load_study(DATA / "demo"))
+    obs = kept.obs[kept.obs["control_type"].eq("sample")]
+    assert len(obs) == len(swabs(cohort()))
+    assert obs["easi"].notna().equals(obs["group"].eq("case"))
+    assert obs["lesional"].notna().equals(obs["group"].eq("case"))
+    assert set(obs["arm"].dropna()) == {"treatment", "comparator"}
+    assert pd.crosstab(obs["batch"], obs["arm"]).gt(0).all(axis=None)
+    easi = cohort().metadata.pivot_table(index="drug", columns="visit", values="EASI", aggfunc="median")
+    assert (easi["M3"] < easi["M0"] * 0.6).all()
+    strata = pd.cut(cohort().hidden["improvement"], [-np.inf, 0.5, 0.75, 0.9, 1], right=False)
+    assert pd.crosstab(strata, cohort().hidden["drug"]).gt(0).all(axis=None), "every stratum of response has patients"
+    read = ledger[ledger["step"].eq("read")].set_index(["group", "visit"])["swabs_after"]
+    assert 120 < read["case", "followup"] < read["case", "baseline"] <= 157
+    assert kept.var.loc[kept.var["species"].eq("Staphylococcus aureus")].shape[0] == 8
+    assert 600 <= kept.n_vars <= 1200
+    assert kept.var["genus"].nunique() >= 140
+
+
+def test_negative_controls_have_what_shallow_swabs_have_too():
+    simulated = cohort()
+    counts = simulated.counts.toarray()
+    contaminant = counts[:, catalogue(Truth()).contaminant].sum(axis=1) / counts.sum(axis=1)
+    depth, negative = counts.sum(axis=1), simulated.metadata["sample_type"].eq("negative control").to_numpy()
+    assert negative.sum() == 8
+    assert contaminant[negative].min() > 0.7
+    assert contaminant[~negative & (depth < 1000)].mean() > 0.05
+    assert contaminant[~negative & (depth > 10_000)].mean() < 0.002
+
+
+def test_tree_agrees_with_the_taxonomy():
+    tree, lineage = TreeNode.read([cohort().tree]), cohort().taxonomy["Taxon"]
+    assert {tip.name for tip in tree.tips()} == set(lineage.index)
+    for node in tree.traverse(include_self=False):
+        assert node.length >= 0
+    for rank in ("p", "f", "g"):
+        for taxon, names in lineage.groupby(lineage.str.extract(rf"{rank}__([^;]+)", expand=False)).groups.items():
+            clade = tree.lca(list(names))
+            assert {tip.name for tip in clade.tips(include_self=True)} == set(names), taxon
+
+
+def test_under_the_null_nothing_moves_and_the_arms_are_alike():
+    null = cohort(null=True).hidden
+    assert (null[["direct", "mediated"]].dropna() == 0).all(axis=None)
+    assert null["improvement"].mean() > 0.5, "severity improves all the same"
+    many = pd.concat(simulate_cohort(without_effects(Truth()), seed).hidden for seed in range(20))
+    change = (many["D_M3"] - many["D_M0"]).groupby(many["drug"]).agg(["mean", "sem"])
+    assert (change["mean"].abs() < 3 * change["sem"]).all()
+    # And no disease: patients have the skin of controls.
+    nobody = without_effects(Truth(), disease=False)
+    tables = [swabs(simulate_cohort(nobody, seed)).groupby("diagnosis")["shannon"].mean() for seed in range(10)]
+    difference = pd.DataFrame(tables).diff(axis=1)["healthy"]
+    assert abs(difference.mean()) < 3 * difference.sem()
+
+
+def test_what_was_put_in_comes_out():
+    hidden = pd.concat(simulate_cohort(Truth(), seed).hidden for seed in range(20))
+    for drug, patients in hidden.groupby("drug"):
+        arm = getattr(Truth().treatment, str(drug))
+        mediated, direct = np.polyfit(patients["improvement"], patients["shift"], 1)
+        assert (direct, mediated) == pytest.approx((arm.direct, arm.mediated), abs=0.06)
+        unclipped = patients[patients["D_M3"] > 0]
+        assert unclipped["D_M3"].to_numpy() == pytest.approx(unclipped["D_M0"] * (1 - unclipped["shift"]))
+
+
+def test_a_persons_visits_are_alike():
+    table = swabs(cohort())
+    share = np.log(share_of(cohort(), "g__Corynebacterium;") + 1e-4)[table.index]
+    for diagnosis, least in (("healthy", 0.3), ("AD", 0.2)):
+        rows = table[table["diagnosis"].eq(diagnosis)].assign(share=share)
+        visits = rows.pivot_table(index="patient_id", columns="visit", values="share").dropna()
+        assert visits.corr().loc["M0", "M3"] > least
+
+
+def share_of(simulated: SimulatedCohort, text: str) -> pd.Series:
+    columns = simulated.taxonomy["Taxon"].str.contains(text).to_numpy()
+    counts = simulated.counts.toarray()
+    return pd.Series(counts[:, columns].sum(axis=1) / counts.sum(axis=1), index=simulated.metadata.index)
+
+
+def test_part_of_s_aureus_is_not_named():
+    kinds = catalogue(Truth())
+    reads = np.asarray(cohort().counts.sum(axis=0))[kinds.taxon == 0]
+    named = kinds.taxonomy["Taxon"].str.endswith("aureus").to_numpy()
+    assert named[kinds.taxon != 0].sum() == 0
+    assert reads[~named[kinds.taxon == 0]].sum() / reads.sum() == pytest.approx(0.12, abs=0.04)
+
+
+def test_the_arm_depends_on_severity_and_previous_treatment_and_the_arms_overlap():
+    hidden = pd.concat(simulate_cohort(Truth(), seed).hidden.dropna(subset="drug") for seed in range(10))
+    assert (hidden["drug"].value_counts() == pd.Series({"dupilumab": 1300, "cyclosporine": 270})).all()
+    by_drug = hidden.assign(
+        systemic=hidden["previous_systemic"].eq("yes"), before=hidden["previous_cyclosporine"].eq("yes")
+    ).groupby("drug")[["z", "systemic", "before"]]
+    means = by_drug.mean()
+    assert (means.loc["dupilumab"] - means.loc["cyclosporine"]).gt([0.2, 0.08, 0.05]).all()
+    demo = cohort().hidden.dropna(subset="drug")
+    assert pd.crosstab(demo["drug"], demo["previous_cyclosporine"]).ge(2).all(axis=None)
+
+
+def test_one_seed_one_cohort_and_people_do_not_depend_on_effects():
+    again, other = simulate_cohort(Truth()), cohort(seed=99)
+    assert (again.counts != cohort().counts).nnz == 0
+    pd.testing.assert_frame_equal(again.metadata, cohort().metadata)
+    assert not other.metadata.equals(again.metadata)
+    assert other.taxonomy is again.taxonomy
+    pd.testing.assert_frame_equal(cohort(null=True).metadata, again.metadata)

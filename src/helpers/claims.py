@@ -1,5 +1,6 @@
 """An estimate becomes a verdict: the claims of the study and the one rule that judges them."""
 
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -72,10 +73,9 @@ def part(
     claim: str,
     study: Study,
     measure: str,
-    estimate: dict[str, Any],
+    estimate: Mapping[str, Any],
     *,
     unit: str,
-    notebook: str,
     section: str,
     sign: int = 0,
     reason: str = "",
@@ -89,11 +89,11 @@ def part(
     study : Study
     measure : str
         What was measured, such as ``Shannon``.
-    estimate : dict
+    estimate : mapping
         From an estimator; for a claim of no change or little difference with ``margin`` and ``p_equivalence``.
     unit : str
-    notebook, section : str
-        Where the evidence is: the notebook's name and the section's heading.
+    section : str
+        Heading of the section with the evidence.
     sign : {-1, 0, 1}
         The direction that the claim asserts (for a claim of no change: that it denies); 0 for either.
     reason : str
@@ -102,22 +102,42 @@ def part(
     Returns
     -------
     dict
-        A row for `verdicts`.
+        A row for `verdicts`, which wants the ``notebook`` too.
     """
+    against_margin = CLAIMS[claim].kind != "direction"
+    cannot = reason or f"only {estimate['n']:.0f} patients have what is needed"
     return {
         "id": claim,
         "statement": statement(claim, study),
         "measure": measure,
         **{key: estimate[key] for key in ("estimate", "ci_low", "ci_high", "p_value", "n")},
         "unit": unit,
-        "margin": estimate.get("margin", np.nan),
-        "p_equivalence": estimate.get("p_equivalence", np.nan),
+        "margin": estimate["margin"] if against_margin else np.nan,
+        "p_equivalence": estimate["p_equivalence"] if against_margin else np.nan,
         "sign": sign,
-        "cannot": (reason or f"only {estimate['n']:.0f} patients have what is needed")
-        * bool(np.isnan(estimate["estimate"])),
-        "notebook": notebook,
+        "cannot": cannot if np.isnan(estimate["estimate"]) else "",
         "section": section,
     }
+
+
+def no_severity(study: Study) -> str:
+    """Why a claim about severity cannot be tested; empty if it can."""
+    return "" if study.severity else "the study records no severity score"
+
+
+def no_second_arm(pairs: pd.DataFrame) -> str:
+    """Why the arms cannot be compared; empty if they can.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        One row a patient with boolean ``treated``.
+
+    Returns
+    -------
+    str
+    """
+    return "" if pairs["treated"].nunique() == 2 else "the study has no second arm with patients at both visits"
 
 
 def verdicts(parts: pd.DataFrame, alpha: float = 0.05) -> pd.DataFrame:

@@ -15,8 +15,9 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
-#: What an estimator returns: effect, interval, two-sided p-value, patients used and dropped, standard error and df.
-ESTIMATE = ("estimate", "ci_low", "ci_high", "p_value", "n", "n_dropped", "se", "df")
+#: What an estimator returns: effect, interval and its coverage in per cent, two-sided p-value, patients used and
+#: dropped, standard error and degrees of freedom.
+ESTIMATE = ("estimate", "ci_low", "ci_high", "level", "p_value", "n", "n_dropped", "se", "df")
 
 
 def analysis_swabs(obs: pd.DataFrame, swabs: str) -> pd.Series:
@@ -84,6 +85,22 @@ def who(obs: pd.DataFrame) -> pd.Series:
         ``control``, ``treatment``, ``comparator``, or ``case`` for a patient without an arm.
     """
     return obs["arm"].astype(object).where(obs["arm"].notna(), obs["group"].astype(object))
+
+
+def cases_and_controls(visits: pd.DataFrame, measure: str) -> tuple[pd.Series, pd.Series]:
+    """Values of the patients and of the controls.
+
+    Parameters
+    ----------
+    visits : DataFrame
+        One row a person, with boolean ``case``.
+    measure : str
+
+    Returns
+    -------
+    cases, controls : Series
+    """
+    return visits.loc[visits["case"], measure], visits.loc[~visits["case"], measure]
 
 
 def paired(visits: pd.DataFrame, outcome: str) -> pd.DataFrame:
@@ -196,6 +213,7 @@ def _coefficient(formula: str, frame: pd.DataFrame, term: str, dropped: int, alp
         "estimate": float(fit.params[term]),
         "ci_low": float(low),
         "ci_high": float(high),
+        "level": 100 * (1 - alpha),
         "p_value": float(fit.pvalues[term]),
         "n": len(frame),
         "n_dropped": dropped,
@@ -251,6 +269,7 @@ def mean_change(change: pd.Series, *, alpha: float = 0.05) -> dict[str, float]:
         "estimate": float(x.mean()),
         "ci_low": float(low),
         "ci_high": float(high),
+        "level": 100 * (1 - alpha),
         "p_value": float(test.pvalue),
         "n": n,
         "n_dropped": dropped,
@@ -369,6 +388,7 @@ def partial_spearman(
         "estimate": estimate,
         "ci_low": float(low),
         "ci_high": float(high),
+        "level": 100 * (1 - alpha),
         "p_value": float(2 * stats.t.sf(abs(t), df)),
         "n": n,
         "n_dropped": dropped,
@@ -422,6 +442,7 @@ def firth_odds_ratio(
         "estimate": float(np.exp(model.coef_[i])),
         "ci_low": float(low),
         "ci_high": float(high),
+        "level": 100 * (1 - alpha),
         "p_value": float(model.lrt_pvalues_[i]),
         "n": n,
         "n_dropped": dropped,

@@ -442,16 +442,16 @@ def _italic(taxon: str) -> str:
 
 
 @_styled
-def differential(table: pd.DataFrame, xlabel: str, methods: tuple[str, str], *, top: int = 20) -> Figure:
+def differential(table: pd.DataFrame, xlabel: str, second: str = "", *, top: int = 20) -> Figure:
     """Differential taxa as a forest: the first method's estimate and interval, the second's estimate beside it.
 
     Parameters
     ----------
     table : DataFrame
-        As from `helpers.taxa.agreement`, with ``estimate_2`` in the same unit as ``estimate``, or NaN.
+        As from `helpers.taxa.agreement`.
     xlabel : str
-    methods : tuple of str
-        Names of the two methods.
+    second : str
+        Name of the second method, if its estimates have the unit of the first and are to be drawn.
     top : int
         How many taxa are drawn, by the first method's p-value.
 
@@ -466,11 +466,11 @@ def differential(table: pd.DataFrame, xlabel: str, methods: tuple[str, str], *, 
     both = rows["agreement"].eq("both").to_numpy()
     ax.hlines(y, rows["ci_low"], rows["ci_high"], color="0.35", lw=1.5)
     ax.scatter(rows["estimate"][both], y[both], marker="o", s=40, color="black", zorder=3,
-               label=f"{methods[0]}, q < 0.05 by both methods")  # fmt: skip
+               label="found by both methods")  # fmt: skip
     ax.scatter(rows["estimate"][~both], y[~both], marker="o", s=40, fc="white", ec="black", zorder=3,
-               label=f"{methods[0]}, not by both")  # fmt: skip
-    if rows["estimate_2"].notna().any():
-        ax.scatter(rows["estimate_2"], y, marker="x", s=28, color=COLOURS["treatment"], zorder=4, label=methods[1])
+               label="not by both")  # fmt: skip
+    if second:
+        ax.scatter(rows["estimate_2"], y, marker="x", s=28, color=COLOURS["treatment"], zorder=4, label=second)
     ax.axvline(0, color="black", lw=0.8)
     ax.set_yticks(y, [_italic(t) for t in rows["taxon"]])
     ax.set(xlabel=xlabel, ylim=(-0.7, len(rows) - 0.3))
@@ -640,5 +640,5 @@ def claims_forest(claims: pd.DataFrame) -> Figure:
         text = f"{number(row['estimate'])} {row['unit']}: {row['verdict']}".replace("  ", " ")
         ax.text(1.02, -i, text, transform=ax.get_yaxis_transform(), va="center", size=8)
     ax.set_yticks([-i for i in range(len(claims))], list(claims["id"]))
-    ax.set(xlabel="Estimate / half width of its 95 % interval (grey: margin of equivalence)", ylim=(-len(claims), 0.8))
+    ax.set(xlabel="Estimate / half width of its interval (grey: margin of equivalence)", ylim=(-len(claims), 0.8))
     return fig

@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+import pandas as pd
+
 from helpers.study import Study
 
 DIGITS = 3
@@ -74,25 +76,25 @@ def interval(low: float, high: float, unit: str = "") -> str:
     return f"{number(low)} to {number(high)}{_spaced(unit)}"
 
 
-def effect(estimate: dict[str, Any], unit: str = "", *, level: int = 95) -> str:
+def effect(estimate: dict[str, Any], unit: str = "") -> str:
     """Estimate with interval, p-value and n, as it stands in a sentence.
 
     Parameters
     ----------
     estimate : dict
-        Keys estimate, ci_low, ci_high, p_value, n.
+        Keys estimate, ci_low, ci_high, level, p_value, n.
     unit : str
-    level : int
-        Coverage of the interval in per cent.
 
     Returns
     -------
     str
     """
+    if math.isnan(estimate["estimate"]):
+        return f"not estimable (n = {estimate['n']:.0f})"
     span = interval(estimate["ci_low"], estimate["ci_high"])
     return (
         f"{number(estimate['estimate'])}{_spaced(unit)} "
-        f"({level} % interval {span}; {p_value(estimate['p_value'])}; n = {estimate['n']})"
+        f"({estimate['level']:g} % interval {span}; {p_value(estimate['p_value'])}; n = {estimate['n']:.0f})"
     )
 
 
@@ -112,6 +114,74 @@ def introduction(study: Study) -> str:
     return f"**{kind}** {study.title}. Source: {study.source}"
 
 
+def allocation(study: Study) -> str:
+    """Say what the way in which the arms were allocated allows.
+
+    Parameters
+    ----------
+    study : Study
+
+    Returns
+    -------
+    str
+    """
+    if study.randomised:
+        return "The arms were allocated by chance; in few patients, chance too leaves differences between them."
+    return (
+        "The arms were not allocated by chance. Weighting and adjusting balance what was recorded, not the reasons "
+        "for a prescription that were not."
+    )
+
+
+def agreement(table: pd.DataFrame, what: str, methods: tuple[str, str]) -> str:
+    """Tell in how many taxa two methods agree.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As from `helpers.taxa.agreement`.
+    what : str
+        What the taxa do, as a verb.
+    methods : tuple of str
+        Names of the two methods.
+
+    Returns
+    -------
+    str
+    """
+    n = table["agreement"].value_counts()
+    return (
+        f"Of {len(table)} genera, {n.get('both', 0)} {what} by both methods in the same direction, "
+        f"{n.get('first only', 0)} by {methods[0]} alone, {n.get('second only', 0)} by {methods[1]} alone, "
+        f"{n.get('opposite', 0)} in opposite directions; {n.get('one method', 0)} could be tested by {methods[0]} only."
+    )
+
+
+def ends(what: str, strata: pd.DataFrame, who: str) -> str:
+    """Tell the mean change in the lowest and the highest stratum of response.
+
+    Parameters
+    ----------
+    what : str
+        The measure.
+    strata : DataFrame
+        One row a stratum, as from `helpers.response.shift_by_stratum`, of one arm.
+    who : str
+        The arm.
+
+    Returns
+    -------
+    str
+    """
+    if strata.empty:
+        return f"{what}: no patient under {who} has a stratum."
+    first, last = strata.iloc[0], strata.iloc[-1]
+    return (
+        f"{what} under {who}: mean change {number(first['estimate'])} where severity improved {first['stratum']} "
+        f"(n = {first['n']:.0f}), {number(last['estimate'])} where it improved {last['stratum']} (n = {last['n']:.0f})."
+    )
+
+
 def permanova(row: dict[str, Any]) -> str:
     """Tell a PERMANOVA and its dispersion test.
 
@@ -126,13 +196,13 @@ def permanova(row: dict[str, Any]) -> str:
     """
     what = {"group": "Group", "visit": "Time within patient", "visit:arm": "Time × arm"}[row["term"]]
     if math.isnan(row["p_value"]):
-        return f"{what} ({row['patients']}): not estimable (n = {row['n']})."
+        return f"{what} ({row['patients']}): not estimable (n = {row['n']:.0f})."
     spread = (
         "differs too, so that part of this may be spread" if row["dispersion_p"] < 0.05 else "is not shown to differ"
     )
     return (
         f"{what} ({row['patients']}): {number(100 * row['r2'])} % of the variation, {p_value(row['p_value'])}, "
-        f"n = {row['n']}; dispersion {spread} ({p_value(row['dispersion_p'])})."
+        f"n = {row['n']:.0f}; dispersion {spread} ({p_value(row['dispersion_p'])})."
     )
 
 
@@ -155,7 +225,7 @@ def compared(what: str, estimate: dict[str, Any], unit: str, this: str, other: s
         A sentence. One whose interval includes zero says that neither a difference nor its absence is shown.
     """
     if math.isnan(estimate["estimate"]):
-        return f"{what} could not be compared between {this} and {other} (n = {estimate['n']})."
+        return f"{what} could not be compared between {this} and {other} (n = {estimate['n']:.0f})."
     way = "higher" if estimate["estimate"] > 0 else "lower"
     size = effect(_magnitude(estimate), unit)
     if excludes_zero(estimate):
@@ -185,7 +255,7 @@ def changed(what: str, estimate: dict[str, Any], unit: str, who: str) -> str:
         A sentence. One whose interval includes zero says that neither a change nor its absence is shown.
     """
     if math.isnan(estimate["estimate"]):
-        return f"{who}: the change of {what} could not be estimated (n = {estimate['n']})."
+        return f"{who}: the change of {what} could not be estimated (n = {estimate['n']:.0f})."
     way = "rose" if estimate["estimate"] > 0 else "fell"
     size = effect(_magnitude(estimate), unit)
     if excludes_zero(estimate):
@@ -210,7 +280,7 @@ def linked(what: str, other: str, estimate: dict[str, Any]) -> str:
     str
     """
     if math.isnan(estimate["estimate"]):
-        return f"The correlation of {what} with {other} could not be estimated (n = {estimate['n']})."
+        return f"The correlation of {what} with {other} could not be estimated (n = {estimate['n']:.0f})."
     way = "rises" if estimate["estimate"] > 0 else "falls"
     rho = f"partial Spearman ρ = {effect(estimate)}"
     if excludes_zero(estimate):

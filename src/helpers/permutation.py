@@ -1,12 +1,14 @@
 """PERMANOVA on patients: a group factor, time within patient, and time x arm; each with a dispersion test."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from skbio import DistanceMatrix
 from skbio.stats.distance import permanova, permdisp
+
+from helpers.estimates import who
 
 
 def gower(distmat: DistanceMatrix) -> np.ndarray:
@@ -196,6 +198,45 @@ def permanova_time_by_arm(
         return _not_estimable("visit:arm", len(subjects))
     gram = rows @ gower(distmat)[np.ix_(keep, keep)] @ rows.T
     return _one_factor("visit:arm", _distances(gram, subjects), arms, permutations, seed)
+
+
+def permanova_table(
+    distmats: Mapping[str, DistanceMatrix],
+    obs: pd.DataFrame,
+    labels: Mapping[str, str],
+    *,
+    permutations: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Every PERMANOVA of the report: group at baseline, time in each group and arm, time x arm; for each distance.
+
+    Parameters
+    ----------
+    distmats : mapping of str to skbio.DistanceMatrix
+        Between swabs, by name.
+    obs : DataFrame
+        The swabs, in the order of the matrices.
+    labels : mapping
+        Display names.
+    permutations, seed : int
+
+    Returns
+    -------
+    DataFrame
+        Columns distance, patients, and those of `permanova_group`.
+    """
+    tests: dict[str, int] = {"permutations": permutations, "seed": seed}
+    rows = []
+    for name, distmat in distmats.items():
+        everyone = permanova_group(distmat, obs, "group", visit="baseline", **tests)
+        rows.append({"distance": name, "patients": "all", **everyone})
+        for arm in ("control", "treatment", "comparator"):
+            own = who(obs).eq(arm)
+            if own.any():
+                time = permanova_time(distmat.filter(list(obs.index[own])), obs[own], **tests)
+                rows.append({"distance": name, "patients": labels[arm], **time})
+        rows.append({"distance": name, "patients": "both arms", **permanova_time_by_arm(distmat, obs, **tests)})
+    return pd.DataFrame(rows)
 
 
 def _p_value(observed: float, null: np.ndarray) -> float:

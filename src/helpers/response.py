@@ -6,25 +6,27 @@ import numpy as np
 import pandas as pd
 
 from helpers.estimates import ESTIMATE, mean_change
-from helpers.study import Response
+from helpers.study import Response, Severity
 
 
-def improvement(visits: pd.DataFrame, score: str) -> pd.Series:
-    """Improvement of a severity score between the visits, in per cent of its baseline value.
+def improvement(visits: pd.DataFrame, severity: Sequence[Severity]) -> pd.Series:
+    """Improvement of the first severity score between the visits, in per cent of its baseline value.
 
     Parameters
     ----------
     visits : DataFrame
         One row a patient and visit, as from `helpers.estimates.by_patient`.
-    score : str
-        Column of `visits`, higher is worse.
+    severity : sequence of Severity
+        The study's scores, higher is worse; without one, nobody's improvement is known.
 
     Returns
     -------
     Series
         Indexed by subject; negative where the score rose, NaN where a visit is missing or the baseline is zero.
     """
-    wide = visits.pivot_table(index="subject", columns="visit", values=score, observed=False)
+    if not severity:
+        return pd.Series(np.nan, index=visits["subject"].unique(), name="improvement")
+    wide = visits.pivot_table(index="subject", columns="visit", values=severity[0].name, observed=False)
     wide = wide.reindex(columns=["baseline", "followup"])
     start = wide["baseline"].where(wide["baseline"] > 0)
     return (100 * (start - wide["followup"]) / start).rename("improvement")
@@ -78,6 +80,27 @@ def shift_by_stratum(
             estimate["estimate"] = part["change"].mean()
         rows.append(dict(zip(by, values, strict=True)) | estimate)
     return pd.DataFrame(rows, columns=[*by, *ESTIMATE]).astype({c: pairs[c].dtype for c in by})
+
+
+def with_controls(visits: pd.DataFrame, patients: Sequence[str]) -> pd.DataFrame:
+    """Patients at follow-up and the controls at the same visit, or at baseline if fewer than three came twice.
+
+    Parameters
+    ----------
+    visits : DataFrame
+        One row a patient and visit, as from `helpers.estimates.by_patient`.
+    patients : sequence of str
+        Subjects.
+
+    Returns
+    -------
+    DataFrame
+        Rows of `visits`.
+    """
+    last = visits["visit"].eq("followup")
+    controls = visits["who"].eq("control")
+    reference = last if (controls & last).sum() >= 3 else visits["visit"].eq("baseline")
+    return visits[(last & visits["subject"].isin(patients)) | (reference & controls)]
 
 
 def percentiles(values: pd.Series, controls: pd.Series) -> pd.Series:

@@ -714,5 +714,5 @@ def write_study(truth: Truth, folder: str | Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    for file, digest in write_study(Truth(), sys.argv[1]).items():
+    for file, digest in write_study(Truth(), sys.argv[1] if len(sys.argv) > 1 else "data/demo").items():
         print(f"{digest}  {file}")

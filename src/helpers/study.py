@@ -240,6 +240,7 @@ class Study(Strict):
 
     title: str
     simulated: bool = Field(description="true only for generated data: shown on every page and figure")
+    randomised: bool = Field(False, description="true if the arms were allocated by chance")
     about: str = Field(description="what the study is, in a paragraph")
     source: str = Field(description="citation or address of the data")
     licence: str

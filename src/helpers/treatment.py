@@ -10,6 +10,21 @@ from scipy import stats
 from helpers.estimates import linear_contrast, not_estimable
 
 
+def arms(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Patients who have an arm, with boolean ``treated``.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        One row a patient, with ``arm``.
+
+    Returns
+    -------
+    DataFrame
+    """
+    return pairs[pairs["arm"].notna()].assign(treated=lambda p: p["arm"].eq("treatment"))
+
+
 def ancova(pairs: pd.DataFrame, covariates: Sequence[str] = (), *, alpha: float = 0.05) -> dict[str, float]:
     """Difference between the arms at follow-up, given the baseline value and the covariates: the primary contrast.
 
@@ -133,6 +148,7 @@ def overlap_contrast(
         "estimate": estimate,
         "ci_low": float(low),
         "ci_high": float(high),
+        "level": 100 * (1 - alpha),
         "p_value": float(2 * stats.norm.sf(abs(estimate) / se)),
         "n": len(complete),
         "n_dropped": dropped,

@@ -7,13 +7,16 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import pandas as pd
+from IPython.display import display
+from matplotlib.figure import Figure
 
-from helpers.narrate import number
+from helpers.narrate import interval, number
+from helpers.study import Study
 
 
 def save_table(df: pd.DataFrame, results_dir: str | Path, name: str) -> None:
@@ -31,21 +34,7 @@ def save_table(df: pd.DataFrame, results_dir: str | Path, name: str) -> None:
     write_whole(Path(results_dir) / "tables" / f"{name}.tsv", text)
 
 
-def save_estimates(rows: list[dict[str, Any]], results_dir: str | Path, notebook: str) -> None:
-    """Save the parts of claims that a notebook estimated, for the claims table of the index page.
-
-    Parameters
-    ----------
-    rows : list of dict
-        As from `helpers.claims.part`.
-    results_dir : str or Path
-    notebook : str
-        Its name without suffix.
-    """
-    write_whole(Path(results_dir) / "estimates" / f"{notebook}.json", json.dumps(plain(rows), indent=1) + "\n")
-
-
-def save_figure(fig: Any, results_dir: str | Path, name: str, *, simulated: bool) -> None:
+def save_figure(fig: Figure, results_dir: str | Path, name: str, *, simulated: bool) -> None:
     """Save a figure as ``figures/<name>.png`` and ``.svg``, the same bytes for the same figure.
 
     Parameters
@@ -56,8 +45,6 @@ def save_figure(fig: Any, results_dir: str | Path, name: str, *, simulated: bool
     simulated : bool
         Write SIMULATED DATA under the figure's lower right corner.
     """
-    import matplotlib as mpl
-
     if simulated:
         fig.text(1, -0.01, "SIMULATED DATA", ha="right", va="top", fontsize=7, color="#8a1c1c", weight="bold")
     with mpl.rc_context({"svg.hashsalt": "report"}):
@@ -65,75 +52,106 @@ def save_figure(fig: Any, results_dir: str | Path, name: str, *, simulated: bool
             write_whole(Path(results_dir) / "figures" / f"{name}.{kind}", _drawn(fig, kind, 200, metadata))
 
 
-def show_figure(fig: Any, results_dir: str | Path, name: str, *, caption: str, alt: str, simulated: bool) -> None:
-    """Save a figure, show it with its caption, and close it.
+class Output:
+    """What a notebook saves under ``results/`` and shows: tables, figures, and its parts of the claims.
 
     Parameters
     ----------
-    fig : matplotlib.figure.Figure
     results_dir : str or Path
-    name : str
-        Starts with the notebook's number, as ``02_alpha``; a table of the same name is linked as the figure's data.
-    caption : str
-        Shown under the figure; ``*emphasis*`` and ``**strong**`` are understood.
-    alt : str
-        What the figure shows, for who cannot see it.
-    simulated : bool
+    study : Study
+        Figures of simulated data say so.
     """
-    import matplotlib.pyplot as plt
-    from IPython.display import display
 
-    save_figure(fig, results_dir, name, simulated=simulated)
-    image = base64.b64encode(_drawn(fig, "png", 100, {"Software": None})).decode()
-    plt.close(fig)
-    shown = {"image/png": image, "text/plain": f"Figure: {name}"}
-    display(shown, raw=True, metadata={"image/png": {"alt": alt}, "figure": name})
-    display({"text/markdown": caption, "text/plain": caption}, raw=True, metadata={"caption_of": name})
+    def __init__(self, results_dir: str | Path, study: Study) -> None:
+        self.results_dir = Path(results_dir)
+        self.simulated = study.simulated
+
+    def figure(self, fig: Figure, name: str, *, caption: str, alt: str) -> None:
+        """Save a figure and show it with its caption.
+
+        Parameters
+        ----------
+        fig : matplotlib.figure.Figure
+        name : str
+            Starts with the notebook's number, as ``02_alpha``; a table of the same name is linked as its data.
+        caption : str
+            Shown under the figure; ``*emphasis*`` and ``**strong**`` are understood.
+        alt : str
+            What the figure shows, for who cannot see it.
+        """
+        save_figure(fig, self.results_dir, name, simulated=self.simulated)
+        image = base64.b64encode(_drawn(fig, "png", 100, {"Software": None})).decode()
+        shown = {"image/png": image, "text/plain": f"Figure: {name}"}
+        display(shown, raw=True, metadata={"image/png": {"alt": alt}, "figure": name})
+        display({"text/markdown": caption, "text/plain": caption}, raw=True, metadata={"caption_of": name})
+
+    def table(
+        self, df: pd.DataFrame, name: str, *, caption: str, index: bool = False, whole: pd.DataFrame | None = None
+    ) -> None:
+        """Save a table in full and show it: numbers rounded by the report's rule and set right, all text escaped.
+
+        Parameters
+        ----------
+        df : DataFrame
+        name : str
+            As of a figure.
+        caption : str
+        index : bool
+            Show the index, as the row's heading. Without it, the first column is the heading.
+        whole : DataFrame, optional
+            What is saved, if `df` is only its head.
+        """
+        table = df.reset_index() if index else df
+        save_table(table if whole is None else whole, self.results_dir, name)
+        table = _for_readers(table.infer_objects())
+        texts = {str(c): [_cell(v, str(c)) for v in table[c]] for c in table}
+        numeric = {str(c) for c in table if pd.api.types.is_numeric_dtype(table[c]) and table[c].dtype != bool}
+        lines = caption + "\n" + pd.DataFrame(texts).to_string(index=False)
+        shown = {"text/html": table_html(texts, numeric, caption), "text/plain": lines}
+        display(shown, raw=True, metadata={"table": name})
+
+    def estimates(self, parts: list[dict[str, Any]], notebook: str) -> None:
+        """Save the parts of claims that a notebook estimated, for the claims table of the index page.
+
+        Parameters
+        ----------
+        parts : list of dict
+            As from `helpers.claims.part`.
+        notebook : str
+            Its name without suffix.
+        """
+        rows = [{**row, "notebook": notebook} for row in parts]
+        text = json.dumps(plain(rows), indent=1) + "\n"
+        write_whole(self.results_dir / "estimates" / f"{notebook}.json", text)
 
 
-def show_table(
-    df: pd.DataFrame,
-    results_dir: str | Path,
-    name: str,
-    *,
-    caption: str,
-    index: bool = False,
-    formats: dict[str, Callable[[Any], str]] | None = None,
-    whole: pd.DataFrame | None = None,
-) -> None:
-    """Save a table and show it: numbers rounded by the report's rule and set right, all text escaped.
-
-    Parameters
-    ----------
-    df : DataFrame
-    results_dir : str or Path
-    name : str
-        As in `save_table`, which saves the numbers in full.
-    caption : str
-    index : bool
-        Show the index, as the row's heading. Without it, the first column is the heading.
-    formats : dict of str to callable, optional
-        How the values of a column become text; missing values never reach it.
-    whole : DataFrame, optional
-        What is saved, if `df` is only its head.
-    """
-    from IPython.display import display
-
-    table = df.reset_index() if index else df
-    save_table(table if whole is None else whole, results_dir, name)
-    formats = formats or {}
-    texts = {str(c): [_cell(v, str(c), formats.get(str(c))) for v in table[c]] for c in table}
-    numeric = {str(c) for c in table if pd.api.types.is_numeric_dtype(table[c]) and table[c].dtype != bool}
-    lines = caption + "\n" + pd.DataFrame(texts).to_string(index=False)
-    shown = {"text/html": table_html(texts, numeric, caption), "text/plain": lines}
-    display(shown, raw=True, metadata={"table": name})
+#: Columns of estimates as a reader sees them.
+_HEADINGS = {
+    "p_value": "p",
+    "q_value": "q",
+    "q_value_2": "q_2",
+    "p_holm": "p (Holm)",
+    "p_equivalence": "p (equivalence)",
+    "n_dropped": "dropped",
+}
 
 
-def _cell(value: Any, column: str, form: Callable[[Any], str] | None) -> str:
+def _for_readers(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with intervals in one column and headings in words, less what only further computing needs."""
+    shown = table.drop(columns=["se", "df", "level"] if "se" in table else [], errors="ignore")
+    if {"ci_low", "ci_high"} <= set(shown):
+        spans = [
+            interval(low, high) if pd.notna(low) else "–"
+            for low, high in zip(shown["ci_low"], shown["ci_high"], strict=True)
+        ]
+        shown.insert(shown.columns.get_loc("ci_low"), "interval", spans)
+        shown = shown.drop(columns=["ci_low", "ci_high"])
+    return shown.rename(columns=_HEADINGS)
+
+
+def _cell(value: Any, column: str) -> str:
     if pd.isna(value):
         return "–"
-    if form:
-        return form(value)
     if isinstance(value, bool) or type(value).__name__ == "bool_":
         return "yes" if value else "no"
     if not isinstance(value, float):
@@ -191,7 +209,7 @@ def emphasised(text: str) -> str:
     return re.sub(r"\*(\S(?:.*?\S)?)\*", r"<em>\1</em>", text)
 
 
-def _drawn(fig: Any, kind: str, dpi: int, metadata: dict[str, None]) -> bytes:
+def _drawn(fig: Figure, kind: str, dpi: int, metadata: dict[str, None]) -> bytes:
     buffer = io.BytesIO()
     fig.savefig(buffer, format=kind, dpi=dpi, metadata=metadata, bbox_inches="tight", facecolor="white")
     return buffer.getvalue()

@@ -48,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except StudyError as e:
         print(e, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

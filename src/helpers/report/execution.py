@@ -14,7 +14,12 @@ from helpers.report.parameters import declared, notebooks
 from helpers.study import StudyError
 
 #: The kernel of this environment, no progress bars, and no note on stderr that it talks over the loopback interface.
-HOW = {"kernel_name": "python3", "language": "python", "progress_bar": False, "extra_arguments": ["--log-level=ERROR"]}
+HOW = {
+    "kernel_name": "python3",
+    "language": "python",
+    "progress_bar": False,
+    "extra_arguments": ["--log-level=CRITICAL"],
+}
 
 
 def execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
@@ -110,9 +115,13 @@ def run(name: str, notebook: str) -> None:
     folder, source = Path("reports") / name, Path("notebooks") / f"{notebook}.ipynb"
     parameters = yaml.safe_load((folder / "parameters.yaml").read_text(encoding="utf-8"))
     _say(f"[{notebook}] started")
-    start = time.monotonic()
+    began = time.time()
     execute(source, folder / "notebooks" / source.name, declared(source, parameters))
-    _say(f"[{notebook}] done in {time.monotonic() - start:.0f} s")
+    for kind in ("figures", "tables"):  # what an earlier version of the notebook saved under another name
+        for path in (folder / "results" / kind).glob(f"{notebook[:3]}*"):
+            if path.stat().st_mtime < began - 2:
+                path.unlink()
+    _say(f"[{notebook}] done in {time.time() - began:.0f} s")
 
 
 def _say(text: str) -> None:

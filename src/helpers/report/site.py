@@ -17,6 +17,7 @@ import yaml
 from docutils.nodes import make_id  # type: ignore[import-untyped]
 
 from helpers.claims import COLUMNS, verdicts
+from helpers.figures import claims_forest
 from helpers.narrate import interval, number, p_value
 from helpers.report import emphasised, plain, save_figure, table_html, write_whole
 from helpers.report.inputs import sha256
@@ -90,16 +91,7 @@ def draw_claims(claims: pd.DataFrame, results: Path, simulated: bool) -> None:
     results : Path
     simulated : bool
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    from helpers.figures import claims_forest
-
-    fig = claims_forest(claims)
-    save_figure(fig, results, FOREST, simulated=simulated)
-    plt.close(fig)
+    save_figure(claims_forest(claims), results, FOREST, simulated=simulated)
 
 
 # ---------------------------------------------------------------- source of the site
