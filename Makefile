@@ -143,5 +143,5 @@ clean: ## remove reports/ and caches; .venv stays
 	@find src tests notebooks benchmarks -name __pycache__ -o -name .ipynb_checkpoints 2>/dev/null | xargs rm -rf
 
 lock: ## recompile requirements.lock with uv
-	@uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --extra dev --python-version 3.11 \
-	  --no-header pyproject.toml -o requirements.lock
+	@uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --fork-strategy fewest \
+	  --no-header --extra dev pyproject.toml -o requirements.lock

@@ -1,6 +1,7 @@
 """Runs the notebooks: for a study, or in place for the reference outputs."""
 
 import difflib
+import hashlib
 import re
 import sys
 import time
@@ -69,6 +70,8 @@ def _section_of_error(notebook: Any) -> str:
 def tidied(notebook: Any) -> Any:
     """A notebook without what differs from run to run and from machine to machine.
 
+    A checksum of its code stays in the metadata: an edit that was not re-run no longer fits it.
+
     Parameters
     ----------
     notebook : nbformat.NotebookNode
@@ -78,9 +81,11 @@ def tidied(notebook: Any) -> Any:
     nbformat.NotebookNode
     """
     notebook.nbformat_minor = 5
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"file_extension": ".py", "name": "python", "pygments_lexer": "ipython3"},
+        "code_sha256": hashlib.sha256("\0".join(code).encode()).hexdigest(),
     }
     for i, cell in enumerate(notebook.cells):
         tags = cell.metadata.get("tags", [])
