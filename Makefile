@@ -24,6 +24,8 @@ export MKL_NUM_THREADS = 1
 export NUMEXPR_NUM_THREADS = 1
 export VECLIB_MAXIMUM_THREADS = 1
 export JUPYTER_PREFER_ENV_PATH = 1
+# Some machines forbid cached bytecode; without it, importing takes half of a notebook's time.
+export PYTHONDONTWRITEBYTECODE =
 export PYDEVD_DISABLE_FILE_VALIDATION = 1
 
 OUT := reports/$(STUDY)
@@ -65,12 +67,17 @@ $(INSTALLED): requirements.lock pyproject.toml $(if $(wildcard .venv/bin/python)
 	  fi; \
 	  echo "Making .venv with $$($$python --version)"; rm -rf .venv; $$python -m venv .venv; \
 	fi; \
-	if command -v uv >/dev/null; then install="uv pip install --quiet --python .venv/bin/python"; \
-	else install=".venv/bin/python -m pip install --quiet --disable-pip-version-check"; \
-	  .venv/bin/python -c 'import pip' 2>/dev/null || .venv/bin/python -m ensurepip >/dev/null; fi; \
+	.venv/bin/python -c 'import pip' 2>/dev/null || .venv/bin/python -m ensurepip >/dev/null; \
+	pip=".venv/bin/python -m pip --quiet --disable-pip-version-check"; \
+	uv=$$(command -v uv || true); \
+	if [ -z "$$uv" ]; then \
+	  sed -n '/^uv==/,/# via/p' requirements.lock > .venv/uv.txt; \
+	  $$pip install --require-hashes -r .venv/uv.txt && uv=.venv/bin/uv; \
+	fi; \
 	echo "Installing requirements.lock into .venv (some minutes on a slow line)"; \
-	$$install --require-hashes -r requirements.lock; \
-	$$install --no-deps --no-build-isolation -e .; \
+	$$uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock \
+	  || $$pip install --require-hashes -r requirements.lock; \
+	$$pip install --no-deps --no-build-isolation -e .; \
 	touch $@
 
 HAS_HELPERS = $(PYTHON) -c 'import helpers' 2>/dev/null || { echo "$(PYTHON) has no package helpers. Install it:" \
