@@ -75,7 +75,7 @@ $(INSTALLED): requirements.lock pyproject.toml $(if $(wildcard .venv/bin/python)
 	  $$pip install --require-hashes -r .venv/uv.txt && uv=.venv/bin/uv; \
 	fi; \
 	echo "Installing requirements.lock into .venv (some minutes on a slow line)"; \
-	$$uv pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock \
+	{ [ "$$uv" ] && "$$uv" pip install --quiet --python .venv/bin/python --require-hashes -r requirements.lock; } \
 	  || $$pip install --require-hashes -r requirements.lock; \
 	$$pip install --no-deps --no-build-isolation -e .; \
 	touch $@
