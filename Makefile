@@ -34,7 +34,7 @@ STEP := $(PYTHON) -m helpers.report
 RAN := $(OUT)/notebooks
 EVERY := 01_ingest 02_diversity 03_taxa 04_response 05_treatment_comparison
 SITE_CODE := $(wildcard src/helpers/report/site.py src/helpers/report/theme/*)
-HELPERS := $(filter-out $(SITE_CODE) %/simulate.py,$(wildcard src/helpers/*.py src/helpers/report/*.py))
+HELPERS := $(filter-out $(SITE_CODE) %/simulate.py %/truth.py,$(wildcard src/helpers/*.py src/helpers/report/*.py))
 
 ifneq ($(filter report,$(MAKECMDGOALS)),)
 ifeq ($(wildcard data/$(STUDY)/study.yaml),)

@@ -21,7 +21,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from helpers.report.__main__ import main
 from helpers.report.execution import execute, tidied
-from helpers.report.inputs import fetch_data
+from helpers.report.fetch import fetch_data
 from helpers.report.parameters import notebook_defaults, parse_overrides, resolve_settings
 from helpers.report.site import build_site
 from helpers.study import Settings, StudyError, load_study

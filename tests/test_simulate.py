@@ -13,8 +13,9 @@ import yaml
 from skbio import TreeNode
 
 from helpers.ingest import build_cohort
-from helpers.simulate import SimulatedCohort, Truth, catalogue, simulate_cohort, without_effects
+from helpers.simulate import SimulatedCohort, catalogue, simulate_cohort
 from helpers.study import Settings, load_study
+from helpers.truth import Truth, without_effects
 
 DATA = Path(__file__).parents[1] / "data"
 

@@ -20,6 +20,22 @@ from statsmodels.stats.power import TTestPower
 ESTIMATE = ("estimate", "ci_low", "ci_high", "level", "p_value", "n", "n_dropped", "se", "df")
 
 
+def as_estimate(
+    estimate: float,
+    interval: tuple[float, float],
+    p_value: float,
+    n: int,
+    n_dropped: int,
+    *,
+    se: float,
+    df: float = np.nan,
+    alpha: float,
+) -> dict[str, float]:
+    """Put a result under the keys of `ESTIMATE`."""
+    values = (estimate, *interval, 100 * (1 - alpha), p_value, n, n_dropped, se, df)
+    return {k: v if k in ("n", "n_dropped") else float(v) for k, v in zip(ESTIMATE, values, strict=True)}
+
+
 def analysis_swabs(obs: pd.DataFrame, swabs: str) -> pd.Series:
     """Say which swabs enter the models.
 
@@ -209,17 +225,16 @@ def intercept(data: pd.DataFrame, outcome: str, term: str, *, alpha: float = 0.0
 def _coefficient(formula: str, frame: pd.DataFrame, term: str, dropped: int, alpha: float) -> dict[str, float]:
     fit = smf.ols(formula, frame).fit(cov_type="HC3", use_t=True)
     low, high = fit.conf_int(alpha).loc[term]
-    return {
-        "estimate": float(fit.params[term]),
-        "ci_low": float(low),
-        "ci_high": float(high),
-        "level": 100 * (1 - alpha),
-        "p_value": float(fit.pvalues[term]),
-        "n": len(frame),
-        "n_dropped": dropped,
-        "se": float(fit.bse[term]),
-        "df": float(fit.df_resid),
-    }
+    return as_estimate(
+        fit.params[term],
+        (low, high),
+        fit.pvalues[term],
+        len(frame),
+        dropped,
+        se=fit.bse[term],
+        df=fit.df_resid,
+        alpha=alpha,
+    )
 
 
 def scaled(estimate: dict[str, Any], factor: float) -> dict[str, float]:
@@ -265,17 +280,7 @@ def mean_change(change: pd.Series, *, alpha: float = 0.05) -> dict[str, float]:
         return not_estimable(n, dropped)
     test = stats.ttest_1samp(x, 0)
     low, high = test.confidence_interval(1 - alpha)
-    return {
-        "estimate": float(x.mean()),
-        "ci_low": float(low),
-        "ci_high": float(high),
-        "level": 100 * (1 - alpha),
-        "p_value": float(test.pvalue),
-        "n": n,
-        "n_dropped": dropped,
-        "se": float(stats.sem(x)),
-        "df": n - 1,
-    }
+    return as_estimate(x.mean(), (low, high), test.pvalue, n, dropped, se=stats.sem(x), df=n - 1, alpha=alpha)
 
 
 def changes_by_arm(
@@ -384,17 +389,16 @@ def partial_spearman(
     resampled = [rho(rng.integers(n, size=n)) for _ in range(bootstraps)]
     low, high = np.nanquantile(resampled, [alpha / 2, 1 - alpha / 2])
     t = estimate * np.sqrt(df / max(1 - estimate**2, 1e-12))
-    return {
-        "estimate": estimate,
-        "ci_low": float(low),
-        "ci_high": float(high),
-        "level": 100 * (1 - alpha),
-        "p_value": float(2 * stats.t.sf(abs(t), df)),
-        "n": n,
-        "n_dropped": dropped,
-        "se": float(np.nanstd(resampled, ddof=1)),
-        "df": df,
-    }
+    return as_estimate(
+        estimate,
+        (low, high),
+        2 * stats.t.sf(abs(t), df),
+        n,
+        dropped,
+        se=float(np.nanstd(resampled, ddof=1)),
+        df=df,
+        alpha=alpha,
+    )
 
 
 def firth_odds_ratio(
@@ -438,17 +442,9 @@ def firth_odds_ratio(
     i = list(design.columns).index(term)
     model.lrt([i])
     low, high = np.exp(model.conf_int(alpha, method="pl", features=[i], max_iter=200)[i])
-    return {
-        "estimate": float(np.exp(model.coef_[i])),
-        "ci_low": float(low),
-        "ci_high": float(high),
-        "level": 100 * (1 - alpha),
-        "p_value": float(model.lrt_pvalues_[i]),
-        "n": n,
-        "n_dropped": dropped,
-        "se": float(model.bse_[i]),
-        "df": np.nan,
-    }
+    return as_estimate(
+        np.exp(model.coef_[i]), (low, high), model.lrt_pvalues_[i], n, dropped, se=model.bse_[i], alpha=alpha
+    )
 
 
 def adjusted_p(p: pd.Series, method: str) -> pd.Series:

@@ -12,7 +12,7 @@ import pandas as pd
 from anndata import AnnData
 
 from helpers.study import VOCABULARY, Column, Study, StudyError
-from helpers.tables import few, near_misses, no_repeats, read_counts, read_file, read_taxonomy, read_tree, text_table
+from helpers.tables import few, near_misses, no_repeats, read_counts, read_taxonomy, read_tree, text_table
 
 NOT_RECORDED = "not recorded"
 NEGATIVE = "negative control"
@@ -215,7 +215,7 @@ def build_cohort(study: Study) -> tuple[AnnData, pd.DataFrame]:
         Whatever is wrong with the files: the message names the file, the place, what was found and what expected.
     """
     files = study.files.each()
-    data = {role: read_file(study, file) for role, file in files.items()}
+    data = {role: study.read(file) for role, file in files.items()}
     obs = _read_metadata(study, data["metadata"])
     counts = read_counts(study, data["counts"], obs.index)
     _same_samples(study, counts.samples, obs)

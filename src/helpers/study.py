@@ -1,5 +1,6 @@
 """study.yaml, typed and validated, and the one exception that a user sees."""
 
+import hashlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -279,6 +280,43 @@ class Study(Strict):
     def path(self, file: DataFile) -> Path:
         """Where a file of this study is."""
         return self._folder / file.path
+
+    def read(self, file: DataFile) -> bytes:
+        """Read a file of this study and verify its checksum.
+
+        Parameters
+        ----------
+        file : DataFile
+
+        Returns
+        -------
+        bytes
+
+        Raises
+        ------
+        StudyError
+            If it is not there, cannot be read, or has another checksum than study.yaml gives.
+        """
+        path = self.path(file)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            fetch = f"`make data STUDY={self._folder.absolute().name}` fetches it from {file.url}; or "
+            fix = f"{fetch if file.url else ''}lay the file at that path by hand, or correct files in study.yaml"
+            raise StudyError("there is no such file", file=path, fix=fix) from None
+        except OSError as e:
+            raise StudyError("cannot be read", file=path, found=e.strerror) from None
+        found = hashlib.sha256(data).hexdigest()
+        if file.sha256 and found != file.sha256:
+            raise StudyError(
+                "is not the file that study.yaml describes",
+                file=path,
+                where="SHA-256",
+                found=found,
+                expected=file.sha256,
+                fix="get the original file again, or write the new checksum into study.yaml if the change is meant",
+            )
+        return data
 
 
 def validation_message(error: ValidationError) -> str:

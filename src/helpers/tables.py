@@ -1,7 +1,6 @@
 """Readers of the study's files: count tables, taxonomy and tree, from bytes."""
 
 import csv
-import hashlib
 import io
 import json
 import re
@@ -48,30 +47,6 @@ def near_misses(ids: Iterable[str], others: Iterable[str]) -> str:
     known = {bare(o): o for o in others}
     pairs = [f"'{i}' is like '{known[bare(i)]}'" for i in ids if bare(i) in known and i != known[bare(i)]]
     return f"; {few(pairs)}" if pairs else ""
-
-
-def read_file(study: Study, file: DataFile) -> bytes:
-    """The content of a file of the study, its checksum verified."""
-    path = study.path(file)
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        fetch = f"`make data STUDY={study.folder.absolute().name}` fetches it from {file.url}; or "
-        fix = f"{fetch if file.url else ''}lay the file at that path by hand, or correct files in study.yaml"
-        raise StudyError("there is no such file", file=path, fix=fix) from None
-    except OSError as e:
-        raise StudyError("cannot be read", file=path, found=e.strerror) from None
-    found = hashlib.sha256(data).hexdigest()
-    if file.sha256 and found != file.sha256:
-        raise StudyError(
-            "is not the file that study.yaml describes",
-            file=path,
-            where="SHA-256",
-            found=found,
-            expected=file.sha256,
-            fix="get the original file again, or write the new checksum into study.yaml if the change is meant",
-        )
-    return data
 
 
 def _format(path: Path, data: bytes, declared: str, *accepted: str) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 from firthmodels import FirthLogisticRegression
 from scipy import stats
 
-from helpers.estimates import linear_contrast, not_estimable
+from helpers.estimates import as_estimate, linear_contrast, not_estimable
 
 
 def arms(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -144,17 +144,9 @@ def overlap_contrast(
     )
     estimate, se = difference(np.arange(len(change))), resampled.std(ddof=1)
     low, high = np.quantile(resampled, [alpha / 2, 1 - alpha / 2])
-    return {
-        "estimate": estimate,
-        "ci_low": float(low),
-        "ci_high": float(high),
-        "level": 100 * (1 - alpha),
-        "p_value": float(2 * stats.norm.sf(abs(estimate) / se)),
-        "n": len(complete),
-        "n_dropped": dropped,
-        "se": float(se),
-        "df": np.nan,
-    }
+    return as_estimate(
+        estimate, (low, high), 2 * stats.norm.sf(abs(estimate) / se), len(complete), dropped, se=se, alpha=alpha
+    )
 
 
 def balance(pairs: pd.DataFrame, covariates: Sequence[str], weights: pd.Series) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from helpers.report.execution import reference, run
-from helpers.report.inputs import fetch_data
+from helpers.report.fetch import fetch_data
 from helpers.report.parameters import EXAMPLE, check
 from helpers.study import StudyError, load_study
 

@@ -13,7 +13,6 @@ import yaml
 from pydantic import ValidationError
 
 from helpers.report import write_whole
-from helpers.report.inputs import verify
 from helpers.study import Settings, Study, StudyError, load_study, validation_message
 
 EXAMPLE = 'such as SET="permutations=9999 alpha=0.01"'
@@ -136,7 +135,7 @@ def check(name: str, overrides: str = "") -> None:
         declared(notebook, parameters)
     files = study.files.each()
     for file in files.values():
-        verify(study, file)
+        study.read(file)
     folder = Path("reports") / name
     paths = [_for_make(str(study.path(file))) for file in files.values()]
     rules = "".join(f"{path}:\n" for path in paths)

@@ -1,5 +1,6 @@
 """The HTML report: index page with the claims, one page a notebook, nothing from another host."""
 
+import hashlib
 import html
 import json
 import re
@@ -20,7 +21,6 @@ from helpers.claims import COLUMNS, verdicts
 from helpers.figures import claims_forest
 from helpers.narrate import interval, number, p_value
 from helpers.report import emphasised, plain, save_figure, table_html, write_whole
-from helpers.report.inputs import sha256
 from helpers.report.parameters import notebooks
 from helpers.study import Study, StudyError, load_study
 
@@ -319,7 +319,7 @@ def _provenance(study: Study, parameters: dict[str, Any]) -> str:
     inputs = {"Input file": [], "SHA-256": []}  # type: dict[str, list[str]]
     for path in [study.folder / "study.yaml", *(study.path(file) for file in study.files.each().values())]:
         inputs["Input file"].append(path.as_posix())
-        inputs["SHA-256"].append(sha256(path))
+        inputs["SHA-256"].append(hashlib.sha256(path.read_bytes()).hexdigest())
     set_to = {"Parameter": list(parameters), "Value": [str(value) for value in parameters.values()]}
     names = [re.split(r"[^\w.-]", line)[0] for line in metadata.requires("helpers") or [] if "extra ==" not in line]
     software = {"Software": ["Python", *names], "Version": [".".join(map(str, sys.version_info[:3]))]}
