@@ -22,6 +22,9 @@ HOW = {
     "extra_arguments": ["--log-level=CRITICAL"],
 }
 
+#: The figure that README.md shows.
+README_FIGURE = "02_distance_to_healthy.png"
+
 
 def execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
     """Run a notebook; its target appears only if it succeeded, else ``<name>.failed.ipynb`` does.
@@ -136,7 +139,10 @@ def _say(text: str) -> None:
 
 
 def reference() -> None:
-    """Run the notebooks in their order with their own defaults, keep the outputs in them, print what changed."""
+    """Run the notebooks in their order with their own defaults, keep the outputs in them, print what changed.
+
+    The README's figure is taken along.
+    """
     import nbformat
 
     for source in notebooks():
@@ -150,6 +156,9 @@ def reference() -> None:
         print(
             "".join(f"  cell {cell}\n    " + "\n    ".join(lines) + "\n" for cell, lines in changes), end="", flush=True
         )
+    drawn = Path("reports/reference/results/figures") / README_FIGURE
+    if drawn.is_file():
+        write_whole(Path("docs") / README_FIGURE, drawn.read_bytes())
 
 
 def _changes(before: Any, after: Any) -> list[tuple[int, list[str]]]:
