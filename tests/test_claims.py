@@ -45,6 +45,7 @@ def verdict_of(*parts: dict) -> str:
         (part("C10", 0.1, 0.2, margin=0.5), "equivalent"),
         (part("C10", 0.4, 0.3, margin=0.5), "inconclusive"),  # not zero, but it may be little
         (part("C10", 1.0, 0.3, margin=0.5), "contradicted"),
+        (part("C10", 1.0, 0.3, margin=0.5, p_value=0.2), "inconclusive"),
         (part("C12", np.nan, 1, sign=-1, cannot="no second arm"), "not testable"),
     ],
 )

@@ -99,6 +99,15 @@ def test_closure_is_half_when_patients_go_half_the_way():
     assert got["ci_low"] < 50 < got["ci_high"]
 
 
+def test_closure_of_a_gap_that_is_not_shown_is_not_estimated():
+    rng = np.random.default_rng(6)
+    y0, dc = (x - x.mean() + 2 for x in (rng.normal(0, 0.5, 20), rng.normal(0, 0.5, 100)))
+    pairs = pd.DataFrame({"y0": y0, "y1": y0 - 1})
+    got = diversity.closure(pairs, pd.Series(dc), bootstraps=500, seed=1)
+    assert got["gap_low"] < 0 < got["gap_high"]
+    assert np.isnan(got["estimate"])
+
+
 def test_rarefaction_curves_rise_and_count_the_swabs_that_reach_the_depth():
     counts = np.random.default_rng(7).poisson(3, (6, 40))
     counts[0] = 0

@@ -23,7 +23,14 @@ def test_three_significant_digits(x, text):
 
 @pytest.mark.parametrize(
     ("p", "text"),
-    [(0.0004, "p < 0.001"), (0.0123, "p = 0.012"), (0.5, "p = 0.50"), (0.999, "p > 0.99"), (np.nan, "p not estimable")],
+    [
+        (0.0004, "p < 0.001"),
+        (0.0123, "p = 0.012"),
+        (0.5, "p = 0.50"),
+        (0.999, "p > 0.99"),
+        (0.0501, "p = 0.0501"),
+        (np.nan, "p not estimable"),
+    ],
 )
 def test_p_values(p, text):
     assert narrate.p_value(p) == text
@@ -54,6 +61,16 @@ def test_a_null_is_never_called_no_effect():
         assert "no difference" not in sentence
 
 
+def test_a_null_with_equivalence_says_so_and_one_beyond_the_margin_too():
+    shown = estimate(-0.1, 0.2) | {"margin": 0.5, "p_equivalence": 0.001}
+    assert "shown to be smaller than ±0.500 nats" in narrate.changed("Shannon", shown, "nats", "Drug")
+    assert "smaller than the margin" in narrate.equivalent("It", shown, "nats")
+    beyond = estimate(-2, 0.2) | {"margin": 0.5, "p_equivalence": 0.999}
+    assert "larger than the margin" in narrate.equivalent("It", beyond, "nats")
+    undecided = estimate(-0.4, 0.2) | {"margin": 0.5, "p_equivalence": 0.2}
+    assert "nor larger" in narrate.equivalent("It", undecided, "nats")
+
+
 def test_the_interval_keeps_its_sign_when_the_sentence_says_lower():
     # "lower by 0.5" must not stand beside an interval of -0.7 to -0.3
     text = narrate.compared("Shannon", estimate(-0.5, 0.2), "nats", "AD", "Control")
@@ -63,4 +80,5 @@ def test_the_interval_keeps_its_sign_when_the_sentence_says_lower():
 def test_short_names():
     assert narrate.short_name("Staphylococcus aureus") == "S. aureus"
     assert narrate.short_name("Staphylococcus") == "Staphylococcus"
+    assert narrate.short_name("Neorhizobium Pararhizobium Rhizobium") == "Neorhizobium Pararhizobium Rhizobium"
     assert narrate.short_name("Staphylococcus (unnamed)") == "Staphylococcus (unnamed)"

@@ -58,7 +58,7 @@ def test_small_samples_of_an_arm_show_its_change_less_often():
     table = treatment.subsampled_significance(change, [27, 80, 130, 500], draws=400, seed=1).set_index("n")
     assert list(table.index) == [27, 80, 130]
     assert table.loc[27, "significant"] < table.loc[80, "significant"] <= table.loc[130, "significant"]
-    assert table.loc[130, "mc_error"] == 0  # the whole arm: nothing is drawn
+    assert table.loc[27, "mc_error"] == pytest.approx(np.sqrt(0.72 * 0.28 / 400), abs=0.005)
     assert table.loc[27, "significant"] == pytest.approx(0.72, abs=0.15)  # power of a t test, d = 0.5, n = 27
 
 

@@ -149,8 +149,8 @@ def verdicts(parts: pd.DataFrame, alpha: float = 0.05) -> pd.DataFrame:
 
     - *supported*: the effect lies in the claimed direction and its adjusted p-value is below alpha.
     - *contradicted*: it lies in the other direction and its adjusted p-value is below alpha; for a claim of no
-      change, the denied change is shown and equivalence is not; for one of little difference, the interval lies
-      beyond the margin.
+      change, the denied change is shown and equivalence is not; for one of little difference, a difference is shown
+      and its interval lies beyond the margin.
     - *equivalent*: for the claims of no change and little difference, the adjusted equivalence p is below alpha.
     - *inconclusive*: none of these. *not testable*: the study lacks what is needed.
 
@@ -217,7 +217,7 @@ def _verdict(row: dict[str, Any], alpha: float) -> tuple[str, str]:
     denied = row["sign"] in (0, np.sign(row["estimate"]))
     if kind == "no change" and denied and row["p_change"] < alpha:
         return "contradicted", f"{which}a change is shown, {span}; Holm {p_value(row['p_change'])}"
-    if kind == "little difference" and beyond:
-        return "contradicted", f"{which}{span} lies beyond {margin}"
-    seen = " although it excludes zero before Holm" if row["ci_low"] > 0 or row["ci_high"] < 0 else ""
+    if kind == "little difference" and beyond and row["p_change"] < alpha:
+        return "contradicted", f"{which}{span} lies beyond {margin}; Holm {p_value(row['p_change'])}"
+    seen = " (which excludes zero, but not after Holm)" if row["ci_low"] > 0 or row["ci_high"] < 0 else ""
     return "inconclusive", f"{which}equivalence within {margin} is not shown ({holm}); {span}{seen}"

@@ -13,6 +13,12 @@ from skbio.stats.ordination import OrdinationResults, pcoa
 
 #: Alpha-diversity measures, with the unit in which they are reported.
 ALPHA_UNITS = {"observed_features": "ASVs", "shannon": "nats", "simpson": "", "faith_pd": "branch length"}
+ALPHA_NAMES = {
+    "observed_features": "Observed ASVs",
+    "shannon": "Shannon",
+    "simpson": "Simpson",
+    "faith_pd": "Faith's PD",
+}
 
 
 def rarefy(cohort: AnnData, rarefaction_depth: int, *, seed: int) -> AnnData:
@@ -84,24 +90,14 @@ def rarefaction_curves(cohort: AnnData, depths: Sequence[int], *, seed: int) -> 
     DataFrame
         Columns group, depth, swabs, observed_features, shannon (means over swabs).
     """
-    rows = []
+    curves = []
     for depth in depths:
         rarefied = rarefy(cohort, depth, seed=seed)
-        if not rarefied.n_obs:
-            continue
-        values = alpha(rarefied[:, :])[["observed_features", "shannon"]]
-        means = values.groupby(rarefied.obs["group"], observed=True).agg(["mean", "size"])
-        rows += [
-            {
-                "group": group,
-                "depth": depth,
-                "swabs": int(means.loc[group, ("shannon", "size")]),
-                "observed_features": means.loc[group, ("observed_features", "mean")],
-                "shannon": means.loc[group, ("shannon", "mean")],
-            }
-            for group in means.index
-        ]
-    return pd.DataFrame(rows)
+        rarefied.uns.pop("tree", None)  # Faith's PD is not drawn
+        swabs = alpha(rarefied)[["observed_features", "shannon"]].assign(group=rarefied.obs["group"])
+        groups = swabs.groupby("group", observed=True)
+        curves.append(groups.mean().assign(depth=depth, swabs=groups.size()).reset_index())
+    return pd.concat(curves)[["group", "depth", "swabs", "observed_features", "shannon"]].reset_index(drop=True)
 
 
 def bray_curtis(rarefied: AnnData) -> DistanceMatrix:
@@ -224,7 +220,9 @@ def closure(
 ) -> dict[str, float]:
     """Per cent of the gap to the controls that closed between the visits.
 
-    ``(mean D0 - mean D1) / (mean D0 - mean Dc)``, in per cent; the interval from resampling patients and controls.
+    ``(mean D0 - mean D1) / (mean D0 - mean Dc)``, in per cent; the interval from resampling patients and controls. A
+    ratio means nothing where its denominator may be zero: unless the interval of the gap at baseline lies above zero,
+    the closure is NaN.
 
     Parameters
     ----------
@@ -238,17 +236,23 @@ def closure(
     Returns
     -------
     dict
-        ``estimate``, ``ci_low``, ``ci_high`` in per cent and ``n`` patients.
+        ``estimate``, ``ci_low``, ``ci_high`` in per cent, ``n`` patients, and ``gap``, ``gap_low``, ``gap_high``, the
+        distance to be closed.
     """
     y0, y1, dc = pairs["y0"].to_numpy(), pairs["y1"].to_numpy(), controls.dropna().to_numpy()
     n = len(y0)
+    unknown = dict.fromkeys(("estimate", "ci_low", "ci_high", "gap", "gap_low", "gap_high"), np.nan) | {"n": n}
     if n < 3 or len(dc) < 3:
-        return {"estimate": np.nan, "ci_low": np.nan, "ci_high": np.nan, "n": n}
+        return unknown
     rng = np.random.default_rng(seed)
     rows = rng.integers(n, size=(bootstraps, n))
     reference = dc[rng.integers(len(dc), size=(bootstraps, len(dc)))].mean(axis=1)
     start = y0[rows].mean(axis=1)
-    resampled = 100 * (start - y1[rows].mean(axis=1)) / (start - reference)
-    low, high = np.quantile(resampled, [alpha / 2, 1 - alpha / 2])
-    estimate = 100 * (y0.mean() - y1.mean()) / (y0.mean() - dc.mean())
-    return {"estimate": float(estimate), "ci_low": float(low), "ci_high": float(high), "n": n}
+    tails = [alpha / 2, 1 - alpha / 2]
+    gap_low, gap_high = np.quantile(start - reference, tails)
+    gap = y0.mean() - dc.mean()
+    known = unknown | {"gap": gap, "gap_low": gap_low, "gap_high": gap_high}
+    if gap_low <= 0:
+        return known
+    low, high = np.quantile(100 * (start - y1[rows].mean(axis=1)) / (start - reference), tails)
+    return known | {"estimate": 100 * (y0.mean() - y1.mean()) / gap, "ci_low": low, "ci_high": high}

@@ -145,8 +145,9 @@ def depth(obs: pd.DataFrame, labels: Mapping[str, str], thresholds: Mapping[str,
         ax.scatter(reads, i + _jitter(len(reads)), s=8, alpha=0.35, color=COLOURS[who], marker=MARKERS[who], lw=0)
         ax.boxplot(reads, positions=[i + 0.3], widths=0.15, orientation="horizontal", showfliers=False,
                    medianprops={"color": "black"})  # fmt: skip
-    for line, (name, value) in zip(("--", ":"), thresholds.items(), strict=False):
-        ax.axvline(value, ls=line, color="black", lw=1, label=f"{name}: {value}")
+    for line, value in zip(("--", ":"), sorted(set(thresholds.values())), strict=False):
+        name = " and ".join(name for name, depth in thresholds.items() if depth == value)
+        ax.axvline(value, ls=line, color="black", lw=1, label=f"{name}: {value:,}")
     ax.set_yticks(range(len(shown)), [f"{labels[g]}\nn = {obs['who'].eq(g).sum()}" for g in shown])
     ax.set(xscale="log", xlabel="Reads a swab", ylim=(-0.4, len(shown) - 0.3))
     ax.legend(loc="upper left", bbox_to_anchor=(0, 1.15), ncols=2)
@@ -203,7 +204,7 @@ def by_visit(visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylab
     Figure
     """
     shown = groups(visits["who"])
-    fig = _figure(2.4 * len(shown) + 0.6, 3.2)
+    fig = _figure(max(2.4 * len(shown) + 0.6, 6.5), 3.2)
     axes = fig.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     for ax, who in zip(axes, shown, strict=True):
         part = visits[visits["who"].eq(who)]
@@ -242,7 +243,7 @@ def against(
     -------
     Figure
     """
-    fig = _figure(3.4 * len(xs) + 0.6, 3.2)
+    fig = _figure(max(3.4 * len(xs) + 0.6, 6.5), 3.2)
     axes = fig.subplots(1, len(xs), sharey=True, squeeze=False)[0]
     for ax, (x, xlabel) in zip(axes, xs.items(), strict=True):
         for who in groups(data["who"]):
@@ -253,6 +254,9 @@ def against(
                 scatter_kws={"s": 14, "alpha": 0.55, "linewidths": 0}, label=f"{labels[who]} (n = {len(part)})",
                 line_kws={"linewidth": 1.8, "linestyle": "--" if who == "comparator" else "-"},
             )  # fmt: skip
+        low, high = ax.get_ylim()
+        if low < 0 < high:
+            ax.axhline(0, color="black", lw=0.6)
         ax.set(xlabel=xlabel, ylabel="")
     handles, names = axes[0].get_legend_handles_labels()
     fig.legend(handles, names, loc="outside upper left", ncols=len(names), handletextpad=0.2)
@@ -504,14 +508,15 @@ def strata(table: pd.DataFrame, labels: Mapping[str, str], ylabel: str, noise: t
     arms = groups(table["arm"])
     for k, arm in enumerate(arms):
         part = table[table["arm"].eq(arm)]
-        x = part["stratum"].cat.codes.to_numpy() + 0.22 * (k - (len(arms) - 1) / 2)
+        x = part["stratum"].cat.codes.to_numpy() + 0.36 * (k - (len(arms) - 1) / 2)
         wide = part["ci_low"].notna().to_numpy()
         ax.vlines(x[wide], part["ci_low"][wide], part["ci_high"][wide], color=COLOURS[arm], lw=2)
         ax.scatter(x, part["estimate"], color=COLOURS[arm], marker=MARKERS[arm], ec="black", s=45, zorder=3,
                    label=labels[arm])  # fmt: skip
         tops = part["ci_high"].fillna(part["estimate"])
         for xi, yi, n in zip(x, tops, part["n"], strict=True):
-            ax.annotate(f"n = {n:.0f}", (xi, yi), (0, 5), textcoords="offset points", size=7, ha="center")
+            ax.annotate(f"n = {n:.0f}", (xi, yi), (0, 5), textcoords="offset points", size=7, ha="center",
+                        bbox={"fc": "white", "lw": 0, "pad": 0.5})  # fmt: skip
     ax.set_xticks(range(len(names)), names)
     ax.set(xlabel="Improvement of severity", ylabel=ylabel, xlim=(-0.5, len(names) - 0.3))
     ax.legend(loc="upper left", bbox_to_anchor=(0, 1.14), ncols=3)
@@ -622,7 +627,7 @@ def claims_forest(claims: pd.DataFrame) -> Figure:
     -------
     Figure
     """
-    fig = _figure(7, 0.34 * len(claims) + 1.2)
+    fig = _figure(8, 0.34 * len(claims) + 1.2)
     ax = fig.subplots()
     ax.axvline(0, color="black", lw=0.8)
     for i, row in enumerate(claims.to_dict("records")):
@@ -637,8 +642,8 @@ def claims_forest(claims: pd.DataFrame) -> Figure:
         ax.plot([low, high], [-i, -i], color="black", lw=1.8)
         filled = row["verdict"] != "inconclusive"
         ax.plot(estimate, -i, VERDICT_MARKERS[row["verdict"]], ms=8, color="black", mfc="black" if filled else "white")
-        text = f"{number(row['estimate'])} {row['unit']}: {row['verdict']}".replace("  ", " ")
+        text = f"{number(row['estimate'])} {row['unit']}".strip() + f": {row['verdict']}"
         ax.text(1.02, -i, text, transform=ax.get_yaxis_transform(), va="center", size=8)
-    ax.set_yticks([-i for i in range(len(claims))], list(claims["id"]))
+    ax.set_yticks([-i for i in range(len(claims))], [f"{r.id} {r.measure}" for r in claims.itertuples()])
     ax.set(xlabel="Estimate / half width of its interval (grey: margin of equivalence)", ylim=(-len(claims), 0.8))
     return fig

@@ -54,11 +54,28 @@ def p_value(p: float) -> str:
     str
         Such as ``p = 0.012``, ``p < 0.001``, ``p not estimable``.
     """
+    text = p_number(p)
+    return f"p {text}" if text[0] in "<>n" else f"p = {text}"
+
+
+def p_number(p: float) -> str:
+    """P-value as it stands in a table: as in `p_value`, without the p.
+
+    Parameters
+    ----------
+    p : float
+
+    Returns
+    -------
+    str
+    """
     if p is None or math.isnan(p):
-        return "p not estimable"
+        return "not estimable"
     if p < 0.001:
-        return "p < 0.001"
-    return f"p = {number(p, 2)}" if p < 0.995 else "p > 0.99"
+        return "< 0.001"
+    if p > 0.99:
+        return "> 0.99"
+    return number(p, 2) if abs(p - 0.05) > 0.0005 else f"{p:.4f}"  # on which side of the usual level it lies
 
 
 def interval(low: float, high: float, unit: str = "") -> str:
@@ -182,28 +199,30 @@ def ends(what: str, strata: pd.DataFrame, who: str) -> str:
     )
 
 
-def permanova(row: dict[str, Any]) -> str:
+def permanova(row: dict[str, Any], *, alpha: float = 0.05) -> str:
     """Tell a PERMANOVA and its dispersion test.
 
     Parameters
     ----------
     row : dict
-        As from `helpers.permutation`, with ``patients``, the name of who was tested.
+        As from `helpers.permutation.permanova_table`.
+    alpha : float
 
     Returns
     -------
     str
     """
     what = {"group": "Group", "visit": "Time within patient", "visit:arm": "Time × arm"}[row["term"]]
+    head = f"{what} ({row['patients']}, {row['distance']})"
     if math.isnan(row["p_value"]):
-        return f"{what} ({row['patients']}): not estimable (n = {row['n']:.0f})."
-    spread = (
-        "differs too, so that part of this may be spread" if row["dispersion_p"] < 0.05 else "is not shown to differ"
-    )
-    return (
-        f"{what} ({row['patients']}): {number(100 * row['r2'])} % of the variation, {p_value(row['p_value'])}, "
-        f"n = {row['n']:.0f}; dispersion {spread} ({p_value(row['dispersion_p'])})."
-    )
+        return f"{head}: not estimable (n = {row['n']:.0f})."
+    # A share of the variation within patients is about 1/n by chance and cannot be compared between groups.
+    share = "" if row["term"] == "visit" else f"{number(100 * row['r2'])} % of the variation, "
+    text = f"{head}: {share}{p_value(row['p_value'])}, n = {row['n']:.0f}"
+    if row["dispersion_p"] >= alpha:
+        return f"{text}."
+    doubt = ", so that part of this may be spread" if row["p_value"] < alpha else ""
+    return f"{text}; dispersion differs ({p_value(row['dispersion_p'])}){doubt}."
 
 
 def compared(what: str, estimate: dict[str, Any], unit: str, this: str, other: str) -> str:
@@ -230,10 +249,7 @@ def compared(what: str, estimate: dict[str, Any], unit: str, this: str, other: s
     size = effect(_magnitude(estimate), unit)
     if excludes_zero(estimate):
         return f"{what} was {way} in {this} than in {other}, by {size}."
-    return (
-        f"{what} was estimated {way} in {this} than in {other}, by {size}; the interval includes zero, so that neither "
-        "a difference nor its absence is shown."
-    )
+    return f"{what} was estimated {way} in {this} than in {other}, by {size}; {_null(estimate, unit, 'difference')}."
 
 
 def changed(what: str, estimate: dict[str, Any], unit: str, who: str) -> str:
@@ -260,9 +276,7 @@ def changed(what: str, estimate: dict[str, Any], unit: str, who: str) -> str:
     size = effect(_magnitude(estimate), unit)
     if excludes_zero(estimate):
         return f"{who}: {what} {way} by {size}."
-    return (
-        f"{who}: {what} {way} by {size}; the interval includes zero, so that neither a change nor its absence is shown."
-    )
+    return f"{who}: {what} {way} by {size}; {_null(estimate, unit, 'change')}."
 
 
 def linked(what: str, other: str, estimate: dict[str, Any]) -> str:
@@ -323,7 +337,74 @@ def equivalent(what: str, estimate: dict[str, Any], unit: str, *, alpha: float =
         return f"{what}: equivalence could not be tested."
     if p < alpha:
         return f"{what} is smaller than the margin of {margin} (equivalence {p_value(p)})."
-    return f"{what} is not shown to be smaller than the margin of {margin} (equivalence {p_value(p)})."
+    span = f"interval {interval(estimate['ci_low'], estimate['ci_high'], unit)}"
+    if estimate["ci_low"] > estimate["margin"] or estimate["ci_high"] < -estimate["margin"]:
+        return f"{what} is larger than the margin of {margin} ({span})."
+    return f"{what} is not shown to be smaller than the margin of {margin}, nor larger ({span})."
+
+
+def worth(what: str, estimate: dict[str, Any], unit: str, *, alpha: float = 0.05) -> str:
+    """Tell whether a null is informative: by equivalence, and by the effect that could have been detected.
+
+    Parameters
+    ----------
+    what : str
+        The effect.
+    estimate : dict
+        With ``margin``, ``p_equivalence`` and ``detectable``, the minimum detectable effect.
+    unit : str
+    alpha : float
+
+    Returns
+    -------
+    str
+    """
+    if math.isnan(estimate["estimate"]):
+        return f"{what}: not estimable (n = {estimate['n']:.0f})."
+    if excludes_zero(estimate):
+        return f"{what}: not a null, {effect(estimate, unit)}."
+    verdict = equivalent(f"{what}: the effect", estimate, unit, alpha=alpha)
+    if estimate["p_equivalence"] < alpha:
+        return verdict
+    beyond = estimate["detectable"] > estimate["margin"]
+    return (
+        f"{verdict} Detectable with 80 % power: {number(estimate['detectable'])}{_spaced(unit)}, "
+        f"{'beyond the margin, so that this null is not informative' if beyond else 'within the margin'}."
+    )
+
+
+def closed(row: dict[str, Any]) -> str:
+    """Tell the closure of a gap.
+
+    Parameters
+    ----------
+    row : dict
+        ``label`` and the keys of `helpers.diversity.closure`.
+
+    Returns
+    -------
+    str
+    """
+    if math.isnan(row["estimate"]):
+        gap = f"{number(row['gap'])}, interval {interval(row['gap_low'], row['gap_high'])}"
+        return f"{row['label']}: no gap to the controls at baseline is shown ({gap}), so that none can close."
+    span = interval(row["ci_low"], row["ci_high"])
+    return f"{row['label']}: {number(row['estimate'])} % of the gap closed (interval {span}; n = {row['n']:.0f})."
+
+
+def same_side(estimates: pd.DataFrame) -> bool:
+    """Say whether all intervals lie on the same side of zero.
+
+    Parameters
+    ----------
+    estimates : DataFrame
+        Columns ci_low and ci_high.
+
+    Returns
+    -------
+    bool
+    """
+    return bool((estimates["ci_low"] > 0).all() or (estimates["ci_high"] < 0).all())
 
 
 def short_name(species: str) -> str:
@@ -338,7 +419,30 @@ def short_name(species: str) -> str:
     str
     """
     genus, _, epithet = species.partition(" ")
-    return f"{genus[0]}. {epithet}" if epithet and "(" not in epithet else species
+    return f"{genus[0]}. {epithet}" if epithet.isalpha() and epithet.islower() else species
+
+
+def _null(estimate: dict[str, Any], unit: str, what: str) -> str:
+    """What an interval that includes zero allows to say: never that there is nothing, unless equivalence is shown."""
+    p = estimate.get("p_equivalence", math.nan)
+    if p < 1 - estimate["level"] / 100:
+        margin = f"±{number(estimate['margin'])}{_spaced(unit)}"
+        return f"the interval includes zero; the {what} is shown to be smaller than {margin} (equivalence {p_value(p)})"
+    return f"the interval includes zero, so that neither a {what} nor its absence is shown"
+
+
+def with_unit(name: str, unit: str) -> str:
+    """A measure with its unit in brackets, if it has one, as for an axis.
+
+    Parameters
+    ----------
+    name, unit : str
+
+    Returns
+    -------
+    str
+    """
+    return f"{name} ({unit})" if unit else name
 
 
 def _magnitude(estimate: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from helpers.study import RANKS, Study
 
 
 def characteristics(study: Study) -> list[str]:
-    """Columns of Table 1: age, sex, severity scores, covariates and batch, where the study has them.
+    """Columns of Table 1: age, sex, severity, state of the skin, covariates and batch, where the study has them.
 
     Parameters
     ----------
@@ -27,7 +27,8 @@ def characteristics(study: Study) -> list[str]:
     """
     standard = [c for c in ("age", "sex") if getattr(study.columns, c)]
     batch = ["batch"] if study.columns.batch else []
-    return [*standard, *(s.name for s in study.severity), *study.columns.covariates, *batch]
+    lesional = ["lesional"] if study.columns.lesional else []
+    return [*standard, *(s.name for s in study.severity), *lesional, *study.columns.covariates, *batch]
 
 
 def table_one(people: pd.DataFrame, columns: Sequence[str], order: Sequence[str]) -> pd.DataFrame:

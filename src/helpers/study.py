@@ -277,6 +277,16 @@ class Study(Strict):
         """The folder of study.yaml, to which the files' paths are relative."""
         return self._folder
 
+    def column_names(self) -> dict[str, str]:
+        """Display names of the columns that the study names itself: severity scores and covariates."""
+        names = {name: name.replace("_", " ") for name in self.columns.covariates}
+        return names | {score.name: score.label for score in self.severity}
+
+    def adjusted(self, covariates: list[str]) -> str:
+        """The covariates of a model as they stand in a sentence."""
+        names = self.column_names()
+        return ", ".join(names.get(c, c) for c in covariates) or "nothing"
+
     def path(self, file: DataFile) -> Path:
         """Where a file of this study is."""
         return self._folder / file.path

@@ -170,7 +170,7 @@ def balance(pairs: pd.DataFrame, covariates: Sequence[str], weights: pd.Series) 
     ----------
     Austin, Stat Med 2009;28:3083.
     """
-    numbers = pd.get_dummies(pairs[list(covariates)], drop_first=True, dtype=float).astype(float)
+    numbers = pd.get_dummies(pairs[list(covariates)], prefix_sep=": ", drop_first=True, dtype=float).astype(float)
     treated = pairs["treated"].astype(bool)
     a, b = numbers[treated], numbers[~treated]
     pooled = np.sqrt((a.var() + b.var()) / 2).replace(0, np.nan)
@@ -200,14 +200,14 @@ def effective_sample_size(weights: pd.Series) -> float:
 def subsampled_significance(
     change: pd.Series, sizes: Sequence[int], *, draws: int, seed: int, alpha: float = 0.05
 ) -> pd.DataFrame:
-    """How often a small sample of an arm would have shown the change that the whole arm shows.
+    """How often an arm of another size would have shown the change that this arm shows.
 
     Parameters
     ----------
     change : Series
-        Within-patient changes of the large arm.
+        Within-patient changes of the arm, taken as the population.
     sizes : sequence of int
-        Numbers of patients drawn, without replacement.
+        Numbers of patients drawn, with replacement, up to the size of the arm.
     draws, seed, alpha
         Draws for each size, their seed, and the two-sided level of the paired t test.
 
@@ -222,7 +222,8 @@ def subsampled_significance(
     for n in sizes:
         if not 3 <= n <= len(x):
             continue
-        samples = rng.permuted(np.broadcast_to(x, (draws, len(x))), axis=1)[:, :n]
-        share = float((stats.ttest_1samp(samples, 0, axis=1).pvalue < alpha).mean())
+        samples = rng.choice(x, (draws, n))
+        bound = stats.t.ppf(1 - alpha / 2, n - 1) * samples.std(axis=1, ddof=1) / np.sqrt(n)
+        share = float((abs(samples.mean(axis=1)) > bound).mean())
         rows.append({"n": n, "significant": share, "mc_error": np.sqrt(share * (1 - share) / draws)})
     return pd.DataFrame(rows, columns=["n", "significant", "mc_error"])

@@ -15,7 +15,7 @@ import pandas as pd
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from helpers.narrate import interval, number
+from helpers.narrate import interval, number, p_number
 from helpers.study import Study
 
 
@@ -129,10 +129,31 @@ class Output:
 _HEADINGS = {
     "p_value": "p",
     "q_value": "q",
-    "q_value_2": "q_2",
+    "estimate_2": "estimate, second method",
+    "q_value_2": "q, second method",
     "p_holm": "p (Holm)",
     "p_equivalence": "p (equivalence)",
     "n_dropped": "dropped",
+    "r2": "R²",
+    "pseudo_f": "pseudo-F",
+    "dispersion_f": "dispersion F",
+    "dispersion_p": "p, dispersion",
+    "mc_error": "Monte-Carlo error",
+    "gap_low": "gap, lower bound",
+    "gap_high": "gap, upper bound",
+    "n_missing": "missing",
+    "per_cent": "missing (%)",
+    "swabs_before": "swabs before",
+    "swabs_after": "swabs after",
+    "present_before": "present at baseline",
+    "present_after": "present at follow-up",
+    "prevalence_negatives": "prevalence, negative controls",
+    "prevalence_swabs": "prevalence, swabs",
+    "mean_negatives": "mean share, negative controls",
+    "mean_swabs": "mean share, swabs",
+    "followup": "follow-up",
+    "observed_features": "observed ASVs",
+    "shannon": "Shannon (nats)",
 }
 
 
@@ -155,10 +176,10 @@ def _cell(value: Any, column: str) -> str:
     if isinstance(value, bool) or type(value).__name__ == "bool_":
         return "yes" if value else "no"
     if not isinstance(value, float):
-        return str(value)
-    if column in ("p", "q") or column.startswith(("p_", "p ", "q_", "q ")):
-        return "<0.001" if value < 0.001 else number(value, 2)
-    return number(value)
+        return f"{value:,}" if isinstance(value, int) and value >= 10_000 else str(value)
+    if column in ("p", "q") or column.startswith(("p (", "p, ", "q, ")):
+        return p_number(value)
+    return f"{value:,.0f}" if value.is_integer() else number(value)
 
 
 def table_html(texts: dict[str, list[str]], numeric: set[str], caption: str) -> str:

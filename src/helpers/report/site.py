@@ -19,7 +19,7 @@ from docutils.nodes import make_id  # type: ignore[import-untyped]
 
 from helpers.claims import COLUMNS, verdicts
 from helpers.figures import claims_forest
-from helpers.narrate import interval, number, p_value
+from helpers.narrate import interval, number, p_number
 from helpers.report import emphasised, plain, save_figure, table_html, write_whole
 from helpers.report.parameters import notebooks
 from helpers.study import Study, StudyError, load_study
@@ -77,7 +77,7 @@ def judge(results: Path, chapters: list[str], alpha: float) -> pd.DataFrame:
     claims = verdicts(parts, alpha).astype({"n": "Int64"})
     records = plain(claims[list(COLUMNS)].to_dict("records"))
     write_whole(results / "claims.json", json.dumps(records, indent=1, ensure_ascii=False) + "\n")
-    table = claims[list(COLUMNS)].to_csv(sep="\t", index=False, float_format="%.10g", lineterminator="\n")
+    table = claims.to_csv(sep="\t", index=False, float_format="%.10g", lineterminator="\n")
     write_whole(results / "claims.tsv", table)
     return claims
 
@@ -259,13 +259,14 @@ def claims_html(claims: pd.DataFrame, level: str) -> str:
     -------
     str
     """
-    heads = ("", "Claim", "Verdict", f"Effect ({level} % interval)", "p", "n", "Evidence")
+    heads = ("", "Claim", "Verdict", f"Effect ({level} % interval)", "p (Holm)", "n", "Evidence")
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     body = "\n".join(_claim_row(row) for row in claims.to_dict("records"))
     return (
         '<div class="report-table claims" role="region" tabindex="0" aria-label="Claims"><table>'
-        "<caption>The study's claims and what these data say of each. Where a claim has several parts, the weakest "
-        "part stands for it.</caption>\n"
+        "<caption>The claims of Hartmann et al. 2023, and what these data say of each. Where a claim has several "
+        "parts, the weakest stands for it. p: of the test that the verdict rests on (against zero, or of equivalence), "
+        "after Holm's adjustment over the claims.</caption>\n"
         f"<thead><tr>{head}</tr></thead>\n"
         f"<tbody>\n{body}\n</tbody></table></div>"
     )
@@ -277,7 +278,7 @@ def _claim_row(row: dict[str, Any]) -> str:
     if pd.notna(row["estimate"]):
         span = interval(row["ci_low"], row["ci_high"])
         effect = f"{text['measure']}<br>{number(row['estimate'])} {text['unit']}<br>({span})"
-    p = p_value(row["p_value"]).removeprefix("p ").removeprefix("= ") if pd.notna(row["p_value"]) else "–"
+    p = p_number(row["p_holm"]) if pd.notna(row["p_holm"]) else "–"
     cells = [
         emphasised(row["statement"]),
         f"<b>{SYMBOLS[row['verdict']]} {text['verdict']}</b><small>{text['reason']}</small>",

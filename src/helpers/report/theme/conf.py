@@ -18,6 +18,7 @@ html_static_path = ["static"]
 html_css_files = ["report.css"]
 html_copy_source = False
 html_use_index = False
+html_show_search_summary = False  # fetched page by page, which browsers refuse to do from the file system
 html_show_sphinx = False
 html_show_copyright = False
 html_last_updated_fmt = None
