@@ -177,6 +177,9 @@ def verdicts(parts: pd.DataFrame, alpha: float = 0.05) -> pd.DataFrame:
     weakest["p_change"] = adjusted_p(weakest["p_value"], "holm")
     judged = [_verdict(row, alpha) for row in weakest.to_dict("records")]
     weakest[["verdict", "reason"]] = pd.DataFrame(judged, index=weakest.index)
+    # The p-value that stands beside a verdict is of the test that it rests on.
+    on_change = equivalence & weakest["verdict"].eq("contradicted")
+    weakest["p_holm"] = weakest["p_holm"].where(~on_change, weakest["p_change"])
     order = {claim: i for i, claim in enumerate(CLAIMS)}
     extra = ["measure", "parts", "margin", "p_equivalence", "p_holm"]
     return weakest.sort_values("id", key=lambda s: s.map(order))[[*COLUMNS, *extra]].reset_index(drop=True)

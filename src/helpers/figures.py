@@ -644,6 +644,6 @@ def claims_forest(claims: pd.DataFrame) -> Figure:
         ax.plot(estimate, -i, VERDICT_MARKERS[row["verdict"]], ms=8, color="black", mfc="black" if filled else "white")
         text = f"{number(row['estimate'])} {row['unit']}".strip() + f": {row['verdict']}"
         ax.text(1.02, -i, text, transform=ax.get_yaxis_transform(), va="center", size=8)
-    ax.set_yticks([-i for i in range(len(claims))], [f"{r.id} {r.measure}" for r in claims.itertuples()])
+    ax.set_yticks([-i for i in range(len(claims))], [f"{r.id} {r.measure.split(',')[0]}" for r in claims.itertuples()])
     ax.set(xlabel="Estimate / half width of its interval (grey: margin of equivalence)", ylim=(-len(claims), 0.8))
     return fig

@@ -223,7 +223,11 @@ def index(study: Study, claims: pd.DataFrame, chapters: list[str], parameters: d
     level = f"{100 * (1 - parameters['alpha']):g}"
     found = ", ".join(f"{row.id} {row.verdict}" for row in claims.itertuples())
     alt = f"Forest plot of the claims' effects with {level} % intervals. Verdicts: {found}."
-    caption = f"Effect and {level} % interval of each claim, on one scale."
+    caption = (
+        f"Each claim's estimate with its {level} % interval, divided by half the width of the interval: all are equally "
+        "long, and one that misses the line excludes zero. Circle: supported; square: equivalent; cross: contradicted; "
+        "open: inconclusive. Grey: the margin, for claims of no change or little difference."
+    )
     about = (
         f'<p class="study-title">{html.escape(study.title)}</p>\n'
         f"<p>{emphasised(study.about)}</p>\n"
