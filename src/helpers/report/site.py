@@ -224,7 +224,7 @@ def index(study: Study, claims: pd.DataFrame, chapters: list[str], parameters: d
     found = ", ".join(f"{row.id} {row.verdict}" for row in claims.itertuples())
     alt = f"Forest plot of the claims' effects with {level} % intervals. Verdicts: {found}."
     caption = (
-        f"Each claim's estimate with its {level} % interval, divided by half the width of the interval: all are equally "
+        f"Each claim's estimate with its {level} % interval, divided by half the width of the interval: all are as "
         "long, and one that misses the line excludes zero. Circle: supported; square: equivalent; cross: contradicted; "
         "open: inconclusive. Grey: the margin, for claims of no change or little difference."
     )
