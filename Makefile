@@ -7,6 +7,7 @@
 STUDY = demo
 SET =
 PYTHON = .venv/bin/python
+RUNS = 500
 
 MAKEFLAGS += --no-builtin-rules
 ifeq ($(filter -j% --jobs%,$(MAKEFLAGS)),)
@@ -33,8 +34,8 @@ PAGE := $(OUT)/html/index.html
 STEP := $(PYTHON) -m helpers.report
 RAN := $(OUT)/notebooks
 EVERY := 01_ingest 02_diversity 03_taxa 04_response 05_treatment_comparison
-SITE_CODE := $(wildcard src/helpers/report/site.py src/helpers/report/theme/*)
-HELPERS := $(filter-out $(SITE_CODE) %/simulate.py %/truth.py,$(wildcard src/helpers/*.py src/helpers/report/*.py))
+SITE_CODE := $(wildcard src/helpers/report/site.py src/helpers/report/theme/* data/demo/validation.tsv)
+HELPERS := $(filter-out $(SITE_CODE) %/simulate.py %/truth.py %/validation.py,$(wildcard src/helpers/*.py src/helpers/report/*.py))
 
 ifneq ($(filter report,$(MAKECMDGOALS)),)
 ifeq ($(wildcard data/$(STUDY)/study.yaml),)
@@ -42,7 +43,7 @@ $(error there is no data/$(STUDY)/study.yaml; studies: $(patsubst data/%/study.y
 endif
 endif
 
-.PHONY: help report test reference data bench clean lock environment FORCE
+.PHONY: help report test reference data validate bench clean lock environment FORCE
 
 help: ## this list
 	@echo 'make <target> [STUDY=demo] [SET="parameter=value ..."] [PYTHON=.venv/bin/python]'
@@ -142,7 +143,10 @@ else
 	@$(STEP) data "$$STUDY"
 endif
 
-bench: environment ## benchmarks: speed, recovery of the simulated truth
+validate: environment ## type I error, coverage and power on RUNS=500 simulated cohorts; on DASK_SCHEDULER_ADDRESS if set
+	@$(PYTHON) -m helpers.validation $(RUNS) data/demo/validation.tsv
+
+bench: environment ## time the heavy helpers beside named peers: benchmarks/RESULTS.md
 	@$(PYTHON) benchmarks/run.py
 
 clean: ## remove reports/ and caches; .venv stays

@@ -1,73 +1,400 @@
-"""Time the heavy helpers against a named peer, in the same run, on a cohort of the demo's size.
+"""``make bench``: time the heavy helpers beside named peers, in one run, and write benchmarks/RESULTS.md.
 
-Run with ``make bench``. Each line: the helper, its time, the peer and its time, and their ratio (above 1: the helper
-is faster). Best of three.
+Each line is the median of some repeats of both, on simulated cohorts of the demo's size (x1) and of 4 and 16 times as
+many people. A peer that would take many minutes is given fewer draws or permutations, of which its time is a multiple;
+the table says so. Peers in R are left out where there is no R.
 """
 
-import timeit
+import json
+import os
+import platform
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Callable
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from skbio import DistanceMatrix, TreeNode
 from skbio.diversity import beta_diversity
 from skbio.stats import subsample_counts
 from skbio.stats.ordination import pcoa
 
-from helpers import diversity
+from helpers import diversity, permutation
+from helpers.ingest import build_cohort
+from helpers.simulate import write_study
+from helpers.study import load_study
+from helpers.truth import Truth
 
-SWABS, FEATURES, DEPTH = 800, 1000, 1000
-
-
-def cohort() -> AnnData:
-    """800 swabs of 400 subjects at two visits, 1,000 features, lognormal depth of at least 1,000 reads."""
-    rng = np.random.default_rng(0)
-    shares = rng.dirichlet(np.full(FEATURES, 0.05), SWABS)
-    depth = np.maximum(rng.lognormal(9.5, 0.8, SWABS), 2 * DEPTH).astype(int)
-    counts = np.array([rng.multinomial(n, p) for n, p in zip(depth, shares, strict=True)])
-    subject = [f"p{i % (SWABS // 2)}" for i in range(SWABS)]
-    visit = ["baseline" if i < SWABS // 2 else "followup" for i in range(SWABS)]
-    obs = pd.DataFrame({"subject": subject, "visit": visit}, index=[f"s{i}" for i in range(SWABS)])
-    return AnnData(counts.astype(float), obs=obs)
+HERE = Path(__file__).parent
+DEPTH, PERMUTATIONS, SCALES = 1000, 9999, (1, 4, 16)
 
 
-def report(name: str, ours: Callable[[], object], peer_name: str, peer: Callable[[], object]) -> None:
-    """Print one comparison."""
-    a, b = (min(timeit.repeat(f, number=1, repeat=3)) for f in (ours, peer))
-    print(f"{name:<24}{a:8.3f} s   {peer_name:<44}{b:8.3f} s   {b / a:6.2f}x", flush=True)
+class Line(NamedTuple):
+    """One comparison, in seconds."""
+
+    task: str
+    swabs: int
+    features: int
+    ours: float
+    peer_name: str
+    peer: float
+    note: str
+    floor: float
+    floor_is: str
+
+
+# --- cohorts ---------------------------------------------------------------------------------------------------------
+
+
+@cache
+def cohort(scale: int) -> AnnData:
+    """The demo cohort (x1), or one of several times as many people; swabs that are deep enough."""
+    study = load_study("data/demo")
+    with tempfile.TemporaryDirectory() as folder:
+        if scale > 1:
+            population = Truth().population
+            more = {
+                "patients": {drug: scale * n for drug, n in population.patients.items()},
+                "controls": scale * population.controls,
+            }
+            write_study(Truth().model_copy(update={"population": population.model_copy(update=more)}), folder)
+            study = study.elsewhere(folder)
+        swabs, _ = build_cohort(study)
+    return swabs[swabs.obs["control_type"].eq("sample") & swabs.obs["depth"].ge(DEPTH)].copy()
+
+
+@cache
+def tree(scale: int) -> TreeNode:
+    """The cohort's tree."""
+    return TreeNode.read([cohort(scale).uns["tree"]])
+
+
+@cache
+def distances(scale: int) -> DistanceMatrix:
+    """Square-root Bray-Curtis of one draw."""
+    return diversity.square_root(diversity.bray_curtis(cohort(scale), DEPTH, rarefactions=1, seed=1))
+
+
+# --- clocks ----------------------------------------------------------------------------------------------------------
+
+
+def median(work: Callable[[], Any], repeats: int) -> float:
+    """Median wall time."""
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def in_r(scale: int, task: str, repeats: int, draws: int) -> dict[str, Any] | None:
+    """Seconds and value of a task of peers.R; None where R or the package is missing."""
+    if shutil.which("Rscript") is None:
+        return None
+    swabs = cohort(scale)
+    with tempfile.TemporaryDirectory() as folder:
+        where = Path(folder)
+        swabs.X.toarray().astype("<i4").tofile(where / "counts.bin")
+        (where / "shape.txt").write_text(f"{swabs.n_obs} {swabs.n_vars} {DEPTH}\n")
+        (where / "features.txt").write_text("\n".join(swabs.var_names) + "\n")
+        (where / "tree.nwk").write_text(swabs.uns["tree"])
+        swabs.obs[["subject", "batch", "visit"]].to_csv(where / "design.tsv", sep="\t", index=False)
+        if task == "adonis2":
+            np.asarray(distances(scale).data).tofile(where / "dist.bin")
+        done = subprocess.run(
+            ["Rscript", str(HERE / "peers.R"), folder, task, str(repeats), str(draws)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    if done.returncode:
+        print(f"  {task} in R failed: {done.stderr.strip()[-200:]}", file=sys.stderr)
+        return None
+    answer = json.loads(done.stdout)
+    answer["median"] = statistics.median(answer["seconds"])
+    return answer
+
+
+@cache
+def multiplications_per_second() -> float:
+    """Rate of float64 matrix multiplication, multiply and add counted as two."""
+    n = 2000
+    a = np.random.default_rng(0).random((n, n))
+    return 2 * n**3 / median(lambda: a @ a, 5)
+
+
+@cache
+def minima_per_second() -> float:
+    """Rate of the minimum of two float64 arrays that fit the cache, and its sum."""
+    a, b, out = np.random.default_rng(0).random((3, 20_000))
+    return 1000 * len(a) / median(lambda: [np.minimum(a, b, out=out).sum() for _ in range(1000)], 3)
+
+
+@cache
+def exponentials_per_second() -> float:
+    """Rate of exp over a float64 array that fits the cache."""
+    a, out = np.random.default_rng(0).random((2, 20_000))
+    return 300 * len(a) / median(lambda: [np.exp(a, out=out) for _ in range(300)], 3)
+
+
+# --- comparisons -----------------------------------------------------------------------------------------------------
+
+
+def alpha_lines(scale: int) -> list[Line]:
+    """Expected alpha diversity against 100 drawn subsamples."""
+    swabs, repeats = cohort(scale), 5 if scale < 16 else 3
+    ours = median(lambda: diversity.expected_alpha(swabs, DEPTH, tree=tree(scale)), repeats)
+    draws = 100 if scale == 1 else 2
+    r = in_r(scale, "rarefy", 1 if scale == 1 else 3, draws)
+    drawn = diversity.rarefy(swabs, DEPTH, seed=1)
+    richness = diversity.expected_alpha(swabs, DEPTH, ["observed_features"]).to_numpy().mean()
+    note = "R is not installed"
+    if r:
+        note = f"mean richness {richness:.3f}, drawn {r['value'][0]:.3f}"
+        note += "" if draws == 100 else f"; time of {draws} draws x {100 // draws}"
+    # What cannot be avoided: one exponential for each term of each distinct (reads of the swab, reads of the ASV) pair.
+    x = swabs.X.tocoo()
+    pairs = np.unique(np.column_stack([np.asarray(swabs.obs["depth"])[x.row], x.data.astype(np.int64)]), axis=0)
+    terms = np.minimum(pairs[:, 1], DEPTH)[pairs[:, 1] > 1].sum()
+    floor = terms / exponentials_per_second()
+    peer = r["median"] * 100 / draws if r else np.nan
+    lines = [
+        Line(
+            "expected alpha, four measures", *swabs.shape, ours, "R: 100 x vegan rrarefy + 3 measures", peer, note,
+            floor, f"{terms / 1e6:.1f} M terms, one exp each",
+        )
+    ]  # fmt: skip
+    if scale < 16:
+        once = median(lambda: [subsample_counts(row, DEPTH, seed=1) for row in swabs.X.toarray().astype(int)], 3)
+        mine = median(lambda: diversity.rarefy(swabs, DEPTH, seed=1), 3)
+        moved = drawn.X.size * 8
+        lines.append(
+            Line("rarefy once", *swabs.shape, mine, "skbio subsample_counts, row by row", once, "", np.nan, f"{moved}")
+        )
+    return lines
+
+
+def permanova_lines(scale: int) -> list[Line]:
+    """Two terms, blocks, 9,999 permutations."""
+    n = cohort(scale).n_obs
+    distmat, obs = distances(scale), cohort(scale).obs
+    permutations = PERMUTATIONS if scale < 16 else 99
+
+    def ours() -> pd.DataFrame:
+        return permutation.permanova(distmat, obs, "batch + visit", blocks="subject", permutations=permutations, seed=1)
+
+    mine = median(ours, 3 if scale == 1 else 1)
+    f = ours().set_index("term")["pseudo_f"]
+    few = {1: 999, 4: 19}.get(scale)
+    r = in_r(scale, "adonis2", 1, few) if few else None
+    note = f"{permutations:,} permutations"
+    if r:
+        gap = max(abs(a - b) for a, b in zip(r["value"], f.iloc[:2], strict=True))
+        note += f"; F differ by {gap:.1g}; R's time of {few} x {PERMUTATIONS / few:.0f}"
+    else:
+        note += "; adonis2 would take hours" if scale == 16 else "; R is not installed"
+    columns = int(ours()["df"].iloc[:2].sum())
+    floor = 2 * n**2 * columns * permutations / multiplications_per_second()
+    peer = r["median"] * PERMUTATIONS / few if r and few else np.nan
+    return [
+        Line(
+            "PERMANOVA, two terms, blocks", n, cohort(scale).n_vars, mine, "R: vegan adonis2", peer, note, floor,
+            f"2 n² x {columns} columns x permutations",
+        )
+    ]  # fmt: skip
+
+
+def unifrac_lines(scale: int) -> list[Line]:
+    """Weighted and unweighted UniFrac."""
+    swabs, here = cohort(scale), tree(scale)
+    counts, ids = swabs.X.toarray().astype(int), list(swabs.obs_names)
+    n = len(ids)
+    lines = []
+    for weighted in (True, False):
+
+        def ours(weighted: bool = weighted) -> DistanceMatrix:
+            return diversity.unifrac(swabs, here, weighted=weighted)
+
+        name = "weighted_unifrac" if weighted else "unweighted_unifrac"
+        mine = median(ours, 3 if scale == 1 else 1)
+        found = ours().data
+        if scale == 1:
+            began = time.perf_counter()
+            theirs = beta_diversity(name, counts, ids, taxa=list(swabs.var_names), tree=here)
+            peer, note = time.perf_counter() - began, f"largest difference {abs(theirs.data - found).max():.1g}"
+        else:
+            peer, note = np.nan, f"skbio and phyloseq would take {scale**2} times as long as x1"
+        branches = sum(1 for _ in here.traverse(include_self=False))
+        work = n * (n - 1) / 2 * branches
+        floor = work / minima_per_second() if weighted else 2 * n**2 * branches / multiplications_per_second()
+        floor_is = f"{work / 1e6:.0f} M minima, if no branch were empty" if weighted else "2 n² x branches"
+        lines.append(Line(f"{name}", n, swabs.n_vars, mine, "skbio beta_diversity", peer, note, floor, floor_is))
+        if weighted and scale == 1 and (r := in_r(scale, "unifrac", 1, 1)):
+            mean = found[np.triu_indices(n, 1)].mean()
+            gap = f"means {mean:.10g} and {r['value'][0]:.10g}"
+            lines.append(Line(name, n, swabs.n_vars, mine, "R: phyloseq UniFrac", r["median"], gap, floor, floor_is))
+    return lines
+
+
+def bray_curtis_lines(scale: int) -> list[Line]:
+    """Bray-Curtis over ten draws."""
+    swabs, draws = cohort(scale), 10 if scale < 16 else 1
+    mine = median(lambda: diversity.bray_curtis(swabs, DEPTH, rarefactions=draws, seed=1), 3 if scale == 1 else 1)
+    rarefied = diversity.rarefy(swabs, DEPTH, seed=1).X
+    peer = (
+        draws * median(lambda: beta_diversity("braycurtis", rarefied, list(swabs.obs_names)), 3 if scale == 1 else 1)
+        if scale < 16
+        else np.nan
+    )
+    n, p = swabs.shape
+    per_feature = (rarefied > 0).sum(axis=0).astype(float)
+    work = draws * (per_feature**2).sum() / 2
+    return [
+        Line(
+            f"Bray-Curtis, mean of {draws} draws", n, p, mine, "skbio beta_diversity on the same draws", peer,
+            "the peer's time is without the draws", work / minima_per_second(), f"{work / 1e6:.0f} M minima",
+        )
+    ]  # fmt: skip
+
+
+def reference_lines(scale: int) -> list[Line]:
+    """Distance to healthy against the way through coordinates."""
+    if scale > 1:
+        return []
+    root, obs = distances(scale), cohort(scale).obs
+    subjects = obs["subject"].to_numpy()
+    control = (obs["group"].eq("control") & obs["visit"].eq("baseline")).to_numpy()
+
+    def by_coordinates() -> list[float]:
+        points = pcoa(root, dimensions=len(obs), warn_neg_eigval=False).samples.to_numpy()
+        return [
+            float(np.linalg.norm(points[i] - points[control & (subjects != subjects[i])].mean(axis=0)))
+            for i in range(len(obs))
+        ]
+
+    ours = median(lambda: diversity.distance_to_reference(root, control, subjects), 5)
+    peer = median(by_coordinates, 3)
+    n, p = cohort(scale).shape
+    read = n**2 * 8 / 1e6
+    name = "centroids of skbio's pcoa, swab by swab"
+    return [Line("distance to healthy", n, p, ours, name, peer, "", np.nan, f"{read:.0f} MB of distances read")]
+
+
+# --- the report as a whole -------------------------------------------------------------------------------------------
+
+EMPTY = """
+import sys, time, nbformat, papermill
+from pathlib import Path
+cells = [nbformat.v4.new_code_cell("from helpers import claims, diversity, estimates, figures, ingest\\n"
+                                   "from helpers import narrate, permutation\\nfrom helpers.report import Output")]
+nbformat.write(nbformat.v4.new_notebook(cells=cells), sys.argv[1])
+papermill.execute_notebook(sys.argv[1], sys.argv[2], kernel_name="python3", language="python", progress_bar=False)
+"""
+
+
+def report_lines() -> list[str]:
+    """Wall and processor time of ``make report``, and what starting five kernels with their imports takes of it."""
+
+    def spent(command: list[str]) -> tuple[float, float]:
+        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return time.perf_counter() - began, cpu
+
+    shutil.rmtree("reports/demo", ignore_errors=True)
+    wall, cpu = spent(["make", "report", f"PYTHON={sys.executable}"])
+    again, _ = spent(["make", "report", f"PYTHON={sys.executable}"])
+    with tempfile.TemporaryDirectory() as folder:
+        start = [sys.executable, "-c", EMPTY, f"{folder}/in.ipynb", f"{folder}/out.ipynb"]
+        starts = [spent(start)[1] for _ in range(3)]
+    share = 5 * statistics.median(starts) / cpu
+    return [
+        f"`make report` on the demo cohort, environment there: {wall:.0f} s wall, {cpu:.0f} s of processor; starting "
+        f"five kernels with papermill and imports takes {5 * statistics.median(starts):.0f} s of it "
+        f"({100 * share:.0f} %). With nothing changed: {again:.2f} s.",
+    ]
+
+
+# --- the table -------------------------------------------------------------------------------------------------------
+
+
+def machine() -> str:
+    """Processor, cores, memory, versions."""
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    packages = ", ".join(f"{p} {version(p)}" for p in ("numpy", "scipy", "scikit-bio"))
+    r = subprocess.run(
+        ["Rscript", "-e", 'cat(paste0("R ", getRversion(), ", vegan ", packageVersion("vegan"), ", phyloseq ", '
+         'packageVersion("phyloseq")))'],
+        capture_output=True, text=True, check=False,
+    ).stdout if shutil.which("Rscript") else "no R"  # fmt: skip
+    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GB; Python {platform.python_version()}, {packages}; {r}"
+
+
+def shown(line: Line) -> str:
+    """A row of the table."""
+    known = not np.isnan(line.peer)
+    peer = f"{line.peer:,.2f} s" if known else "–"
+    ratio = f"**{line.peer / line.ours:,.0f}×**" if known and line.peer >= 10 * line.ours else "–"
+    if known and line.peer < 10 * line.ours:
+        ratio = f"{line.peer / line.ours:.1f}×"
+    floor = "–" if np.isnan(line.floor) else f"{line.floor:.3g} s ({line.ours / line.floor:.1f} ×): {line.floor_is}"
+    cells = (
+        line.task, f"{line.swabs:,} × {line.features:,}", f"{line.ours:.3f} s", line.peer_name, peer, ratio, line.note,
+        floor,
+    )  # fmt: skip
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:
-    """Compare every helper that is heavy in the report."""
-    swabs = cohort()
-    counts = swabs.X.astype(int)
-    rarefied = diversity.rarefy(swabs, DEPTH, seed=1)
-    ids = list(rarefied.obs_names)
-    root = diversity.square_root(diversity.bray_curtis(rarefied))
-    control = (np.arange(SWABS) % (SWABS // 2) < SWABS // 4) & swabs.obs["visit"].eq("baseline").to_numpy()
-    subjects = swabs.obs["subject"].to_numpy()
-
-    def by_coordinates() -> list[float]:
-        points = pcoa(root, dimensions=SWABS, warn_neg_eigval=False).samples.to_numpy()
-        return [
-            float(np.linalg.norm(points[i] - points[control & (subjects != subjects[i])].mean(axis=0)))
-            for i in range(SWABS)
-        ]
-
-    report(
-        "rarefy", lambda: diversity.rarefy(swabs, DEPTH, seed=1),
-        "skbio.stats.subsample_counts, row by row",
-        lambda: [subsample_counts(row, DEPTH, seed=1) for row in counts],
-    )  # fmt: skip
-    report(
-        "bray_curtis", lambda: diversity.bray_curtis(rarefied),
-        "skbio.diversity.beta_diversity",
-        lambda: beta_diversity("braycurtis", rarefied.X, ids),
-    )  # fmt: skip
-    report(
-        "distance_to_reference", lambda: diversity.distance_to_reference(root, control, subjects),
-        "centroids of skbio's pcoa, swab by swab", by_coordinates,
-    )  # fmt: skip
+    """Measure everything and write RESULTS.md."""
+    lines: list[Line] = []
+    for scale in SCALES:
+        for measure in (alpha_lines, permanova_lines, unifrac_lines, bray_curtis_lines, reference_lines):
+            print(f"x{scale}: {measure.__doc__}", flush=True)
+            for line in measure(scale):
+                lines.append(line)
+                print("  " + shown(line), flush=True)
+        for cached in (cohort, tree, distances):
+            cached.cache_clear()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    heads = ("task", "swabs × ASVs", "here", "peer", "peer's time", "ratio", "remarks", "floor")
+    text = [
+        "# Speed",
+        "",
+        "Written by `make bench`; all times are of one run on one machine, medians of repeats.",
+        "",
+        f"Machine: {machine()}. One thread for BLAS. Matrix multiplication: {multiplications_per_second() / 1e9:.0f} "
+        f"GFlop/s; minimum and sum: {minima_per_second() / 1e9:.2f} G/s; "
+        f"exp: {exponentials_per_second() / 1e9:.2f} G/s.",
+        "",
+        "The floor is the arithmetic that the method cannot do without, at the rate measured here.",
+        "",
+        f"| {' | '.join(heads)} |",
+        f"|{'---|' * len(heads)}",
+        *map(shown, lines),
+        "",
+        f"Peak memory of the whole run: {peak:.1f} GB.",
+        "",
+        *report_lines(),
+    ]
+    (HERE / "RESULTS.md").write_text("\n".join(text) + "\n", encoding="utf-8")
+    print(f"written: {HERE / 'RESULTS.md'}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,16 @@
-from itertools import combinations, product
+import json
+import re
+from functools import cache
+from itertools import combinations, permutations, product
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.spatial.distance import pdist, squareform
 from skbio import DistanceMatrix
+from skbio.stats.distance import permdisp
 
 from helpers import permutation
 
@@ -13,53 +19,211 @@ def distances(points) -> DistanceMatrix:
     return DistanceMatrix(squareform(pdist(points)), [f"s{i}" for i in range(len(points))])
 
 
+def design_of(**columns) -> pd.DataFrame:
+    design = pd.DataFrame(columns)
+    return design.set_axis([f"s{i}" for i in range(len(design))])
+
+
 def visits_of(n: int, **columns) -> pd.DataFrame:
     """n patients, baseline swabs first, then follow-up swabs."""
-    return pd.DataFrame(
-        {
-            "subject": [f"p{i}" for i in range(n)] * 2,
-            "visit": ["baseline"] * n + ["followup"] * n,
-            **{name: list(values) * 2 for name, values in columns.items()},
-        }
+    return design_of(
+        subject=[f"p{i}" for i in range(n)] * 2,
+        visit=["baseline"] * n + ["followup"] * n,
+        **{name: list(values) * 2 for name, values in columns.items()},
     )
+
+
+@cache
+def oracle() -> tuple[dict[str, Any], pd.DataFrame, DistanceMatrix]:
+    """What vegan says, the metadata, and Bray-Curtis of the raw counts: tests/oracle/README.md."""
+    folder = Path("tests/oracle")
+    counts = pd.read_csv(folder / "counts.tsv", sep="\t", index_col=0)
+    design = pd.read_csv(folder / "metadata.tsv", sep="\t", index_col=0)
+    distmat = DistanceMatrix(squareform(pdist(counts, "braycurtis")), list(counts.index))
+    return json.loads((folder / "permutation.json").read_text()), design, distmat
+
+
+def monte_carlo(p: float, permutations: int = 9999) -> float:
+    """Four standard errors of the difference of two p-values from as many permutations each."""
+    return 4 * np.sqrt(2 * max(p * (1 - p), 1e-4) / permutations)
+
+
+# --- several terms
+
+
+@pytest.mark.parametrize(
+    ("case", "formula", "how"),
+    [
+        ("terms", "age + batch + group", {}),
+        ("margin", "age + batch + group", {"by": "margin"}),
+        ("interaction", "sex + group * age", {"by": "margin"}),
+        ("blocks", "batch + visit", {"blocks": "subject"}),
+        ("blocks_margin", "batch + visit", {"blocks": "subject", "by": "margin"}),
+    ],
+)
+def test_permanova_agrees_with_adonis2(case, formula, how):
+    r, design, distmat = oracle()
+    shuffled = design.sample(frac=1, random_state=1)  # rows are found by their ids
+    got = permutation.permanova(distmat, shuffled, formula, permutations=9999, seed=2, **how)
+    expected = pd.DataFrame(r[case]).astype({"pseudo_f": float, "p_value": float})
+    assert list(got["term"]) == list(expected["term"])
+    for column in ("df", "sum_of_squares", "r2", "pseudo_f"):
+        assert got[column].to_numpy() == pytest.approx(expected[column].to_numpy(), abs=1e-8, nan_ok=True), column
+    for mine, theirs in zip(got["p_value"].dropna(), expected["p_value"].dropna(), strict=True):
+        assert mine == pytest.approx(theirs, abs=monte_carlo(theirs))
 
 
 def test_one_dimensional_permanova_is_analysis_of_variance():
     x = np.array([1.0, 2, 4, 3, 6, 8, 7])
-    groups = ["a"] * 3 + ["b"] * 4
-    obs = pd.DataFrame({"subject": list("pqrstuv"), "visit": "baseline", "group": groups})
-    got = permutation.permanova_group(distances(x[:, None]), obs, "group", visit="baseline", permutations=99, seed=1)
+    got = permutation.permanova(distances(x[:, None]), design_of(g=list("aaabbbb")), "g", permutations=99, seed=1)
     a, b = x[:3], x[3:]
     between = 3 * (a.mean() - x.mean()) ** 2 + 4 * (b.mean() - x.mean()) ** 2
     total = ((x - x.mean()) ** 2).sum()
-    assert got["r2"] == pytest.approx(between / total)
-    assert got["pseudo_f"] == pytest.approx(between / ((total - between) / 5))
+    assert got["sum_of_squares"].tolist() == pytest.approx([between, total - between, total])
+    assert got["pseudo_f"][0] == pytest.approx(between / ((total - between) / 5))
 
 
-def test_several_swabs_of_a_patient_count_as_one():
-    rng = np.random.default_rng(1)
-    points = rng.normal(size=(8, 3))
-    obs = pd.DataFrame({"subject": list("pqrstuvw"), "visit": "baseline", "group": list("aaaabbbb")})
-    once = permutation.permanova_group(distances(points), obs, "group", visit="baseline", permutations=99, seed=1)
-    twice = permutation.permanova_group(
-        distances(np.vstack([points, points])),
-        pd.concat([obs, obs], ignore_index=True),
-        "group",
-        visit="baseline",
-        permutations=99,
-        seed=1,
+def test_free_permutations_agree_with_full_enumeration():
+    rng = np.random.default_rng(3)
+    points, g = rng.normal(size=(6, 2)), np.array([0, 0, 0, 1, 1, 1])
+    points[3:] += 1
+    got = permutation.permanova(distances(points), design_of(g=g), "g", permutations=20_000, seed=1)
+
+    def between(order) -> float:
+        a, b = points[np.array(order)[:3]], points[np.array(order)[3:]]
+        return float(((a.mean(axis=0) - b.mean(axis=0)) ** 2).sum())
+
+    null = np.array([between(order) for order in permutations(range(6))])
+    exact = (null >= between(range(6)) - 1e-9).mean()
+    assert got["p_value"][0] == pytest.approx(exact, abs=4 * np.sqrt(exact / 20_000) + 1e-4)
+
+
+def test_permutations_within_blocks_agree_with_full_enumeration():
+    rng = np.random.default_rng(4)
+    n = 7
+    x = rng.normal(0, 3, n)
+    y = np.concatenate([x, x + rng.normal(0.7, 1, n)])
+    design = visits_of(n)
+    got = permutation.permanova(distances(y[:, None]), design, "visit", blocks="subject", permutations=20_000, seed=1)
+    d = y[n:] - y[:n]
+    null = np.array([abs((np.array(s) * d).sum()) for s in product([-1, 1], repeat=n)])
+    exact = (null >= abs(d.sum()) - 1e-9).mean()
+    assert got["p_value"][0] == pytest.approx(exact, abs=4 * np.sqrt(exact / 20_000) + 1e-4)
+
+
+def test_blocks_stay_together_and_single_samples_where_they_are():
+    blocks = np.array(list("aabbbcddd"))
+    rows = np.vstack(list(permutation._permuted(9, blocks, 500, 64, seed=1)))
+    assert rows.shape == (500, 9)
+    assert (blocks[rows] == blocks).all()
+    assert (np.sort(rows, axis=1) == np.arange(9)).all()
+    assert len(np.unique(rows, axis=0)) == 2 * 6 * 6  # every permutation within blocks, 500 draws
+    again = np.vstack(list(permutation._permuted(9, blocks, 500, 500, seed=1)))
+    assert again.shape == rows.shape
+
+
+def test_blocks_hold_the_level_where_patients_differ():
+    rng = np.random.default_rng(5)
+    n, hits = 12, {"blocks": 0, "free": 0}
+    design = visits_of(n, treated=[1] * 6 + [0] * 6)
+    design["dose"] = design["treated"] + rng.normal(0, 0.1, 2 * n)  # varies a little within a patient
+    for seed in range(200):
+        patient = rng.normal(0, 3, (n, 2))
+        distmat = distances(np.vstack([patient, patient]) + rng.normal(size=(2 * n, 2)))
+        for how in hits:
+            blocks = "subject" if how == "blocks" else None
+            test = permutation.permanova(distmat, design, "dose", blocks=blocks, permutations=99, seed=seed)
+            hits[how] += test["p_value"][0] <= 0.05
+    assert hits["blocks"] / 200 == pytest.approx(0.05, abs=4 * np.sqrt(0.05 * 0.95 / 200))
+    assert hits["free"] / 200 > 0.12  # two swabs of a patient are taken for two patients
+
+
+def test_missing_values_are_dropped_and_counted():
+    rng = np.random.default_rng(6)
+    points = rng.normal(size=(12, 3))
+    design = design_of(g=list("ab") * 6, x=rng.normal(size=12))
+    design.loc[["s1", "s4"], "x"] = np.nan
+    got = permutation.permanova(distances(points), design, "x + g", permutations=99, seed=1)
+    kept = design["x"].notna().to_numpy()
+    ids = list(design.index[kept])
+    alone = permutation.permanova(distances(points).filter(ids), design.loc[ids], "x + g", permutations=99, seed=1)
+    assert (got["n"].unique().tolist(), got["n_dropped"].unique().tolist()) == ([10], [2])
+    assert got["pseudo_f"].tolist() == pytest.approx(alone["pseudo_f"].tolist(), nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "formula", "how", "message"),
+    [
+        ({}, "h", {}, "design has no column 'h'; it has g, x, b"),
+        ({"index": ["t0", *[f"s{i}" for i in range(1, 8)]]}, "g", {}, "it lacks 1 of 8, such as s0"),
+        ({"g": ["a"] * 8}, "g", {}, "the term 'g' is constant"),
+        ({"x": [0, 1] * 4}, "g + x", {}, "the term 'x' is constant, or a sum of the terms before it"),
+        ({"g": list("abcdefgh")}, "g", {}, "8 samples leave no residual beside 7 coefficients"),
+        ({"b": range(8)}, "g", {"blocks": "b"}, "each of the 8 blocks has one sample"),
+        ({}, "g", {"by": "type3"}, "by is 'type3'; expected 'terms' or 'margin'"),
+        ({}, "g", {"permutations": 0}, "permutations is 0; expected 1 or more"),
+    ],
+)
+def test_permanova_says_what_is_wrong(change, formula, how, message):
+    design = design_of(g=list("ab") * 4, x=np.arange(8.0) ** 2, b=[1, 1, 2, 2, 3, 3, 4, 4])
+    design = design.assign(**{k: v for k, v in change.items() if k != "index"})
+    design.index = pd.Index(change.get("index", design.index))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        permutation.permanova(distances(np.arange(8.0)[:, None]), design, formula, **{"seed": 1, **how})
+
+
+def test_distances_must_be_distances():
+    lopsided = np.arange(16.0).reshape(4, 4)
+    with pytest.raises(ValueError, match="distmat is a ndarray; expected a skbio"):
+        permutation.permanova(lopsided, design_of(g=list("aabb")), "g", seed=1)  # type: ignore[arg-type]
+
+
+# --- dispersion
+
+
+def test_dispersion_agrees_with_betadisper():
+    r, design, distmat = oracle()
+    got = permutation.dispersion(distmat, design, "group", permutations=9999, seed=1)
+    assert got["distances"].to_numpy() == pytest.approx(r["dispersion"]["distances"], abs=1e-8)
+    assert got["f"] == pytest.approx(r["dispersion"]["f"], abs=1e-8)
+    assert got["p_value"] == pytest.approx(r["dispersion"]["p_value"], abs=monte_carlo(0.5))
+
+
+def test_dispersion_agrees_with_scikit_bio():
+    rng = np.random.default_rng(7)
+    distmat = distances(np.vstack([rng.normal(0, 1, (10, 3)), rng.normal(0, 2, (12, 3))]))
+    design = design_of(g=["a"] * 10 + ["b"] * 12)
+    theirs = permdisp(distmat, list(design["g"]), test="centroid", permutations=9, dimensions=22, warn_neg_eigval=False)
+    assert permutation.dispersion(distmat, design, "g", permutations=9, seed=1)["f"] == pytest.approx(
+        theirs["test statistic"]
     )
-    for key in ("n", "r2", "pseudo_f", "p_value"):
-        assert twice[key] == pytest.approx(once[key])
+
+
+def test_dispersion_tells_a_spread_from_a_shift():
+    rng = np.random.default_rng(7)
+    design = design_of(g=["a"] * 40 + ["b"] * 40)
+    spread = distances(np.vstack([rng.normal(0, 1, (40, 3)), rng.normal(0, 3, (40, 3))]))
+    shift = distances(np.vstack([rng.normal(0, 1, (40, 3)), rng.normal(1.5, 1, (40, 3))]))
+    how: dict[str, Any] = {"permutations": 199, "seed": 1}
+    assert permutation.dispersion(spread, design, "g", **how)["p_value"] < 0.01
+    assert permutation.permanova(shift, design, "g", **how)["p_value"][0] < 0.01
+    assert permutation.dispersion(shift, design, "g", **how)["p_value"] > 0.05
+
+
+def test_dispersion_of_one_group_is_refused():
+    with pytest.raises(ValueError, match="4 samples in 1 groups; expected two groups or more"):
+        permutation.dispersion(distances(np.arange(4.0)[:, None]), design_of(g=list("aaaa")), "g", seed=1)
+
+
+# --- patients seen twice
 
 
 def test_sign_flips_agree_with_full_enumeration():
     rng = np.random.default_rng(2)
     n = 8
     before, change = rng.normal(size=(n, 2)), rng.normal(0.6, 1, size=(n, 2))
-    got = permutation.permanova_time(
-        distances(np.vstack([before, before + change])), visits_of(n), permutations=20_000, seed=3
-    )
+    distmat = distances(np.vstack([before, before + change]))
+    got = permutation.paired_permanova(distmat, visits_of(n), permutations=20_000, seed=3).iloc[0]
     signs = np.array(list(product([-1, 1], repeat=n)))
     null = ((signs @ change) ** 2).sum(axis=1)
     exact = (null >= (change.sum(axis=0) ** 2).sum() - 1e-9).mean()
@@ -71,9 +235,8 @@ def test_one_dimensional_time_is_the_paired_t_test():
     before, after = rng.normal(size=12), rng.normal(0.5, 1, 12)
     d = after - before
     t = d.mean() / (d.std(ddof=1) / np.sqrt(12))
-    got = permutation.permanova_time(
-        distances(np.concatenate([before, after])[:, None]), visits_of(12), permutations=99, seed=1
-    )
+    distmat = distances(np.concatenate([before, after])[:, None])
+    got = permutation.paired_permanova(distmat, visits_of(12), permutations=99, seed=1).iloc[0]
     assert got["pseudo_f"] == pytest.approx(t**2)
 
 
@@ -83,12 +246,9 @@ def test_time_by_arm_is_permanova_of_the_differences_and_blind_to_where_patients
     before, change = rng.normal(0, 5, size=(n, 2)), rng.normal(size=(n, 2))
     change[:4] += 1
     obs = visits_of(n, arm=arms)
-    got = permutation.permanova_time_by_arm(
-        distances(np.vstack([before, before + change])), obs, permutations=5000, seed=6
-    )
-    moved = permutation.permanova_time_by_arm(
-        distances(np.vstack([before * 3, before * 3 + change])), obs, permutations=5000, seed=6
-    )
+    how: dict[str, Any] = {"arm": "arm", "permutations": 5000, "seed": 6}
+    got = permutation.paired_permanova(distances(np.vstack([before, before + change])), obs, **how).iloc[1]
+    moved = permutation.paired_permanova(distances(np.vstack([before * 3, before * 3 + change])), obs, **how).iloc[1]
     assert moved["pseudo_f"] == pytest.approx(got["pseudo_f"])
 
     def between(members) -> float:
@@ -100,34 +260,47 @@ def test_time_by_arm_is_permanova_of_the_differences_and_blind_to_where_patients
     total = ((change - change.mean(axis=0)) ** 2).sum()
     assert got["r2"] == pytest.approx(between((0, 1, 2, 3)) / total)
     exact = (null >= between((0, 1, 2, 3)) - 1e-9).mean()
-    assert got["p_value"] == pytest.approx(exact, abs=0.03)
+    assert got["p_value"] == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / 5000) + 1e-3)
 
 
-def test_dispersion_tells_a_spread_from_a_shift():
-    rng = np.random.default_rng(7)
-    obs = pd.DataFrame({"subject": [f"p{i}" for i in range(80)], "visit": "baseline", "group": ["a"] * 40 + ["b"] * 40})
-    spread = np.vstack([rng.normal(0, 1, (40, 3)), rng.normal(0, 3, (40, 3))])
-    shift = np.vstack([rng.normal(0, 1, (40, 3)), rng.normal(1.5, 1, (40, 3))])
-    assert (
-        permutation.permanova_group(distances(spread), obs, "group", visit="baseline", permutations=199, seed=1)[
-            "dispersion_p"
-        ]
-        < 0.01
-    )
-    shifted = permutation.permanova_group(distances(shift), obs, "group", visit="baseline", permutations=199, seed=1)
-    assert shifted["p_value"] < 0.01
-    assert shifted["dispersion_p"] > 0.05
+def test_one_dimensional_time_by_arm_given_a_covariate_is_the_partial_f_of_the_changes():
+    rng = np.random.default_rng(8)
+    n = 20
+    age, arm = rng.normal(50, 9, n), np.array([0, 1] * 10)
+    before = rng.normal(size=n)
+    change = 0.1 * age + arm + rng.normal(size=n)
+    obs = visits_of(n, arm=np.where(arm, "treatment", "comparator"), age=age)
+    distmat = distances(np.concatenate([before, before + change])[:, None])
+    got = permutation.paired_permanova(distmat, obs, arm="arm", covariates=["age"], permutations=99, seed=1).iloc[1]
+
+    def residual(*columns) -> float:
+        x = np.column_stack([np.ones(n), *columns])
+        return float(((change - x @ np.linalg.lstsq(x, change)[0]) ** 2).sum())
+
+    assert got["pseudo_f"] == pytest.approx((residual(age) - residual(age, arm)) / (residual(age, arm) / (n - 3)))
+
+
+def test_several_swabs_of_a_patient_count_as_one():
+    rng = np.random.default_rng(1)
+    points = rng.normal(size=(16, 3))
+    obs = visits_of(8, arm=["treatment", "comparator"] * 4)
+    twice = pd.concat([obs, obs]).set_axis([f"s{i}" for i in range(32)])
+    how: dict[str, Any] = {"arm": "arm", "permutations": 99, "seed": 1}
+    once = permutation.paired_permanova(distances(points), obs, **how)
+    got = permutation.paired_permanova(distances(np.vstack([points, points])), twice, **how)
+    for column in ("n", "r2", "pseudo_f", "p_value"):
+        assert got[column].tolist() == pytest.approx(once[column].tolist())
 
 
 def test_paired_dispersion_sees_patients_that_scatter_at_follow_up():
     rng = np.random.default_rng(8)
     before = rng.normal(size=(30, 4))
-    scattered = permutation.permanova_time(
-        distances(np.vstack([before, rng.normal(0, 4, (30, 4))])), visits_of(30), permutations=199, seed=1
-    )
-    same = permutation.permanova_time(
-        distances(np.vstack([before, before + 0.5])), visits_of(30), permutations=199, seed=1
-    )
+
+    def time(after) -> pd.Series:
+        distmat = distances(np.vstack([before, after]))
+        return permutation.paired_permanova(distmat, visits_of(30), permutations=199, seed=1).iloc[0]
+
+    scattered, same = time(rng.normal(0, 4, (30, 4))), time(before + 0.5)
     assert scattered["dispersion_p"] < 0.02
     assert same["dispersion_p"] > 0.05
     assert same["p_value"] < 0.02
@@ -138,15 +311,17 @@ def test_type_one_error_of_the_time_test():
     hits = 0
     for i in range(300):
         points = rng.normal(size=(10, 3))
-        after = points + rng.normal(size=(10, 3))
-        got = permutation.permanova_time(distances(np.vstack([points, after])), visits_of(10), permutations=99, seed=i)
-        hits += got["p_value"] <= 0.05
+        distmat = distances(np.vstack([points, points + rng.normal(size=(10, 3))]))
+        hits += permutation.paired_permanova(distmat, visits_of(10), permutations=99, seed=i)["p_value"][0] <= 0.05
     assert hits / 300 == pytest.approx(0.05, abs=3 * np.sqrt(0.05 * 0.95 / 300))
 
 
-def test_an_absent_arm_is_not_estimable_rather_than_an_error():
-    obs = visits_of(6, arm=["treatment"] * 6)
+def test_too_few_patients_and_an_absent_arm_are_not_estimable_rather_than_an_error():
     points = np.random.default_rng(1).normal(size=(12, 2))
-    got = permutation.permanova_time_by_arm(distances(points), obs, permutations=99, seed=1)
-    assert np.isnan(got["p_value"])
-    assert got["n"] == 6
+    one_arm = visits_of(6, arm=["treatment"] * 6)
+    got = permutation.paired_permanova(distances(points), one_arm, arm="arm", permutations=99, seed=1)
+    assert got["p_value"].isna().tolist() == [False, True]
+    assert got["n"].tolist() == [6, 6]
+    once = one_arm.assign(visit=["baseline"] * 8 + ["followup"] * 4, subject=[f"p{i}" for i in range(8)] + ["p0"] * 4)
+    few = permutation.paired_permanova(distances(points), once, permutations=99, seed=1).iloc[0]
+    assert (few["n"], few["n_dropped"], np.isnan(few["p_value"])) == (1, 7, True)

@@ -647,3 +647,44 @@ def claims_forest(claims: pd.DataFrame) -> Figure:
     ax.set_yticks([-i for i in range(len(claims))], [f"{r.id} {r.measure.split(',')[0]}" for r in claims.itertuples()])
     ax.set(xlabel="Estimate / half width of its interval (grey: margin of equivalence)", ylim=(-len(claims), 0.8))
     return fig
+
+
+#: Scenarios of the validation: marker and grey, from light to dark.
+SCENARIOS = {"no effect": ("o", "0.75"), "no treatment effect": ("^", "0.45"), "demo": ("s", "black")}
+
+
+@_styled
+def validation(table: pd.DataFrame, alpha: float) -> Figure:
+    """Share of simulated cohorts in which each test rejects, and in which each interval holds the truth.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As from `helpers.validation.summarise`.
+    alpha : float
+        Level of the tests.
+
+    Returns
+    -------
+    Figure
+        A: rejections, with the level as a line; B: coverage, with 1 - alpha. Bars: two Monte-Carlo standard errors.
+    """
+    names = (table["id"] + " " + table["measure"]).str.strip()
+    order = list(dict.fromkeys(names))
+    fig = _figure(8, 0.19 * len(order) + 1.2)
+    axes = fig.subplots(1, 2, sharey=True)
+    panels = (("rejected", alpha, "A  p-value below the level"), ("coverage", 1 - alpha, "B  interval holds the truth"))
+    for ax, (share, line, title) in zip(axes, panels, strict=True):
+        ax.axvline(100 * line, color="black", lw=0.8)
+        for j, (scenario, (marker, grey)) in enumerate(SCENARIOS.items()):
+            rows = table[table["scenario"].eq(scenario)]
+            y = np.array([-order.index(name) for name in names[rows.index]]) - 0.22 * (j - 1)
+            error = 200 * rows[f"{share}_error"]
+            ax.errorbar(100 * rows[share], y, xerr=error, fmt=marker, color=grey, ms=4, lw=1, label=scenario)
+        ax.set(title=title, xlabel="Share of the simulated cohorts (%)")
+        ax.grid(axis="y", color="0.92")
+    axes[0].set_yticks([-i for i in range(len(order))], order, size=7)
+    axes[0].set(xlim=(-2, 102), ylim=(-len(order) + 0.3, 0.7))
+    axes[1].set(xlim=(min(80, 100 * table["coverage"].min() - 3), 101))
+    axes[1].legend(loc="lower left", title="what is true", fontsize=7)
+    return fig

@@ -1,18 +1,22 @@
-"""PERMANOVA on patients: a group factor, time within patient, and time x arm; each with a dispersion test."""
+"""PERMANOVA with several terms and restricted permutations, and of patients seen twice; each with a dispersion test."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from formulaic import Formula
+from scipy.linalg.blas import dtrmm
 from skbio import DistanceMatrix
-from skbio.stats.distance import permanova, permdisp
 
 from helpers.estimates import who
 
+#: Permuted columns that are multiplied at a time, as numbers held in memory.
+BATCH = 4_000_000
+
 
 def gower(distmat: DistanceMatrix) -> np.ndarray:
-    """Gower's centred matrix G = -J d2 J / 2, the inner products of the swabs in principal-coordinate space.
+    """Gower's centred matrix G = -J d2 J / 2, the inner products of the samples in principal-coordinate space.
 
     Parameters
     ----------
@@ -22,21 +26,372 @@ def gower(distmat: DistanceMatrix) -> np.ndarray:
     -------
     ndarray of shape (n, n)
 
+    Raises
+    ------
+    ValueError
+        If it is no distance matrix.
+
     References
     ----------
     Gower, Biometrika 1966;53:325.
     """
-    a = -0.5 * np.asarray(distmat.data) ** 2
+    if not isinstance(distmat, DistanceMatrix):  # which cannot be lopsided, nor hold NaN
+        raise ValueError(f"distmat is a {type(distmat).__name__}; expected a skbio.DistanceMatrix")
+    a = -0.5 * np.asarray(distmat.data, float) ** 2
     return a - a.mean(axis=0) - a.mean(axis=1)[:, None] + a.mean()
 
 
-def _distances(gram: np.ndarray, ids: Sequence[str]) -> DistanceMatrix:
-    """Distances between the points whose inner products are `gram`."""
-    norm = np.diag(gram)
-    d2 = np.maximum(norm[:, None] + norm[None, :] - 2 * gram, 0)
-    d2 = (d2 + d2.T) / 2
-    np.fill_diagonal(d2, 0)
-    return DistanceMatrix(np.sqrt(d2), list(ids))
+def _aligned(design: pd.DataFrame, distmat: DistanceMatrix, columns: Sequence[str]) -> pd.DataFrame:
+    """The rows of `design` in the order of `distmat`."""
+    if missing := [c for c in columns if c not in design]:
+        raise ValueError(f"design has no column {missing[0]!r}; it has {', '.join(map(str, design.columns))}")
+    lacking = [i for i in distmat.ids if i not in design.index]
+    if lacking or design.index.has_duplicates:
+        found = f"lacks {len(lacking)} of {len(distmat.ids)}, such as {lacking[0]}" if lacking else "repeats some"
+        raise ValueError(f"the index of design must be the ids of distmat; it {found}")
+    return design.loc[list(distmat.ids)]
+
+
+# --- several terms ---------------------------------------------------------------------------------------------------
+
+
+def permanova(
+    distmat: DistanceMatrix,
+    design: pd.DataFrame,
+    formula: str,
+    *,
+    by: Literal["terms", "margin"] = "terms",
+    blocks: str | None = None,
+    permutations: int = 999,
+    seed: int,
+) -> pd.DataFrame:
+    """Permutational analysis of variance of distances on several terms.
+
+    The sum of squares of a term is tr(H G), with H the projection on what the term adds to those before it (`by` terms)
+    or to all others (`by` margin). F compares it with the residual of the full model. The rows of the design are
+    permuted against the distances, all terms together.
+
+    Parameters
+    ----------
+    distmat : skbio.DistanceMatrix
+    design : DataFrame
+        Indexed by the ids of `distmat`, in any order. Samples with a missing value are dropped and counted.
+    formula : str
+        Right-hand side, such as ``"batch + group"``; what is not a number is a factor.
+    by : {"terms", "margin"}
+        In the order of the formula; or each given all others, without those that another term contains.
+    blocks : str, optional
+        Column of `design`: samples are permuted within its values only. Blocks of one sample stay as they are.
+    permutations, seed : int
+
+    Returns
+    -------
+    DataFrame
+        Columns term, df, sum_of_squares, r2, pseudo_f, p_value, n, n_dropped; a row a term, then ``Residual`` and
+        ``Total``. p = (1 + hits) / (1 + permutations).
+
+    Raises
+    ------
+    ValueError
+        If ids, columns, blocks or distances do not fit, a term is constant or a sum of others, or no residual is left.
+
+    References
+    ----------
+    McArdle & Anderson, Ecology 2001;82:290; Anderson & ter Braak, J Stat Comput Simul 2003;73:85 (restricted
+    permutation); Phipson & Smyth, Stat Appl Genet Mol Biol 2010;9:39 (p-value).
+    """
+    g = gower(distmat)
+    used = sorted(map(str, Formula(formula).required_variables))
+    aligned = _aligned(design, distmat, [*used, *([blocks] if blocks else [])])
+    complete = aligned[[*used, *([blocks] if blocks else [])]].notna().all(axis=1).to_numpy()
+    kept = aligned[complete]
+    gram = g[np.ix_(complete, complete)]
+    within = kept[blocks].to_numpy() if blocks else None
+    table = _permanova(gram, kept, formula, by, within, permutations, seed)
+    return table.assign(n=len(kept), n_dropped=int((~complete).sum()))
+
+
+def _permanova(
+    gram: np.ndarray,
+    design: pd.DataFrame,
+    formula: str,
+    by: str,
+    blocks: np.ndarray | None,
+    permutations: int,
+    seed: int,
+) -> pd.DataFrame:
+    """`permanova` of points given by their inner products, wherever the origin lies."""
+    if by not in ("terms", "margin"):
+        raise ValueError(f"by is {by!r}; expected 'terms' or 'margin'")
+    n = len(design)
+    names, full, tested = _bases(design, formula, by)
+    df_residual = n - 1 - full.shape[1]
+    if df_residual < 1:
+        raise ValueError(f"{n} samples leave no residual beside {full.shape[1]} coefficients")
+    centred = gram - gram.mean(axis=0) - gram.mean(axis=1)[:, None] + gram.mean()
+    total = float(np.trace(centred))
+    df = np.array([basis.shape[1] for basis in tested])
+    widths = np.cumsum([0, *df])
+    rotation = full.T @ np.hstack(tested) if tested else np.zeros((full.shape[1], 0))
+    # q'Gq = 2 q'Tq, with T the lower triangle of G and half its diagonal: half the multiplications.
+    triangle = np.asfortranarray(np.tril(centred))
+    triangle[np.diag_indices(n)] /= 2
+
+    def sums(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Sums of squares of the terms, and of the residual, for each permutation of the rows."""
+        count, k = len(rows), full.shape[1]
+        q = np.ascontiguousarray(full.T)[:, rows]
+        product = dtrmm(1.0, triangle, q.reshape(k * count, n).T, lower=1).T.reshape(k, count, n)
+        half = np.matmul(q.transpose(1, 0, 2), product.transpose(1, 2, 0))
+        explained = half + half.transpose(0, 2, 1)
+        of_columns = np.einsum("pij,ic,jc->pc", explained, rotation, rotation, optimize=True)
+        of_terms = np.add.reduceat(of_columns, widths[:-1], axis=1)
+        return of_terms, total - np.trace(explained, axis1=1, axis2=2)
+
+    def ratio(of_terms: np.ndarray, residual: np.ndarray) -> np.ndarray:
+        return (of_terms / df) / (residual / df_residual)[:, None]
+
+    of_terms, residual = sums(np.arange(n)[None])
+    observed = ratio(of_terms, residual)[0]
+    hits = np.zeros(len(names))
+    size = max(1, BATCH // (n * max(full.shape[1], 1)))
+    for rows in _permuted(n, blocks, permutations, size, seed):
+        hits += (ratio(*sums(rows)) >= observed - 1e-9 * abs(observed)).sum(axis=0)
+    table = pd.DataFrame(
+        {
+            "term": names,
+            "df": df,
+            "sum_of_squares": of_terms[0],
+            "r2": of_terms[0] / total,
+            "pseudo_f": observed,
+            "p_value": (1 + hits) / (1 + permutations),
+        }
+    )
+    rest = pd.DataFrame(
+        {
+            "term": ["Residual", "Total"],
+            "df": [df_residual, n - 1],
+            "sum_of_squares": [residual[0], total],
+            "r2": [residual[0] / total, 1.0],
+            "pseudo_f": np.nan,
+            "p_value": np.nan,
+        }
+    )
+    return pd.concat([table, rest], ignore_index=True)
+
+
+def _bases(design: pd.DataFrame, formula: str, by: str) -> tuple[list[str], np.ndarray, list[np.ndarray]]:
+    """Names of the tested terms, an orthonormal basis of the full model without its mean, and one of each term."""
+    # A factor's unused or single levels have no column of their own.
+    factors = {c: design[c].astype(str) for c in design if not pd.api.types.is_float_dtype(design[c].dtype)
+               and not pd.api.types.is_integer_dtype(design[c].dtype)}  # fmt: skip
+    model = Formula(formula).get_model_matrix(design.assign(**factors))
+    columns, slices = np.asarray(model, float), model.model_spec.term_slices
+    mean = np.full((len(design), 1), len(design) ** -0.5)
+    spans = {str(t): (set(map(str, t.factors)), columns[:, s]) for t, s in slices.items() if str(t) != "1"}
+
+    def added(x: np.ndarray, to: np.ndarray) -> np.ndarray:
+        """Orthonormal basis of what the columns of `x` add to the span of the orthonormal columns of `to`."""
+        scale = np.linalg.norm(x - x.mean(axis=0), axis=0).max(initial=0)
+        rest = x - to @ (to.T @ x)
+        rest -= to @ (to.T @ rest)
+        u, s, _ = np.linalg.svd(rest, full_matrices=False)
+        return u[:, s > 1e-9 * max(scale, 1e-300)]
+
+    basis, sequential = mean, {}
+    for name, (_, x) in spans.items():
+        sequential[name] = added(x, basis)
+        if not sequential[name].shape[1]:
+            raise ValueError(f"the term {name!r} is constant, or a sum of the terms before it")
+        basis = np.hstack([basis, sequential[name]])
+    full = basis[:, 1:]
+    if by == "terms":
+        return list(sequential), full, list(sequential.values())
+    marginal = {}
+    for name, (own, x) in spans.items():
+        if any(own < other for other, _ in spans.values()):
+            continue
+        others = mean
+        for other, (_, y) in spans.items():
+            if other != name:
+                others = np.hstack([others, added(y, others)])
+        marginal[name] = added(x, others)
+        if not marginal[name].shape[1]:
+            raise ValueError(f"the term {name!r} is a sum of the other terms")
+    return list(marginal), full, list(marginal.values())
+
+
+def _permuted(n: int, blocks: np.ndarray | None, permutations: int, size: int, seed: int) -> Iterator[np.ndarray]:
+    """Random permutations of n rows within blocks, up to `size` at a time, one a row."""
+    if permutations < 1:
+        raise ValueError(f"permutations is {permutations}; expected 1 or more")
+    rng = np.random.default_rng(seed)
+    codes = np.zeros(n, int) if blocks is None else pd.factorize(blocks)[0]
+    members = [np.flatnonzero(codes == code) for code in range(codes.max() + 1)]
+    sizes = sorted({len(m) for m in members} - {1})
+    if not sizes:
+        raise ValueError(f"each of the {len(members)} blocks has one sample: nothing can be permuted within them")
+    # Blocks of one size are permuted together.
+    together = [np.array([m for m in members if len(m) == s]) for s in sizes]
+    for start in range(0, permutations, size):
+        count = min(size, permutations - start)
+        rows = np.tile(np.arange(n), (count, 1))
+        for places in together:
+            drawn = np.broadcast_to(places, (count, *places.shape)).copy()
+            rng.permuted(drawn, axis=2, out=drawn)
+            rows[:, places.ravel()] = drawn.reshape(count, -1)
+        yield rows
+
+
+# --- dispersion ------------------------------------------------------------------------------------------------------
+
+
+def dispersion(
+    distmat: DistanceMatrix,
+    design: pd.DataFrame,
+    grouping: str,
+    *,
+    blocks: str | None = None,
+    permutations: int = 999,
+    seed: int,
+) -> dict[str, Any]:
+    """Test of homogeneous multivariate dispersion: groups scatter alike around their centroids.
+
+    Analysis of variance of the distances to the group's centroid in principal-coordinate space; p from permuting the
+    residuals. PERMANOVA answers to spread as well as to place, so that this stands beside it.
+
+    Parameters
+    ----------
+    distmat : skbio.DistanceMatrix
+    design : DataFrame
+        Indexed by the ids of `distmat`, in any order.
+    grouping : str
+        Column of `design`; samples where it is missing are dropped and counted.
+    blocks : str, optional
+        Column of `design`: residuals are permuted within its values only.
+    permutations, seed : int
+
+    Returns
+    -------
+    dict
+        ``f``, ``p_value``, ``distances`` (Series, to the group's centroid), ``n``, ``n_dropped``.
+
+    Raises
+    ------
+    ValueError
+        If ids or columns do not fit, there is one group only, or as many groups as samples.
+
+    References
+    ----------
+    Anderson, Biometrics 2006;62:245.
+    """
+    columns = [grouping, *([blocks] if blocks else [])]
+    aligned = _aligned(design, distmat, columns)
+    complete = aligned[columns].notna().all(axis=1).to_numpy()
+    kept = aligned[complete]
+    gram = gower(distmat)[np.ix_(complete, complete)]
+    within = kept[blocks].to_numpy() if blocks else None
+    distances, f, p = _dispersion(gram, kept[grouping].astype(str).to_numpy(), within, permutations, seed)
+    return {
+        "f": f,
+        "p_value": p,
+        "distances": pd.Series(distances, index=kept.index),
+        "n": len(kept),
+        "n_dropped": int((~complete).sum()),
+    }
+
+
+def _dispersion(
+    gram: np.ndarray, grouping: np.ndarray, blocks: np.ndarray | None, permutations: int, seed: int
+) -> tuple[np.ndarray, float, float]:
+    """Distances to the group's centroid, F and p, of points given by their inner products."""
+    names, codes = np.unique(grouping, return_inverse=True)
+    n, k = len(codes), len(names)
+    if not 1 < k < n:
+        raise ValueError(f"{n} samples in {k} groups; expected two groups or more, and more samples than groups")
+    member = (codes[:, None] == np.arange(k)).astype(float)
+    mean = member / member.sum(axis=0)
+    to_centroid = np.diag(gram) - 2 * (gram @ mean)[np.arange(n), codes]
+    squared = to_centroid + np.einsum("ic,ij,jc->c", mean, gram, mean, optimize=True)[codes]
+    distances = np.sqrt(abs(squared))  # negative only where the distances are not Euclidean
+
+    def anova(x: np.ndarray) -> np.ndarray:
+        means = x @ mean
+        x_mean = x.mean(axis=-1)
+        between = ((means - x_mean[..., None]) ** 2 * member.sum(axis=0)).sum(axis=-1)
+        within = ((x - x_mean[..., None]) ** 2).sum(axis=-1) - between
+        return (between / (k - 1)) / (np.maximum(within, 1e-300) / (n - k))
+
+    observed = float(anova(distances))
+    residuals = distances - (distances @ mean)[codes]
+    if np.allclose(residuals, 0):
+        return distances, np.nan, np.nan
+    null = [anova(residuals[rows]) for rows in _permuted(n, blocks, permutations, max(1, BATCH // n), seed)]
+    return distances, observed, _p_value(observed, np.concatenate(null))
+
+
+# --- patients seen twice ---------------------------------------------------------------------------------------------
+
+
+def paired_permanova(
+    distmat: DistanceMatrix,
+    design: pd.DataFrame,
+    *,
+    arm: str | None = None,
+    covariates: Sequence[str] = (),
+    permutations: int = 999,
+    seed: int,
+) -> pd.DataFrame:
+    """Test whether patients' communities change between two visits, and differently by arm.
+
+    With C one contrast (-1, +1)/sqrt(2) a patient, K = C G C' holds the inner products of the patients' changes.
+    Time: the statistic is ``1'K1``; under no change each patient's change is as likely as its negative, so that
+    ``f'Kf`` with random signs f is its null distribution. Time x arm: PERMANOVA of the changes on arm given the
+    covariates, permuting whole patients. Several swabs of a patient at a visit count as their mean.
+
+    Parameters
+    ----------
+    distmat : skbio.DistanceMatrix
+        Between swabs.
+    design : DataFrame
+        Indexed by the ids of `distmat`, in any order; columns subject, visit (``baseline`` or ``followup``), `arm` and
+        `covariates`.
+    arm : str, optional
+        Column with the patient's arm: asks for time x arm too.
+    covariates : sequence of str
+        Adjusted for in time x arm; a patient's value is the first at baseline. One that does not vary is left out.
+    permutations, seed : int
+
+    Returns
+    -------
+    DataFrame
+        Rows ``visit`` and, with `arm`, ``visit:arm``; columns term, df, sum_of_squares, r2 (of the variation of the
+        changes; for ``visit``, of all variation within patients), pseudo_f, p_value, n (patients with both visits),
+        n_dropped (the others), dispersion_f, dispersion_p. NaN with fewer than five patients, or three in an arm.
+
+    Raises
+    ------
+    ValueError
+        If ids, columns or distances do not fit.
+
+    References
+    ----------
+    Anderson & ter Braak, J Stat Comput Simul 2003;73:85; Pesarin & Salmaso, Permutation Tests for Complex Data, 2010
+    (sign flips).
+    """
+    needed = ["subject", "visit", *([arm] if arm else []), *covariates]
+    obs = _aligned(design, distmat, needed)
+    g = gower(distmat)
+    half = np.sqrt(0.5)
+    rows, subjects = _contrasts(obs, ["baseline", "followup"], [-half, half])
+    dropped = obs["subject"].nunique() - len(subjects)
+    k = rows @ g @ rows.T
+    tests = [_time(g, k, obs, subjects, permutations, seed) | {"n_dropped": dropped}]
+    if arm:
+        patients = obs[obs["visit"].eq("baseline")].groupby("subject", observed=True)[[arm, *covariates]].first()
+        patients = patients.loc[subjects]
+        tests.append(_given(k, patients, arm, covariates, permutations, seed, "visit:arm", dropped))
+    return pd.DataFrame(tests)
 
 
 def _contrasts(obs: pd.DataFrame, visits: Sequence[str], weights: Sequence[float]) -> tuple[np.ndarray, list[str]]:
@@ -52,152 +407,59 @@ def _contrasts(obs: pd.DataFrame, visits: Sequence[str], weights: Sequence[float
     return rows, subjects
 
 
-def _row(term: str, result: pd.Series, dispersion: pd.Series | None, groups: int) -> dict[str, Any]:
-    n = result["sample size"]
-    f = result["test statistic"]
-    explained = f * (groups - 1)
-    return {
-        "term": term,
-        "df": groups - 1,
-        "n": n,
-        "r2": explained / (explained + n - groups),
-        "pseudo_f": f,
-        "p_value": result["p-value"],
-        "dispersion_f": np.nan if dispersion is None else dispersion["test statistic"],
-        "dispersion_p": np.nan if dispersion is None else dispersion["p-value"],
-    }
-
-
-def _one_factor(
-    term: str, distmat: DistanceMatrix, grouping: Sequence[str], permutations: int, seed: int
+def _time(
+    g: np.ndarray, k: np.ndarray, obs: pd.DataFrame, subjects: Sequence[str], permutations: int, seed: int
 ) -> dict[str, Any]:
-    result = permanova(distmat, grouping, permutations=permutations, seed=seed)
-    dispersion = permdisp(
-        distmat, grouping, permutations=permutations, seed=seed, dimensions=distmat.shape[0], warn_neg_eigval=False
-    )
-    return _row(term, result, dispersion, len(set(grouping)))
-
-
-def permanova_group(
-    distmat: DistanceMatrix, obs: pd.DataFrame, factor: str, *, visit: str, permutations: int, seed: int
-) -> dict[str, Any]:
-    """PERMANOVA of one factor at one visit, on the mean swab of each patient.
-
-    Parameters
-    ----------
-    distmat : skbio.DistanceMatrix
-        Between swabs.
-    obs : DataFrame
-        The swabs, in the order of `distmat`.
-    factor : str
-        Column of `obs`; patients without it are left out.
-    visit : str
-        The visit that is compared.
-    permutations, seed : int
-
-    Returns
-    -------
-    dict
-        term, df, n, r2, pseudo_f, p_value, and F and p of the test of homogeneous dispersion.
-
-    References
-    ----------
-    Anderson, Austral Ecol 2001;26:32 (PERMANOVA); Biometrics 2006;62:245 (dispersion).
-    """
-    recorded = obs[factor].notna() & obs["visit"].eq(visit)
-    rows, subjects = _contrasts(obs[recorded], [visit], [1.0])
-    grouping = obs[recorded].groupby("subject", observed=True)[factor].first().loc[subjects].astype(str).tolist()
-    if min(pd.Series(grouping).value_counts(), default=0) < 3 or len(set(grouping)) < 2:
-        return _not_estimable(factor, len(subjects))
-    keep = recorded.to_numpy()
-    gram = rows @ gower(distmat)[np.ix_(keep, keep)] @ rows.T
-    return _one_factor(factor, _distances(gram, subjects), grouping, permutations, seed)
-
-
-def permanova_time(distmat: DistanceMatrix, obs: pd.DataFrame, *, permutations: int, seed: int) -> dict[str, Any]:
-    """Test of a common change between the visits, by flipping the sign of whole patients.
-
-    With C one contrast (-1, +1)/sqrt(2) a patient, K = C G C'. The statistic is ``1'K1``; under no change each
-    patient's difference is as likely as its negative, so that ``f'Kf`` with random signs f is its null distribution.
-
-    Parameters
-    ----------
-    distmat : skbio.DistanceMatrix
-        Between swabs.
-    obs : DataFrame
-        The swabs, in the order of `distmat`; patients with one visit only are left out.
-    permutations, seed : int
-
-    Returns
-    -------
-    dict
-        As `permanova_group`, with term ``visit``; ``r2`` is the share of within-patient variation, and the
-        dispersion test is that of the swabs' dispersion at the two visits with signs flipped alike.
-
-    References
-    ----------
-    Anderson & ter Braak, J Stat Comput Simul 2003;73:85 (restricted permutation); Pesarin & Salmaso, Permutation
-    Tests for Complex Data, 2010 (sign flips).
-    """
-    half = np.sqrt(0.5)
-    rows, subjects = _contrasts(obs, ["baseline", "followup"], [-half, half])
     n = len(subjects)
     if n < 5:
         return _not_estimable("visit", n)
-    g = gower(distmat)
-    k = rows @ g @ rows.T
-    rng = np.random.default_rng(seed)
-    signs = rng.choice([-1.0, 1.0], size=(permutations, n))
-    observed = k.sum()
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(permutations, n))
+    observed, within = k.sum(), np.trace(k)
     null = np.einsum("pi,ij,pj->p", signs, k, signs, optimize=True)
-    within = np.trace(k)
     explained = observed / n
     dispersion_f, dispersion_p = _paired_dispersion(g, obs, subjects, signs)
     return {
         "term": "visit",
         "df": 1,
-        "n": n,
+        "sum_of_squares": explained,
         "r2": explained / within,
         "pseudo_f": explained / ((within - explained) / (n - 1)),
         "p_value": _p_value(observed, null),
+        "n": n,
         "dispersion_f": dispersion_f,
         "dispersion_p": dispersion_p,
     }
 
 
-def permanova_time_by_arm(
-    distmat: DistanceMatrix, obs: pd.DataFrame, *, permutations: int, seed: int
+def _given(
+    gram: np.ndarray,
+    patients: pd.DataFrame,
+    factor: str,
+    covariates: Sequence[str],
+    permutations: int,
+    seed: int,
+    term: str,
+    dropped: int,
 ) -> dict[str, Any]:
-    """Test whether the change between the visits differs by arm, permuting the arm of whole patients.
+    """Marginal test of a factor between patients, given by the inner products of their points, with its dispersion."""
+    complete = patients[[factor, *covariates]].notna().all(axis=1).to_numpy()
+    kept = patients[complete]
+    dropped += int((~complete).sum())
+    grouping = kept[factor].astype(str)
+    if grouping.nunique() < 2 or grouping.value_counts().min() < 3:
+        return _not_estimable(term, len(kept)) | {"n_dropped": dropped}
+    gram = gram[np.ix_(complete, complete)]
+    varying = [c for c in covariates if kept[c].nunique() > 1]
+    try:
+        table = _permanova(gram, kept, " + ".join([*varying, factor]), "margin", None, permutations, seed)
+    except ValueError:  # the covariates determine the factor, or leave no residual
+        return _not_estimable(term, len(kept)) | {"n_dropped": dropped}
+    row = table[table["term"].eq(factor)].iloc[0].to_dict()
+    _, f, p = _dispersion(gram, grouping.to_numpy(), None, permutations, seed)
+    return row | {"term": term, "n": len(kept), "n_dropped": dropped, "dispersion_f": f, "dispersion_p": p}
 
-    PERMANOVA of the patients' differences (follow-up minus baseline, in principal-coordinate space) by arm.
 
-    Parameters
-    ----------
-    distmat : skbio.DistanceMatrix
-        Between swabs.
-    obs : DataFrame
-        The swabs, in the order of `distmat`; patients with one visit only, or without an arm, are left out.
-    permutations, seed : int
-
-    Returns
-    -------
-    dict
-        As `permanova_group`, with term ``visit:arm``; ``r2`` is the share of the variation of the differences.
-
-    References
-    ----------
-    Anderson & ter Braak, J Stat Comput Simul 2003;73:85.
-    """
-    treated = obs["arm"].notna()
-    keep = treated.to_numpy()
-    half = np.sqrt(0.5)
-    rows, subjects = _contrasts(obs[treated], ["baseline", "followup"], [-half, half])
-    arms = obs[treated].groupby("subject", observed=True)["arm"].first().loc[subjects].astype(str).tolist()
-    if min(pd.Series(arms).value_counts(), default=0) < 3 or len(set(arms)) < 2:
-        return _not_estimable("visit:arm", len(subjects))
-    gram = rows @ gower(distmat)[np.ix_(keep, keep)] @ rows.T
-    return _one_factor("visit:arm", _distances(gram, subjects), arms, permutations, seed)
+# --- the report's table ----------------------------------------------------------------------------------------------
 
 
 def permanova_table(
@@ -205,6 +467,8 @@ def permanova_table(
     obs: pd.DataFrame,
     labels: Mapping[str, str],
     *,
+    covariates: Sequence[str] = (),
+    arm_covariates: Sequence[str] = (),
     permutations: int,
     seed: int,
 ) -> pd.DataFrame:
@@ -215,27 +479,38 @@ def permanova_table(
     distmats : mapping of str to skbio.DistanceMatrix
         Between swabs, by name.
     obs : DataFrame
-        The swabs, in the order of the matrices.
+        The swabs, in any order.
     labels : mapping
         Display names.
+    covariates, arm_covariates : sequence of str
+        What group, and time x arm, are adjusted for. One that does not vary is left out.
     permutations, seed : int
 
     Returns
     -------
     DataFrame
-        Columns distance, patients, and those of `permanova_group`.
+        Columns distance, patients, and those of `paired_permanova`. Each patient counts once.
     """
     tests: dict[str, int] = {"permutations": permutations, "seed": seed}
     rows = []
     for name, distmat in distmats.items():
-        everyone = permanova_group(distmat, obs, "group", visit="baseline", **tests)
-        rows.append({"distance": name, "patients": "all", **everyone})
+        swabs = _aligned(obs, distmat, ["subject", "visit", "group", "arm", *covariates, *arm_covariates])
+        means, subjects = _contrasts(swabs, ["baseline"], [1.0])
+        people = swabs[swabs["visit"].eq("baseline")].groupby("subject", observed=True).first().loc[subjects]
+        between = means @ gower(distmat) @ means.T
+        group = _given(between, people, "group", covariates, permutations, seed, "group", 0)
+        rows.append({"distance": name, "patients": "all", **group})
         for arm in ("control", "treatment", "comparator"):
-            own = who(obs).eq(arm)
-            if own.any():
-                time = permanova_time(distmat.filter(list(obs.index[own])), obs[own], **tests)
+            own = swabs.index[who(swabs).eq(arm)]
+            if len(own):
+                time = paired_permanova(distmat.filter(list(own)), swabs.loc[own], **tests).iloc[0]
                 rows.append({"distance": name, "patients": labels[arm], **time})
-        rows.append({"distance": name, "patients": "both arms", **permanova_time_by_arm(distmat, obs, **tests)})
+        treated = swabs.index[swabs["arm"].notna()]
+        if len(treated):
+            both = paired_permanova(
+                distmat.filter(list(treated)), swabs.loc[treated], arm="arm", covariates=arm_covariates, **tests
+            )
+            rows.append({"distance": name, "patients": "both arms", **both.iloc[1]})
     return pd.DataFrame(rows)
 
 
@@ -268,5 +543,5 @@ def _paired_dispersion(
 
 
 def _not_estimable(term: str, n: int) -> dict[str, Any]:
-    missing = dict.fromkeys(["df", "r2", "pseudo_f", "p_value", "dispersion_f", "dispersion_p"], np.nan)
-    return {"term": term, **missing, "n": n}
+    missing = ["df", "sum_of_squares", "r2", "pseudo_f", "p_value", "dispersion_f", "dispersion_p"]
+    return {"term": term, **dict.fromkeys(missing, np.nan), "n": n}

@@ -230,6 +230,7 @@ class Settings(Strict):
     rarefaction_depth: int = Field(1000, ge=1, description="reads drawn from each swab for diversity")
     min_prevalence: float = Field(0.1, ge=0, le=1, description="share of swabs a taxon must be in to be tested")
     permutations: int = Field(999, ge=99, description="permutations of a permutation test")
+    rarefactions: int = Field(10, ge=1, description="draws over which Bray-Curtis dissimilarities are averaged")
     bootstraps: int = Field(1000, ge=100, description="bootstrap resamples of an interval")
     equivalence_margin: float = Field(0.5, gt=0, description="margin of equivalence, in SD of the control group")
     alpha: float = Field(0.05, gt=0, lt=0.5, description="level of the tests; intervals cover 1 - alpha")
@@ -276,6 +277,13 @@ class Study(Strict):
     def folder(self) -> Path:
         """The folder of study.yaml, to which the files' paths are relative."""
         return self._folder
+
+    def elsewhere(self, folder: str | Path) -> "Study":
+        """The same study with its files in another folder, whatever their checksums."""
+        unsigned = {role: file.model_copy(update={"sha256": None}) for role, file in self.files.each().items()}
+        moved = self.model_copy(update={"files": self.files.model_copy(update=unsigned)})
+        moved._folder = Path(folder)
+        return moved
 
     def column_names(self) -> dict[str, str]:
         """Display names of the columns that the study names itself: severity scores and covariates."""

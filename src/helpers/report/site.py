@@ -18,14 +18,16 @@ import yaml
 from docutils.nodes import make_id  # type: ignore[import-untyped]
 
 from helpers.claims import COLUMNS, verdicts
-from helpers.figures import claims_forest
+from helpers.figures import claims_forest, validation
 from helpers.narrate import interval, number, p_number
-from helpers.report import emphasised, plain, save_figure, table_html, write_whole
+from helpers.report import emphasised, plain, save_figure, save_table, table_html, write_whole
 from helpers.report.parameters import notebooks
 from helpers.study import Study, StudyError, load_study
 
 SYMBOLS = {"supported": "●", "contradicted": "✕", "equivalent": "≈", "inconclusive": "○", "not testable": "–"}
 FOREST = "claims"
+#: What `make validate` found, the same in each study's report: it is about the methods.
+VALIDATION = Path("data/demo/validation.tsv")
 
 
 def build_site(name: str) -> None:
@@ -120,6 +122,8 @@ def write_source(
                 write_whole(files / kind / path.name, path.read_bytes())
     for claims_file in ("claims.tsv", "claims.json"):
         write_whole(files / claims_file, (folder / "results" / claims_file).read_bytes())
+    if VALIDATION.is_file():
+        write_whole(source / "validation.md", validation_page(pd.read_csv(VALIDATION, sep="\t"), source, files))
     for chapter in chapters:
         page = as_page(nbformat.read(folder / "notebooks" / f"{chapter}.ipynb", as_version=4), files)
         write_whole(source / f"{chapter}.ipynb", nbformat.writes(page))
@@ -202,6 +206,101 @@ def figure_html(name: str, alt: str, caption: str, files: Path) -> str:
     )
 
 
+# ---------------------------------------------------------------- validation page
+
+
+def off_target(table: pd.DataFrame, alpha: float) -> pd.DataFrame:
+    """Tests and intervals that the simulations show to be off.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As from `helpers.validation.summarise`.
+    alpha : float
+        Level of the tests.
+
+    Returns
+    -------
+    DataFrame
+        Rows of `table` with a type I error above 0.07 (where nothing has an effect) or a coverage under 0.93, by more
+        than two Monte-Carlo standard errors from the nominal value.
+    """
+    error = table["scenario"].eq("no effect") & (table["rejected"] > 0.07)
+    error &= table["rejected"] - 2 * table["rejected_error"] > alpha
+    missed = (table["coverage"] < 0.93) & (table["coverage"] + 2 * table["coverage_error"] < 1 - alpha)
+    return table[error | missed]
+
+
+def validation_page(table: pd.DataFrame, source: Path, files: Path) -> str:
+    """The page that says how the report's tests and intervals do on simulated cohorts of known truth.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As from `helpers.validation.summarise`.
+    source, files : Path
+        Of the site, and of its downloads.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    alpha = 0.05
+    save_figure(validation(table, alpha), files, "validation", simulated=True)
+    save_table(table, files, "validation")
+    runs = int(table["runs"].max())
+    null = table[table["scenario"].eq("no effect")]
+    supported = null[["id", "supported"]].groupby("id")["supported"].sum().drop("", errors="ignore")
+    wrong = off_target(table, alpha)
+    told = [
+        f"<li>{html.escape(f'{row.id} {row.measure}'.strip())} ({row.scenario}): "
+        f"rejects in {number(100 * row.rejected)} %, interval holds the truth in {number(100 * row.coverage)} %</li>"
+        for row in wrong.itertuples()
+    ]
+    verdict = f"Off are:<ul>{''.join(told)}</ul>" if told else "None is off."
+    shown = table[table["id"].ne("")]
+    wide = shown.pivot_table(index=["id", "measure"], columns="scenario", values=["rejected", "coverage"], sort=False)
+    truth = shown[shown["scenario"].eq("demo")].set_index(["id", "measure"])
+    columns = {
+        "Claim": [i for i, _ in wide.index],
+        "Measure": [m for _, m in wide.index],
+        "Type I error (%)": [number(100 * v) for v in wide["rejected"]["no effect"]],
+        "Power, demo (%)": [number(100 * v) for v in wide["rejected"]["demo"]],
+        **{
+            f"Coverage, {scenario} (%)": [number(100 * v) for v in wide["coverage"][scenario]]
+            for scenario in wide["coverage"]
+        },
+        "Truth, demo": [number(v) for v in truth.loc[wide.index, "target"]],
+        "Mean estimate": [number(v) for v in truth.loc[wide.index, "mean_estimate"]],
+    }
+    caption = (
+        f"Each claim's test on {runs} simulated cohorts a scenario. The Monte-Carlo standard error of a share of 5 % "
+        f"is {number(100 * (0.05 * 0.95 / runs) ** 0.5)} points."
+    )
+    about = (
+        "<p><b>SIMULATED.</b> How do the tests and intervals of this report do where the truth is known? Cohorts of "
+        "the demo study's design are simulated in three worlds: <i>no effect</i> (neither disease nor drugs act on the "
+        "skin), <i>no treatment effect</i> (patients differ from controls, the drugs do nothing), and <i>demo</i> (the "
+        "parameters in truth.yaml). Each is analysed as the chapters do. The truth of an estimate is its value in a "
+        "great many pooled cohorts; that of the arms' contrasts and of the direct and indirect effect is what the "
+        "drugs do when every patient is given the one and then the other. Written by <code>make validate</code>.</p>"
+        f"<p>On cohorts without any effect, {number(100 * supported.mean())} % of the claims are called supported.</p>"
+        f"<p>A test is called off if its type I error is above 7 %, an interval if it holds the truth in less than "
+        f"93 %, both by more than two Monte-Carlo standard errors. {verdict}</p>"
+    )
+    alt = f"Rejections and coverage of every test in three simulated worlds. {len(wrong)} of {len(table)} are off."
+    figure = figure_html(
+        "validation",
+        alt,
+        "A: share of cohorts in which the test rejects at 5 %: type I error in the world without any effect, else "
+        "power. B: share in which the 95 % interval holds the truth. Bars: two Monte-Carlo standard errors.",
+        files,
+    )
+    body = table_html(columns, set(list(columns)[2:]), caption)
+    return "\n\n".join(["# Validation on simulated cohorts", _raw(about), _raw(body), _raw(figure)]) + "\n"
+
+
 # ---------------------------------------------------------------- index page
 
 
@@ -221,6 +320,7 @@ def index(study: Study, claims: pd.DataFrame, chapters: list[str], parameters: d
     str
     """
     level = f"{100 * (1 - parameters['alpha']):g}"
+    extra = ["validation"] if VALIDATION.is_file() else []
     found = ", ".join(f"{row.id} {row.verdict}" for row in claims.itertuples())
     alt = f"Forest plot of the claims' effects with {level} % intervals. Verdicts: {found}."
     caption = (
@@ -241,7 +341,7 @@ def index(study: Study, claims: pd.DataFrame, chapters: list[str], parameters: d
             _raw(claims_html(claims, level)),
             _raw(figure_html(FOREST, alt, caption, files)),
             "## Chapters",
-            "```{toctree}\n:maxdepth: 2\n\n" + "\n".join(chapters) + "\n```",
+            "```{toctree}\n:maxdepth: 2\n\n" + "\n".join([*chapters, *extra]) + "\n```",
             "## Downloads",
             _raw(_downloads(files)),
             "## Provenance",
