@@ -138,3 +138,16 @@ def test_ols_helper_is_used_with_t_not_normal_quantiles(patients):
     model = sm.OLS(patients["y"], sm.add_constant(patients[["case"]].astype(float))).fit()
     assert got["df"] == model.df_resid
     assert got["p_value"] == pytest.approx(2 * stats.t.sf(abs(got["estimate"] / got["se"]), got["df"]), rel=1e-9)
+
+
+def test_linear_contrast_agrees_with_r(models_oracle):
+    r, visits, _ = models_oracle
+    baseline = visits[visits["visit"].eq("baseline")]
+    got = estimates.linear_contrast(baseline, "shannon", "case", ["age", "sex"])
+    at = r["group"]["term"].index("groupcase")
+    assert (got["estimate"], got["se"]) == pytest.approx((r["group"]["estimate"][at], r["group"]["se"][at]), abs=1e-8)
+
+
+def test_a_level_that_nobody_has_does_not_take_the_place_of_the_first():
+    sex = pd.Categorical(["f", "m", "f", "m"], ["banana", "f", "m"])
+    assert estimates.as_numbers(pd.DataFrame({"sex": sex, "one": 1.0})).columns.tolist() == ["sex_m"]

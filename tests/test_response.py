@@ -1,6 +1,9 @@
+from itertools import permutations
+
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from helpers import response
 from helpers.study import Response, Severity
@@ -54,3 +57,88 @@ def test_near_clear_patients_are_compared_with_controls_of_the_same_visit_if_the
     once = visits[visits["who"].eq("case") | visits["visit"].eq("baseline")]
     both = response.with_controls(once, ["p"])
     assert both.groupby("who")["visit"].unique().str[0].to_dict() == {"case": "followup", "control": "baseline"}
+
+
+def graded(seed: int, slope: float, sizes=((8, 7, 9, 6), (5, 4, 3, 2))) -> pd.DataFrame:
+    """Change falls by `slope` from stratum to stratum in both arms, which differ by 3."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        {"arm": arm, "stratum": f"s{k}", "change": 3 * a - slope * k + rng.normal()}
+        for a, (arm, counts) in enumerate(zip(("treatment", "comparator"), sizes, strict=True))
+        for k, count in enumerate(counts)
+        for _ in range(count)
+    ]
+    pairs = pd.DataFrame(rows)
+    return pairs.assign(stratum=pd.Categorical(pairs["stratum"], ["s0", "s1", "s2", "s3"], ordered=True))
+
+
+def test_trend_agrees_with_full_enumeration():
+    pairs = graded(1, 0.5, sizes=((1, 2, 1, 1), (2, 1, 0, 0)))
+    got = response.trend(pairs, permutations=20_000, seed=1)
+    step = pairs["stratum"].cat.codes.to_numpy(float)
+    first = pairs["arm"].eq("treatment").to_numpy()
+    centred = pairs["change"] - pairs.groupby("arm")["change"].transform("mean")
+    null = [abs(np.array([*a, *b]) @ centred) for a in permutations(step[first]) for b in permutations(step[~first])]
+    exact = (np.array(null) >= abs(step @ centred) - 1e-9).mean()
+    assert got["p_value"] == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / 20_000) + 1e-4)
+
+
+def test_trend_is_of_the_strata_and_not_of_the_arms():
+    found = response.trend(graded(2, 1.0), permutations=999, seed=1)
+    assert found["ci_low"] < -1 < found["ci_high"] < 0
+    assert found["p_value"] < 0.01
+    # The arms differ in place and in their strata, the strata in nothing.
+    lopsided = graded(3, 0.0, sizes=((2, 2, 5, 20), (20, 5, 2, 2)))
+    assert response.trend(lopsided, permutations=999, seed=1)["p_value"] > 0.05
+
+
+def test_trend_holds_its_level():
+    p = np.array([response.trend(graded(seed, 0.0), permutations=199, seed=seed)["p_value"] for seed in range(200)])
+    assert (p <= 0.05).mean() == pytest.approx(0.05, abs=4 * np.sqrt(0.05 * 0.95 / 200))
+
+
+def test_trend_needs_order_and_two_strata():
+    pairs = graded(1, 1.0)
+    with pytest.raises(ValueError, match="must be an ordered category"):
+        response.trend(pairs.astype({"stratum": str}), permutations=99, seed=1)
+    one = pairs[pairs["stratum"].eq("s1")]
+    assert np.isnan(response.trend(one, permutations=99, seed=1)["estimate"])
+    missing = pairs.assign(change=pairs["change"].mask(pairs.index < 2))
+    assert response.trend(missing, permutations=99, seed=1)["n_dropped"] == 2
+
+
+def test_slopes_agree_with_geepack_and_lme4(models_oracle):
+    r, visits, _ = models_oracle
+    got = response.within_between_slopes(visits, "shannon", "easi", ["age"])
+    assert got["estimate"].tolist() == pytest.approx(r["gee"], abs=1e-6)
+    # Both visits of everybody: the mixed model differs by the estimated correlation only.
+    assert got["estimate"].tolist() == pytest.approx(r["lme4"], rel=0.05)
+    assert got["n"].tolist() == [20, 20]
+
+
+def two_slopes(seed: int, n: int = 40, between: float = -0.5, within: float = 1.0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    own, moved = rng.normal(20, 5, n), rng.normal(0, 4, n)
+    subject = [f"p{i}" for i in range(n)] * 2
+    severity = np.concatenate([own + moved, own - moved])
+    outcome = between * np.tile(own, 2) + within * np.concatenate([moved, -moved])
+    outcome += np.tile(rng.normal(size=n), 2) + rng.normal(size=2 * n)
+    return pd.DataFrame({"subject": subject, "case": True, "easi": severity, "y": outcome})
+
+
+def test_slopes_within_and_between_patients_are_told_apart_and_covered():
+    held = {"between": 0, "within": 0}
+    for seed in range(150):
+        got = response.within_between_slopes(two_slopes(seed), "y", "easi")
+        for slope, truth in (("between", -0.5), ("within", 1.0)):
+            held[slope] += got.loc[slope, "ci_low"] < truth < got.loc[slope, "ci_high"]
+    assert min(held.values()) >= stats.binom.ppf(0.001, 150, 0.95)
+
+
+def test_slopes_want_patients_and_movement():
+    assert response.within_between_slopes(two_slopes(1, n=8), "y", "easi")["estimate"].isna().all()
+    still = two_slopes(1).assign(easi=lambda v: v.groupby("subject")["easi"].transform("mean"))
+    assert response.within_between_slopes(still, "y", "easi")["estimate"].isna().all()
+    gaps = two_slopes(1)
+    gaps.loc[:4, "y"] = np.nan
+    assert response.within_between_slopes(gaps, "y", "easi")["n_dropped"].tolist() == [5, 5]

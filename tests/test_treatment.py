@@ -1,6 +1,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from firthmodels import FirthLogisticRegression
+from scipy import stats
 
 from helpers import treatment
 
@@ -22,13 +24,109 @@ def test_adjusted_contrasts_recover_an_effect_that_the_crude_one_misses():
     pairs = trial(1)
     crude = pairs.groupby("treated")["change"].mean().diff().iloc[1]
     assert crude < 0.6
-    for estimate in (
-        treatment.ancova(pairs, ["severity"]),
-        treatment.change_score(pairs, ["severity"]),
-        treatment.overlap_contrast(pairs, ["severity", "sex"], bootstraps=200, seed=1),
+    table = treatment.arm_contrasts(pairs, ["severity", "sex"], bootstraps=500, seed=1)
+    for name, row in table.iterrows():
+        assert row["estimate"] == pytest.approx(1, abs=0.2), name
+        assert row["ci_low"] < 1 < row["ci_high"]
+        # The bootstrap knows nothing of the model's formula for the error.
+        assert row["boot_high"] - row["boot_low"] == pytest.approx(row["ci_high"] - row["ci_low"], rel=0.15)
+
+
+def test_ancova_change_score_and_mediation_agree_with_r(models_oracle):
+    r, _, pairs = models_oracle
+    for got, expected in (
+        (treatment.ancova(pairs, ["age", "sex"]), r["ancova"]),
+        (treatment.change_score(pairs, ["age", "sex"]), r["change"]),
     ):
-        assert estimate["estimate"] == pytest.approx(1, abs=0.2)
-        assert estimate["ci_low"] < 1 < estimate["ci_high"]
+        at = expected["term"].index("treated")
+        assert (got["estimate"], got["se"]) == pytest.approx((expected["estimate"][at], expected["se"][at]), abs=1e-8)
+    effects = treatment.mediation(pairs, "improvement", ["age"], bootstraps=100, seed=1)
+    coefficient = {
+        name: dict(zip(r[name]["term"], r[name]["estimate"], strict=True))
+        for name in ("total", "direct", "on_mediator")
+    }
+    product = coefficient["on_mediator"]["treated"] * coefficient["direct"]["improvement"]
+    assert effects.loc["total", "estimate"] == pytest.approx(coefficient["total"]["treated"], abs=1e-8)
+    assert effects.loc["direct", "estimate"] == pytest.approx(coefficient["direct"]["treated"], abs=1e-8)
+    assert effects.loc["indirect", "estimate"] == pytest.approx(product, abs=1e-8)
+    assert effects.loc["direct", "se"] == pytest.approx(
+        r["direct"]["se"][r["direct"]["term"].index("treated")], abs=1e-8
+    )
+
+
+def test_each_resample_is_fitted_as_the_libraries_fit_it():
+    pairs = trial(5, n=60)
+    treated = pairs["treated"].to_numpy()
+    counts = treatment._resamples(treated, 3, seed=2)
+    assert (counts[:, treated].sum(axis=1) == treated.sum()).all()
+    x = treatment._design(pairs, ["severity", "sex"])
+    logit = treatment._firth(x, treated.astype(float), counts)
+    line = treatment._least_squares(x, pairs["change"].to_numpy(), counts)
+    for i, drawn in enumerate(counts.astype(int)):
+        rows = np.repeat(np.arange(len(pairs)), drawn)
+        theirs = FirthLogisticRegression(backend="numpy", gtol=1e-10, xtol=1e-10).fit(
+            x[rows, 1:], treated[rows].astype(int)
+        )
+        assert logit[i] == pytest.approx([theirs.intercept_, *theirs.coef_], abs=1e-6)
+        assert line[i] == pytest.approx(np.linalg.lstsq(x[rows], pairs["change"].to_numpy()[rows])[0], abs=1e-8)
+
+
+def test_firth_stays_finite_where_a_covariate_tells_the_arms_apart():
+    separated = pd.DataFrame({"treated": [True] * 6 + [False] * 6, "x": [*range(6, 12), *range(6)]}).astype(
+        {"x": float}
+    )
+    weights = treatment.overlap_weights(separated, ["x"])
+    # The nearest to the other arm count most: 6 of the treated, 5 of the others.
+    assert separated.loc[[weights[:6].idxmax(), weights[6:].idxmax()], "x"].tolist() == [6, 5]
+    assert (weights > 0).all()
+
+
+def linear_system(seed: int, n: int = 300, rho: float = 0.0) -> pd.DataFrame:
+    """The arm moves the mediator by 2, the mediator the outcome by 0.5, the arm itself by 1."""
+    rng = np.random.default_rng(seed)
+    treated = rng.random(n) < 0.7
+    y0 = rng.normal(size=n)
+    errors = rng.multivariate_normal([0, 0], [[1, rho], [rho, 1]], n)
+    mediator = 2 * treated + 0.3 * y0 + errors[:, 0]
+    y1 = 1.0 * treated + 0.5 * mediator + 0.6 * y0 + errors[:, 1]
+    return pd.DataFrame({"treated": treated, "mediator": mediator, "y0": y0, "y1": y1})
+
+
+def test_mediation_covers_a_known_truth():
+    truth = {"total": 2.0, "direct": 1.0, "indirect": 1.0, "interaction": 0.0}
+    held = dict.fromkeys([*truth, "boot direct", "boot indirect"], 0)
+    for seed in range(150):
+        effects = treatment.mediation(linear_system(seed, n=120), "mediator", bootstraps=200, seed=seed)
+        for name, value in truth.items():
+            held[name] += effects.loc[name, "ci_low"] < value < effects.loc[name, "ci_high"]
+        for name in ("direct", "indirect"):
+            held[f"boot {name}"] += effects.loc[name, "boot_low"] < truth[name] < effects.loc[name, "boot_high"]
+    assert min(held.values()) >= stats.binom.ppf(0.001, 150, 0.95), held
+
+
+def test_the_sensitivity_curve_at_the_true_correlation_gives_the_true_direct_effect():
+    pairs = linear_system(1, n=20_000, rho=0.4)
+    effects = treatment.mediation(pairs, "mediator", bootstraps=10, seed=1)
+    curve = treatment.mediation_sensitivity(pairs, "mediator", bootstraps=10, seed=1).set_index("rho")
+    assert curve.loc[0, "direct"] == pytest.approx(effects.loc["direct", "estimate"])
+    assert abs(effects.loc["direct", "estimate"] - 1) > 0.5  # the correlation that is not seen biases it
+    assert curve.loc[curve.index[abs(curve.index - 0.4).argmin()], "direct"] == pytest.approx(1, abs=0.06)
+    zero = treatment.rho_of_no_effect(curve.reset_index())
+    assert np.interp(zero, curve.index, curve["direct"]) == pytest.approx(0, abs=1e-9)
+
+
+def test_arms_that_cannot_be_compared_are_not_estimated():
+    pairs = linear_system(3, n=40)
+    one_arm = pairs.assign(treated=True, change=pairs["y1"] - pairs["y0"])
+    assert treatment.arm_contrasts(one_arm, bootstraps=10, seed=1)["estimate"].isna().all()
+    assert treatment.mediation(one_arm, "mediator", bootstraps=10, seed=1)["estimate"].isna().all()
+    assert treatment.mediation_sensitivity(one_arm, "mediator", bootstraps=10, seed=1).empty
+    flat = pairs.assign(mediator=1.0)
+    assert treatment.mediation(flat, "mediator", bootstraps=10, seed=1)["estimate"].isna().all()
+    with pytest.raises(ValueError, match="one arm only"):
+        treatment.overlap_weights(one_arm, ["y0"])
+    with pytest.raises(ValueError, match="y0 is missing in 1 patients"):
+        treatment.overlap_weights(pairs.assign(y0=pairs["y0"].mask(pairs.index == 0)), ["y0"])
 
 
 def test_overlap_weights_balance_the_means():
@@ -65,6 +163,7 @@ def test_small_samples_of_an_arm_show_its_change_less_often():
 def test_missing_covariates_are_counted_and_a_tiny_arm_is_not_estimated():
     pairs = trial(4, n=60)
     pairs.loc[:2, "severity"] = np.nan
-    assert treatment.overlap_contrast(pairs, ["severity"], bootstraps=100, seed=1)["n_dropped"] == 3
+    table = treatment.arm_contrasts(pairs, ["severity"], bootstraps=100, seed=1)
+    assert table["n_dropped"].tolist() == [3, 3, 3]
     few = pd.concat([pairs[pairs["treated"]], pairs[~pairs["treated"]].head(3)])
-    assert np.isnan(treatment.overlap_contrast(few, ["severity"], bootstraps=100, seed=1)["estimate"])
+    assert treatment.arm_contrasts(few, ["severity"], bootstraps=100, seed=1)["estimate"].isna().all()

@@ -237,6 +237,28 @@ def _coefficient(formula: str, frame: pd.DataFrame, term: str, dropped: int, alp
     )
 
 
+def as_numbers(columns: pd.DataFrame, *, prefix_sep: str = "_") -> pd.DataFrame:
+    """Covariates as numbers: categories as 0/1 columns without the first level, constants left out.
+
+    Parameters
+    ----------
+    columns : DataFrame
+        None missing.
+    prefix_sep : str
+        Between the name of a category and its level.
+
+    Returns
+    -------
+    DataFrame
+    """
+    if columns.shape[1] == 0:
+        return columns
+    # A level that nobody has would take the place of the first and leave the others to add up to the constant.
+    used = {c: columns[c].cat.remove_unused_categories() for c in columns.select_dtypes("category")}
+    numbers = pd.get_dummies(columns.assign(**used), prefix_sep=prefix_sep, drop_first=True, dtype=float).astype(float)
+    return numbers.loc[:, numbers.nunique() > 1]
+
+
 def scaled(estimate: dict[str, Any], factor: float) -> dict[str, float]:
     """An estimate in another unit.
 
@@ -369,8 +391,7 @@ def partial_spearman(
     """
     complete = data[[x, y, *covariates]].dropna()
     n, dropped = len(complete), len(data) - len(complete)
-    numbers = pd.get_dummies(complete, drop_first=True, dtype=float).astype(float)
-    numbers = numbers.loc[:, numbers.nunique() > 1]
+    numbers = as_numbers(complete)
     df = n - numbers.shape[1]
     if df < 2 or x not in numbers or y not in numbers:
         return not_estimable(n, dropped)
@@ -430,9 +451,8 @@ def firth_odds_ratio(
     """
     complete = data[[outcome, term, *covariates]].dropna()
     n, dropped = len(complete), len(data) - len(complete)
-    design = pd.get_dummies(complete[[term, *covariates]], drop_first=True, dtype=float).astype(float)
+    design = as_numbers(complete[[term, *covariates]])
     y = complete[outcome].astype(int)
-    design = design.loc[:, design.nunique() > 1]
     if y.nunique() < 2 or term not in design:
         return not_estimable(n, dropped)
     # Standardising the covariates changes no odds ratio of `term` and keeps the Newton steps short.

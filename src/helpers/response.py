@@ -4,8 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy import stats
+from statsmodels.genmod.cov_struct import Exchangeable
+from statsmodels.genmod.generalized_estimating_equations import GEE
+from statsmodels.tools import add_constant
 
-from helpers.estimates import ESTIMATE, mean_change
+from helpers.estimates import ESTIMATE, as_estimate, as_numbers, linear_contrast, mean_change, not_estimable
 from helpers.study import Response, Severity
 
 
@@ -80,6 +84,107 @@ def shift_by_stratum(
             estimate["estimate"] = part["change"].mean()
         rows.append(dict(zip(by, values, strict=True)) | estimate)
     return pd.DataFrame(rows, columns=[*by, *ESTIMATE]).astype({c: pairs[c].dtype for c in by})
+
+
+def trend(pairs: pd.DataFrame, *, permutations: int, seed: int, alpha: float = 0.05) -> dict[str, float]:
+    """Trend of the change from one stratum of response to the next, arms apart.
+
+    The strata count 0, 1, 2, 3; the slope is that of least squares with an intercept for each arm and HC3 errors. p is
+    from permuting patients' strata within their arm.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        One row a patient with ``change``, ``arm`` and ``stratum`` (ordered, as from `strata`).
+    permutations, seed, alpha
+        Permutations, their seed, and 1 - coverage.
+
+    Returns
+    -------
+    dict
+        Keys of `helpers.estimates.ESTIMATE`: mean change for one stratum more. NaN with fewer than five patients, or
+        one stratum only.
+
+    Raises
+    ------
+    ValueError
+        If the strata have no order.
+
+    References
+    ----------
+    Agresti, Categorical Data Analysis, 2013, section 3.4 (linear trend); Good, Permutation Tests, 2000 (within strata).
+    """
+    if not getattr(pairs["stratum"].dtype, "ordered", False):
+        raise ValueError("stratum must be an ordered category, as from strata()")
+    complete = pairs.dropna(subset=["change", "arm", "stratum"])
+    complete = complete.assign(step=complete["stratum"].cat.codes.astype(float))
+    estimate = linear_contrast(complete, "change", "step", ["arm"], alpha=alpha)
+    estimate["n_dropped"] = len(pairs) - len(complete)
+    arm = pd.factorize(complete["arm"])[0]
+    step, change = (complete[c] - complete.groupby(arm)[c].transform("mean") for c in ("step", "change"))
+    if np.isnan(estimate["estimate"]) or np.allclose(step, 0):
+        return not_estimable(len(complete), len(pairs) - len(complete))
+    rng = np.random.default_rng(seed)
+    shuffled = np.tile(step.to_numpy(), (permutations, 1))
+    for name in np.unique(arm):
+        shuffled[:, arm == name] = rng.permuted(shuffled[:, arm == name], axis=1)
+    observed, null = abs(step @ change), abs(shuffled @ change.to_numpy())
+    hits = (null >= observed - 1e-9 * observed).sum()
+    return estimate | {"p_value": float((1 + hits) / (1 + permutations))}
+
+
+def within_between_slopes(
+    visits: pd.DataFrame, outcome: str, severity: str, covariates: Sequence[str] = (), *, alpha: float = 0.05
+) -> pd.DataFrame:
+    """Slope of a measure on severity between patients, and within patients from visit to visit.
+
+    Generalised estimating equations over both visits of the patients, clustered on the patient, exchangeable
+    correlation, bias-reduced covariance; severity enters as the patient's mean and as the deviation from it.
+
+    Parameters
+    ----------
+    visits : DataFrame
+        One row a patient and visit, as from `helpers.estimates.by_patient`; controls are left out.
+    outcome, severity : str
+        Numeric columns.
+    covariates : sequence of str
+        Columns to adjust for. One that does not vary is left out.
+    alpha : float
+
+    Returns
+    -------
+    DataFrame
+        Indexed by slope (between, within): keys of `helpers.estimates.ESTIMATE`, for one point more of severity; n
+        counts patients, n_dropped visits with a missing value; t with patients less coefficients degrees of freedom.
+        NaN with fewer than ten patients more than coefficients.
+
+    References
+    ----------
+    Neuhaus & Kalbfleisch, Biometrics 1998;54:638 (between and within); Mancl & DeRouen, Biometrics 2001;57:126
+    (bias-reduced covariance).
+    """
+    cases = visits[visits["case"]]
+    complete = cases[["subject", outcome, severity, *covariates]].dropna()
+    dropped = len(cases) - len(complete)
+    mean = complete.groupby("subject")[severity].transform("mean")
+    numbers = as_numbers(complete[list(covariates)])
+    x = pd.DataFrame({"between": mean - mean.mean(), "within": complete[severity] - mean}).join(numbers)
+    n, df = complete["subject"].nunique(), complete["subject"].nunique() - x.shape[1] - 1
+    if df < 10 or x["between"].nunique() < 2 or np.allclose(x["within"], 0):
+        return pd.DataFrame([not_estimable(n, dropped)] * 2, index=pd.Index(["between", "within"], name="slope"))
+    model = GEE(
+        complete[outcome].to_numpy(float), add_constant(x), groups=complete["subject"], cov_struct=Exchangeable()
+    )
+    fit = model.fit(cov_type="bias_reduced")
+    rows = {}
+    for slope in ("between", "within"):
+        estimate, se = fit.params[slope], fit.bse[slope]
+        half = stats.t.ppf(1 - alpha / 2, df) * se
+        p = 2 * stats.t.sf(abs(estimate / se), df)
+        rows[slope] = as_estimate(
+            estimate, (estimate - half, estimate + half), p, n, dropped, se=se, df=df, alpha=alpha
+        )
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("slope").astype({"n": int, "n_dropped": int})
 
 
 def with_controls(visits: pd.DataFrame, patients: Sequence[str]) -> pd.DataFrame:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from firthmodels import FirthLogisticRegression
 from scipy import stats
+from scipy.special import expit
 
-from helpers.estimates import as_estimate, linear_contrast, not_estimable
+from helpers.estimates import as_estimate, as_numbers, linear_contrast, not_estimable
 
 
 def arms(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -65,20 +65,58 @@ def change_score(pairs: pd.DataFrame, covariates: Sequence[str] = (), *, alpha: 
     return linear_contrast(pairs, "change", "treated", covariates, alpha=alpha)
 
 
-def _design(pairs: pd.DataFrame, covariates: Sequence[str]) -> pd.DataFrame:
-    """Covariates as standardised numbers, categories as dummies, constants left out."""
-    numbers = pd.get_dummies(pairs[list(covariates)], drop_first=True, dtype=float).astype(float)
-    numbers = numbers.loc[:, numbers.nunique() > 1]
-    return (numbers - numbers.mean()) / numbers.std()
+def _design(pairs: pd.DataFrame, covariates: Sequence[str]) -> np.ndarray:
+    """Intercept and covariates as standardised numbers."""
+    numbers = as_numbers(pairs[list(covariates)])
+    return np.column_stack([np.ones(len(pairs)), (numbers - numbers.mean()) / numbers.std()])
 
 
-def _weights(design: np.ndarray, treated: np.ndarray) -> np.ndarray:
-    design = design[:, np.ptp(design, axis=0) > 0]  # a resample of few patients may hold one sex only
-    if design.shape[1] == 0:
-        return np.ones(len(treated))
-    model = FirthLogisticRegression(backend="numpy", max_iter=200).fit(design, treated.astype(int))
-    propensity = model.predict_proba(design)[:, 1]
-    return np.where(treated, 1 - propensity, propensity)
+def _products(x: np.ndarray) -> np.ndarray:
+    """The outer product of each row with itself, flat: weighted sums of rows are then one matrix multiplication."""
+    return (x[:, :, None] * x[:, None, :]).reshape(len(x), -1)
+
+
+def _least_squares(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Coefficients of least squares in each resample, resamples x columns of `x`; the least ones if not unique."""
+    k = x.shape[1]
+    inverse = np.linalg.pinv((counts @ _products(x)).reshape(-1, k, k), hermitian=True)
+    return np.matmul(inverse, (counts @ (x * y[:, None]))[:, :, None])[:, :, 0]
+
+
+def _firth(x: np.ndarray, y: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Firth's logistic regression in each resample, by Newton steps on the penalised score; resamples x columns."""
+    k = x.shape[1]
+    outer = _products(x)
+    beta = np.zeros((len(counts), k))
+    for _ in range(50):
+        p = expit(beta @ x.T)
+        v = counts * p * (1 - p)
+        inverse = np.linalg.pinv((v @ outer).reshape(-1, k, k), hermitian=True)
+        leverage = v * (inverse.reshape(-1, k * k) @ outer.T)
+        score = (counts * (y - p) + leverage * (0.5 - p)) @ x
+        step = np.matmul(inverse, score[:, :, None])[:, :, 0]
+        # Steps of more than two standard units on the scale of the logit would overshoot.
+        step /= np.maximum(abs(step).max(axis=1, keepdims=True) / 2, 1)
+        beta += step
+        if abs(step).max() < 1e-9:
+            break
+    return beta
+
+
+def _overlap(x: np.ndarray, treated: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Overlap weights in each resample, not normalised; resamples x patients."""
+    propensity = expit(_firth(x, treated.astype(float), counts) @ x.T)
+    return counts * np.where(treated, 1 - propensity, propensity)
+
+
+def _resamples(treated: np.ndarray, bootstraps: int, seed: int) -> np.ndarray:
+    """How often each patient is drawn in each resample, stratified by arm; the first row is the sample itself."""
+    rng = np.random.default_rng(seed)
+    counts = np.ones((bootstraps + 1, len(treated)))
+    for arm in (treated, ~treated):
+        n = arm.sum()
+        counts[1:, arm] = rng.multinomial(n, np.full(n, 1 / n), size=bootstraps)
+    return counts
 
 
 def overlap_weights(pairs: pd.DataFrame, covariates: Sequence[str]) -> pd.Series:
@@ -98,55 +136,240 @@ def overlap_weights(pairs: pd.DataFrame, covariates: Sequence[str]) -> pd.Series
     Series
         Weights that sum to one in each arm.
 
+    Raises
+    ------
+    ValueError
+        If there is one arm only, or a covariate is missing.
+
     References
     ----------
-    Li, Morgan & Zaslavsky, J Am Stat Assoc 2018;113:390.
+    Li, Morgan & Zaslavsky, J Am Stat Assoc 2018;113:390; Firth, Biometrika 1993;80:27.
     """
+    if missing := pairs[list(covariates)].isna().any().pipe(lambda m: list(m.index[m])):
+        raise ValueError(f"{missing[0]} is missing in {pairs[missing[0]].isna().sum()} patients; drop them first")
     treated = pairs["treated"].to_numpy(bool)
-    weights = pd.Series(_weights(_design(pairs, covariates).to_numpy(), treated), index=pairs.index)
+    if len(set(treated)) < 2:
+        raise ValueError("one arm only: there is no propensity to estimate")
+    weights = pd.Series(_overlap(_design(pairs, covariates), treated, np.ones((1, len(pairs))))[0], index=pairs.index)
     return weights / weights.groupby(treated).transform("sum")
 
 
-def overlap_contrast(
-    pairs: pd.DataFrame, covariates: Sequence[str], *, bootstraps: int, seed: int, alpha: float = 0.05
-) -> dict[str, float]:
-    """Difference between the arms in mean change, overlap weighted, with a bootstrap interval stratified by arm.
+def arm_contrasts(
+    pairs: pd.DataFrame, covariates: Sequence[str] = (), *, bootstraps: int, seed: int, alpha: float = 0.05
+) -> pd.DataFrame:
+    """Difference between the arms by three estimators, each with a bootstrap interval from the same resamples.
+
+    - ANCOVA (primary): value at follow-up given the baseline value and the covariates; HC3.
+    - Change score: change given the covariates; HC3.
+    - Overlap weights: difference of the weighted mean changes (`overlap_weights`), the propensity fitted anew in each
+      resample; standard error and p-value (normal) from the bootstrap.
 
     Parameters
     ----------
     pairs : DataFrame
-        One row a patient: ``change``, boolean ``treated`` and the covariates.
+        One row a patient: ``y0``, ``y1``, ``change``, boolean ``treated`` and the covariates.
     covariates : sequence of str
-        Covariates of the propensity; patients with one missing are dropped and counted.
+        Patients with one missing are dropped and counted.
     bootstraps, seed, alpha
-        Resamples, in each of which the propensity is fitted anew, their seed, and 1 - coverage.
+        Resamples of patients within the arms, their seed, and 1 - coverage.
 
     Returns
     -------
-    dict
-        Keys of `helpers.estimates.ESTIMATE`; the p-value is that of the normal with the bootstrap's standard error.
+    DataFrame
+        Indexed by estimator: keys of `helpers.estimates.ESTIMATE`, treatment minus comparator, and ``boot_low``,
+        ``boot_high``, the percentile interval. NaN with fewer than five patients in an arm.
+
+    References
+    ----------
+    Vickers & Altman, BMJ 2001;323:1123 (ANCOVA); Li, Morgan & Zaslavsky, J Am Stat Assoc 2018;113:390 (overlap);
+    Davison & Hinkley, Bootstrap Methods and Their Application, 1997, section 3.2 (stratified resampling).
     """
-    complete = pairs.dropna(subset=["change", "treated", *covariates])
+    complete = pairs.dropna(subset=["y0", "y1", "treated", *covariates])
     treated = complete["treated"].to_numpy(bool)
     dropped = len(pairs) - len(complete)
+    names = ["ANCOVA", "change score", "overlap weights"]
     if min(treated.sum(), (~treated).sum()) < 5:
-        return not_estimable(len(complete), dropped)
-    design, change = _design(complete, covariates).to_numpy(), complete["change"].to_numpy()
+        nothing = not_estimable(len(complete), dropped) | {"boot_low": np.nan, "boot_high": np.nan}
+        return pd.DataFrame([nothing] * 3, index=pd.Index(names, name="estimator"))
+    counts = _resamples(treated, bootstraps, seed)
+    x, change = _design(complete, covariates), complete["change"].to_numpy(float)
+    after_before = _design(complete, ["y0", *covariates])
+    t = treated.astype(float)
+    weights = _overlap(x, treated, counts)
+    means = [(weights[:, arm] @ change[arm]) / weights[:, arm].sum(axis=1) for arm in (treated, ~treated)]
+    drawn = {
+        "ANCOVA": _least_squares(np.column_stack([after_before, t]), complete["y1"].to_numpy(float), counts)[:, -1],
+        "change score": _least_squares(np.column_stack([x, t]), change, counts)[:, -1],
+        "overlap weights": means[0] - means[1],
+    }
+    weighted, se = drawn["overlap weights"][0], drawn["overlap weights"][1:].std(ddof=1)
+    tails = [alpha / 2, 1 - alpha / 2]
+    low, high = np.quantile(drawn["overlap weights"][1:], tails)
+    rows = {
+        "ANCOVA": ancova(complete, covariates, alpha=alpha),
+        "change score": change_score(complete, covariates, alpha=alpha),
+        "overlap weights": as_estimate(
+            weighted, (low, high), 2 * stats.norm.sf(abs(weighted) / se), len(complete), 0, se=se, alpha=alpha
+        ),
+    }
+    for name, row in rows.items():
+        row["n_dropped"] = dropped
+        row["boot_low"], row["boot_high"] = np.quantile(drawn[name][1:], tails)
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("estimator").astype({"n": int, "n_dropped": int})
 
-    def difference(rows: np.ndarray) -> float:
-        t, y, w = treated[rows], change[rows], _weights(design[rows], treated[rows])
-        return float(np.average(y[t], weights=w[t]) - np.average(y[~t], weights=w[~t]))
 
-    rng = np.random.default_rng(seed)
-    arms = [np.flatnonzero(treated), np.flatnonzero(~treated)]
-    resampled = np.array(
-        [difference(np.concatenate([rng.choice(arm, len(arm)) for arm in arms])) for _ in range(bootstraps)]
+def mediation(
+    pairs: pd.DataFrame,
+    mediator: str,
+    covariates: Sequence[str] = (),
+    *,
+    bootstraps: int,
+    seed: int,
+    alpha: float = 0.05,
+) -> pd.DataFrame:
+    """Total, direct and indirect effect of the arm on the value at follow-up, through a mediator.
+
+    Linear models given the baseline value and the covariates: total, without the mediator; direct, with it; indirect,
+    their difference, which is the arm's effect on the mediator times the mediator's on the outcome. The effects have
+    this meaning if nothing unmeasured acts on two of arm, mediator and outcome, and if the mediator acts alike in both
+    arms: ``interaction`` is the difference of its slopes.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        One row a patient: ``y0``, ``y1``, boolean ``treated``, the mediator and the covariates.
+    mediator : str
+        Numeric column.
+    covariates : sequence of str
+        Patients with one missing are dropped and counted.
+    bootstraps, seed, alpha
+        Resamples of patients within the arms, their seed, and 1 - coverage.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by effect (total, direct, indirect, interaction): keys of `helpers.estimates.ESTIMATE`, and
+        ``boot_low``, ``boot_high``, the percentile interval; of the indirect effect, the interval and p-value (normal)
+        are the bootstrap's, of the others those of HC3. NaN with fewer than five patients in an arm, or a constant
+        mediator.
+
+    References
+    ----------
+    Baron & Kenny, J Pers Soc Psychol 1986;51:1173; VanderWeele, Explanation in Causal Inference, 2015, chapter 2.
+    """
+    fit = _mediation_draws(pairs, mediator, covariates, bootstraps, seed)
+    effects = ["total", "direct", "indirect", "interaction"]
+    if fit is None:
+        n = int(pairs[["y0", "y1", "treated", mediator, *covariates]].notna().all(axis=1).sum())
+        nothing = not_estimable(n, len(pairs) - n) | {"boot_low": np.nan, "boot_high": np.nan}
+        return pd.DataFrame([nothing] * 4, index=pd.Index(effects, name="effect"))
+    complete, drawn = fit
+    given = ["y0", *covariates]
+    centred = complete.assign(
+        mediator=complete[mediator] - complete[mediator].mean(),
+        product=lambda p: p["mediator"] * (p["treated"] - p["treated"].mean()),
     )
-    estimate, se = difference(np.arange(len(change))), resampled.std(ddof=1)
-    low, high = np.quantile(resampled, [alpha / 2, 1 - alpha / 2])
-    return as_estimate(
-        estimate, (low, high), 2 * stats.norm.sf(abs(estimate) / se), len(complete), dropped, se=se, alpha=alpha
-    )
+    indirect, se = drawn["indirect"][0], drawn["indirect"][1:].std(ddof=1)
+    tails = [alpha / 2, 1 - alpha / 2]
+    low, high = np.quantile(drawn["indirect"][1:], tails)
+    p = 2 * stats.norm.sf(abs(indirect) / se)
+    rows = {
+        "total": linear_contrast(centred, "y1", "treated", given, alpha=alpha),
+        "direct": linear_contrast(centred, "y1", "treated", [*given, "mediator"], alpha=alpha),
+        "indirect": as_estimate(indirect, (low, high), p, len(complete), 0, se=se, alpha=alpha),
+        "interaction": linear_contrast(centred, "y1", "product", [*given, "treated", "mediator"], alpha=alpha),
+    }
+    for name, row in rows.items():
+        row["n_dropped"] = len(pairs) - len(complete)
+        row["boot_low"], row["boot_high"] = np.quantile(drawn[name][1:], tails) if name in drawn else (np.nan, np.nan)
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("effect").astype({"n": int, "n_dropped": int})
+
+
+def _mediation_draws(
+    pairs: pd.DataFrame, mediator: str, covariates: Sequence[str], bootstraps: int, seed: int
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]] | None:
+    """The complete patients; and, of the sample and each resample, the effects and the errors' scale and correlation."""
+    complete = pairs.dropna(subset=["y0", "y1", "treated", mediator, *covariates])
+    treated = complete["treated"].to_numpy(bool)
+    if min(treated.sum(), (~treated).sum()) < 5 or complete[mediator].nunique() < 2:
+        return None
+    counts = _resamples(treated, bootstraps, seed)
+    x = np.column_stack([_design(complete, ["y0", *covariates]), treated.astype(float)])
+    y, m = complete["y1"].to_numpy(float), complete[mediator].to_numpy(float)
+    on_y, on_m = _least_squares(x, y, counts), _least_squares(x, m, counts)
+    e_y, e_m = y - on_y @ x.T, m - on_m @ x.T
+    s_yy, s_mm, s_ym = ((counts * a * b).sum(axis=1) for a, b in ((e_y, e_y), (e_m, e_m), (e_y, e_m)))
+    # The mediator's slope on the outcome is that of the residuals (Frisch-Waugh-Lovell).
+    indirect = on_m[:, -1] * s_ym / s_mm
+    return complete, {
+        "total": on_y[:, -1],
+        "indirect": indirect,
+        "direct": on_y[:, -1] - indirect,
+        "on_mediator": on_m[:, -1],
+        "sd_ratio": np.sqrt(s_yy / s_mm),
+        "correlation": s_ym / np.sqrt(s_yy * s_mm),
+    }
+
+
+def mediation_sensitivity(
+    pairs: pd.DataFrame,
+    mediator: str,
+    covariates: Sequence[str] = (),
+    *,
+    bootstraps: int,
+    seed: int,
+    alpha: float = 0.05,
+) -> pd.DataFrame:
+    """What the direct effect would be if something unmeasured acted on both mediator and outcome.
+
+    ``rho`` is the correlation that it would leave between the errors of the mediator's and the outcome's model;
+    `mediation` takes it as zero.
+
+    Parameters
+    ----------
+    pairs, mediator, covariates, bootstraps, seed, alpha
+        As of `mediation`.
+
+    Returns
+    -------
+    DataFrame
+        Columns rho (-0.9 to 0.9), direct, direct_low, direct_high, indirect; no rows where `mediation` is NaN.
+
+    References
+    ----------
+    Imai, Keele & Yamamoto, Stat Sci 2010;25:51, theorem 4 (linear models without interaction).
+    """
+    columns = ["rho", "direct", "direct_low", "direct_high", "indirect"]
+    fit = _mediation_draws(pairs, mediator, covariates, bootstraps, seed)
+    if fit is None:
+        return pd.DataFrame(columns=columns, dtype=float)
+    _, drawn = fit
+    rho = np.linspace(-0.9, 0.9, 37)[:, None]
+    seen = drawn["correlation"]
+    indirect = drawn["on_mediator"] * drawn["sd_ratio"] * (seen - rho * np.sqrt((1 - seen**2) / (1 - rho**2)))
+    direct = drawn["total"] - indirect
+    low, high = np.quantile(direct[:, 1:], [alpha / 2, 1 - alpha / 2], axis=1)
+    table = np.column_stack([rho[:, 0], direct[:, 0], low, high, indirect[:, 0]])
+    return pd.DataFrame(table, columns=columns)
+
+
+def rho_of_no_effect(curve: pd.DataFrame) -> float:
+    """The correlation of errors nearest to zero at which the direct effect would vanish.
+
+    Parameters
+    ----------
+    curve : DataFrame
+        As from `mediation_sensitivity`.
+
+    Returns
+    -------
+    float
+        By linear interpolation; NaN if it vanishes nowhere on the curve.
+    """
+    rho, direct = curve["rho"].to_numpy(), curve["direct"].to_numpy()
+    at = np.flatnonzero(np.sign(direct[:-1]) != np.sign(direct[1:]))
+    zeros = rho[at] - direct[at] * (rho[at + 1] - rho[at]) / (direct[at + 1] - direct[at])
+    return float(min(zeros, key=abs, default=np.nan))
 
 
 def balance(pairs: pd.DataFrame, covariates: Sequence[str], weights: pd.Series) -> pd.DataFrame:
@@ -170,7 +393,7 @@ def balance(pairs: pd.DataFrame, covariates: Sequence[str], weights: pd.Series) 
     ----------
     Austin, Stat Med 2009;28:3083.
     """
-    numbers = pd.get_dummies(pairs[list(covariates)], prefix_sep=": ", drop_first=True, dtype=float).astype(float)
+    numbers = as_numbers(pairs[list(covariates)], prefix_sep=": ")
     treated = pairs["treated"].astype(bool)
     a, b = numbers[treated], numbers[~treated]
     pooled = np.sqrt((a.var() + b.var()) / 2).replace(0, np.nan)

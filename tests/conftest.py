@@ -1,0 +1,25 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+ORACLE = Path(__file__).parent / "oracle"
+
+
+@pytest.fixture(scope="session")
+def models_oracle() -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
+    """What lm, geepack and lme4 say; the visits, and the patients with both: tests/oracle/README.md."""
+    r = json.loads((ORACLE / "models.json").read_text())
+    visits = pd.read_csv(ORACLE / "metadata.tsv", sep="\t", index_col=0).assign(shannon=r["shannon"])
+    visits["case"] = visits["group"].eq("case")
+    first, last = (visits[visits["visit"].eq(v)].set_index("subject") for v in ("baseline", "followup"))
+    pairs = first[first["case"]].assign(
+        y0=first["shannon"],
+        y1=last["shannon"],
+        change=last["shannon"] - first["shannon"],
+        treated=first["arm"].eq("treatment"),
+        improvement=100 * (first["easi"] - last["easi"]) / first["easi"],
+    )
+    return r, visits, pairs.reset_index()
