@@ -190,7 +190,7 @@ def linear_contrast(
     MacKinnon & White, J Econometrics 1985;29:305 (HC3).
     """
     columns = [outcome, term, *covariates]
-    complete = data[columns].dropna()
+    complete = levels_in_use(data[columns].dropna())
     varying = [c for c in covariates if complete[c].nunique() > 1]
     n, dropped = len(complete), len(data) - len(complete)
     if n < len(varying) + 4 or complete[term].nunique() < 2:
@@ -237,6 +237,11 @@ def _coefficient(formula: str, frame: pd.DataFrame, term: str, dropped: int, alp
     )
 
 
+def levels_in_use(columns: pd.DataFrame) -> pd.DataFrame:
+    """The same columns, categories without the levels that nobody has: a model would give each a coefficient."""
+    return columns.assign(**{c: columns[c].cat.remove_unused_categories() for c in columns.select_dtypes("category")})
+
+
 def as_numbers(columns: pd.DataFrame, *, prefix_sep: str = "_") -> pd.DataFrame:
     """Covariates as numbers: categories as 0/1 columns without the first level, constants left out.
 
@@ -253,9 +258,8 @@ def as_numbers(columns: pd.DataFrame, *, prefix_sep: str = "_") -> pd.DataFrame:
     """
     if columns.shape[1] == 0:
         return columns
-    # A level that nobody has would take the place of the first and leave the others to add up to the constant.
-    used = {c: columns[c].cat.remove_unused_categories() for c in columns.select_dtypes("category")}
-    numbers = pd.get_dummies(columns.assign(**used), prefix_sep=prefix_sep, drop_first=True, dtype=float).astype(float)
+    used = levels_in_use(columns)
+    numbers = pd.get_dummies(used, prefix_sep=prefix_sep, drop_first=True, dtype=float).astype(float)
     return numbers.loc[:, numbers.nunique() > 1]
 
 

@@ -6,15 +6,18 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy import stats
-from skbio.stats.composition import ancombc2
+from skbio.stats.composition import ancombc2, dirmult_lme
 from skbio.stats.composition import clr as centred_log_ratio
 from statsmodels.stats.contingency_tables import mcnemar
 
-from helpers.estimates import adjusted_p, by_patient, linear_contrast, mean_change
+from helpers.estimates import ESTIMATE, adjusted_p, as_numbers, by_patient, levels_in_use
 from helpers.study import RANKS, Taxa
 
 #: Added to each rarefied count before a logarithm, since a zero has none.
 PSEUDOCOUNT = 0.5
+
+#: Columns of a second method's table.
+METHOD = ("taxon", "estimate", "p_value", "q_value")
 
 
 def taxon_names(var: pd.DataFrame, rank: str) -> pd.Series:
@@ -301,32 +304,142 @@ def prevalent(taxa: AnnData, min_prevalence: float) -> list[str]:
     return list(taxa.var_names[(taxa.X > 0).mean(axis=0) >= min_prevalence])
 
 
-def clr_contrasts(
-    visits: pd.DataFrame, taxa: Sequence[str], term: str, covariates: Sequence[str] = (), *, alpha: float = 0.05
+def linda(
+    data: pd.DataFrame, taxa: Sequence[str], term: str, covariates: Sequence[str] = (), *, alpha: float = 0.05
 ) -> pd.DataFrame:
-    """Adjusted CLR difference of each taxon between two groups.
+    """LinDA: adjusted CLR difference of each taxon between two groups, corrected for compositional bias.
+
+    Least squares of each taxon's CLR; where most taxa do not differ, the most frequent value (mode) of the coefficients
+    is what the closure of shares adds to all of them, and is taken off. Errors are HC3, as in all of the report's
+    models; Zhou et al. use those of homoscedastic errors.
 
     Parameters
     ----------
-    visits : DataFrame
+    data : DataFrame
         One row a patient, the taxa's CLR among its columns.
     taxa : sequence of str
+        At least five, for a mode to mean something; else the table is empty.
     term : str
         Boolean column: the group.
     covariates : sequence of str
+        Those that do not vary are left out; patients with a missing value are dropped and counted.
     alpha : float
+        The interval covers 1 - alpha.
 
     Returns
     -------
     DataFrame
-        One row a taxon: taxon and the keys of an estimate, with ``q_value`` (Benjamini-Hochberg).
+        One row a taxon: taxon, the keys of an estimate, ``q_value`` (Benjamini-Hochberg) and ``bias``, the mode.
+
+    References
+    ----------
+    Zhou, He, Chen & Zhang, Genome Biol 2022;23:95.
     """
-    rows = [
-        {"taxon": t, **linear_contrast(visits.rename(columns={t: "y"}), "y", term, covariates, alpha=alpha)}
-        for t in taxa
-    ]
-    table = pd.DataFrame(rows)
-    return table.assign(q_value=adjusted_p(table["p_value"], "fdr_bh"))
+    complete = data[[*taxa, term, *covariates]].dropna()
+    group = complete[term].astype(float)
+    numbers = as_numbers(complete[list(covariates)])
+    design = np.column_stack([group, np.ones(len(complete)), numbers])
+    enough = group.nunique() == 2 and group.value_counts().min() >= 3
+    return _linda(complete, taxa, design if enough else design[:0], len(data) - len(complete), alpha)
+
+
+def linda_change(
+    pairs: pd.DataFrame,
+    taxa: Sequence[str],
+    term: str | None = None,
+    covariates: Sequence[str] = (),
+    *,
+    alpha: float = 0.05,
+) -> pd.DataFrame:
+    """Change-score LinDA: within-patient CLR change of each taxon, or its difference between the arms.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        One row a patient, the CLR changes of the taxa among its columns.
+    taxa : sequence of str
+        At least five; else the table is empty.
+    term : str, optional
+        Boolean column: the arm. Without it, the mean change (uncontrolled) at the mean of the covariates.
+    covariates : sequence of str
+        Those that do not vary are left out; patients with a missing value are dropped and counted.
+    alpha : float
+        The interval covers 1 - alpha.
+
+    Returns
+    -------
+    DataFrame
+        As from `linda`.
+
+    References
+    ----------
+    Zhou, He, Chen & Zhang, Genome Biol 2022;23:95, with each patient's change as the response.
+    """
+    if term is not None:
+        return linda(pairs, taxa, term, covariates, alpha=alpha)
+    complete = pairs[[*taxa, *covariates]].dropna()
+    numbers = as_numbers(complete[list(covariates)])
+    design = np.column_stack([np.ones(len(complete)), numbers - numbers.mean()])
+    return _linda(complete, taxa, design, len(pairs) - len(complete), alpha)
+
+
+def _linda(data: pd.DataFrame, taxa: Sequence[str], x: np.ndarray, dropped: int, alpha: float) -> pd.DataFrame:
+    """The coefficient of the first column of the design for each taxon, less their mode."""
+    n, df = len(x), len(x) - x.shape[1]
+    if len(taxa) < 5 or df < 3:
+        return _no_taxa(("taxon", *ESTIMATE, "q_value", "bias"))
+    y = data[list(taxa)].to_numpy(float)
+    inverse = np.linalg.pinv(x)
+    residuals = y - x @ (inverse @ y)
+    leverage = np.einsum("ij,ji->i", x, inverse)
+    coefficient = inverse[0] @ y
+    # A taxon that nobody's swab moves has no error, and nothing to test.
+    se = np.sqrt(((inverse[0][:, None] * residuals / np.maximum(1 - leverage, 1e-12)[:, None]) ** 2).sum(axis=0))
+    se[se < 1e-12] = np.nan
+    bias = _mode(coefficient)
+    estimate = coefficient - bias
+    half = stats.t.ppf(1 - alpha / 2, df) * se
+    table = pd.DataFrame(
+        {
+            "taxon": list(taxa),
+            "estimate": estimate,
+            "ci_low": estimate - half,
+            "ci_high": estimate + half,
+            "level": 100 * (1 - alpha),
+            "p_value": 2 * stats.t.sf(abs(estimate / se), df),
+            "n": n,
+            "n_dropped": dropped,
+            "se": se,
+            "df": df,
+        }
+    )
+    return table.assign(q_value=adjusted_p(table["p_value"], "fdr_bh"), bias=bias)
+
+
+def _no_taxa(columns: Sequence[str]) -> pd.DataFrame:
+    """A table of no taxa, whose columns have the types of those with some."""
+    return pd.DataFrame({c: pd.Series(dtype=object if c == "taxon" else float) for c in columns})
+
+
+def _mode(values: np.ndarray) -> float:
+    """The mode of a sample: the highest point of its Gaussian kernel density, reached by mean shift from each value.
+
+    Bandwidth: Silverman's rule of thumb (Density Estimation, 1986, equation 3.31), R's ``bw.nrd0``.
+    """
+    quartiles = np.quantile(values, [0.25, 0.75])
+    spread = min(values.std(ddof=1), (quartiles[1] - quartiles[0]) / 1.34) or values.std(ddof=1)
+    if spread == 0:
+        return float(values[0])
+    bandwidth = 0.9 * spread * len(values) ** -0.2
+    at = values.copy()
+    for _ in range(500):
+        kernel = np.exp(-0.5 * ((at[:, None] - values) / bandwidth) ** 2)
+        moved = kernel @ values / kernel.sum(axis=1)
+        still = abs(moved - at).max() < 1e-10 * bandwidth
+        at = moved
+        if still:
+            break
+    return float(at[np.exp(-0.5 * ((at[:, None] - values) / bandwidth) ** 2).sum(axis=1).argmax()])
 
 
 def ancombc2_contrasts(
@@ -355,12 +468,14 @@ def ancombc2_contrasts(
     ----------
     Lin & Peddada, Nat Methods 2024;21:83.
     """
-    complete = taxa.obs[[term, *covariates]].dropna()
+    complete = levels_in_use(taxa.obs[[term, *covariates]].dropna())
     varying = [c for c in covariates if complete[c].nunique() > 1]
     frame = complete.assign(**{term: complete[term].astype(float)})
     table = pd.DataFrame(taxa.X, index=taxa.obs_names, columns=taxa.var_names).loc[complete.index]
     # A taxon absent from one group has no fold change; it is left out here and seen in the presence test.
     in_both = [t for t in table if all((table.loc[frame[term] == g, t] > 0).sum() >= 3 for g in (0.0, 1.0))]
+    if len(in_both) < 5 or len(complete) < 10:
+        return _no_taxa(METHOD)
     result = ancombc2(table[in_both], frame, " + ".join([term, *varying]), p_adjust="bh", alpha=alpha).result
     rows = result.xs(term, level="Covariate").rename_axis("taxon").reset_index()
     # The method compares W = estimate / SE with Student's t of the swabs that have the taxon.
@@ -379,50 +494,53 @@ def ancombc2_contrasts(
     )
 
 
-def clr_changes(pairs: pd.DataFrame, taxa: Sequence[str], *, alpha: float = 0.05) -> pd.DataFrame:
-    """Mean within-patient CLR change of each taxon (Student's t), uncontrolled.
+def dirmult_lme_change(taxa: AnnData, arm: bool = False, *, draws: int = 128, seed: int) -> pd.DataFrame:
+    """Dirichlet-multinomial mixed model of each taxon's change: visit, or visit x arm, with a random patient.
 
     Parameters
     ----------
-    pairs : DataFrame
-        One row a patient, the CLR changes of the taxa as columns.
-    taxa : sequence of str
-    alpha : float
+    taxa : AnnData
+        Raw counts of the tested taxa, one row a swab, metadata in ``obs``; patients with both visits are used.
+    arm : bool
+        Ask for the difference of the change between the arms, treatment minus comparator.
+    draws, seed : int
+        Draws from the posterior of each swab's shares, over which estimates are averaged, and their seed.
 
     Returns
     -------
     DataFrame
-        One row a taxon: taxon and the keys of an estimate, with ``q_value``.
-    """
-    table = pd.DataFrame([{"taxon": t, **mean_change(pairs[t], alpha=alpha)} for t in taxa])
-    return table.assign(q_value=adjusted_p(table["p_value"], "fdr_bh"))
-
-
-def rank_changes(pairs: pd.DataFrame, taxa: Sequence[str]) -> pd.DataFrame:
-    """Wilcoxon signed-rank test of each taxon's within-patient change of relative abundance, uncontrolled.
-
-    Parameters
-    ----------
-    pairs : DataFrame
-        One row a patient, the changes in per cent of reads as columns.
-    taxa : sequence of str
-
-    Returns
-    -------
-    DataFrame
-        taxon, estimate (mean change, per cent points), p_value, q_value.
+        `METHOD`: taxon, estimate (natural log fold change), p_value, q_value (Benjamini-Hochberg). Empty with fewer
+        than three patients (in an arm), or two taxa.
 
     References
     ----------
-    Pratt, J Am Stat Assoc 1959;54:655 (unchanged patients).
+    scikit-bio, ``skbio.stats.composition.dirmult_lme``; Fernandes et al., Microbiome 2014;2:15 (the draws).
     """
-    rows = []
-    for t in taxa:
-        change = pairs[t].dropna()
-        moved = change.ne(0).any() and len(change) >= 6
-        p = stats.wilcoxon(change, zero_method="pratt", method="asymptotic").pvalue if moved else np.nan
-        rows.append({"taxon": t, "estimate": change.mean(), "p_value": p})
-    table = pd.DataFrame(rows)
+    visits = taxa.obs.groupby("subject", observed=True)["visit"].transform("nunique")
+    swabs = taxa[visits.eq(2).to_numpy()]
+    frame = pd.DataFrame(
+        {
+            "subject": swabs.obs["subject"].astype(str),
+            "later": swabs.obs["visit"].eq("followup").astype(float),
+            "treated": swabs.obs["arm"].eq("treatment").astype(float),
+        }
+    )
+    patients = frame.groupby("treated")["subject"].nunique()
+    if taxa.n_vars < 2 or patients.min() < 3 or len(patients) < 1 + arm:
+        return _no_taxa(METHOD)
+    counts = pd.DataFrame(swabs.X, index=swabs.obs_names, columns=[f"t{i}" for i in range(swabs.n_vars)])
+    term = "later:treated" if arm else "later"
+    result = dirmult_lme(
+        counts, frame, "later * treated" if arm else "later", "subject", draws=draws, seed=seed, p_adjust=None
+    )
+    rows = result[result["Covariate"].eq(term)].set_index("FeatureID").loc[list(counts.columns)]
+    table = pd.DataFrame(
+        {
+            "taxon": list(taxa.var_names),
+            "estimate": rows["Log2(FC)"].to_numpy() * np.log(2),
+            "p_value": rows["pvalue"].to_numpy(),
+        }
+    )
     return table.assign(q_value=adjusted_p(table["p_value"], "fdr_bh"))
 
 
