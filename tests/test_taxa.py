@@ -156,7 +156,7 @@ def seen_twice(seed: int, n: int = 60) -> AnnData:
     """Counts of patients seen twice; under treatment taxon 0 falls by 2 on the log scale and taxon 1 rises by 2."""
     rng = np.random.default_rng(seed)
     treated = np.arange(n) < n // 2
-    own = rng.normal(3, 0.7, (n, 12))
+    own = rng.normal(5, 0.7, (n, 12))
     later = own + treated[:, None] * np.array([-2, 2] + [0] * 10)
     log = np.vstack([own, later]) + rng.normal(0, 0.4, (2 * n, 12))
     obs = {
