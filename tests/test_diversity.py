@@ -133,8 +133,9 @@ def test_expected_alpha_says_what_is_wrong(counts, depth, metrics, tree, message
 
 def test_an_unrooted_tree_is_rooted_at_its_midpoint():
     rooted = diversity.tree_of(cohort_of([[1, 1, 1]], tree="(f0:1,f1:2,f2:7);"))
+    assert rooted is not None
     assert len(rooted.children) == 2
-    assert sum(n.length or 0 for n in rooted.traverse()) == pytest.approx(10)
+    assert sum(float(n.length or 0) for n in rooted.traverse()) == pytest.approx(10)
     assert diversity.tree_of(cohort_of([[1]])) is None
 
 

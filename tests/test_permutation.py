@@ -175,7 +175,7 @@ def test_permanova_says_what_is_wrong(change, formula, how, message):
 def test_distances_must_be_distances():
     lopsided = np.arange(16.0).reshape(4, 4)
     with pytest.raises(ValueError, match="distmat is a ndarray; expected a skbio"):
-        permutation.permanova(lopsided, design_of(g=list("aabb")), "g", seed=1)  # type: ignore[arg-type]
+        permutation.permanova(lopsided, design_of(g=list("aabb")), "g", seed=1)
 
 
 # --- dispersion

@@ -5,6 +5,7 @@ Groups are told apart by colour, marker and place, so that they read in greyscal
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
+from textwrap import wrap
 from typing import Any, ParamSpec
 
 import matplotlib as mpl
@@ -646,6 +647,38 @@ def claims_forest(claims: pd.DataFrame) -> Figure:
         ax.text(1.02, -i, text, transform=ax.get_yaxis_transform(), va="center", size=8)
     ax.set_yticks([-i for i in range(len(claims))], [f"{r.id} {r.measure.split(',')[0]}" for r in claims.itertuples()])
     ax.set(xlabel="Estimate / half width of its interval (grey: margin of equivalence)", ylim=(-len(claims), 0.8))
+    return fig
+
+
+@_styled
+def sensitivity(curve: pd.DataFrame, zero: float, ylabel: str) -> Figure:
+    """Direct effect against the correlation of errors that an unmeasured cause would leave.
+
+    Parameters
+    ----------
+    curve : DataFrame
+        As from `helpers.treatment.mediation_sensitivity`.
+    zero : float
+        Correlation at which the effect vanishes; NaN if it does nowhere.
+    ylabel : str
+
+    Returns
+    -------
+    Figure
+    """
+    fig = _figure(6, 3.4)
+    ax = fig.subplots()
+    ax.fill_between(curve["rho"], curve["direct_low"], curve["direct_high"], color="0.88", lw=0)
+    ax.plot(curve["rho"], curve["direct"], color="black", lw=1.8)
+    ax.axhline(0, color="black", lw=0.8)
+    ax.axvline(0, color="0.6", lw=0.8, ls=":")
+    at = curve.loc[curve["rho"].abs().idxmin()]
+    ax.plot(0, at["direct"], "o", color="black", ms=6)
+    ax.annotate("as estimated", (0, at["direct"]), (6, 8), textcoords="offset points", size=8)
+    if np.isfinite(zero):
+        ax.plot(zero, 0, "D", color=COLOURS["treatment"], mec="black", ms=6)
+        ax.annotate(f"no effect at {number(zero)}", (zero, 0), (6, 6), textcoords="offset points", size=8)
+    ax.set(xlabel="Correlation of errors left by an unmeasured cause", ylabel="\n".join(wrap(ylabel, 40)))
     return fig
 
 

@@ -392,6 +392,23 @@ def closed(row: dict[str, Any]) -> str:
     return f"{row['label']}: {number(row['estimate'])} % of the gap closed (interval {span}; n = {row['n']:.0f})."
 
 
+def vanishing(rho: float) -> str:
+    """Tell how strong an unmeasured cause would have to be to explain a direct effect away.
+
+    Parameters
+    ----------
+    rho : float
+        Correlation of errors, as from `helpers.treatment.rho_of_no_effect`.
+
+    Returns
+    -------
+    str
+    """
+    if math.isnan(rho):
+        return "No correlation of errors from −0.9 to 0.9 would take the direct effect to zero."
+    return f"An unmeasured cause that correlates the errors by {number(rho)} would take the direct effect to zero."
+
+
 def same_side(estimates: pd.DataFrame) -> bool:
     """Say whether all intervals lie on the same side of zero.
 

@@ -491,7 +491,7 @@ def permanova_table(
     DataFrame
         Columns distance, patients, and those of `paired_permanova`. Each patient counts once.
     """
-    tests: dict[str, int] = {"permutations": permutations, "seed": seed}
+    tests: dict[str, Any] = {"permutations": permutations, "seed": seed}
     rows = []
     for name, distmat in distmats.items():
         swabs = _aligned(obs, distmat, ["subject", "visit", "group", "arm", *covariates, *arm_covariates])

@@ -288,7 +288,7 @@ def mediation(
 def _mediation_draws(
     pairs: pd.DataFrame, mediator: str, covariates: Sequence[str], bootstraps: int, seed: int
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]] | None:
-    """The complete patients; and, of the sample and each resample, the effects and the errors' scale and correlation."""
+    """The complete patients; and of the sample and each resample the effects and the errors' correlation."""
     complete = pairs.dropna(subset=["y0", "y1", "treated", mediator, *covariates])
     treated = complete["treated"].to_numpy(bool)
     if min(treated.sum(), (~treated).sum()) < 5 or complete[mediator].nunique() < 2:

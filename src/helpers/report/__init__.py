@@ -160,13 +160,11 @@ _HEADINGS = {
 def _for_readers(table: pd.DataFrame) -> pd.DataFrame:
     """The table with intervals in one column and headings in words, less what only further computing needs."""
     shown = table.drop(columns=["se", "df", "level"] if "se" in table else [], errors="ignore")
-    if {"ci_low", "ci_high"} <= set(shown):
-        spans = [
-            interval(low, high) if pd.notna(low) else "–"
-            for low, high in zip(shown["ci_low"], shown["ci_high"], strict=True)
-        ]
-        shown.insert(shown.columns.get_loc("ci_low"), "interval", spans)
-        shown = shown.drop(columns=["ci_low", "ci_high"])
+    for low, high, heading in (("ci_low", "ci_high", "interval"), ("boot_low", "boot_high", "bootstrap interval")):
+        if {low, high} <= set(shown):
+            spans = [interval(a, b) if pd.notna(a) else "–" for a, b in zip(shown[low], shown[high], strict=True)]
+            shown.insert(shown.columns.get_loc(low), heading, spans)
+            shown = shown.drop(columns=[low, high])
     return shown.rename(columns=_HEADINGS)
 
 
