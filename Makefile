@@ -4,8 +4,8 @@
 # SET    parameters of this run, checked before it      make report SET="permutations=9999 alpha=0.01"
 # PYTHON the interpreter, if not the project's own      make report PYTHON=python
 
-STUDY = demo
-SET =
+STUDY ?= demo
+SET ?=
 PYTHON = .venv/bin/python
 RUNS = 500
 
@@ -37,6 +37,9 @@ EVERY := 01_ingest 02_diversity 03_taxa 04_response 05_treatment_comparison
 SITE_CODE := $(wildcard src/helpers/report/site.py src/helpers/report/theme/* data/demo/validation.tsv)
 HELPERS := $(filter-out $(SITE_CODE) %/simulate.py %/truth.py %/validation.py,$(wildcard src/helpers/*.py src/helpers/report/*.py))
 
+ifneq ($(words $(STUDY))$(findstring /,$(STUDY))$(filter . ..,$(STUDY)),1)
+$(error STUDY is "$(STUDY)"; expected the name of a folder in data/: $(patsubst data/%/study.yaml,%,$(wildcard data/*/study.yaml)))
+endif
 ifneq ($(filter report,$(MAKECMDGOALS)),)
 ifeq ($(wildcard data/$(STUDY)/study.yaml),)
 $(error there is no data/$(STUDY)/study.yaml; studies: $(patsubst data/%/study.yaml,%,$(wildcard data/*/study.yaml)))
@@ -100,10 +103,13 @@ $(OUT)/.set: FORCE
 
 # Which files a study has, study.yaml says: the check writes that down for make.
 -include $(OUT)/inputs.mk
-$(OUT)/parameters.yaml: data/$(STUDY)/study.yaml $(OUT)/.set requirements.lock \
+$(OUT)/.inputs: FORCE
+	@mkdir -p $(@D); cat $(INPUTS) 2>/dev/null </dev/null | cksum > $@.new; cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+
+$(OUT)/parameters.yaml: data/$(STUDY)/study.yaml $(OUT)/.set $(OUT)/.inputs requirements.lock \
   $(wildcard src/helpers/study.py src/helpers/report/parameters.py) | $(INSTALLED)
 	@$(HAS_HELPERS)
-	@$(STEP) check "$$STUDY" --set "$$SET"
+	@$(STEP) check "$$STUDY" --set="$$SET"
 
 NEEDS = $(OUT)/parameters.yaml $(HELPERS) | $(INSTALLED)
 

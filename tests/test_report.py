@@ -134,7 +134,7 @@ def test_wrong_set_is_refused_with_what_was_found(tmp_path: Path, text: str, tol
     assert [t for t in told if t not in str(error.value)] == []
 
 
-def test_check_writes_parameters_and_rules_for_make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_writes_parameters_and_the_inputs_for_make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     toy_study(tmp_path)
     toy_notebook(tmp_path / "notebooks" / "01_ingest.ipynb", "")
     monkeypatch.chdir(tmp_path)
@@ -142,7 +142,7 @@ def test_check_writes_parameters_and_rules_for_make(tmp_path: Path, monkeypatch:
     parameters = yaml.safe_load(Path("reports/demo/parameters.yaml").read_text())
     assert parameters["seed"] == 7
     assert parameters["results_dir"] == "../reports/demo/results"
-    assert "data/demo/meta\\ data.tsv:\n" in Path("reports/demo/inputs.mk").read_text()
+    assert "'data/demo/meta data.tsv'" in Path("reports/demo/inputs.mk").read_text()
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,10 @@ def part(
         A row for `verdicts`, which wants the ``notebook`` too.
     """
     against_margin = CLAIMS[claim].kind != "direction"
-    cannot = reason or f"only {estimate['n']:.0f} patients have what is needed"
+    cannot = reason or f"only {estimate['n']:.0f} people have what is needed"
+    without = np.isnan(estimate["estimate"])
+    if against_margin and not without and np.isnan(estimate["p_equivalence"]):
+        cannot, without = "the study has no controls whose standard deviation would set the margin", True
     return {
         "id": claim,
         "statement": statement(claim, study),
@@ -115,7 +118,7 @@ def part(
         "margin": estimate["margin"] if against_margin else np.nan,
         "p_equivalence": estimate["p_equivalence"] if against_margin else np.nan,
         "sign": sign,
-        "cannot": cannot if np.isnan(estimate["estimate"]) else "",
+        "cannot": cannot if without else "",
         "section": section,
     }
 
@@ -123,6 +126,11 @@ def part(
 def no_severity(study: Study) -> str:
     """Why a claim about severity cannot be tested; empty if it can."""
     return "" if study.severity else "the study records no severity score"
+
+
+def no_pairs(study: Study, arm: str, n: float) -> str:
+    """Why a change under an arm cannot be tested, if nobody was seen twice; empty if somebody was."""
+    return "" if n else f"nobody under {study.labels.model_dump()[arm]} was swabbed at both visits"
 
 
 def no_second_arm(pairs: pd.DataFrame) -> str:

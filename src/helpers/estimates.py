@@ -527,12 +527,14 @@ def equivalence(estimate: dict[str, Any], margin: float) -> dict[str, float]:
     Returns
     -------
     dict
-        ``margin`` and ``p_equivalence``, the larger of the two one-sided p-values.
+        ``margin`` and ``p_equivalence``, the larger of the two one-sided p-values; NaN without an error or a margin.
 
     References
     ----------
     Schuirmann, J Pharmacokinet Biopharm 1987;15:657.
     """
+    if not estimate["se"] > 0:
+        return {"margin": margin, "p_equivalence": np.nan}
     t = (margin - abs(estimate["estimate"])) / estimate["se"]
     return {"margin": margin, "p_equivalence": float(stats.t.sf(t, estimate["df"]))}
 

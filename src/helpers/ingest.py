@@ -151,6 +151,19 @@ def _check_design(study: Study, obs: pd.DataFrame) -> None:
                 where=f"subject {few(subjects)}; rows {few(rows)}",
                 found=few(sorted(obs.loc[rows, column].dropna().unique())), expected="one for each subject",
             )  # fmt: skip
+    if "sex" in obs and (subjects := in_several(obs, "sex")):
+        rows = obs.index[obs["subject"] == subjects[0]]
+        raise StudyError(
+            "has a subject of two sexes", file=path, where=f"subject {few(subjects)}; rows {few(rows)}",
+            found=few(sorted(obs.loc[rows, "sex"].dropna().unique())), expected="one for each subject",
+        )  # fmt: skip
+    if "age" in obs:
+        ages = obs.groupby("subject")["age"].agg(["min", "max"])
+        if len(wide := ages.index[ages["max"] - ages["min"] > 2]):
+            raise StudyError(
+                "has a subject whose ages do not go together", file=path, where=f"subject {few(wide)}",
+                found="{min:g} and {max:g}".format(**ages.loc[wide[0]]), expected="at most two years between visits",
+            )  # fmt: skip
     if len(twice := swabbed_twice(obs)):
         same = (twice[["subject", "visit", "site"]] == twice[["subject", "visit", "site"]].iloc[0]).all(axis=1)
         raise StudyError(

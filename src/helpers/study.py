@@ -13,6 +13,7 @@ from pydantic import (
     Field,
     PrivateAttr,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -178,6 +179,13 @@ class Severity(Strict):
     label: str
     range: tuple[float, float] = Field(description="lowest and highest possible value")
 
+    @field_validator("range")
+    @classmethod
+    def _rises(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not value[0] < value[1]:
+            raise ValueError(f"the highest possible value must be above the lowest, {value[0]:g}")
+        return value
+
 
 class Response(Strict):
     """Response thresholds, in per cent improvement of the first severity score."""
@@ -232,7 +240,9 @@ class Settings(Strict):
     permutations: int = Field(999, ge=99, description="permutations of a permutation test")
     rarefactions: int = Field(10, ge=1, description="draws over which Bray-Curtis dissimilarities are averaged")
     bootstraps: int = Field(1000, ge=100, description="bootstrap resamples of an interval")
-    equivalence_margin: float = Field(0.5, gt=0, description="margin of equivalence, in SD of the control group")
+    equivalence_margin: float = Field(
+        0.5, gt=0, allow_inf_nan=False, description="margin of equivalence, in SD of the control group"
+    )
     alpha: float = Field(0.05, gt=0, lt=0.5, description="level of the tests; intervals cover 1 - alpha")
     seed: int = Field(2023, ge=0, description="seed of everything random")
 

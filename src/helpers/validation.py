@@ -327,37 +327,41 @@ def targets(truth: Truth, seeds: Iterable[int], like: Study, pool: Executor) -> 
         Columns id, measure, target and target_error, its Monte-Carlo standard error.
     """
     seeds = list(seeds)
-    asked = {"": truth, **worlds(truth)}
-    futures = {name: [pool.submit(visits_of, t, seed, like) for seed in seeds] for name, t in asked.items()}
-    for _ in tqdm(as_completed(sum(futures.values(), [])), total=4 * len(seeds), desc="truth", mininterval=5):
+    arms = [getattr(truth.treatment, arm) for arm in ARMS]
+    apart = worlds(truth) if any(arm.direct or arm.mediated for arm in arms) else {}
+    futures = {
+        name: [pool.submit(visits_of, t, seed, like) for seed in seeds] for name, t in {"": truth, **apart}.items()
+    }
+    for _ in tqdm(
+        as_completed([f for each in futures.values() for f in each]),
+        total=len(seeds) * len(futures),
+        desc="truth",
+        mininterval=5,
+    ):
         pass
     pooled = pd.concat(future.result() for future in futures[""])
     parts, beside = claim_parts(pooled, like, like.settings.model_copy(update={"bootstraps": 100}))
     table = pd.DataFrame(parts + beside).rename(columns={"estimate": "target"})
     table["target_error"] = (table["ci_high"] - table["ci_low"]) / (2 * norm.ppf(1 - like.settings.alpha / 2))
     # The arms are not alike: pooling more patients of them does not tell what the drugs do. The worlds do.
-    ends = pd.DataFrame(
-        {
-            name: [
-                visits.query("case and visit == 'followup'")["distance_to_healthy"].mean()
-                for visits in (future.result() for future in futures[name])
-            ]
-            for name in worlds(truth)
-        }
+    ends = {name: [_end(future.result()) for future in each] for name, each in futures.items()}
+    treated, compared, crossed = (
+        np.array(ends.get(world, np.zeros(len(seeds)))) for world in ("treatment", "comparator", "crossed")
     )
-    effects = {
-        "total": ends["treatment"] - ends["comparator"],
-        "direct": ends["crossed"] - ends["comparator"],
-        "indirect": ends["treatment"] - ends["crossed"],
-    }
+    effects = {"total": treated - compared, "direct": crossed - compared, "indirect": treated - crossed}
     causal = {"distance_to_healthy, direct": "direct", "distance_to_healthy, ANCOVA": "total"}
     causal |= {f"mediation: {name}": name for name in ("total", "indirect")}
     causal |= {name: "total" for name in table["measure"] if name.startswith("arms: ")}
     for i, measure in table["measure"].items():
         if measure in causal:
             effect = effects[causal[measure]]
-            table.loc[i, ["target", "target_error"]] = effect.mean(), effect.sem()
+            table.loc[i, ["target", "target_error"]] = effect.mean(), effect.std(ddof=1) / np.sqrt(len(seeds))
     return table[["id", "measure", "target", "target_error"]]
+
+
+def _end(visits: pd.DataFrame) -> float:
+    """Mean distance to healthy of the patients at follow-up."""
+    return float(visits.loc[visits["case"] & visits["visit"].eq("followup"), "distance_to_healthy"].mean())
 
 
 # --- the table -------------------------------------------------------------------------------------------------------

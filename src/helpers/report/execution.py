@@ -49,7 +49,8 @@ def execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
     except papermill.PapermillExecutionError as e:
         unfinished.replace(failed)
         if e.ename == "StudyError":
-            raise StudyError(f"[{target.stem}] stopped: {e.evalue}") from None
+            # The kernel runs in notebooks/, its reader in the project's root.
+            raise StudyError(f"[{target.stem}] stopped: {e.evalue.replace('../data/', 'data/')}") from None
         where = f"section '{_section_of_error(nbformat.read(failed, as_version=4))}'"
         raise StudyError(
             f"[{target.stem}] failed", where=where, found=f"{e.ename}: {e.evalue}", fix=f"the traceback is in {failed}"

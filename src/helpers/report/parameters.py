@@ -3,8 +3,6 @@
 import ast
 import difflib
 import json
-import math
-import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -106,13 +104,9 @@ def resolve_settings(study: Study, text: str = "") -> Settings:
     content = study.model_dump()
     content["settings"].update(overrides)
     try:
-        settings = Study.model_validate(content).settings
+        return Study.model_validate(content).settings
     except ValidationError as e:
         raise StudyError("SET: " + validation_message(e).replace("settings.", ""), fix=EXAMPLE) from None
-    for name, value in settings.model_dump().items():
-        if isinstance(value, float) and not math.isfinite(value):
-            raise StudyError(f"{name} must be a finite number", file=study.folder / "study.yaml", found=value)
-    return settings
 
 
 def check(name: str, overrides: str = "") -> None:
@@ -137,9 +131,8 @@ def check(name: str, overrides: str = "") -> None:
     for file in files.values():
         study.read(file)
     folder = Path("reports") / name
-    paths = [_for_make(str(study.path(file))) for file in files.values()]
-    rules = "".join(f"{path}:\n" for path in paths)
-    write_whole(folder / "inputs.mk", f"{folder}/parameters.yaml: {' '.join(paths)}\n{rules}")
+    paths = " ".join(shlex.quote(str(study.path(file))) for file in files.values())
+    write_whole(folder / "inputs.mk", "INPUTS := " + paths.replace("$", "$$").replace("#", "\\#") + "\n")
     write_whole(folder / "parameters.yaml", yaml.safe_dump(parameters, sort_keys=False, allow_unicode=True))
 
 
@@ -162,7 +155,3 @@ def declared(notebook: Path, parameters: dict[str, Any]) -> dict[str, Any]:
             f"declares unknown parameters: {', '.join(unknown)}", file=notebook, expected=", ".join(parameters)
         )
     return {name: parameters[name] for name in names}
-
-
-def _for_make(path: str) -> str:
-    return re.sub(r"([\s#:%\\])", r"\\\1", path).replace("$", "$$")
