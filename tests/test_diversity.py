@@ -1,20 +1,21 @@
 import json
-import re
-from functools import cache
 from itertools import combinations
+from math import comb
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
-from scipy import stats
+from scipy import sparse
 from scipy.spatial.distance import pdist, squareform
 from skbio import DistanceMatrix, TreeNode
-from skbio.diversity import beta_diversity
+from skbio.diversity import alpha_diversity, beta_diversity
 
 from helpers import diversity
+
+ORACLE = Path(__file__).parent / "oracle"
+NEWICK = "((f0:1,f1:2):3,f2:4);"
 
 
 def cohort_of(counts, tree: str | None = None, **obs) -> AnnData:
@@ -26,16 +27,30 @@ def cohort_of(counts, tree: str | None = None, **obs) -> AnnData:
     return cohort
 
 
-@cache
-def oracle() -> tuple[dict[str, Any], pd.DataFrame, TreeNode]:
-    """What R says, the table and the tree: tests/oracle/README.md."""
-    folder = Path("tests/oracle")
-    counts = pd.read_csv(folder / "counts.tsv", sep="\t", index_col=0)
-    return json.loads((folder / "diversity.json").read_text()), counts, TreeNode.read(str(folder / "tree.nwk"))
+def tree_of(newick: str) -> TreeNode:
+    return TreeNode.read([newick])
 
 
 def euclidean(points) -> DistanceMatrix:
     return DistanceMatrix(squareform(pdist(points)), [f"s{i}" for i in range(len(points))])
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    return pd.read_csv(ORACLE / "counts.tsv", sep="\t", index_col=0)
+
+
+@pytest.fixture(scope="module")
+def tree() -> TreeNode:
+    return TreeNode.read(str(ORACLE / "tree.nwk"))
+
+
+@pytest.fixture(scope="module")
+def r() -> dict:
+    return json.loads((ORACLE / "diversity.json").read_text())
+
+
+# --- rarefaction ------------------------------------------------------------------------------------------------------
 
 
 def test_rarefied_swabs_have_the_depth_and_shallow_ones_are_left_out():
@@ -48,148 +63,171 @@ def test_rarefied_swabs_have_the_depth_and_shallow_ones_are_left_out():
 
 
 def test_rarefaction_is_without_replacement():
-    # 500 draws of 6 out of (6, 6): hypergeometric variance 6 * 1/4 * 6/11, binomial would be 6/4.
+    # 4,000 draws of 6 out of (6, 6): hypergeometric variance 6 * 1/4 * 6/11, binomial would be 6/4.
     cohort = cohort_of(np.full((4000, 2), 6))
     drawn = diversity.rarefy(cohort, 6, seed=2).X[:, 0]
     assert drawn.mean() == pytest.approx(3, abs=0.06)
     assert drawn.var() == pytest.approx(6 / 4 * 6 / 11, rel=0.08)
 
 
-def expected(counts, depth: int, tree: str | None = None) -> pd.DataFrame:
-    cohort = cohort_of(counts, tree=tree)
-    return diversity.expected_alpha(cohort, depth, tree=diversity.tree_of(cohort))
+# --- expected alpha ---------------------------------------------------------------------------------------------------
 
 
-def test_expected_alpha_of_all_reads_is_that_of_the_swab():
-    # tree ((f0:1,f1:2):3,f2:4); the first swab holds f0 and f1 equally, the second f2 alone
-    table = expected([[2, 2, 0], [0, 0, 4]], 4, "((f0:1,f1:2):3,f2:4);")
-    assert table.loc["s0"].to_dict() == pytest.approx(
-        {"observed_features": 2, "shannon": np.log(2), "simpson": 0.5, "faith_pd": 6}
-    )
-    assert table.loc["s1"].to_dict() == pytest.approx(
-        {"observed_features": 1, "shannon": 0, "simpson": 0, "faith_pd": 4}, abs=1e-12
-    )
+@pytest.mark.parametrize("depth", [1, 3, 6, 7])
+def test_expected_alpha_is_the_mean_over_every_subsample(depth):
+    swab = [4, 2, 1]
+    reads = np.repeat(np.arange(3), swab)
+    subsamples = np.array([np.bincount(reads[list(c)], minlength=3) for c in combinations(range(7), depth)])
+    assert len(subsamples) == comb(7, depth)
+    kwargs = {"observed_features": {}, "shannon": {"base": np.e}, "simpson": {}}
+    enumerated = {m: alpha_diversity(m, subsamples, **k).mean() for m, k in kwargs.items()}
+    taxa = ["f0", "f1", "f2"]
+    enumerated["faith_pd"] = alpha_diversity("faith_pd", subsamples, taxa=taxa, tree=tree_of(NEWICK)).mean()
+    got = diversity.expected_alpha(cohort_of([swab]), depth, tree=tree_of(NEWICK))
+    assert got.loc["s0"].to_dict() == pytest.approx(enumerated, abs=1e-12)
 
 
-def test_expected_alpha_is_the_mean_over_every_subsample():
-    counts, tree = [3, 4, 1, 5], "(((f0:1,f1:2):3,f2:4):0.5,f3:1);"
-    reads = np.repeat(range(4), counts)
-    subsamples = [np.bincount(reads[list(drawn)], minlength=4) for drawn in combinations(range(13), 5)]
-    assert len(subsamples) == 1287
-    each = expected(subsamples, 5, tree)  # of swabs with as many reads as are drawn: no expectation about it
-    assert expected([counts], 5, tree).iloc[0].to_dict() == pytest.approx(each.mean().to_dict(), rel=1e-12)
+def test_at_full_depth_expected_alpha_is_that_of_all_reads(table, tree):
+    for swab in ("S01", "S08"):
+        counts = table.loc[[swab]]
+        got = diversity.expected_alpha(counts, int(counts.to_numpy().sum()), tree=tree).loc[swab]
+        assert got["observed_features"] == pytest.approx((counts > 0).sum(axis=1).item())
+        assert got["shannon"] == pytest.approx(alpha_diversity("shannon", counts.to_numpy(), base=np.e).item())
+        assert got["simpson"] == pytest.approx(alpha_diversity("simpson", counts.to_numpy()).item())
 
 
-def test_expected_alpha_keeps_its_digits_in_deep_swabs():
-    # The logarithms of the factorials are near 600,000 here, and leave nine digits of their differences.
-    total, x, depth = 60_000, 20_000, 1000
-    k = np.arange(2, depth + 1)
-    terms = stats.hypergeom.pmf(k, total, x, depth) * k * np.log(k)
-    got = expected([[x, total - x]], depth)["shannon"].iloc[0]
-    k2 = stats.hypergeom.pmf(k, total, total - x, depth) * k * np.log(k)
-    assert got == pytest.approx(np.log(depth) - (terms.sum() + k2.sum()) / depth, abs=1e-8)
+def test_expected_richness_and_faith_pd_are_those_of_r(table, tree, r):
+    got = diversity.expected_alpha(table, r["depth"], tree=tree)
+    np.testing.assert_allclose(got["observed_features"], pd.Series(r["richness"])[table.index], rtol=1e-8)
+    np.testing.assert_allclose(got["faith_pd"], pd.Series(r["expected_pd"])[table.index], rtol=1e-8)
+    deep = pd.Series(r["richness_deep"])
+    got = diversity.expected_alpha(table, 200, ["observed_features"])["observed_features"]
+    np.testing.assert_allclose(got[deep.index], deep, rtol=1e-8)
+    for swab, observed in list(r["observed_pd"].items())[::10]:
+        counts = table.loc[[swab]]
+        got = diversity.expected_alpha(counts, int(counts.to_numpy().sum()), ["faith_pd"], tree)
+        assert got.loc[swab, "faith_pd"] == pytest.approx(observed, rel=1e-8)
 
 
-def test_expected_alpha_agrees_with_vegan_and_ape():
-    r, counts, tree = oracle()
-    table = diversity.expected_alpha(counts, 125, tree=tree)
-    assert table["observed_features"].to_numpy() == pytest.approx(r["rarefy"], abs=1e-8)
-    own = [diversity.expected_alpha(counts.loc[[s]], counts.loc[s].sum(), ["faith_pd"], tree) for s in counts.index]
-    assert pd.concat(own)["faith_pd"].to_numpy() == pytest.approx(r["faith"], abs=1e-8)
+def test_ten_thousand_draws_in_r_converge_to_expected_alpha(table, tree, r):
+    draws = r["draws"]
+    got = diversity.expected_alpha(table.loc[draws["swabs"]], r["depth"], tree=tree)
+    for metric in ("shannon", "simpson", "faith_pd"):
+        z = (got[metric] - draws["mean"][metric]) / draws["se"][metric]
+        assert z.abs().max() < 4, metric
 
 
-def test_expected_alpha_agrees_with_ten_thousand_subsamples_of_vegan():
-    r, counts, tree = oracle()
-    drawn = r["subsamples"]
-    table = diversity.expected_alpha(counts, 125, tree=tree).loc[drawn["swabs"], drawn["metrics"]]
-    z = (table.to_numpy() - np.array(drawn["mean"])) / np.array(drawn["error"])
-    assert abs(z).max() < 4  # 24 comparisons
-    assert (np.array(drawn["error"]) < 0.02 * table.to_numpy()).all()  # so that agreement means something
+def test_a_wide_distribution_is_summed_in_full():
+    # Two features of equal, large count: the sum over the whole hypergeometric distribution, in whole numbers.
+    half, depth = 20_000, 1000
+    ways = comb(2 * half, depth)
+    p = [comb(half, x) * comb(half, depth - x) / ways for x in range(depth + 1)]
+    entropy = [-sum(s * np.log(s) for s in (x / depth, 1 - x / depth) if s) for x in range(depth + 1)]
+    got = diversity.expected_alpha(cohort_of([[half, half]]), depth, ["shannon"])
+    assert got.loc["s0", "shannon"] == pytest.approx(np.dot(p, entropy), abs=1e-9)
 
 
-def test_shallow_swabs_are_nan():
-    assert expected([[9, 9], [1, 2], [0, 0]], 10).isna().all(axis=1).tolist() == [False, True, True]
+def test_work_done_in_parts_gives_the_same(table, tree, monkeypatch):
+    whole = diversity.expected_alpha(table, 125, tree=tree), diversity.unifrac(table, tree, weighted=True).data
+    monkeypatch.setattr(diversity, "CHUNK", 1000)
+    monkeypatch.setattr(diversity, "BLOCK", 7)
+    pd.testing.assert_frame_equal(diversity.expected_alpha(table, 125, tree=tree), whole[0], rtol=1e-13)
+    np.testing.assert_allclose(diversity.unifrac(table, tree, weighted=True).data, whole[1], atol=1e-14)
 
 
-@pytest.mark.parametrize(
-    ("counts", "depth", "metrics", "tree", "message"),
-    [
-        ([[1, 2]], 4, None, None, "depth is 4; expected 1 to 3"),
-        ([[1, 2]], 0, None, None, "depth is 0"),
-        ([[0, 0]], 1, None, None, "expected 1 to 0"),
-        ([[1.5, 2]], 1, None, None, "such as 1.5 are no whole numbers"),
-        ([[-1, 2]], 1, None, None, "such as -1"),
-        ([[np.nan, 2]], 1, None, None, "such as nan"),
-        ([[1, 2]], 1, ["chao1"], None, "unknown metric 'chao1'; known: observed_features"),
-        ([[1, 2]], 1, ["faith_pd"], None, "faith_pd needs a tree"),
-        ([[1, 2]], 1, None, "(f0:1,g:1);", "lacks 1 of 2 features, such as f1"),
-        ([[1, 2]], 1, None, "(f0:1,f1:1,g:1);", "not rooted: 3 branches"),
-    ],
-)
-def test_expected_alpha_says_what_is_wrong(counts, depth, metrics, tree, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
-        diversity.expected_alpha(cohort_of(counts), depth, metrics, tree and TreeNode.read([tree]))
+def test_swabs_that_are_not_deep_enough_have_no_expected_alpha():
+    got = diversity.expected_alpha(cohort_of([[9, 1, 0], [0, 0, 0], [2, 2, 0]]), 5)
+    assert got.notna().all(axis=1).tolist() == [True, False, False]
+    assert "faith_pd" not in got  # no tree
 
 
-def test_an_unrooted_tree_is_rooted_at_its_midpoint():
-    rooted = diversity.tree_of(cohort_of([[1, 1, 1]], tree="(f0:1,f1:2,f2:7);"))
-    assert rooted is not None
-    assert len(rooted.children) == 2
-    assert sum(float(n.length or 0) for n in rooted.traverse()) == pytest.approx(10)
-    assert diversity.tree_of(cohort_of([[1]])) is None
+def test_sparse_counts_give_the_same_and_are_left_as_they_were(table):
+    dense = AnnData(table.astype(float))
+    thin = dense.copy()
+    thin.X = sparse.csr_matrix(dense.X)
+    thin.X.data[0] = 0  # an explicit zero
+    dense.X[0, thin.X.indices[0]] = 0
+    before = thin.X.copy()
+    pd.testing.assert_frame_equal(diversity.expected_alpha(thin, 100), diversity.expected_alpha(dense, 100))
+    assert (thin.X.nnz, thin.X.sum()) == (before.nnz, before.sum())
 
 
-def test_bray_curtis_and_aitchison_by_hand():
-    cohort = cohort_of([[6, 3, 1], [3, 6, 1]])
-    assert diversity.bray_curtis(cohort, 10, rarefactions=1, seed=1)[0, 1] == pytest.approx(6 / 20)
-    # both CLRs share their centre, so the distance is that of the logarithms
-    expected = np.sqrt(2) * np.log(6.5 / 3.5)
-    assert diversity.aitchison(cohort)[0, 1] == pytest.approx(expected)
+def test_an_unrooted_tree_is_rooted_at_the_midpoint():
+    trifurcating = diversity.rooted_tree(cohort_of([[1, 1, 1]], tree="(f0:1,f1:2,f2:7);"))
+    rooted = diversity.rooted_tree(cohort_of([[1, 1, 1]], tree=NEWICK))
+    pd_of = [diversity.expected_alpha(cohort_of([[1, 1, 1]]), 3, ["faith_pd"], t) for t in (trifurcating, rooted)]
+    assert pd_of[0].equals(pd_of[1])
+    assert diversity.rooted_tree(cohort_of([[1]])) is None
 
 
-def test_bray_curtis_is_the_mean_of_scikit_bio_over_the_draws():
-    cohort = cohort_of(np.random.default_rng(3).poisson(4, (7, 15)) + 1)
-    cohort.X[2] = 0
-    got = diversity.bray_curtis(cohort, 20, rarefactions=4, seed=9)
-    draws = [diversity.rarefy(cohort, 20, seed=9 + i) for i in range(4)]
-    each = [beta_diversity("braycurtis", d.X, list(d.obs_names)).data for d in draws]
-    assert "s2" not in got.ids
-    assert got.data == pytest.approx(np.mean(each, axis=0), abs=1e-12)
-    with pytest.raises(ValueError, match="0 swabs have 10000 reads"):
-        diversity.bray_curtis(cohort, 10_000, rarefactions=1, seed=1)
+def test_rarefaction_curves_are_group_means_over_the_swabs_that_reach_the_depth():
+    counts = np.random.default_rng(7).poisson(3, (6, 40))
+    counts[0] = 0
+    counts[0, 0] = 20
+    cohort = cohort_of(counts, group=["control"] * 3 + ["case"] * 3)
+    by = diversity.rarefaction_curves(cohort, [10, 50]).set_index(["group", "depth"])
+    assert by["swabs"].to_dict() == {("control", 10): 3, ("control", 50): 2, ("case", 10): 3, ("case", 50): 3}
+    expected = diversity.expected_alpha(cohort, 50)
+    for measure in ("observed_features", "shannon"):
+        assert by.loc[("control", 50), measure] == pytest.approx(expected[measure].iloc[1:3].mean())
+        assert by.loc[("case", 50), measure] > by.loc[("case", 10), measure]
 
 
-def test_bray_curtis_agrees_with_vegan():
-    r, _, _ = oracle()
-    cohort = cohort_of(r["drawn"]["counts"])
-    got = diversity.bray_curtis(cohort, 125, rarefactions=2, seed=1)  # all reads are drawn
-    assert got.data == pytest.approx(np.array(r["bray"]), abs=1e-8)
+# --- distances --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["weighted", "normalized", "unweighted"])
-def test_unifrac_agrees_with_phyloseq_and_scikit_bio(kind):
-    r, counts, tree = oracle()
-    how = {"weighted": kind != "unweighted", "normalized": kind == "normalized"}
-    got = diversity.unifrac(counts, tree, **how)
-    first = got.filter(r["unifrac"]["swabs"]).data
-    assert first == pytest.approx(np.array(r["unifrac"][kind]), abs=1e-8)
-    more = {"normalized": how["normalized"]} if how["weighted"] else {}
-    name = "weighted_unifrac" if how["weighted"] else "unweighted_unifrac"
-    theirs = beta_diversity(name, counts, list(counts.index), taxa=list(counts.columns), tree=tree, **more)
-    assert got.data == pytest.approx(theirs.data, abs=1e-10)
+def test_bray_curtis_is_the_mean_of_scikit_bios_over_the_draws(table):
+    cohort = AnnData(table.astype(float))
+    rng = np.random.default_rng(3)
+    draws = [diversity.rarefy(cohort, 150, seed=rng) for _ in range(3)]
+    expected = np.mean([beta_diversity("braycurtis", d.X, list(d.obs_names)).data for d in draws], axis=0)
+    got = diversity.bray_curtis(cohort, 150, rarefactions=3, seed=3)
+    assert list(got.ids) == list(draws[0].obs_names)
+    assert len(got.ids) < len(table)
+    np.testing.assert_allclose(got.data, expected, atol=1e-12)
 
 
-def test_unifrac_wants_reads_in_each_sample():
-    with pytest.raises(ValueError, match="1 samples have no reads, such as s1"):
-        diversity.unifrac(cohort_of([[1, 1], [0, 0]]), TreeNode.read(["(f0:1,f1:1);"]), weighted=True)
+def test_reads_beyond_16_bits_are_counted_in_full():
+    cohort = cohort_of([[60_000, 20_000], [20_000, 60_000]])
+    assert diversity.bray_curtis(cohort, 80_000, rarefactions=2, seed=1)[0, 1] == pytest.approx(0.5)
 
 
-def test_square_root_of_bray_curtis_is_euclidean():
-    counts = np.random.default_rng(4).poisson(2, (30, 12))
-    counts[:, 0] += 60 - counts.sum(axis=1)
-    distmat = diversity.bray_curtis(cohort_of(counts), 30, rarefactions=3, seed=1)
-    g = np.linalg.eigvalsh(_gower(diversity.square_root(distmat)))
-    assert g.min() > -1e-10
+def test_distances_are_those_of_r(table, tree, r):
+    swabs = r["distances"]["swabs"]
+    filled = table.assign(rest=table.sum(axis=1).max() - table.sum(axis=1))
+    got = {
+        "bray_curtis_filled": diversity.bray_curtis(
+            AnnData(filled.astype(float)), int(filled.sum(axis=1).max()), rarefactions=1, seed=1
+        ),
+        "aitchison": diversity.aitchison(AnnData(table.astype(float))),
+        "unweighted_unifrac": diversity.unifrac(table, tree, weighted=False),
+        "weighted_unifrac": diversity.unifrac(table, tree, weighted=True),
+        "normalized_unifrac": diversity.unifrac(table, tree, weighted=True, normalized=True),
+    }
+    for name, distmat in got.items():
+        expected = squareform(r["distances"][name])
+        np.testing.assert_allclose(distmat.filter(swabs).data, expected, rtol=1e-8, err_msg=name)
+
+
+@pytest.mark.parametrize("newick", ["{}", "({}:0.3,other:0.2):0.1;"], ids=["its tips", "more tips, and a stem"])
+def test_unifrac_is_scikit_bios(table, newick):
+    plain = (ORACLE / "tree.nwk").read_text().strip()
+    tree = tree_of(newick.format(plain if newick == "{}" else plain.rstrip(";")))
+    table = pd.concat([table, table.iloc[[0]].set_axis(["again"])])  # one swab twice: no distance
+    arguments = {"taxa": list(table.columns), "tree": tree}
+    for weighted, name in ((False, "unweighted_unifrac"), (True, "weighted_unifrac")):
+        for normalized in (False, True)[: 1 + weighted]:
+            kwargs = arguments | ({"normalized": normalized} if weighted else {})
+            expected = beta_diversity(name, table.to_numpy(), list(table.index), **kwargs)
+            got = diversity.unifrac(table, tree, weighted=weighted, normalized=normalized)
+            np.testing.assert_allclose(got.data, expected.data, atol=1e-12)
+            assert got["S01", "again"] == pytest.approx(0, abs=1e-12)
+
+
+def test_the_square_root_of_mean_bray_curtis_is_euclidean():
+    counts = np.random.default_rng(4).poisson(2, (30, 12)) + 1
+    distmat = diversity.bray_curtis(cohort_of(counts), 15, rarefactions=5, seed=1)
+    assert np.linalg.eigvalsh(_gower(diversity.square_root(distmat))).min() > -1e-10
     assert np.linalg.eigvalsh(_gower(distmat)).min() < -1e-6  # without the root it is not
 
 
@@ -197,6 +235,9 @@ def _gower(distmat: DistanceMatrix) -> np.ndarray:
     n = distmat.shape[0]
     j = np.eye(n) - 1 / n
     return -0.5 * j @ np.asarray(distmat.data) ** 2 @ j
+
+
+# --- distance to healthy ----------------------------------------------------------------------------------------------
 
 
 def test_distance_to_reference_is_the_distance_to_the_centroid_of_the_others():
@@ -210,6 +251,12 @@ def test_distance_to_reference_is_the_distance_to_the_centroid_of_the_others():
         others = [j for j in range(4) if subjects[j] != subject]
         expected = np.linalg.norm(points[i] - points[others].mean(axis=0))
         assert got.iloc[i] == pytest.approx(expected), subject
+
+
+def test_the_only_control_has_no_distance_to_healthy():
+    got = diversity.distance_to_reference(euclidean([[0.0], [1.0], [5.0]]), [True, False, False], ["a", "a", "x"])
+    assert got.isna().tolist() == [True, True, False]
+    assert got["s2"] == 5
 
 
 def test_closure_is_half_when_patients_go_half_the_way():
@@ -230,12 +277,121 @@ def test_closure_of_a_gap_that_is_not_shown_is_not_estimated():
     assert np.isnan(got["estimate"])
 
 
-def test_rarefaction_curves_rise_and_count_the_swabs_that_reach_the_depth():
-    counts = np.random.default_rng(7).poisson(3, (6, 40))
-    counts[0] = 0
-    counts[0, 0] = 20
-    curves = diversity.rarefaction_curves(cohort_of(counts, group=["control"] * 3 + ["case"] * 3), [10, 50])
-    by = curves.set_index(["group", "depth"])
-    assert by.loc[("control", 10), "swabs"] == 3
-    assert by.loc[("control", 50), "swabs"] == 2
-    assert by.loc[("case", 50), "observed_features"] > by.loc[("case", 10), "observed_features"]
+@pytest.mark.parametrize(("patients", "controls"), [(2, 50), (50, 2)])
+def test_closure_needs_three_patients_and_three_controls(patients, controls):
+    pairs = pd.DataFrame({"y0": np.arange(patients) + 9.0, "y1": np.arange(patients) + 8.0})
+    reference = pd.Series([*np.arange(controls) / 100, np.nan])  # a control without others does not count
+    got = diversity.closure(pairs, reference, bootstraps=10, seed=1)
+    assert got["n"] == patients
+    assert np.isnan(got["estimate"])
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+GOOD = cohort_of([[5, 3, 2], [1, 4, 5]], group=["case", "control"])
+PAIRS = pd.DataFrame({"y0": [3.0, 4, 5], "y1": [2.0, 3, np.nan]})
+LINE = euclidean([[0.0], [1.0], [5.0]])
+
+
+@pytest.mark.parametrize("counts", [[[1.5, 1, 1], [1, 1, 1]], [[2, -1, 1], [1, 1, 1]], [[2, np.nan, 1], [1, 1, 1]]])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda c: diversity.expected_alpha(c, 2),
+        lambda c: diversity.rarefy(c, 2, seed=1),
+        lambda c: diversity.bray_curtis(c, 2, rarefactions=1, seed=1),
+        lambda c: diversity.aitchison(c),
+        lambda c: diversity.unifrac(c, tree_of(NEWICK), weighted=True),
+    ],
+    ids=["expected_alpha", "rarefy", "bray_curtis", "aitchison", "unifrac"],
+)
+def test_counts_must_be_whole_numbers_of_reads(call, counts):
+    with pytest.raises(ValueError, match=r"1 counts are not whole numbers of reads, .* in swab 's0'"):
+        call(cohort_of(counts))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: diversity.expected_alpha(GOOD, 11), "no swab has 11 reads: the deepest of 2 has 10"),
+        (lambda: diversity.rarefy(GOOD, 11, seed=1), "no swab has 11 reads"),
+        (lambda: diversity.bray_curtis(GOOD, 11, rarefactions=1, seed=1), "no swab has 11 reads"),
+        (lambda: diversity.rarefaction_curves(GOOD, [5, 11]), "no swab has 11 reads"),
+        (lambda: diversity.rarefaction_curves(GOOD, []), "no depths"),
+        (lambda: diversity.expected_alpha(GOOD, 0), "the depth is 0"),
+        (lambda: diversity.expected_alpha(GOOD, 5.5), "the depth is 5.5"),  # type: ignore[arg-type]
+        (lambda: diversity.expected_alpha(GOOD, 5, ["chao1"]), r"unknown metrics \['chao1'\]"),
+        (lambda: diversity.bray_curtis(GOOD, 5, rarefactions=0, seed=1), "0 rarefactions"),
+        (lambda: diversity.aitchison(GOOD, pseudocount=0), "pseudocount is 0"),
+        (lambda: diversity.unifrac(GOOD, tree_of(NEWICK), weighted=False, normalized=True), "always normalized"),
+        (
+            lambda: diversity.unifrac(cohort_of([[1, 0, 0], [0, 0, 0]]), tree_of(NEWICK), weighted=True),
+            "1 swabs have no reads, the first 's1'",
+        ),
+    ],
+)
+def test_depths_metrics_and_empty_swabs_are_checked(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("newick", "message"),
+    [
+        ("(f0:1,f1:2,f2:7);", "has no root"),
+        ("(f0:1,f1:2);", "lacks 1 of 3 features, the first 'f2'"),
+        ("((f0:1,f1:2),f2:4);", "has the length None"),
+        ("((f0:1,f1:-2):3,f2:4);", "has the length -2"),
+        ("((f0:1,f1:2):3,(f2:4,f2:4):1);", "several tips of one name"),
+    ],
+)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda t: diversity.unifrac(GOOD, t, weighted=False),
+        lambda t: diversity.expected_alpha(GOOD, 5, ["faith_pd"], t),
+    ],
+    ids=["unifrac", "faith_pd"],
+)
+def test_a_tree_must_fit(call, newick, message):
+    with pytest.raises(ValueError, match=message):
+        call(tree_of(newick))
+
+
+@pytest.mark.parametrize(
+    ("reference", "subjects", "message"),
+    [
+        ([True, False], ["a", "b", "c"], "`reference` has 2 values for 3 swabs"),
+        ([True, False, False], ["a", "b"], "`subjects` has 2 values for 3 swabs"),
+        ([True, False, False], ["a", None, "c"], "`subjects` is missing for 1 of 3"),
+        ([False] * 3, ["a", "b", "c"], "none of the 3 swabs is in the reference"),
+        (
+            pd.Series([True, False, False], index=["s0", "s2", "s1"]),
+            ["a", "b", "c"],
+            "not in the order.*'s2' where 's1'",
+        ),
+    ],
+)
+def test_reference_and_subjects_must_fit_the_swabs(reference, subjects, message):
+    with pytest.raises(ValueError, match=message):
+        diversity.distance_to_reference(LINE, reference, subjects)
+
+
+def test_distances_must_be_numbers():
+    infinite = DistanceMatrix([[0, np.inf], [np.inf, 0]], ["s0", "s1"])
+    with pytest.raises(ValueError, match="2 distances are not finite"):
+        diversity.distance_to_reference(infinite, [True, False], ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("pairs", "arguments", "message"),
+    [
+        (PAIRS, {}, "1 of 3 patients lack a distance"),
+        (PAIRS[["y0"]], {}, r"lacks \['y1'\]"),
+        (PAIRS.dropna(), {"bootstraps": 0}, "0 bootstraps"),
+        (PAIRS.dropna(), {"alpha": 1.0}, "alpha = 1.0"),
+    ],
+)
+def test_closure_needs_both_distances_and_an_interval(pairs, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        diversity.closure(pairs, pd.Series([1.0, 2, 3]), **{"bootstraps": 10, "seed": 1} | arguments)

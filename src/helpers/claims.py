@@ -97,7 +97,7 @@ def part(
     sign : {-1, 0, 1}
         The direction that the claim asserts (for a claim of no change: that it denies); 0 for either.
     reason : str
-        Why the claim cannot be tested, if the estimate is NaN.
+        Why the claim cannot be tested, whatever the estimate; empty if it can.
 
     Returns
     -------
@@ -105,10 +105,13 @@ def part(
         A row for `verdicts`, which wants the ``notebook`` too.
     """
     against_margin = CLAIMS[claim].kind != "direction"
-    cannot = reason or f"only {estimate['n']:.0f} people have what is needed"
-    without = np.isnan(estimate["estimate"])
-    if against_margin and not without and np.isnan(estimate["p_equivalence"]):
-        cannot, without = "the study has no controls whose standard deviation would set the margin", True
+    cannot = reason
+    if not cannot and np.isnan(estimate["estimate"]):
+        cannot = f"only {estimate['n']:.0f} people have what is needed"
+    elif not cannot and against_margin and np.isnan(estimate["p_equivalence"]):
+        cannot = "there is no standard deviation of controls to set the margin by"
+    if cannot:
+        estimate = {**estimate, **dict.fromkeys(("estimate", "ci_low", "ci_high", "p_value"), np.nan)}
     return {
         "id": claim,
         "statement": statement(claim, study),
@@ -118,7 +121,7 @@ def part(
         "margin": estimate["margin"] if against_margin else np.nan,
         "p_equivalence": estimate["p_equivalence"] if against_margin else np.nan,
         "sign": sign,
-        "cannot": cannot if without else "",
+        "cannot": cannot,
         "section": section,
     }
 
@@ -126,6 +129,12 @@ def part(
 def no_severity(study: Study) -> str:
     """Why a claim about severity cannot be tested; empty if it can."""
     return "" if study.severity else "the study records no severity score"
+
+
+def no_controls(obs: pd.DataFrame) -> str:
+    """Why nothing can be compared with healthy skin, if there are no controls at baseline; empty if there are."""
+    controls = obs["group"].eq("control") & obs["visit"].eq("baseline")
+    return "" if controls.any() else "the study has no controls at baseline"
 
 
 def no_pairs(study: Study, arm: str, n: float) -> str:

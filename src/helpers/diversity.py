@@ -1,6 +1,7 @@
 """Alpha and beta diversity, ordination, and distance to the healthy reference."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,9 +21,132 @@ ALPHA_NAMES = {
     "simpson": "Simpson",
     "faith_pd": "Faith's PD",
 }
+#: Numbers held at once where a table is worked through in parts.
+CHUNK = 2**19
+#: Swabs whose distances are computed together: small enough for the processor's cache.
+BLOCK = 512
 
 
-def rarefy(cohort: AnnData, rarefaction_depth: int, *, seed: int) -> AnnData:
+class _Table(NamedTuple):
+    """Whole counts, swabs x features, with their names."""
+
+    counts: sparse.csr_array
+    ids: list[str]
+    features: list[str]
+    totals: np.ndarray
+
+
+class _Branches(NamedTuple):
+    """The branches of a tree: with the features sorted as tips, branch b has those of ``first[b]:last[b]`` below it."""
+
+    order: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+    length: np.ndarray
+
+
+def _table(counts: AnnData | pd.DataFrame) -> _Table:
+    """Read counts from either container; refuse what is not a whole number of reads."""
+    if isinstance(counts, AnnData):
+        ids, features, values = list(counts.obs_names), list(counts.var_names), counts.X
+    else:
+        ids, features, values = list(counts.index), list(counts.columns), counts.to_numpy()
+    table = sparse.csr_array(values, dtype=float, copy=True)
+    table.sum_duplicates()
+    table.eliminate_zeros()
+    bad = ~(np.isfinite(table.data) & (table.data > 0) & (table.data % 1 == 0))
+    if bad.any():
+        where = np.flatnonzero(bad)[0]
+        swab = ids[np.searchsorted(table.indptr, where, side="right") - 1]
+        raise ValueError(
+            f"{bad.sum()} counts are not whole numbers of reads, the first {table.data[where]:g} of "
+            f"{features[table.indices[where]]!r} in swab {swab!r}; expected integers >= 0"
+        )
+    table = table.astype(np.int64)
+    return _Table(table, ids, features, np.asarray(table.sum(axis=1)))
+
+
+def _deep_enough(table: _Table, depth: int) -> np.ndarray:
+    """Say which swabs have `depth` reads; at least one must."""
+    if not isinstance(depth, int | np.integer) or depth < 1:
+        raise ValueError(f"the depth is {depth}; expected a whole number of reads, at least 1")
+    deepest = table.totals.max(initial=0)
+    if depth > deepest:
+        raise ValueError(f"no swab has {depth} reads: the deepest of {len(table.ids)} has {deepest}")
+    return table.totals >= depth
+
+
+def _no_empty_swab(table: _Table) -> None:
+    empty = [i for i, total in zip(table.ids, table.totals, strict=True) if total == 0]
+    if empty:
+        raise ValueError(
+            f"{len(empty)} swabs have no reads, the first {empty[0]!r}: they have no distance; leave them out"
+        )
+
+
+def rooted_tree(cohort: AnnData) -> TreeNode | None:
+    """Phylogeny of the cohort, rooted at the midpoint unless it has a root.
+
+    Parameters
+    ----------
+    cohort : AnnData
+        ``uns["tree"]`` in Newick.
+
+    Returns
+    -------
+    skbio.TreeNode or None
+        None if the cohort has no tree.
+    """
+    if "tree" not in cohort.uns:
+        return None
+    tree = TreeNode.read([cohort.uns["tree"]], format="newick", convert_underscores=False)
+    return tree if len(tree.children) <= 2 else tree.root_at_midpoint()
+
+
+def _branches(tree: TreeNode, features: Sequence[str]) -> _Branches:
+    """List the branches that lead to `features`; other tips do not count."""
+    if len(tree.children) > 2:
+        raise ValueError(f"the tree has no root ({len(tree.children)} branches meet at its base); see `rooted_tree`")
+    column = {name: j for j, name in enumerate(features)}
+    if len(column) < len(features):
+        raise ValueError(f"{len(features) - len(column)} features have the name of another one")
+    order: list[int] = []
+    below: list[int] = []  # the first feature below each subtree that has no parent yet
+    rows: list[tuple[int, int, float]] = []
+    for node in tree.postorder():
+        of_node = 0.0 if node is tree and node.length is None else node.length  # a root may have a branch, too
+        if of_node is None or not 0 <= of_node < np.inf:
+            raise ValueError(f"branch {node.name!r} of the tree has the length {of_node}; expected a number >= 0")
+        if node.children:
+            start = below[-len(node.children)]
+            del below[-len(node.children) :]
+        else:
+            start = len(order)
+            if node.name in column:
+                order.append(column[node.name])
+        below.append(start)
+        if len(order) > start:
+            rows.append((start, len(order), of_node))
+    if len(set(order)) < len(order):
+        raise ValueError("the tree has several tips of one name")
+    if absent := sorted(set(column) - {features[j] for j in order}):
+        raise ValueError(f"the tree lacks {len(absent)} of {len(features)} features, the first {absent[0]!r}")
+    first, last, length = zip(*rows, strict=True)
+    return _Branches(np.array(order), np.array(first), np.array(last), np.array(length, float))
+
+
+def _reads_below(counts: sparse.csr_array, branches: _Branches) -> Iterator[tuple[slice, np.ndarray]]:
+    """Reads below each branch, some swabs at a time: their rows, and an array of swabs x branches."""
+    step = max(CHUNK // len(branches.length), 1)
+    for start in range(0, counts.shape[0], step):
+        rows = slice(start, start + step)
+        tips = counts[rows].toarray()[:, branches.order]
+        sums = np.zeros((tips.shape[0], tips.shape[1] + 1), np.int64)
+        np.cumsum(tips, axis=1, out=sums[:, 1:])
+        yield rows, sums[:, branches.last] - sums[:, branches.first]
+
+
+def rarefy(cohort: AnnData, rarefaction_depth: int, *, seed: int | np.random.Generator) -> AnnData:
     """Draw the same number of reads from each swab, once, without replacement.
 
     Parameters
@@ -31,195 +155,170 @@ def rarefy(cohort: AnnData, rarefaction_depth: int, *, seed: int) -> AnnData:
         Counts in ``X``, samples x features.
     rarefaction_depth : int
         Reads a swab. Swabs with fewer are left out.
-    seed : int
+    seed : int or numpy Generator
 
     Returns
     -------
     AnnData
         The swabs that are deep enough, ``X`` dense, features that no swab has kept (so that the tree still fits).
-    """
-    counts = np.asarray(cohort.X.todense() if hasattr(cohort.X, "todense") else cohort.X).astype(np.int64)
-    deep = counts.sum(axis=1) >= rarefaction_depth
-    rng = np.random.default_rng(seed)
-    drawn = [rng.multivariate_hypergeometric(row, rarefaction_depth, method="marginals") for row in counts[deep]]
-    rarefied = cohort[deep].copy()
-    rarefied.X = np.array(drawn, dtype=np.int64).reshape(deep.sum(), counts.shape[1])
-    return rarefied
-
-
-def tree_of(cohort: AnnData) -> TreeNode | None:
-    """The cohort's tree, rooted: at its midpoint, if it came unrooted.
-
-    Parameters
-    ----------
-    cohort : AnnData
-        Newick in ``uns["tree"]``, if there is a tree.
-
-    Returns
-    -------
-    skbio.TreeNode or None
-    """
-    if "tree" not in cohort.uns:
-        return None
-    tree = TreeNode.read([cohort.uns["tree"]])
-    return tree if len(tree.children) == 2 else tree.root_at_midpoint()
-
-
-def _counts(counts: AnnData | pd.DataFrame) -> tuple[sparse.csr_array, list[str], list[str]]:
-    """Whole, non-negative counts as a sparse matrix, with the names of the samples and the features."""
-    cohort = counts if isinstance(counts, AnnData) else AnnData(counts)
-    X = sparse.csr_array(cohort.X)
-    X.eliminate_zeros()
-    odd = X.data[~((X.data >= 0) & (X.data == np.floor(X.data)))]
-    if odd.size:
-        raise ValueError(f"counts: {len(odd)} values such as {odd[0]:g} are no whole numbers of reads from 0 up")
-    return X.astype(np.int64), list(cohort.obs_names), list(cohort.var_names)
-
-
-def _branches(tree: TreeNode, features: Sequence[str]) -> tuple[sparse.csr_array, np.ndarray]:
-    """Which branches lead from each feature to the root (features x branches, 0 or 1), and the branches' lengths."""
-    nodes = list(tree.postorder(include_self=False))
-    at = {id(node): i for i, node in enumerate(nodes)}
-    tips = {tip.name: tip for tip in tree.tips()}
-    missing = [f for f in features if f not in tips]
-    if missing:
-        raise ValueError(f"the tree lacks {len(missing)} of {len(features)} features, such as {missing[0]}")
-    if len(tree.children) > 2:
-        raise ValueError(f"the tree is not rooted: {len(tree.children)} branches meet at its base, expected 2")
-    rows, columns = [], []
-    for i, feature in enumerate(features):
-        node = tips[feature]
-        while node.parent is not None:
-            rows.append(i)
-            columns.append(at[id(node)])
-            node = node.parent
-    lengths = np.array([node.length or 0.0 for node in nodes])
-    return sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=(len(features), len(nodes))), lengths
-
-
-def expected_alpha(
-    counts: AnnData | pd.DataFrame, depth: int, metrics: Sequence[str] | None = None, tree: TreeNode | None = None
-) -> pd.DataFrame:
-    """Expected alpha diversity of a swab if `depth` of its reads were drawn: the exact mean over all subsamples.
-
-    With N reads in a swab, x of a feature, and K of these among the m drawn (hypergeometric):
-
-    - observed features: sum of P(K > 0) = 1 - C(N - x, m) / C(N, m) (Hurlbert 1971);
-    - Shannon: ln m - sum of E[K ln K] / m, to which features with one read add nothing;
-    - Simpson, 1 - D: 1 - sum of E[K^2] / m^2;
-    - Faith's PD: branch lengths weighted by the probability that a read below the branch is drawn (Nipperess & Matsen
-      2013), down to the root.
-
-    Parameters
-    ----------
-    counts : AnnData or DataFrame
-        Samples x features, whole numbers.
-    depth : int
-        Reads drawn, without replacement.
-    metrics : sequence of str, optional
-        Of `ALPHA_UNITS`; by default all, ``faith_pd`` if there is a tree.
-    tree : skbio.TreeNode, optional
-        Rooted; its tips include the features.
-
-    Returns
-    -------
-    DataFrame
-        Samples x `metrics`; Shannon in nats; NaN for samples with fewer than `depth` reads.
 
     Raises
     ------
     ValueError
-        If no sample has `depth` reads, a metric is unknown, counts are not whole, or the tree does not fit.
+        If no swab is deep enough, or a count is not a whole number.
+    """
+    table = _table(cohort)
+    deep = _deep_enough(table, rarefaction_depth)
+    rarefied = cohort[deep].copy()
+    rarefied.X = _draw(table.counts[deep], rarefaction_depth, np.random.default_rng(seed)).toarray()
+    return rarefied
+
+
+def _draw(counts: sparse.csr_array, depth: int, rng: np.random.Generator) -> sparse.csr_array:
+    """Draw `depth` reads of each row, without replacement."""
+    rows = np.split(counts.data, counts.indptr[1:-1])
+    drawn = [rng.multivariate_hypergeometric(row, depth, method="marginals") for row in rows]
+    return sparse.csr_array((np.concatenate(drawn), counts.indices, counts.indptr), shape=counts.shape)
+
+
+def expected_alpha(
+    counts: AnnData | pd.DataFrame,
+    depth: int,
+    metrics: Sequence[str] = tuple(ALPHA_UNITS),
+    tree: TreeNode | None = None,
+) -> pd.DataFrame:
+    """Alpha diversity of each swab at one depth: the exact mean over all subsamples of its reads.
+
+    What rarefying endlessly often would converge to, from the hypergeometric distribution of each feature's count,
+    with nothing drawn. Of N reads, k of a feature, m are taken without replacement:
+
+    - observed features, ``sum 1 - C(N - k, m) / C(N, m)``;
+    - Shannon, ``ln m - sum k / N E[ln(1 + K)]``, with K the reads of the feature among m - 1 of the other N - 1;
+    - Simpson, ``(m - 1) / m (1 - sum k (k - 1) / (N (N - 1)))``;
+    - Faith's PD, the length of each branch times the probability that a read from below it is taken. Up to the root.
+
+    Parameters
+    ----------
+    counts : AnnData or DataFrame
+        Swabs x features, whole numbers of reads.
+    depth : int
+        Reads a swab, m.
+    metrics : sequence of str
+        Of ``observed_features``, ``shannon``, ``simpson`` and ``faith_pd``. The last is left out if there is no tree.
+    tree : skbio.TreeNode, optional
+        Rooted, with branch lengths and a tip for each feature (others do not matter). Of a cohort: `rooted_tree`.
+
+    Returns
+    -------
+    DataFrame
+        Swabs x metrics: features; nats; probability that two reads taken (with replacement) differ; branch length.
+        NaN for swabs with fewer reads than `depth`.
+
+    Raises
+    ------
+    ValueError
+        If no swab is deep enough, a count is not a whole number, a metric is unknown, or the tree does not fit.
 
     References
     ----------
-    Hurlbert, Ecology 1971;52:577. Nipperess & Matsen, Methods Ecol Evol 2013;4:566.
+    Hurlbert, Ecology 1971;52:577 (observed features); Nipperess & Matsen, Methods Ecol Evol 2013;4:566 (Faith's PD).
     """
-    metrics = [m for m in ALPHA_UNITS if m != "faith_pd" or tree is not None] if metrics is None else list(metrics)
-    if unknown := [m for m in metrics if m not in ALPHA_UNITS]:
-        raise ValueError(f"unknown metric {unknown[0]!r}; known: {', '.join(ALPHA_UNITS)}")
-    if "faith_pd" in metrics and tree is None:
-        raise ValueError("faith_pd needs a tree")
-    X, ids, features = _counts(counts)
-    totals = X.sum(axis=1)
-    if depth < 1 or not (totals >= depth).any():
-        raise ValueError(f"depth is {depth}; expected 1 to {max(totals, default=0)}, the most reads of a sample")
-    deep = np.flatnonzero(totals >= depth)
-    X, totals = X[deep], totals[deep]
-    cells = X.tocoo()
-    row, x = cells.row, cells.data
-    total = totals[row]
+    if unknown := sorted(set(metrics) - set(ALPHA_UNITS)):
+        raise ValueError(f"unknown metrics {unknown}; expected some of {list(ALPHA_UNITS)}")
+    table = _table(counts)
+    deep = _deep_enough(table, depth)
+    reads, totals = table.counts[deep], table.totals[deep]
     log_factorial = gammaln(np.arange(totals.max() + 1) + 1.0)
-
-    def never(marked: np.ndarray, total: np.ndarray) -> np.ndarray:
-        """Probability that none of the marked reads is drawn."""
-        left = total - marked
-        lf = log_factorial
-        log_p = lf[left] - lf[np.maximum(left - depth, 0)] - lf[total] + lf[total - depth]
-        return np.where(left >= depth, np.exp(log_p), 0.0)
-
-    def by_sample(values: np.ndarray) -> np.ndarray:
-        return np.bincount(row, values, minlength=len(deep))
-
-    table = pd.DataFrame(np.nan, index=pd.Index(ids), columns=metrics)
-    for metric in metrics:
+    expected = pd.DataFrame(
+        np.nan, index=table.ids, columns=[m for m in metrics if m != "faith_pd" or tree is not None]
+    )
+    for metric in expected:
         if metric == "observed_features":
-            values = by_sample(1 - never(x, total))
+            found = _found(reads.data, _by_read(totals, reads), depth, log_factorial)
+            values = np.add.reduceat(found, reads.indptr[:-1])
         elif metric == "shannon":
-            values = np.log(depth) - by_sample(_expected_x_log_x(x, total, depth, log_factorial)) / depth
+            values = _expected_shannon(reads, totals, depth, log_factorial)
         elif metric == "simpson":
-            mean = depth * x / total
-            variance = mean * (1 - x / total) * (total - depth) / np.maximum(total - 1, 1)
-            values = 1 - by_sample(variance + mean**2) / depth**2
+            same = np.add.reduceat(reads.data * (reads.data - 1.0), reads.indptr[:-1])
+            values = (1 - same / np.maximum(totals * (totals - 1.0), 1)) * (depth - 1) / depth
         else:
-            above, lengths = _branches(tree, features)
-            reads = (X @ above).tocoo()
-            drawn = 1 - never(reads.data.astype(np.int64), totals[reads.row])
-            values = np.bincount(reads.row, lengths[reads.col] * drawn, minlength=len(deep))
-        table.iloc[deep, table.columns.get_loc(metric)] = values
-    return table
+            values = _expected_faith_pd(reads, totals, depth, log_factorial, _branches(tree, table.features))
+        expected.loc[deep, metric] = values
+    return expected
 
 
-def _expected_x_log_x(x: np.ndarray, total: np.ndarray, depth: int, log_factorial: np.ndarray) -> np.ndarray:
-    """E[K ln K] for hypergeometric K: `depth` reads drawn out of `total`, of which `x` are marked.
+def _by_read(values: np.ndarray, counts: sparse.csr_array) -> np.ndarray:
+    """Repeat a value of each swab for each of its features."""
+    return np.repeat(values, np.diff(counts.indptr))
 
-    Each distinct pair is summed once, over all k with a probability that float64 can tell from zero beside the mode's.
-    """
-    terms = 50_000  # summed at a time: what fits into a processor's cache
-    pairs, inverse = np.unique(total * (x.max() + 1) + x, return_inverse=True)
-    total, x = np.divmod(pairs, x.max() + 1)
-    rest, lf = total - x - depth, log_factorial
-    mean = depth * x / total
-    spread = 10 * np.sqrt(mean) + 30  # beyond it the tails are below 1e-16 of the whole
-    low = np.maximum(np.maximum(2, -rest), np.floor(mean - spread).astype(np.int64))
-    high = np.minimum(np.minimum(x, depth), np.ceil(mean + spread).astype(np.int64))
-    n = np.maximum(high - low + 1, 0)
-    constant = lf[x] + lf[total - x] - lf[total] + lf[depth] + lf[total - depth]
-    k = np.arange(depth + 1)
-    weight = np.full(depth + 1, -np.inf)
-    weight[2:] = np.log(k[2:] * np.log(k[2:])) - lf[k[2:]] - lf[depth - k[2:]]
-    expected = np.zeros(len(pairs))
-    ends = np.cumsum(n)
-    start = 0
-    while start < len(pairs):
-        done = ends[start] - n[start]
-        stop = max(int(np.searchsorted(ends, done + terms, side="right")), start + 1)
-        part, own = slice(start, stop), n[start:stop]
-        first = ends[part] - own - done
-        k = np.arange(own.sum()) + np.repeat(low[part] - first, own)
-        log_term = weight[k] - lf[np.repeat(x[part], own) - k] - lf[np.repeat(rest[part], own) + k]
-        log_term += np.repeat(constant[part], own)
-        expected[part] = np.where(own > 0, np.add.reduceat(np.append(np.exp(log_term), 0.0), first), 0.0)
-        start = stop
-    return expected[inverse]
+
+def _found(k: np.ndarray, total: np.ndarray, depth: int, log_factorial: np.ndarray) -> np.ndarray:
+    """Probability that at least one of `k` reads is among `depth` of `total`."""
+    others = total - k
+    missed = log_factorial[others] - log_factorial[np.maximum(others - depth, 0)]
+    missed -= log_factorial[total] - log_factorial[total - depth]
+    return np.where(others < depth, 1.0, -np.expm1(missed))
+
+
+def _expected_faith_pd(
+    counts: sparse.csr_array, totals: np.ndarray, depth: int, log_factorial: np.ndarray, branches: _Branches
+) -> np.ndarray:
+    values = np.empty(len(totals))
+    for rows, below in _reads_below(counts, branches):
+        values[rows] = _found(below, totals[rows, None], depth, log_factorial) @ branches.length
+    return values
+
+
+def _expected_shannon(
+    counts: sparse.csr_array, totals: np.ndarray, depth: int, log_factorial: np.ndarray
+) -> np.ndarray:
+    row, k = _by_read(np.arange(len(totals)), counts), counts.data
+    row, k = row[k > 1], k[k > 1]  # a single read leaves none to meet, ln(1 + 0) = 0
+    n = totals[row]
+    # The same count in swabs of one total has the same mean: each is worked out once.
+    base = k.max(initial=0) + 1
+    pairs, which = np.unique(n * base + k, return_inverse=True)
+    step = CHUNK // (2 * int(_reach(depth / 4)) + 3)  # no support is wider
+    mean = [
+        _mean_log1p(batch // base - 1, batch % base - 1, depth - 1, log_factorial)
+        for batch in np.split(pairs, range(max(step, 1), len(pairs), max(step, 1)))
+    ]
+    return np.log(depth) - np.bincount(row, k / n * np.concatenate(mean)[which], minlength=len(totals))
+
+
+def _reach(variance: np.ndarray | float) -> np.ndarray:
+    """How far from its mean a hypergeometric count may lie: beyond is a probability below exp(-36) on either side."""
+    # Bernstein's bound for sums of independent draws holds without replacement too (Hoeffding 1963, theorem 4).
+    return 12 + np.sqrt(144 + 72 * np.asarray(variance))
+
+
+def _mean_log1p(n: np.ndarray, k: np.ndarray, m: int, log_factorial: np.ndarray) -> np.ndarray:
+    """Mean of ln(1 + K) for hypergeometric K: of `n` reads `k` are the feature's, `m` are taken."""
+    if not len(n):
+        return np.empty(0)
+    mean = m * (k / n)
+    reach = _reach(np.minimum(mean * (1 - k / n), mean * (1 - m / n)))
+    low = np.maximum.reduce([np.zeros_like(k), m - n + k, np.floor(mean - reach).astype(np.int64)])
+    high = np.minimum.reduce([k, np.full_like(k, m), np.ceil(mean + reach).astype(np.int64)])
+    width = high - low + 1
+    begin = np.cumsum(width) - width
+    # One long array of the values that K may take, pair after pair.
+    x = np.arange(width.sum()) + np.repeat(low - begin, width)
+    taken = np.arange(m + 1)
+    divisor = (log_factorial[taken] + log_factorial[m - taken])[x]
+    divisor += log_factorial[np.repeat(k, width) - x]
+    divisor += log_factorial[np.repeat(n - k - m, width) + x]
+    dividend = log_factorial[k] + log_factorial[n - k] + log_factorial[m] + log_factorial[n - m] - log_factorial[n]
+    return np.add.reduceat(np.exp(np.repeat(dividend, width) - divisor) * np.log1p(taken)[x], begin)
 
 
 def rarefaction_curves(cohort: AnnData, depths: Sequence[int]) -> pd.DataFrame:
-    """Expected observed features and Shannon diversity of each group at rising depths.
+    """Expected observed features and Shannon diversity at rising depths: the mean of each group.
 
     Parameters
     ----------
     cohort : AnnData
+        Counts in ``X``, ``obs["group"]``.
     depths : sequence of int
         Reads a swab; at each depth the swabs that reach it are used.
 
@@ -227,106 +326,144 @@ def rarefaction_curves(cohort: AnnData, depths: Sequence[int]) -> pd.DataFrame:
     -------
     DataFrame
         Columns group, depth, swabs, observed_features, shannon (means over swabs).
-    """
-    curves = []
-    for depth in depths:
-        swabs = expected_alpha(cohort, depth, ["observed_features", "shannon"]).dropna()
-        groups = swabs.groupby(cohort.obs.loc[swabs.index, "group"], observed=True)
-        curves.append(groups.mean().assign(depth=depth, swabs=groups.size()).reset_index())
-    return pd.concat(curves)[["group", "depth", "swabs", "observed_features", "shannon"]].reset_index(drop=True)
-
-
-def bray_curtis(cohort: AnnData, rarefaction_depth: int, *, rarefactions: int, seed: int) -> DistanceMatrix:
-    """Bray-Curtis dissimilarity between swabs at one depth, the mean over several draws.
-
-    All swabs having the same number of reads, it is the sum of |a - b| over twice that number. The mean of
-    dissimilarities whose square root is Euclidean has that property too.
-
-    Parameters
-    ----------
-    cohort : AnnData
-    rarefaction_depth : int
-        Reads a swab. Swabs with fewer are left out.
-    rarefactions : int
-        Draws; the first is that of `rarefy` with the same seed.
-    seed : int
-
-    Returns
-    -------
-    skbio.DistanceMatrix
-        Of the swabs that are deep enough, as `rarefy` keeps them.
 
     Raises
     ------
     ValueError
-        If fewer than two swabs are deep enough.
+        If there are no depths, or no swab reaches one of them.
+    """
+    if not len(depths):
+        raise ValueError("no depths to draw the curves at; expected at least one")
+    curves = []
+    for depth in depths:
+        swabs = expected_alpha(cohort, depth, ("observed_features", "shannon")).assign(group=cohort.obs["group"])
+        groups = swabs.dropna(subset="shannon").groupby("group", observed=True)
+        curves.append(groups.mean().assign(depth=depth, swabs=groups.size()).reset_index())
+    return pd.concat(curves, ignore_index=True)[["group", "depth", "swabs", "observed_features", "shannon"]]
+
+
+def bray_curtis(cohort: AnnData, depth: int, *, rarefactions: int, seed: int | np.random.Generator) -> DistanceMatrix:
+    """Bray-Curtis dissimilarity between swabs: the mean over several rarefactions to one depth.
+
+    With `depth` reads in each swab, a draw's dissimilarity is one minus the share of reads in common. That is half a
+    city-block distance, so that the square root is Euclidean, and of the mean over draws as well.
+
+    Parameters
+    ----------
+    cohort : AnnData
+        Counts in ``X``.
+    depth : int
+        Reads a swab. Swabs with fewer are left out.
+    rarefactions : int
+        Draws that are averaged.
+    seed : int or numpy Generator
+
+    Returns
+    -------
+    skbio.DistanceMatrix
+        Between the swabs that are deep enough; its ids say which.
+
+    Raises
+    ------
+    ValueError
+        If no swab is deep enough, a count is not a whole number, or there is not one rarefaction.
 
     References
     ----------
-    Bray & Curtis, Ecol Monogr 1957;27:325.
+    Bray & Curtis, Ecol Monogr 1957;27:325; Legendre & Legendre, Numerical Ecology, 2012, section 7.4.
     """
-    total: np.ndarray | float = 0.0
-    for draw in range(rarefactions):
-        rarefied = rarefy(cohort, rarefaction_depth, seed=seed + draw)
-        if rarefied.n_obs < 2:
-            raise ValueError(f"{rarefied.n_obs} swabs have {rarefaction_depth} reads; expected two or more")
-        seen = rarefied.X.any(axis=0)
-        total = total + pdist(rarefied.X[:, seen].astype(float), "cityblock")
-    return DistanceMatrix(squareform(total / (2 * rarefaction_depth * rarefactions)), list(rarefied.obs_names))
+    if rarefactions < 1:
+        raise ValueError(f"{rarefactions} rarefactions; expected at least 1")
+    table = _table(cohort)
+    deep = _deep_enough(table, depth)
+    rng = np.random.default_rng(seed)
+    kind = np.min_scalar_type(-depth)  # the smallest integers that hold the depth, and so any sum: several times faster
+    common = np.zeros((deep.sum(), deep.sum()))
+    for _ in range(rarefactions):
+        drawn = _draw(table.counts[deep], depth, rng).astype(kind)
+        common += _in_common(np.ascontiguousarray(drawn.toarray().T))
+    common /= -rarefactions * depth
+    common += 1
+    return DistanceMatrix(common, list(cohort.obs_names[deep]))
+
+
+def _in_common(features: np.ndarray) -> np.ndarray:
+    """Sum over features of the smaller of two swabs' values, for each pair of swabs.
+
+    `features` has a row a feature: the features that a swab has are whole rows, and the others are not touched. Its
+    numbers are of a kind that holds the sums, too.
+    """
+    swabs = features.shape[1]
+    common = np.zeros((swabs, swabs))
+    for start in range(0, swabs, BLOCK):
+        block = np.ascontiguousarray(features[:, start : start + BLOCK])
+        for i in range(start + block.shape[1]):
+            has = np.flatnonzero(features[:, i])
+            later = max(i - start, 0)  # each pair once
+            smaller = block[has, later:]
+            np.minimum(smaller, features[has, i, None], out=smaller)
+            pairs = slice(start + later, start + block.shape[1])
+            common[i, pairs] = common[pairs, i] = smaller.sum(axis=0, dtype=features.dtype)
+    return common
 
 
 def unifrac(
     counts: AnnData | pd.DataFrame, tree: TreeNode, *, weighted: bool, normalized: bool = False
 ) -> DistanceMatrix:
-    """UniFrac distance between samples, by matrix algebra over the branches of the tree.
+    """UniFrac distance between swabs: how much of the tree they do not have in common.
 
-    With p the share of a sample's reads below each branch and l the branch's length: weighted, sum of l |p_i - p_j|,
-    normalised by sum of l (p_i + p_j); unweighted, the length below which one sample only has reads over the length
-    below which either has.
+    With l the length of a branch and a, b the shares of reads below it in two swabs, weighted UniFrac is
+    ``sum l |a - b| = sum l a + sum l b - 2 sum l min(a, b)``; normalized, it is divided by ``sum l (a + b)``. For the
+    unweighted, a and b are presence (0 or 1), and the divisor is the length that either has.
 
     Parameters
     ----------
     counts : AnnData or DataFrame
-        Samples x features, whole numbers.
+        Swabs x features, whole numbers of reads. All are used: rarefy first where depths differ and `weighted` is
+        False, since presence depends on depth.
     tree : skbio.TreeNode
-        Rooted; its tips include the features.
-    weighted, normalized : bool
-        Unweighted UniFrac is normalised by its definition.
+        Rooted, with branch lengths and a tip for each feature (others do not matter). Of a cohort: `rooted_tree`.
+    weighted : bool
+        By share of reads, or by presence.
+    normalized : bool
+        Only with `weighted`: in 0 to 1, whatever the length of the tree.
 
     Returns
     -------
     skbio.DistanceMatrix
+        In branch length (weighted), or between 0 and 1.
 
     Raises
     ------
     ValueError
-        If a sample has no reads, counts are not whole, or the tree does not fit.
+        If a swab has no reads, a count is not a whole number, or the tree does not fit.
 
     References
     ----------
-    Lozupone & Knight, Appl Environ Microbiol 2005;71:8228; Lozupone et al., ibid. 2007;73:1576 (weighted).
+    Lozupone & Knight, Appl Environ Microbiol 2005;71:8228 (unweighted); Lozupone et al., ibid. 2007;73:1576 (weighted).
     """
-    X, ids, features = _counts(counts)
-    totals = X.sum(axis=1)
-    if not totals.all():
-        raise ValueError(f"{(totals == 0).sum()} samples have no reads, such as {ids[int(np.argmin(totals))]}")
-    above, lengths = _branches(tree, features)
-    reads = sparse.csr_array(X @ above)
-    if weighted:
-        scaled = (sparse.diags_array(1 / totals) @ reads @ sparse.diags_array(lengths)).toarray()
-        distances = squareform(pdist(scaled, "cityblock"))
-        if normalized:
-            to_root = scaled.sum(axis=1)
-            distances /= to_root[:, None] + to_root
-    else:
-        present = (reads.toarray() > 0).astype(float)
-        shared = (present * lengths) @ present.T
-        own = np.diag(shared).copy()
-        either = own[:, None] + own - shared
-        distances = 1 - shared / either
-        distances = np.maximum((distances + distances.T) / 2, 0)
-    np.fill_diagonal(distances, 0)
-    return DistanceMatrix(distances, ids)
+    if normalized and not weighted:
+        raise ValueError("unweighted UniFrac is always normalized; expected normalized=False")
+    table = _table(counts)
+    _no_empty_swab(table)
+    common = _branch_length_in_common(table, _branches(tree, table.features), weighted)
+    own = common.diagonal().copy()
+    total = np.add.outer(own, own)
+    apart = np.maximum(total - 2 * common, 0)  # rounding may leave -1e-17 between equal swabs
+    if not weighted:
+        total -= common
+    if normalized or not weighted:
+        apart /= np.maximum(total, np.finfo(float).tiny)  # only branches of no length: nothing apart
+    return DistanceMatrix(apart, table.ids)
+
+
+def _branch_length_in_common(table: _Table, branches: _Branches, weighted: bool) -> np.ndarray:
+    """Branch length that two swabs have in common; weighted, times the smaller of their shares of reads below it."""
+    by_branch = np.empty((len(branches.length), len(table.ids)))
+    for rows, below in _reads_below(table.counts, branches):
+        each = below / table.totals[rows, None] * branches.length if weighted else (below > 0) * branches.length**0.5
+        by_branch[:, rows] = each.T
+    return _in_common(by_branch) if weighted else by_branch.T @ by_branch
 
 
 def aitchison(rarefied: AnnData, *, pseudocount: float = 0.5) -> DistanceMatrix:
@@ -342,12 +479,20 @@ def aitchison(rarefied: AnnData, *, pseudocount: float = 0.5) -> DistanceMatrix:
     -------
     skbio.DistanceMatrix
 
+    Raises
+    ------
+    ValueError
+        If the pseudocount is not positive, or a count is not a whole number.
+
     References
     ----------
     Aitchison, J R Stat Soc B 1982;44:139.
     """
-    seen = rarefied.X.sum(axis=0) > 0
-    return DistanceMatrix(squareform(pdist(clr(rarefied.X[:, seen] + pseudocount))), list(rarefied.obs_names))
+    if not pseudocount > 0:
+        raise ValueError(f"the pseudocount is {pseudocount}; expected a number above 0, since a zero has no logarithm")
+    table = _table(rarefied)
+    seen = np.asarray(table.counts.sum(axis=0)) > 0
+    return DistanceMatrix(squareform(pdist(clr(table.counts.toarray()[:, seen] + pseudocount))), table.ids)
 
 
 def square_root(distmat: DistanceMatrix) -> DistanceMatrix:
@@ -385,7 +530,21 @@ def ordinate(distmat: DistanceMatrix) -> OrdinationResults:
     return results
 
 
-def distance_to_reference(distmat: DistanceMatrix, reference: Sequence[bool], subjects: Sequence[str]) -> pd.Series:
+def _in_order(values: Sequence | pd.Series, ids: Sequence[str], name: str) -> np.ndarray:
+    """Values of the swabs, which must be those of `ids`, in their order, and all known."""
+    if len(values) != len(ids):
+        raise ValueError(f"`{name}` has {len(values)} values for {len(ids)} swabs")
+    if isinstance(values, pd.Series) and list(values.index) != list(ids):
+        apart = next((found, id_) for found, id_ in zip(values.index, ids, strict=True) if found != id_)
+        raise ValueError(f"`{name}` is not in the order of the distances: {apart[0]!r} where {apart[1]!r} was expected")
+    if pd.isna(np.asarray(values)).any():
+        raise ValueError(f"`{name}` is missing for {pd.isna(np.asarray(values)).sum()} of {len(ids)} swabs")
+    return np.asarray(values)
+
+
+def distance_to_reference(
+    distmat: DistanceMatrix, reference: Sequence[bool] | pd.Series, subjects: Sequence[str] | pd.Series
+) -> pd.Series:
     """Distance of each swab to the centroid of the reference swabs, leaving out the swab's own subject.
 
     With J the reference swabs of other subjects, ``d2_i = mean_j d2(i, j) - mean_jk d2(j, k) / 2``: the squared
@@ -405,25 +564,34 @@ def distance_to_reference(distmat: DistanceMatrix, reference: Sequence[bool], su
     Series
         Indexed by the ids of `distmat`; NaN if no other subject is in the reference.
 
+    Raises
+    ------
+    ValueError
+        If `reference` or `subjects` does not fit the swabs, no swab is in the reference, or a distance is NaN.
+
     References
     ----------
     Gower, Biometrika 1966;53:325; Anderson, Biometrics 2006;62:245 (distance to centroid).
     """
+    ids = list(distmat.ids)
+    inside = _in_order(reference, ids, "reference").astype(bool)
+    subject, _ = pd.factorize(_in_order(subjects, ids, "subjects"))
+    if not inside.any():
+        raise ValueError(f"none of the {len(ids)} swabs is in the reference; expected at least one")
     d2 = np.asarray(distmat.data) ** 2
-    inside = np.asarray(reference, bool)
-    subject = np.asarray(subjects)
-    total = d2[:, inside].sum(axis=1)
-    squared = np.full(len(d2), np.nan)
-    for name in np.unique(subject):
-        own = subject == name
-        left_out = own & inside
-        n = inside.sum() - left_out.sum()
-        if n == 0:
-            continue
-        to_own = d2[:, left_out].sum(axis=1)
-        within = (total[inside] - to_own[inside])[subject[inside] != name].sum()
-        squared[own] = (total - to_own)[own] / n - within / (2 * n * n)
-    return pd.Series(np.sqrt(np.maximum(squared, 0)), index=list(distmat.ids), name="distance_to_healthy")
+    if not np.isfinite(d2).all():
+        raise ValueError(f"{(~np.isfinite(d2)).sum()} distances are not finite numbers")
+    own = (subject[:, None] == subject) & inside
+    to_all, to_own = d2[:, inside].sum(axis=1), (d2 * own).sum(axis=1)
+    others = (inside.sum() - own.sum(axis=1)).astype(float)
+    # Sum over pairs of other subjects' swabs: all pairs, less those with one of the own, which counts own pairs twice.
+    with_own, among_own = (
+        np.bincount(subject[inside], s[inside], subject.max() + 1)[subject] for s in (to_all, to_own)
+    )
+    among = to_all[inside].sum() - 2 * with_own + among_own
+    others[others == 0] = np.nan
+    squared = (to_all - to_own) / others - among / (2 * others**2)
+    return pd.Series(np.sqrt(np.maximum(squared, 0)), index=ids, name="distance_to_healthy")
 
 
 def closure(
@@ -440,7 +608,7 @@ def closure(
     pairs : DataFrame
         One row a patient, ``y0`` and ``y1`` the distances to healthy at the two visits.
     controls : Series
-        The controls' own distances to the other controls.
+        The controls' own distances to the other controls; NaN, of a control without others, is left out.
     bootstraps, seed, alpha
         Resamples, their seed, and 1 - coverage.
 
@@ -448,8 +616,19 @@ def closure(
     -------
     dict
         ``estimate``, ``ci_low``, ``ci_high`` in per cent, ``n`` patients, and ``gap``, ``gap_low``, ``gap_high``, the
-        distance to be closed.
+        distance to be closed. All but ``n`` are NaN with fewer than three patients or three controls.
+
+    Raises
+    ------
+    ValueError
+        If `pairs` lacks a column or a value, or `bootstraps` or `alpha` makes no interval.
     """
+    if absent := {"y0", "y1"} - set(pairs.columns):
+        raise ValueError(f"`pairs` lacks {sorted(absent)}; it has {list(pairs.columns)}")
+    if missing := int(pairs[["y0", "y1"]].isna().any(axis=1).sum()):
+        raise ValueError(f"{missing} of {len(pairs)} patients lack a distance; expected one at both visits")
+    if bootstraps < 1 or not 0 < alpha < 1:
+        raise ValueError(f"{bootstraps} bootstraps and alpha = {alpha}; expected at least 1, and between 0 and 1")
     y0, y1, dc = pairs["y0"].to_numpy(), pairs["y1"].to_numpy(), controls.dropna().to_numpy()
     n = len(y0)
     unknown = dict.fromkeys(("estimate", "ci_low", "ci_high", "gap", "gap_low", "gap_high"), np.nan) | {"n": n}
