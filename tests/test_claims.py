@@ -4,6 +4,7 @@ import pytest
 from scipy import stats
 
 from helpers import claims
+from helpers.study import load_study
 
 
 def part(claim: str, estimate: float, half: float, *, sign: int = 0, margin: float = np.nan, **more) -> dict:
@@ -84,3 +85,24 @@ def test_reasons_tell_the_numbers():
     table = claims.verdicts(pd.DataFrame([part("C1", -1, 0.5, sign=-1)]))
     assert "−1.50 to −0.500 nats" in table["reason"].iloc[0]
     assert "excludes zero in the claimed direction" in table["reason"].iloc[0]
+
+
+def test_what_the_study_lacks_makes_a_claim_not_testable_whatever_was_estimated():
+    study = load_study("data/demo")
+    estimate = {"estimate": -1.0, "ci_low": -2.0, "ci_high": -0.5, "p_value": 0.001, "n": 30}
+    lacking = claims.part("C6", study, "Shannon", estimate, unit="nats", section="s", sign=1, reason="no controls")
+    assert lacking["cannot"] == "no controls"
+    assert np.isnan(lacking["estimate"])
+    no_margin = estimate | {"margin": np.nan, "p_equivalence": np.nan}
+    assert "standard deviation" in claims.part("C7", study, "Shannon", no_margin, unit="nats", section="s")["cannot"]
+    fine = claims.part("C6", study, "Shannon", estimate, unit="nats", section="s", sign=1)
+    assert (fine["cannot"], fine["estimate"]) == ("", -1.0)
+
+
+def test_reasons_are_given_where_they_hold_only():
+    study = load_study("data/demo")
+    obs = pd.DataFrame({"group": ["case", "control"], "visit": ["baseline", "followup"]})
+    assert claims.no_controls(obs)
+    assert not claims.no_controls(obs.assign(visit="baseline"))
+    assert claims.no_pairs(study, "comparator", 0) == "nobody under Cyclosporine was swabbed at both visits"
+    assert not claims.no_pairs(study, "comparator", 3)

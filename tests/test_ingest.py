@@ -393,6 +393,8 @@ BAD = {
     "severity not a number": (metadata(2, "easi", "8,5"), {}, "metadata easi S-3 8,5 a number"),
     "age not a number": (metadata(2, "age", "adult"), {}, "metadata age S-3 adult a number"),
     "two groups": (metadata(2, "status", "healthy"), {}, "metadata group p2 S-3, S-4 case, control"),
+    "two ages": (metadata(2, "age", "70"), {}, "metadata p2 70 two years"),
+    "two sexes": (metadata(2, "smoker", "1"), {"columns": {"sex": "smoker"}}, "metadata two sexes p2 S-3, S-4 0, 1"),
     "two arms": (metadata(2, "drug", "csa"), {}, "metadata arm p2 S-3, S-4 comparator, treatment"),
     "swabbed twice": (metadata(1, "month", "0"), {}, "metadata S-1, S-2 p1 baseline skin columns.site"),
     "feature without lineage": ({"taxonomy": b"id\tTaxon\nasv_1\tx"}, {}, "taxonomy 3 features asv_2, asv_3, asv_4"),
