@@ -56,7 +56,7 @@ def test_numbers_and_single_values_are_lists_of_text(tmp_path):
         ("columns.group.ignore", "AD", "AD is listed twice"),
         ("columns.group.values", {"control": True, "case": "AD"}, "columns.group.values.control.0"),
         ("response", {"responder": 40}, "thresholds must rise"),
-        ("severity", [{"name": "easi", "column": "EASI", "label": "EASI", "range": [72, 0]}], "must be above the lowest, 72"),
+        ("severity", [{"name": "e", "column": "E", "label": "E", "range": [72, 0]}], "must be above the lowest, 72"),
         ("settings.equivalence_margin", float("inf"), "equivalence_margin: Input should be a finite number"),
         ("adjust", {"group": ["agee"]}, "no column for agee"),
         ("settings.swabs", "lesional_at_baseline", "columns.lesional is not given"),
