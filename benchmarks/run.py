@@ -217,7 +217,7 @@ def permanova_lines(scale: int) -> list[Line]:
 
 
 def shared_branches(scale: int) -> float:
-    """For how many branches and pairs of swabs do both have reads below the branch?"""
+    """Pairs of swab and branch in common, counted over the branches: both swabs have reads below it."""
     swabs, here = cohort(scale), tree(scale)
     below: dict[int, np.ndarray] = {}
     present = swabs.X.toarray() > 0

@@ -674,10 +674,11 @@ def sensitivity(curve: pd.DataFrame, zero: float, ylabel: str) -> Figure:
     ax.axvline(0, color="0.6", lw=0.8, ls=":")
     at = curve.loc[curve["rho"].abs().idxmin()]
     ax.plot(0, at["direct"], "o", color="black", ms=6)
-    ax.annotate("as estimated", (0, at["direct"]), (6, 8), textcoords="offset points", size=8)
+    ax.annotate("as estimated", (0, at["direct"]), (6, -13), textcoords="offset points", size=8)
     if np.isfinite(zero):
         ax.plot(zero, 0, "D", color=COLOURS["treatment"], mec="black", ms=6)
-        ax.annotate(f"no effect at {number(zero)}", (zero, 0), (6, 6), textcoords="offset points", size=8)
+        above: Any = {"textcoords": "offset points", "ha": "center", "size": 8}
+        ax.annotate(f"no effect at {number(zero)}", (zero, 0), (0, 12), **above)
     ax.set(xlabel="Correlation of errors left by an unmeasured cause", ylabel="\n".join(wrap(ylabel, 40)))
     return fig
 
