@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from helpers import claims, figures
+from helpers.report.site import off_target
 
 LABELS = {
     "control": "Control",
@@ -109,3 +110,48 @@ def test_drawing_leaves_no_style_behind(visits):
     before = dict(figures.mpl.rcParams)
     figures.by_visit(visits, "y", LABELS, "y")
     assert dict(figures.mpl.rcParams) == before
+
+
+def performance(**changes: Any) -> pd.DataFrame:
+    """Two tests in three worlds, as `helpers.validation.summarise` gives them."""
+    rows = [
+        {
+            "scenario": scenario, "id": claim, "measure": "m", "runs": 400, "target": 0.0, "mean_estimate": 0.0,
+            "rejected": 0.05, "rejected_error": 0.011, "coverage": 0.95, "coverage_error": 0.011, "supported": 0.0,
+        }
+        for scenario in figures.SCENARIOS
+        for claim in ("C1", "C2")
+    ]  # fmt: skip
+    table = pd.DataFrame(rows)
+    for column, (row, value) in changes.items():
+        table.loc[row, column] = value
+    return table
+
+
+def test_validation_shows_each_share_with_two_monte_carlo_errors():
+    left, right = figures.validation(performance(coverage=(5, 0.9)), 0.05).axes
+    assert [line.get_xdata()[0] for line in left.lines[:1]] == [5]
+    assert [line.get_xdata()[0] for line in right.lines[:1]] == [95]
+    shown = [
+        float(x) for line in right.lines[1:] for x in np.asarray(line.get_xdata(), float) if len(line.get_xdata()) == 2
+    ]
+    assert sorted(round(x) for x in shown) == [90, 95, 95, 95, 95, 95]
+    assert [t.get_text() for t in left.get_yticklabels()] == ["C1 m", "C2 m"]
+
+
+def test_what_is_off_is_told_from_what_is_noise():
+    noise, off = {"rejected": (0, 0.071), "rejected_error": (0, 0.02)}, {"rejected": (0, 0.09), "coverage": (5, 0.9)}
+    assert off_target(performance(**noise), 0.05).empty
+    assert off_target(performance(**off), 0.05).index.tolist() == [0, 5]
+    assert off_target(performance(rejected=(4, 0.99)), 0.05).empty  # power, not error
+
+
+def test_sensitivity_curve_marks_the_estimate_and_where_it_vanishes():
+    rho = np.linspace(-0.9, 0.9, 37)
+    curve = pd.DataFrame({"rho": rho, "direct": rho - 0.3, "direct_low": rho - 1, "direct_high": rho + 1})
+    ax: Any = figures.sensitivity(curve, 0.3, "Direct effect").axes[0]
+    points = [
+        (float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in ax.lines if len(line.get_xdata()) == 1
+    ]
+    assert points == [(0.0, pytest.approx(-0.3)), (0.3, 0.0)]
+    assert len(figures.sensitivity(curve, np.nan, "Direct effect").axes[0].texts) == 1
