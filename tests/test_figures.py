@@ -129,7 +129,8 @@ def performance(**changes: Any) -> pd.DataFrame:
 
 
 def test_validation_shows_each_share_with_two_monte_carlo_errors():
-    left, right = figures.validation(performance(coverage=(5, 0.9)), 0.05).axes
+    axes: Any = figures.validation(performance(coverage=(5, 0.9)), 0.05).axes
+    left, right = axes
     assert [line.get_xdata()[0] for line in left.lines[:1]] == [5]
     assert [line.get_xdata()[0] for line in right.lines[:1]] == [95]
     shown = [

@@ -17,7 +17,7 @@ import pandas as pd
 import yaml
 from docutils.nodes import make_id  # type: ignore[import-untyped]
 
-from helpers.claims import COLUMNS, verdicts
+from helpers.claims import CLAIMS, COLUMNS, verdicts
 from helpers.figures import claims_forest, validation
 from helpers.narrate import interval, number, p_number
 from helpers.report import emphasised, plain, save_figure, save_table, table_html, write_whole
@@ -28,6 +28,15 @@ SYMBOLS = {"supported": "●", "contradicted": "✕", "equivalent": "≈", "inco
 FOREST = "claims"
 #: What `make validate` found, the same in each study's report: it is about the methods.
 VALIDATION = Path("data/demo/validation.tsv")
+#: The measures of that table in words.
+MEASURES = {
+    "shannon": "Shannon",
+    "genus_clr": "Staphylococcus",
+    "pathogen_clr": "S. aureus",
+    "distance_to_healthy": "distance to healthy",
+    "easi": "EASI",
+    "oscorad": "oSCORAD",
+}
 
 
 def build_site(name: str) -> None:
@@ -56,6 +65,30 @@ def build_site(name: str) -> None:
         built.rename(folder / "html")
 
 
+def estimated(results: Path, chapters: list[str]) -> pd.DataFrame:
+    """What the notebooks estimated for the claims.
+
+    Parameters
+    ----------
+    results : Path
+    chapters : list of str
+        The notebooks' names.
+
+    Returns
+    -------
+    DataFrame
+        Rows as from `helpers.claims.part`, with ``notebook``.
+    """
+    files = [results / "estimates" / f"{chapter}.json" for chapter in chapters]
+    rows = [row for file in files if file.is_file() for row in json.loads(file.read_text(encoding="utf-8"))]
+    if not rows:
+        raise StudyError("no notebook saved estimates for the claims", file=results / "estimates", fix="make clean")
+    parts = pd.DataFrame(rows)
+    numbers = ["estimate", "ci_low", "ci_high", "p_value", "margin", "p_equivalence"]
+    parts[numbers] = parts[numbers].apply(pd.to_numeric)
+    return parts
+
+
 def judge(results: Path, chapters: list[str], alpha: float) -> pd.DataFrame:
     """Judge the claims on what the notebooks estimated; write ``claims.tsv`` and ``claims.json``.
 
@@ -71,13 +104,7 @@ def judge(results: Path, chapters: list[str], alpha: float) -> pd.DataFrame:
     DataFrame
         As from `helpers.claims.verdicts`.
     """
-    files = [results / "estimates" / f"{chapter}.json" for chapter in chapters]
-    rows = [row for file in files if file.is_file() for row in json.loads(file.read_text(encoding="utf-8"))]
-    if not rows:
-        raise StudyError("no notebook saved estimates for the claims", file=results / "estimates", fix="make clean")
-    parts = pd.DataFrame(rows)
-    numbers = ["estimate", "ci_low", "ci_high", "p_value", "margin", "p_equivalence"]
-    parts[numbers] = parts[numbers].apply(pd.to_numeric)
+    parts = estimated(results, chapters)
     claims = verdicts(parts, alpha).astype({"n": "Int64"})
     records = plain(claims[list(COLUMNS)].to_dict("records"))
     write_whole(results / "claims.json", json.dumps(records, indent=1, ensure_ascii=False) + "\n")
@@ -125,7 +152,9 @@ def write_source(
     for claims_file in ("claims.tsv", "claims.json"):
         write_whole(files / claims_file, (folder / "results" / claims_file).read_bytes())
     if VALIDATION.is_file():
-        write_whole(source / "validation.md", validation_page(pd.read_csv(VALIDATION, sep="\t"), source, files))
+        known = pd.read_csv(VALIDATION, sep="\t").fillna({"id": ""}).replace({"measure": MEASURES}, regex=True)
+        parts = estimated(folder / "results", chapters) if study.folder == VALIDATION.parent else None
+        write_whole(source / "validation.md", validation_page(known, parts, files))
     for chapter in chapters:
         page = as_page(nbformat.read(folder / "notebooks" / f"{chapter}.ipynb", as_version=4), files)
         write_whole(source / f"{chapter}.ipynb", nbformat.writes(page))
@@ -233,15 +262,17 @@ def off_target(table: pd.DataFrame, alpha: float) -> pd.DataFrame:
     return table[error | missed]
 
 
-def validation_page(table: pd.DataFrame, source: Path, files: Path) -> str:
+def validation_page(table: pd.DataFrame, parts: pd.DataFrame | None, files: Path) -> str:
     """The page that says how the report's tests and intervals do on simulated cohorts of known truth.
 
     Parameters
     ----------
     table : DataFrame
         As from `helpers.validation.summarise`.
-    source, files : Path
-        Of the site, and of its downloads.
+    parts : DataFrame, optional
+        What was estimated of the demo cohort itself, to be laid beside the truth.
+    files : Path
+        Of the site's downloads.
 
     Returns
     -------
@@ -269,10 +300,7 @@ def validation_page(table: pd.DataFrame, source: Path, files: Path) -> str:
         "Measure": [m for _, m in wide.index],
         "Type I error (%)": [number(100 * v) for v in wide["rejected"]["no effect"]],
         "Power, demo (%)": [number(100 * v) for v in wide["rejected"]["demo"]],
-        **{
-            f"Coverage, {scenario} (%)": [number(100 * v) for v in wide["coverage"][scenario]]
-            for scenario in wide["coverage"]
-        },
+        "Coverage, demo (%)": [number(100 * v) for v in wide["coverage"]["demo"]],
         "Truth, demo": [number(v) for v in truth.loc[wide.index, "target"]],
         "Mean estimate": [number(v) for v in truth.loc[wide.index, "mean_estimate"]],
     }
@@ -300,7 +328,30 @@ def validation_page(table: pd.DataFrame, source: Path, files: Path) -> str:
         files,
     )
     body = table_html(columns, set(list(columns)[2:]), caption)
-    return "\n\n".join(["# Validation on simulated cohorts", _raw(about), _raw(body), _raw(figure)]) + "\n"
+    demo = [] if parts is None else ["## This cohort against its truth", _raw(_against_truth(parts, truth))]
+    return "\n\n".join(["# Validation on simulated cohorts", _raw(about), _raw(body), _raw(figure), *demo]) + "\n"
+
+
+def _against_truth(parts: pd.DataFrame, truth: pd.DataFrame) -> str:
+    """The claims' estimates of the demo cohort, their intervals, and whether these hold the truth."""
+    keys = ["id", "part"]
+    rows = parts.assign(part=parts.groupby("id").cumcount())
+    known = truth.reset_index()
+    known = known.assign(part=known.groupby("id").cumcount())
+    both = rows.merge(known[[*keys, "target"]], on=keys, validate="one_to_one").sort_values(
+        "id", key=lambda ids: ids.map({claim: i for i, claim in enumerate(CLAIMS)}), kind="stable"
+    )
+    holds = (both["ci_low"] <= both["target"]) & (both["target"] <= both["ci_high"])
+    columns = {
+        "Claim": list(both["id"]),
+        "Measure": [f"{m} ({u})" if u else m for m, u in zip(both["measure"], both["unit"], strict=True)],
+        "Estimate": [number(v) for v in both["estimate"]],
+        "Interval": [interval(*span) for span in zip(both["ci_low"], both["ci_high"], strict=True)],
+        "Truth": [number(v) for v in both["target"]],
+        "Holds the truth": ["yes" if held else "no" for held in holds],
+    }
+    caption = f"{holds.sum()} of {len(both)} intervals of the simulated demo cohort hold the truth."
+    return table_html(columns, {"Estimate", "Truth"}, caption)
 
 
 # ---------------------------------------------------------------- index page
