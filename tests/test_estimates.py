@@ -151,3 +151,17 @@ def test_linear_contrast_agrees_with_r(models_oracle):
 def test_a_level_that_nobody_has_does_not_take_the_place_of_the_first():
     sex = pd.Categorical(["f", "m", "f", "m"], ["banana", "f", "m"])
     assert estimates.as_numbers(pd.DataFrame({"sex": sex, "one": 1.0})).columns.tolist() == ["sex_m"]
+
+
+def test_the_cautious_error_is_the_larger_of_the_two():
+    rng = np.random.default_rng(1)
+    few = pd.DataFrame({"case": [True] * 15 + [False] * 200, "y": [0.01 * i for i in range(15)] + [0.0] * 200})
+    few.loc[15:, "y"] = rng.normal(0, 2, 200)  # the small group hardly varies, the large one does
+    robust, cautious = (estimates.linear_contrast(few, "y", "case", cautious=c) for c in (False, True))
+    pooled = stats.ttest_ind(few["y"][:15], few["y"][15:])
+    assert cautious["p_value"] == pytest.approx(pooled.pvalue)
+    assert cautious["se"] > 2 * robust["se"]
+    swapped = few.assign(case=~few["case"])  # its estimate is as far on the other side of zero
+    assert estimates.linear_contrast(swapped, "y", "case", cautious=True)["se"] == pytest.approx(cautious["se"])
+    wide = few.assign(y=few["y"].where(~few["case"], rng.normal(0, 9, 215)))
+    assert estimates.linear_contrast(wide, "y", "case", cautious=True) == estimates.linear_contrast(wide, "y", "case")

@@ -163,7 +163,13 @@ def changes(visits: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def linear_contrast(
-    data: pd.DataFrame, outcome: str, term: str, covariates: Sequence[str] = (), *, alpha: float = 0.05
+    data: pd.DataFrame,
+    outcome: str,
+    term: str,
+    covariates: Sequence[str] = (),
+    *,
+    cautious: bool = False,
+    alpha: float = 0.05,
 ) -> dict[str, float]:
     """Adjusted difference between two groups, or slope, by ordinary least squares with HC3 errors.
 
@@ -177,6 +183,9 @@ def linear_contrast(
         Numeric or boolean column whose coefficient is wanted.
     covariates : sequence of str
         Columns to adjust for. One that does not vary is left out, since nothing can be learnt of it.
+    cautious : bool
+        Take the larger of the HC3 error and that of equal variances: in a small group in which hardly anybody has a
+        taxon, a robust error sees hardly any variance.
     alpha : float
         The interval covers 1 - alpha.
 
@@ -187,7 +196,8 @@ def linear_contrast(
 
     References
     ----------
-    MacKinnon & White, J Econometrics 1985;29:305 (HC3).
+    MacKinnon & White, J Econometrics 1985;29:305 (HC3); Angrist & Pischke, Mostly Harmless Econometrics, 2009, section
+    8.1 (the larger of the two in small samples).
     """
     columns = [outcome, term, *covariates]
     complete = levels_in_use(data[columns].dropna())
@@ -196,7 +206,7 @@ def linear_contrast(
     if n < len(varying) + 4 or complete[term].nunique() < 2:
         return not_estimable(n, dropped)
     frame = complete.assign(**{term: complete[term].astype(float), outcome: complete[outcome].astype(float)})
-    return _coefficient(" + ".join([f"{outcome} ~ {term}", *varying]), frame, term, dropped, alpha)
+    return _coefficient(" + ".join([f"{outcome} ~ {term}", *varying]), frame, term, dropped, alpha, cautious)
 
 
 def intercept(data: pd.DataFrame, outcome: str, term: str, *, alpha: float = 0.05) -> dict[str, float]:
@@ -222,8 +232,12 @@ def intercept(data: pd.DataFrame, outcome: str, term: str, *, alpha: float = 0.0
     return _coefficient(f"{outcome} ~ {term}", complete, "Intercept", dropped, alpha)
 
 
-def _coefficient(formula: str, frame: pd.DataFrame, term: str, dropped: int, alpha: float) -> dict[str, float]:
+def _coefficient(
+    formula: str, frame: pd.DataFrame, term: str, dropped: int, alpha: float, cautious: bool = False
+) -> dict[str, float]:
     fit = smf.ols(formula, frame).fit(cov_type="HC3", use_t=True)
+    if cautious and (plain := smf.ols(formula, frame).fit()).bse[term] > fit.bse[term]:
+        fit = plain
     low, high = fit.conf_int(alpha).loc[term]
     return as_estimate(
         fit.params[term],

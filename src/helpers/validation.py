@@ -143,7 +143,7 @@ def claim_parts(
     )
     both = response.with_controls(visits, clear)
     for measure in ("shannon", "distance_to_healthy", "pathogen_clr"):
-        difference = estimates.linear_contrast(both, measure, "case", study.adjust.group, **level)
+        difference = estimates.linear_contrast(both, measure, "case", study.adjust.group, cautious=True, **level)
         tolerated = settings.equivalence_margin * estimates.control_sd(visits, measure)
         part("C10", measure, difference | estimates.equivalence(difference, tolerated))
     arms = treatment.arms(estimates.paired(visits, "distance_to_healthy").join(improved, on="subject"))
@@ -285,7 +285,7 @@ def worlds(truth: Truth) -> dict[str, Truth]:
     dict
         ``treatment``, ``comparator``, and ``crossed``: the treatment acts, but severity takes the course that it has
         under the comparator. Crossed minus comparator is the natural direct effect, treatment minus crossed the
-        natural indirect one (Pearl 2001; VanderWeele, Explanation in Causal Inference, 2015).
+        natural indirect one (VanderWeele, Explanation in Causal Inference, 2015, chapter 2).
     """
     n = sum(truth.population.patients.values())
     everyone = {arm: truth.population.model_copy(update={"patients": {ARMS[0]: 0, ARMS[1]: 0, arm: n}}) for arm in ARMS}
@@ -311,6 +311,10 @@ def visits_of(truth: Truth, seed: int, like: Study) -> pd.DataFrame:
 
 def targets(truth: Truth, seeds: Iterable[int], like: Study, pool: Executor) -> pd.DataFrame:
     """What the estimates would be in very many patients; for the contrasts of the arms, what the drugs truly do.
+
+    The effect of the drugs differs between patients. That of the overlap population (Li, Morgan & Zaslavsky, J Am Stat
+    Assoc 2018;113:390) is what overlap weights estimate, and nearly what a regression does (Angrist, Econometrica
+    1998;66:249): the mean over treated patients, each weighing as likely as the other drug was.
 
     Parameters
     ----------
@@ -343,10 +347,15 @@ def targets(truth: Truth, seeds: Iterable[int], like: Study, pool: Executor) -> 
     parts, beside = claim_parts(pooled, like, like.settings.model_copy(update={"bootstraps": 100}))
     table = pd.DataFrame(parts + beside).rename(columns={"estimate": "target"})
     table["target_error"] = (table["ci_high"] - table["ci_low"]) / (2 * norm.ppf(1 - like.settings.alpha / 2))
-    # The arms are not alike: pooling more patients of them does not tell what the drugs do. The worlds do.
-    ends = {name: [_end(future.result()) for future in each] for name, each in futures.items()}
+    # The arms are not alike: pooling more patients of them does not tell what the drugs do. The worlds do, in the
+    # patients whom the estimators weigh: those who could have had either drug.
+    patients = treatment.arms(estimates.paired(pooled, "distance_to_healthy"))
+    patients = patients.dropna(subset=like.adjust.arm)
+    weights = treatment.overlap_weights(patients, like.adjust.arm)[patients["treated"]]
+    weights.index = pd.Index(patients.loc[patients["treated"], "subject"])
+    ends = {name: pd.concat(_end(future.result()) for future in each) for name, each in futures.items() if name}
     treated, compared, crossed = (
-        np.array(ends.get(world, np.zeros(len(seeds)))) for world in ("treatment", "comparator", "crossed")
+        ends.get(world, pd.Series(0.0, weights.index)) for world in ("treatment", "comparator", "crossed")
     )
     effects = {"total": treated - compared, "direct": crossed - compared, "indirect": treated - crossed}
     causal = {"distance_to_healthy, direct": "direct", "distance_to_healthy, ANCOVA": "total"}
@@ -354,14 +363,16 @@ def targets(truth: Truth, seeds: Iterable[int], like: Study, pool: Executor) -> 
     causal |= {name: "total" for name in table["measure"] if name.startswith("arms: ")}
     for i, measure in table["measure"].items():
         if measure in causal:
-            effect = effects[causal[measure]]
-            table.loc[i, ["target", "target_error"]] = effect.mean(), effect.std(ddof=1) / np.sqrt(len(seeds))
+            effect = effects[causal[measure]].reindex(weights.index).dropna()
+            own = weights[effect.index] / weights[effect.index].sum()
+            mean = (own * effect).sum()
+            table.loc[i, ["target", "target_error"]] = mean, np.sqrt((own**2 * (effect - mean) ** 2).sum())
     return table[["id", "measure", "target", "target_error"]]
 
 
-def _end(visits: pd.DataFrame) -> float:
-    """Mean distance to healthy of the patients at follow-up."""
-    return float(visits.loc[visits["case"] & visits["visit"].eq("followup"), "distance_to_healthy"].mean())
+def _end(visits: pd.DataFrame) -> pd.Series:
+    """Distance to healthy of each patient at follow-up."""
+    return visits[visits["case"] & visits["visit"].eq("followup")].set_index("subject")["distance_to_healthy"]
 
 
 # --- the table -------------------------------------------------------------------------------------------------------
