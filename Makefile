@@ -110,6 +110,7 @@ $(OUT)/parameters.yaml: data/$(STUDY)/study.yaml $(OUT)/.set $(OUT)/.inputs requ
   $(wildcard src/helpers/study.py src/helpers/report/parameters.py) | $(INSTALLED)
 	@$(HAS_HELPERS)
 	@$(STEP) check "$$STUDY" --set="$$SET"
+	@$(MAKE) --no-print-directory --silent $(OUT)/.inputs && touch $@ # now that inputs.mk is known
 
 NEEDS = $(OUT)/parameters.yaml $(HELPERS) | $(INSTALLED)
 
