@@ -153,7 +153,7 @@ def exponentials_per_second() -> float:
 
 def alpha_lines(scale: int) -> list[Line]:
     """Expected alpha diversity against 100 drawn subsamples."""
-    swabs, repeats = cohort(scale), 5 if scale < 16 else 3
+    swabs, repeats = cohort(scale), 15 if scale == 1 else 3
     ours = median(lambda: diversity.expected_alpha(swabs, DEPTH, tree=tree(scale)), repeats)
     draws = 100 if scale == 1 else 2
     r = in_r(scale, "rarefy", 1 if scale == 1 else 3, draws)
