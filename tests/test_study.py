@@ -54,7 +54,7 @@ def test_numbers_and_single_values_are_lists_of_text(tmp_path):
         ("title", None, "title: Input should be a valid string"),
         ("columns.group.values", {"control": "healthy", "patient": "AD"}, "unknown patient; known: control, case"),
         ("columns.group.ignore", "AD", "AD is listed twice"),
-        ("columns.group.values", {"control": True, "case": "AD"}, "columns.group.values.control.0"),
+        ("columns.group.values", {"control": True, "case": "AD"}, "group.values.control: yes, no, true"),
         ("response", {"responder": 40}, "thresholds must rise"),
         ("severity", [{"name": "e", "column": "E", "label": "E", "range": [72, 0]}], "must be above the lowest, 72"),
         ("settings.equivalence_margin", float("inf"), "equivalence_margin: Input should be a finite number"),

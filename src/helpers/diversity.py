@@ -95,12 +95,18 @@ def rooted_tree(cohort: AnnData) -> TreeNode | None:
     Returns
     -------
     skbio.TreeNode or None
-        None if the cohort has no tree.
+        None if the cohort has no tree. A feature that the tree lacks hangs from the root by a branch of no length,
+        so that it counts for nothing in Faith's PD and UniFrac.
     """
     if "tree" not in cohort.uns:
         return None
     tree = TreeNode.read([cohort.uns["tree"]], format="newick", convert_underscores=False)
-    return tree if len(tree.children) <= 2 else tree.root_at_midpoint()
+    tree = tree if len(tree.children) <= 2 else tree.root_at_midpoint()
+    tips = {tip.name for tip in tree.tips()}
+    if absent := [TreeNode(feature, length=0) for feature in cohort.var_names if feature not in tips]:
+        tree.length = tree.length or 0
+        tree = TreeNode(children=[tree, TreeNode(children=absent, length=0)])
+    return tree
 
 
 def _branches(tree: TreeNode, features: Sequence[str]) -> _Branches:

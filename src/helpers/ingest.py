@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import json
 import os
+import re
 from pathlib import Path
 
 import anndata as ad
@@ -11,12 +12,23 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from helpers.study import VOCABULARY, Column, Study, StudyError
-from helpers.tables import few, near_misses, no_repeats, read_counts, read_taxonomy, read_tree, text_table
+from helpers.study import VOCABULARY, Column, Problems, Study, StudyError
+from helpers.tables import (
+    Counts,
+    few,
+    mangled,
+    near_misses,
+    no_repeats,
+    read_counts,
+    read_taxonomy,
+    read_tree,
+    text_table,
+)
 
 NOT_RECORDED = "not recorded"
 NEGATIVE = "negative control"
 MISSING = {"", "na", "nan", "n/a", "#n/a"}
+_DATE = re.compile(r"\d{4}-\d\d?-\d\d?([ T].*)?|\d\d?[./]\d\d?[./](\d\d|\d{4})|\d{8}|\d\d?-[A-Za-z]{3}-(\d\d|\d{4})")
 
 
 def _column(path: Path, table: pd.DataFrame, name: str, key: str) -> pd.Series:
@@ -24,14 +36,11 @@ def _column(path: Path, table: pd.DataFrame, name: str, key: str) -> pd.Series:
     name = f"#{name}" if name not in table and f"#{name}" in table else name
     if name not in table:
         near = difflib.get_close_matches(name, table.columns, n=1, cutoff=0.5)
+        fix = f"did you mean '{near[0]}'?" if near else f"give {key} the name of a column, or leave the key out"
         raise StudyError(
-            f"has no column '{name}'",
-            file=path,
-            where=f"{key} in study.yaml",
-            found=", ".join(table.columns),
-            expected=name,
-            fix=f"did you mean '{near[0]}'?" if near else None,
-        )
+            f"has no column '{name}'", file=path, where=f"{key} in study.yaml", found=few(table.columns), expected=name,
+            fix=fix,
+        )  # fmt: skip
     return table[name]
 
 
@@ -44,16 +53,25 @@ def _numbers(path: Path, text: pd.Series, low: float, high: float) -> pd.Series:
     """A column as numbers within a range, NaN where nothing is recorded."""
     text = _recorded(text)
     numbers = pd.to_numeric(text, errors="coerce").astype(float)
-    for wrong, problem, expected in (
-        (text.notna() & ~np.isfinite(numbers), "is not a number", "a number (decimal point, not comma) or NA"),
-        ((numbers < low) | (numbers > high), "is out of range", f"{low:g} to {high:g}"),
+    no_number = text.notna() & ~np.isfinite(numbers)
+    problems = Problems()
+    for wrong, problem, expected, fix in (
+        (no_number, "is not a number", "a number with a decimal point, or NA", "correct the cell, or write NA"),
+        (
+            (numbers < low) | (numbers > high),
+            "is out of range",
+            f"{low:g} to {high:g}",
+            "correct the cell, or the range",
+        ),
     ):
         if wrong.any():
-            row = wrong.idxmax()
-            raise StudyError(
-                f"has a value that {problem}", file=path, where=f"column '{text.name}', row '{row}'",
-                found=text[row], expected=expected,
-            )  # fmt: skip
+            with problems:
+                raise StudyError(
+                    f"has a value that {problem}", file=path,
+                    where=f"column '{text.name}', row{'s' * (wrong.sum() > 1)} {few(map(repr, text.index[wrong]))}",
+                    found=few(text[wrong].unique()), expected=expected, fix=mangled(text[wrong]) or fix,
+                )  # fmt: skip
+    problems.stop()
     return numbers
 
 
@@ -75,48 +93,94 @@ def _standard(path: Path, text: pd.Series, column: Column, name: str) -> tuple[p
     return values.where(values.notna(), pd.NA), ignored
 
 
-def _read_metadata(study: Study, data: bytes) -> pd.DataFrame:
-    """All rows, in the standard columns of ``obs`` (still as text), and ``ignored``: study.yaml leaves the swab out."""
-    path, columns = study.path(study.files.metadata), study.columns
+def _no_dates(path: Path, text: pd.Series, key: str) -> pd.Series:
+    """The column, if it holds no dates: its values may stand in the report."""
+    dates = text[[bool(_DATE.fullmatch(value)) for value in text]]
+    if len(dates):
+        raise StudyError(
+            "has dates, which a report must not show", file=path,
+            where=f"column '{text.name}' ({key} in study.yaml), rows {few(dates.index)}",
+            found=f"{len(dates)} dates", expected="categories or numbers",
+            fix="count days from baseline, give a season or a number of the batch, or leave the column out",
+        )  # fmt: skip
+    return text
+
+
+def _metadata_rows(study: Study, data: bytes) -> pd.DataFrame:
+    """The metadata as text, its index the samples."""
+    path, name = study.path(study.files.metadata), study.columns.sample
     table = text_table(path, data)
-    table.index = pd.Index(_column(path, table, columns.sample, "columns.sample").to_numpy())
-    no_repeats(path, table.index, f"sample in column '{columns.sample}'")
+    table.index = pd.Index(_column(path, table, name, "columns.sample").to_numpy())
+    no_repeats(path, table.index, f"sample in column '{name}'")
+    if "" in table.index:
+        row = f"row {list(table.index).index('') + 1} after the header"
+        raise StudyError("has a row without a sample", file=path, where=f"column '{name}', {row}", fix="name it")
+    return table
+
+
+def _standard_columns(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+    """All rows, in the standard columns of ``obs`` (still as text), and ``ignored``: study.yaml leaves the swab out."""
+    path, columns, problems = study.path(study.files.metadata), study.columns, Problems()
     obs = pd.DataFrame({"ignored": False, "control_type": "sample"}, index=table.index)
 
     def text(name: str, key: str) -> pd.Series:
         return _column(path, table, name, f"columns.{key}")
 
-    obs["subject"] = _recorded(text(columns.subject, "subject"))
+    with problems:
+        obs["subject"] = _recorded(text(columns.subject, "subject"))
     for name in ("control_type", "group", "arm", "visit", "lesional"):
         column = getattr(columns, name)
         # Negative controls belong to no patient; controls have no arm.
-        concerned = obs["control_type"].ne("negative") & (obs["group"].eq("case") if name == "arm" else True)
+        concerned = obs["control_type"].ne("negative")
+        if name == "arm":
+            concerned &= obs["group"].eq("case")
         values = pd.Series(pd.NA, index=obs.index, dtype=object)
         if column is not None:
-            found, ignored = _standard(path, text(column.column, f"{name}.column")[concerned], column, name)
-            values[concerned] = found
-            obs.loc[ignored.index, "ignored"] |= ignored
+            with problems:
+                found, ignored = _standard(path, text(column.column, f"{name}.column")[concerned], column, name)
+                values[concerned] = found
+                obs.loc[ignored.index, "ignored"] |= ignored
         if name != "control_type" or column is not None:
             obs[name] = values.fillna("sample") if name == "control_type" else values
-    obs["site"] = _recorded(text(columns.site, "site")).fillna(NOT_RECORDED) if columns.site else study.labels.site
+    obs["site"] = study.labels.site
+    if columns.site:
+        with problems:
+            obs["site"] = _recorded(text(columns.site, "site")).fillna(NOT_RECORDED)
     for name in ("sex", "batch"):
         if getattr(columns, name):
-            obs[name] = _recorded(text(getattr(columns, name), name))
+            with problems:
+                obs[name] = _recorded(_no_dates(path, text(getattr(columns, name), name), f"columns.{name}"))
     if columns.age:
-        obs["age"] = _numbers(path, text(columns.age, "age"), 0, 120)
+        with problems:
+            oldest = study.privacy.oldest_age
+            ages = _numbers(path, text(columns.age, "age"), 0, 120)
+            obs["age"] = ages if oldest is None else ages.mask(ages > oldest, oldest + 1)
     for score in study.severity:
-        obs[score.name] = _numbers(path, _column(path, table, score.column, f"severity {score.name}"), *score.range)
+        with problems:
+            values = _column(path, table, score.column, f"severity {score.name}")
+            obs[score.name] = _numbers(path, values, *score.range)
     for name, column in columns.covariates.items():
-        values = _recorded(text(column, f"covariates.{name}"))
-        numbers = pd.to_numeric(values, errors="coerce").astype(float)
-        obs[name] = numbers if (np.isfinite(numbers) == values.notna()).all() else values
-    return obs
+        with problems:
+            values = _recorded(_no_dates(path, text(column, f"covariates.{name}"), f"columns.covariates.{name}"))
+            numbers = pd.to_numeric(values, errors="coerce").astype(float)
+            obs[name] = numbers if (np.isfinite(numbers) == values.notna()).all() else values
+    problems.stop()
+    return _pairs_of_skin(study, obs)
 
 
-def _same_samples(study: Study, samples: list[str], obs: pd.DataFrame) -> None:
+def _pairs_of_skin(study: Study, obs: pd.DataFrame) -> pd.DataFrame:
+    """Lesional and non-lesional swabs of one visit get sites of their own, where study.yaml names no sites."""
+    person = obs.groupby(["subject", "visit"])["lesional"].nunique()
+    if study.columns.site or not (person > 1).any():
+        return obs
+    skin = obs["lesional"].map({"lesional": ", lesional", "non_lesional": ", non-lesional"}).fillna("")
+    return obs.assign(site=obs["site"] + skin)
+
+
+def _same_samples(study: Study, counts: Counts, rows: pd.Index) -> None:
     """Counts and metadata are of the same swabs."""
-    only_counts = [s for s in samples if s not in obs.index]
-    only_metadata = [s for s in obs.index if s not in set(samples)]
+    only_counts = [s for s in counts.samples if s not in rows]
+    only_metadata = [s for s in rows if s not in set(counts.samples)]
     if only_counts or only_metadata:
         raise StudyError(
             f"has other swabs than {study.files.metadata.path}",
@@ -124,8 +188,9 @@ def _same_samples(study: Study, samples: list[str], obs: pd.DataFrame) -> None:
             found=f"{len(only_counts)} only in the counts: {few(only_counts) or 'none'}; "
             f"{len(only_metadata)} only in the metadata: {few(only_metadata) or 'none'}"
             + near_misses(only_counts, only_metadata),
-            expected="each swab in both",
-            fix="correct the identifiers, or take the rows out of the file that has too many",
+            expected="each swab in both, by the same name, letter by letter",
+            fix=mangled([*only_counts, *only_metadata])
+            or "correct the identifiers, or take the rows out of the file that has too many",
         )
 
 
@@ -141,36 +206,55 @@ def swabbed_twice(obs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _check_design(study: Study, obs: pd.DataFrame) -> None:
-    """Each subject in one group and arm; one swab a subject, visit and site."""
-    path = study.path(study.files.metadata)
-    for column in ("group", "arm"):
-        if subjects := in_several(obs, column):
+    """Each subject in one group, arm and sex, and of one age; one swab a subject, visit and site."""
+    path, problems = study.path(study.files.metadata), Problems()
+    for column in ("group", "arm", "sex"):
+        if column in obs and (subjects := in_several(obs, column)):
             rows = obs.index[obs["subject"] == subjects[0]]
-            raise StudyError(
-                f"has a subject in two values of {column}", file=path,
-                where=f"subject {few(subjects)}; rows {few(rows)}",
-                found=few(sorted(obs.loc[rows, column].dropna().unique())), expected="one for each subject",
-            )  # fmt: skip
-    if "sex" in obs and (subjects := in_several(obs, "sex")):
-        rows = obs.index[obs["subject"] == subjects[0]]
-        raise StudyError(
-            "has a subject of two sexes", file=path, where=f"subject {few(subjects)}; rows {few(rows)}",
-            found=few(sorted(obs.loc[rows, "sex"].dropna().unique())), expected="one for each subject",
-        )  # fmt: skip
+            with problems:
+                raise StudyError(
+                    f"has {len(subjects)} subjects in two values of {column}", file=path,
+                    where=f"subject {few(subjects)}; rows {few(rows)}",
+                    found=few(sorted(obs.loc[rows, column].dropna().unique())), expected="one for each subject",
+                    fix=f"correct the rows, or columns.{column} or columns.subject in study.yaml",
+                )  # fmt: skip
     if "age" in obs:
         ages = obs.groupby("subject")["age"].agg(["min", "max"])
         if len(wide := ages.index[ages["max"] - ages["min"] > 2]):
-            raise StudyError(
-                "has a subject whose ages do not go together", file=path, where=f"subject {few(wide)}",
-                found="{min:g} and {max:g}".format(**ages.loc[wide[0]]), expected="at most two years between visits",
-            )  # fmt: skip
+            found, expected = "{min:g} and {max:g}".format(**ages.loc[wide[0]]), "at most two years between visits"
+            with problems:
+                raise StudyError(
+                    "has a subject whose ages do not go together", file=path, where=f"subject {few(wide)}",
+                    found=found, expected=expected,
+                    fix="correct the ages, or columns.subject in study.yaml",
+                )  # fmt: skip
     if len(twice := swabbed_twice(obs)):
         same = (twice[["subject", "visit", "site"]] == twice[["subject", "visit", "site"]].iloc[0]).all(axis=1)
-        raise StudyError(
-            "has two swabs of the same subject, visit and site", file=path, where=f"rows {few(twice.index[same])}",
-            found="subject {subject}, {visit}, site {site}".format(**twice.iloc[0]), expected="one",
-            fix="give columns.site if the swabs are of different sites; merge or take out replicates",
-        )  # fmt: skip
+        with problems:
+            raise StudyError(
+                "has two swabs of the same subject, visit and site", file=path, where=f"rows {few(twice.index[same])}",
+                found="subject {subject}, {visit}, site {site}".format(**twice.iloc[0])
+                + f"; such swabs in all: {len(twice)}", expected="one",
+                fix="give columns.site (or lesional) if the swabs are of different skin; merge or take out replicates",
+            )  # fmt: skip
+    problems.stop()
+
+
+def _needed(study: Study, obs: pd.DataFrame) -> list[tuple[str, str, pd.Series]]:
+    """What a swab needs to be of use: name of the step, reason to drop the others, which swabs have it."""
+    arm = obs["arm"].notna() | obs["group"].ne("case").fillna(True) | (study.columns.arm is None)
+    return [
+        ("ignored", "a value that study.yaml leaves out", ~obs["ignored"]),
+        ("group", "no group recorded", obs["group"].notna()),
+        ("arm", "no arm recorded", arm.astype(bool)),
+        ("visit", "no visit recorded", obs["visit"].notna()),
+        ("subject", "no subject recorded", obs["subject"].notna()),
+    ]
+
+
+def _usable(study: Study, obs: pd.DataFrame) -> pd.Series:
+    """Swabs that have what they need, however deep they are."""
+    return pd.concat([passes for _, _, passes in _needed(study, obs)], axis=1).all(axis=1)
 
 
 def _follow(obs: pd.DataFrame, steps: list[tuple[str, str, pd.Series]]) -> tuple[pd.Series, pd.DataFrame]:
@@ -218,36 +302,64 @@ def build_cohort(study: Study) -> tuple[AnnData, pd.DataFrame]:
         ``X`` counts (CSR, swabs x features that have reads); ``var`` the seven `RANKS`, "" where not named; ``obs``
         subject, group, arm, visit (ordered), site, lesional (nullable), age, sex, batch, control_type, the severity
         scores, the covariates, and depth (reads), where the study has them. Negative controls stay, as ``control_type``
-        ``negative``. ``uns``: ``tree`` (Newick, if there is one), ``study`` and ``checksums`` (JSON).
+        ``negative``. Of relative abundances ``X`` are shares, and there is no depth. ``uns``: ``tree`` (Newick, if
+        there is one), ``tree_differs`` (features without a tip and other tips; JSON), ``study`` and ``checksums``
+        (JSON).
     ledger : DataFrame
         Columns step, reason, group, visit, swabs_before, swabs_after: a block a step, a row a group and visit.
 
     Raises
     ------
     StudyError
-        Whatever is wrong with the files: the message names the file, the place, what was found and what expected.
+        Whatever is wrong with the files, all of it: file, place, what was found and what expected, how to mend it.
     """
-    files = study.files.each()
-    data = {role: study.read(file) for role, file in files.items()}
-    obs = _read_metadata(study, data["metadata"])
-    counts = read_counts(study, data["counts"], obs.index)
-    _same_samples(study, counts.samples, obs)
+    files, problems = study.files.each(), Problems()
+    data, rows, obs, counts, var, tree = {}, None, None, None, None, None
+    for role, file in files.items():
+        with problems:
+            data[role] = study.read(file)
+    if "metadata" in data:
+        with problems:
+            rows = _metadata_rows(study, data["metadata"])
+    if rows is not None:
+        with problems:
+            obs = _standard_columns(study, rows)
+            _check_design(study, obs[_usable(study, obs) & obs["control_type"].eq("sample")])
+    if rows is not None and "counts" in data:
+        with problems:
+            counts = read_counts(study, data["counts"], rows.index)
+    if rows is not None and counts is not None:
+        with problems:
+            _same_samples(study, counts, rows.index)
+        with problems:
+            var = read_taxonomy(study, data.get("taxonomy"), counts)
+        if "tree" in data:
+            with problems:
+                tree = read_tree(study, data["tree"], counts.features)
+    problems.stop()
+    assert obs is not None
+    assert counts is not None
+    assert var is not None
+    cohort, ledger = _kept(study, obs, counts, var)
+    if tree is not None:
+        tree = read_tree(study, data["tree"], list(cohort.var_names))
+        cohort.uns["tree"] = tree.newick
+        cohort.uns["tree_differs"] = json.dumps({"without_tip": tree.without_tip, "other_tips": tree.other_tips})
+    cohort.uns["study"] = study.model_dump_json()
+    checksums = {Path(f.path).name: hashlib.sha256(data[role]).hexdigest() for role, f in files.items()}
+    cohort.uns["checksums"] = json.dumps(checksums)
+    return cohort, ledger
+
+
+def _kept(study: Study, obs: pd.DataFrame, counts: Counts, var: pd.DataFrame) -> tuple[AnnData, pd.DataFrame]:
+    """The swabs that can be analysed, and the ledger of those that cannot."""
     X = counts.X[pd.Index(counts.samples).get_indexer(obs.index)]
-    obs["depth"] = np.asarray(X.sum(axis=1)).ravel().astype(int)
-    recorded = {c: obs[c].notna() for c in ("group", "visit", "arm", "subject")}
-    if study.columns.arm is None:
-        recorded["arm"][:] = True
-    steps = [
-        ("read", "all swabs of the files", pd.Series(True, index=obs.index)),
-        ("ignored", "a value that study.yaml leaves out", ~obs["ignored"]),
-        ("group", "no group recorded", recorded["group"]),
-        ("arm", "no arm recorded", recorded["arm"] | (obs["group"] != "case")),
-        ("visit", "no visit recorded", recorded["visit"]),
-        ("subject", "no subject recorded", recorded["subject"]),
-        ("depth", f"fewer than {study.minimum_depth:,} reads", obs["depth"] >= study.minimum_depth),
-    ]
-    usable, _ = _follow(obs, steps[:-1])
-    _check_design(study, obs[usable & (obs["control_type"] == "sample")])
+    enough = pd.Series(True, index=obs.index)
+    if study.counted:
+        obs["depth"] = np.asarray(X.sum(axis=1)).ravel().astype(int)
+        enough = obs["depth"] >= study.minimum_depth
+    depth = ("depth", f"fewer than {study.minimum_depth:,} reads", enough)
+    steps = [("read", "all swabs of the files", pd.Series(True, index=obs.index)), *_needed(study, obs), depth]
     kept, ledger = _follow(obs, steps)
     if not (kept & (obs["control_type"] == "sample")).any():
         dropped = (ledger["swabs_before"] - ledger["swabs_after"]).groupby(ledger["reason"]).sum()
@@ -256,13 +368,10 @@ def build_cohort(study: Study) -> tuple[AnnData, pd.DataFrame]:
             "leaves no swab", file=study.folder / "study.yaml", found=found, fix="see columns, minimum_depth"
         )
     present = np.asarray(X[kept.to_numpy()].sum(axis=0)).ravel() > 0
-    var = read_taxonomy(study, data.get("taxonomy"), counts)
+    if not present.any():
+        expected, fix = "reads in some swab", "give the count table, not an empty one"
+        raise StudyError("has no reads", file=study.path(study.files.counts), expected=expected, fix=fix)
     cohort = AnnData(X[kept.to_numpy()][:, present].tocsr(), obs=_typed(study, obs[kept]), var=var[present])
-    if "tree" in data:
-        cohort.uns["tree"] = read_tree(study, data["tree"], list(cohort.var_names))
-    cohort.uns["study"] = study.model_dump_json()
-    checksums = {Path(f.path).name: hashlib.sha256(data[role]).hexdigest() for role, f in files.items()}
-    cohort.uns["checksums"] = json.dumps(checksums)
     return cohort, ledger
 
 

@@ -12,6 +12,7 @@ from tableone import TableOne
 
 from helpers.ingest import NOT_RECORDED, in_several, swabbed_twice
 from helpers.study import RANKS, Study
+from helpers.tables import few
 
 
 def characteristics(study: Study) -> list[str]:
@@ -117,7 +118,8 @@ def flag_contaminants(cohort: AnnData, alpha: float) -> pd.DataFrame:
     columns = ["prevalence_negatives", "prevalence_swabs", "mean_negatives", "mean_swabs", "p_value", "q_value"]
     if not negative.any() or negative.all():
         return pd.DataFrame(columns=[*columns, "contaminant", *RANKS], index=pd.Index([], name="feature"))
-    shares = np.asarray(cohort.X.multiply(1 / np.maximum(cohort.obs["depth"].to_numpy(), 1)[:, None]).todense())
+    totals = np.asarray(cohort.X.sum(axis=1))
+    shares = np.asarray(cohort.X.multiply(1 / np.where(totals > 0, totals, 1)).todense())
     present = shares > 0
     n, in_negatives = len(present), present[negative].sum(axis=0)
     # The upper tail of the hypergeometric distribution is Fisher's one-sided p-value.
@@ -164,12 +166,12 @@ def integrity_checks(cohort: AnnData) -> pd.DataFrame:
             (patients == 2).any(),
             f"{(patients == 2).sum()} of {len(patients)} patients have swabs of both visits",
         ),
-        (
-            "Counts are whole and not negative",
-            bool(((counts >= 0) & (counts % 1 == 0)).all()),
-            f"{counts.sum():,.0f} reads",
-        ),
     ]
+    if study.counted:
+        whole = bool(((counts >= 0) & (counts % 1 == 0)).all())
+        checks.append(("Counts are whole and not negative", whole, f"{counts.sum():,.0f} reads"))
+    else:
+        checks.append(("Shares are not negative", bool((counts >= 0).all()), "relative abundances, no reads"))
     for score in study.severity:
         low, high = score.range
         values = obs[score.name].dropna()
@@ -179,10 +181,38 @@ def integrity_checks(cohort: AnnData) -> pd.DataFrame:
         detail = f"{several.sum()} subject visits with several values"
         checks.append((f"One {score.label} value a subject and visit", not several.any(), detail))
     if "tree" in cohort.uns:
-        tips = [tip.name for tip in TreeNode.read([cohort.uns["tree"]]).tips()]
-        checks.append(("Tips of the tree are the features", set(tips) == set(cohort.var_names), f"{len(tips)} tips"))
+        tree = TreeNode.read([cohort.uns["tree"]], format="newick", convert_underscores=False)
+        tips = {tip.name for tip in tree.tips()}
+        known = tips <= set(cohort.var_names)
+        checks.append(("Tips of the tree are features", known, f"{len(tips)} tips; {tree_differs(cohort)}"))
     table = pd.DataFrame(checks, columns=["check", "result", "detail"])
     return table.assign(result=np.where(table["result"].astype(bool), "pass", "fail"))
+
+
+def tree_differs(cohort: AnnData) -> str:
+    """In which tips and features the tree and the counts differ, in words.
+
+    Parameters
+    ----------
+    cohort : AnnData
+        With a tree.
+
+    Returns
+    -------
+    str
+    """
+    differs = json.loads(cohort.uns["tree_differs"])
+    without, others = differs["without_tip"], differs["other_tips"]
+    told = []
+    if without:
+        lost = cohort[:, cohort.var_names.isin(without)].X.sum() / cohort.X.sum()
+        told.append(
+            f"{len(without)} features without a tip ({few(without)}) with {100 * lost:.2g} % of the reads, which count "
+            "for nothing in Faith's PD and UniFrac"
+        )
+    if others:
+        told.append(f"{len(others)} tips of the file that are no feature ({few(others)}), left out")
+    return "; ".join(told) or "every feature has one"
 
 
 def missingness(cohort: AnnData) -> pd.DataFrame:

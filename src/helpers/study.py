@@ -1,7 +1,11 @@
 """study.yaml, typed and validated, and the one exception that a user sees."""
 
+import datetime
 import hashlib
+import math
+from collections.abc import Iterable
 from pathlib import Path
+from types import TracebackType
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -59,11 +63,59 @@ class StudyError(Exception):
                 parts.append(f"  {label + ':':<10}{value}")
         super().__init__("\n".join(parts))
         self.problem = problem
+        self.each = [self]
+
+    @classmethod
+    def joined(cls, errors: Iterable["StudyError"]) -> "StudyError":
+        """One error that tells them all.
+
+        Parameters
+        ----------
+        errors : iterable of StudyError
+            At least one.
+
+        Returns
+        -------
+        StudyError
+        """
+        each = [single for error in errors for single in error.each]
+        if len(each) == 1:
+            return each[0]
+        joined = cls(f"{len(each)} problems\n\n" + "\n\n".join(map(str, each)))
+        joined.each = each
+        return joined
+
+
+class Problems:
+    """Collects the `StudyError` of each ``with`` block, so that a user is told of all problems at once."""
+
+    def __init__(self) -> None:
+        self.found: list[StudyError] = []
+
+    def __enter__(self) -> "Problems":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if isinstance(error, StudyError):
+            self.found.append(error)
+            return True
+        return False
+
+    def stop(self) -> None:
+        """Raise what was collected, if anything was."""
+        if self.found:
+            raise StudyError.joined(self.found)
 
 
 def _text(value: Any) -> Any:
-    """Numbers of YAML (``visit: 1``) as the text that stands in a metadata file."""
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    """Numbers and dates of YAML (``visit: 1``) as the text that stands in a metadata file."""
+    if isinstance(value, bool):
+        raise ValueError("yes, no, true and false need quotes here: 'yes'")
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    return str(value) if isinstance(value, int | float) else value
 
 
 def _texts(value: Any) -> Any:
@@ -91,7 +143,7 @@ class Strict(BaseModel):
 class DataFile(Strict):
     """One input file, its path relative to study.yaml."""
 
-    path: str
+    path: str = Field(pattern=r"^[^\x00-\x1f]+$", description="relative to study.yaml; may be compressed by gzip")
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="checksum; checked whenever given")
     url: str | None = Field(None, description="public address from which `make data` fetches the file")
 
@@ -101,7 +153,11 @@ class CountsFile(DataFile):
 
     format: Literal["auto", "biom", "qza", "text"] = "auto"
     orientation: Literal["auto", "samples_in_rows", "samples_in_columns"] = "auto"
-    fractions: Literal["error", "round"] = Field("error", description="what to do with counts that are not whole")
+    fractions: Literal["error", "round", "relative"] = Field(
+        "error",
+        description="what to do with counts that are not whole: refuse them, round them (means of replicates), or take "
+        "the table as relative abundances, with which all that needs counts is not testable",
+    )
 
 
 class TaxonomyFile(DataFile):
@@ -182,6 +238,8 @@ class Severity(Strict):
     @field_validator("range")
     @classmethod
     def _rises(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not all(map(math.isfinite, value)):
+            raise ValueError("both ends must be finite")
         if not value[0] < value[1]:
             raise ValueError(f"the highest possible value must be above the lowest, {value[0]:g}")
         return value
@@ -247,6 +305,19 @@ class Settings(Strict):
     seed: int = Field(2023, ge=0, description="seed of everything random")
 
 
+class Privacy(Strict):
+    """What the report may show of single patients."""
+
+    small_cells: Literal["show", "suppress"] = Field(
+        "show",
+        description="suppress: counts of 7 or less are hidden and all others rounded to the nearest 5, as OpenSAFELY "
+        "does, totals and shares too, so that no hidden count can be told by subtraction",
+    )
+    oldest_age: int | None = Field(
+        None, ge=18, description="ages above this are one group, counted as this plus one (89 is customary)"
+    )
+
+
 class Study(Strict):
     """A study.yaml: files, columns, names and analysis settings of one cohort."""
 
@@ -265,6 +336,7 @@ class Study(Strict):
     adjust: Adjust = Adjust()
     minimum_depth: int = Field(1000, ge=0, description="swabs with fewer reads are left out")
     settings: Settings = Settings()
+    privacy: Privacy = Privacy()
 
     _folder: Path = PrivateAttr(default=Path())
 
@@ -287,6 +359,11 @@ class Study(Strict):
     def folder(self) -> Path:
         """The folder of study.yaml, to which the files' paths are relative."""
         return self._folder
+
+    @property
+    def counted(self) -> bool:
+        """Whether the table has reads, not relative abundances."""
+        return self.files.counts.fractions != "relative"
 
     def elsewhere(self, folder: str | Path) -> "Study":
         """The same study with its files in another folder, whatever their checksums."""
@@ -327,6 +404,8 @@ class Study(Strict):
         """
         path = self.path(file)
         try:
+            if path.exists() and not path.is_file():  # a pipe or a device could be read for ever
+                raise StudyError("is not a file", file=path, fix="give the path of a file in study.yaml")
             data = path.read_bytes()
         except FileNotFoundError:
             fetch = f"`make data STUDY={self._folder.absolute().name}` fetches it from {file.url}; or "
@@ -347,6 +426,13 @@ class Study(Strict):
         return data
 
 
+def _shown(value: object) -> str:
+    try:
+        return f"{value!r:.80}"
+    except ValueError:  # Python writes no number of more than some thousand digits
+        return "a very long number"
+
+
 def validation_message(error: ValidationError) -> str:
     """All problems of a pydantic validation, one a line, each with its key.
 
@@ -361,10 +447,51 @@ def validation_message(error: ValidationError) -> str:
     lines = []
     for e in error.errors():
         key = ".".join(str(part) for part in e["loc"])
-        found = "" if e["type"] in ("missing", "extra_forbidden") else f" (found: {e['input']!r:.80})"
+        found = "" if e["type"] in ("missing", "extra_forbidden") else f" (found: {_shown(e['input'])})"
         what = {"extra_forbidden": "is not a known key", "missing": "is missing"}.get(e["type"], e["msg"])
         lines.append(f"{key or 'the study'}: {what.removeprefix('Value error, ')}{found if e['loc'] else ''}")
     return "\n".join(lines)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML; also refuses what a study never needs and a hostile or careless file has."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Refuse aliases: a few lines of them can stand for a billion values."""
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not accepted", mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """Refuse a key that is given twice: the first would be dropped in silence."""
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+    def construct_scalar(self, node: Any) -> Any:
+        """Refuse characters that no page and no figure can show."""
+        value = super().construct_scalar(node)
+        if unprintable(value):
+            raise yaml.constructor.ConstructorError(None, None, "control characters are not accepted", node.start_mark)
+        return value
+
+
+def unprintable(text: str) -> bool:
+    """Whether a text has control characters (other than tabs and line ends) or half of a surrogate pair.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    bool
+    """
+    return any((c < " " and c not in "\t\n\r") or "\x7f" <= c <= "\x9f" or "\ud800" <= c <= "\udfff" for c in text)
 
 
 def load_study(folder: str | Path) -> Study:
@@ -386,13 +513,17 @@ def load_study(folder: str | Path) -> Study:
     """
     file = Path(folder) / "study.yaml"
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8-sig"))
+        content = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=_Loader)
     except FileNotFoundError:
         raise StudyError("there is no such file", file=file, fix="give STUDY= the name of a folder in data/") from None
     except (OSError, UnicodeDecodeError) as e:
         raise StudyError("cannot be read", file=file, found=e, expected="a text file in UTF-8") from None
-    except yaml.YAMLError as e:
-        raise StudyError("is not valid YAML", file=file, found=" ".join(str(e).split())) from None
+    except Exception as e:  # PyYAML raises whatever a broken date, number or nesting meets
+        found, fix = (
+            " ".join(str(e).split()) or type(e).__name__,
+            "mend the line that is named; quote texts: 'like this'",
+        )
+        raise StudyError("is not valid YAML", file=file, found=found[:500], fix=fix) from None
     if not isinstance(content, dict):
         raise StudyError("is not a study", file=file, found=type(content).__name__, expected="keys and values")
     try:

@@ -1,14 +1,17 @@
 """Readers of the study's files: count tables, taxonomy and tree, from bytes."""
 
 import csv
+import gzip
 import io
 import json
 import re
+import stat
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import biom
 import h5py
@@ -18,7 +21,7 @@ from scipy import sparse
 from skbio import TreeNode
 
 from helpers.lineage import parse_lineage
-from helpers.study import RANKS, DataFile, Study, StudyError
+from helpers.study import RANKS, DataFile, Study, StudyError, unprintable
 
 LINEAGE_COLUMNS = {"taxon", "taxonomy", "lineage", "classification", "consensuslineage", "consensus lineage"}
 
@@ -38,15 +41,74 @@ def few(ids: Iterable[object]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
+_MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
+#: What spreadsheets make of identifiers such as ``3-4``, ``MAR1`` and ``12E4``, and of broken formulas.
+_MANGLED = re.compile(
+    rf"\d{{1,2}}[-/. ]({_MONTHS})([-/. ]\d{{2,4}})?|({_MONTHS})[-/. ]\d{{1,4}}|\d(\.\d+)?e\+\d+"
+    r"|\d{4}-\d\d-\d\d 00:00:00|#(name\?|ref!|value!|num!|div/0!)",
+    re.IGNORECASE,
+)
+
+
+def mangled(texts: Iterable[str]) -> str:
+    """A fix for texts that a spreadsheet has changed; empty if none looks so."""
+    if changed := [t for t in texts if _MANGLED.fullmatch(t)]:
+        return f"a spreadsheet seems to have changed {few(changed)}: import the original with all columns as text"
+    return ""
+
+
 def near_misses(ids: Iterable[str], others: Iterable[str]) -> str:
-    """A hint where identifiers differ only in case, blanks, ``_ - .`` or the X that R puts before a digit."""
+    """A hint where identifiers differ only in case, blanks, ``_ - .``, leading or decimal zeros, or R's first X."""
 
     def bare(name: str) -> str:
-        return re.sub(r"^x(?=\d)|[\s._-]", "", name.lower())
+        name = re.sub(r"\.0$|^x(?=\d)|[\s._-]", "", re.sub(r"\.0$", "", name.lower()))
+        return name.lstrip("0") if name.isdigit() else name
 
     known = {bare(o): o for o in others}
     pairs = [f"'{i}' is like '{known[bare(i)]}'" for i in ids if bare(i) in known and i != known[bare(i)]]
     return f"; {few(pairs)}" if pairs else ""
+
+
+def _limit(packed: int) -> int:
+    """The most bytes that a compressed file of a size may hold: tables reach a hundredfold, bombs a thousandfold."""
+    return max(2**28, 200 * packed)
+
+
+def _too_large(path: Path, limit: int) -> StudyError:
+    return StudyError(
+        "holds suspiciously much", file=path, found=f"more than {limit / 2**20:,.0f} MB when unpacked",
+        expected="a table", fix="if it is right, unpack it and name the unpacked file in study.yaml",
+    )  # fmt: skip
+
+
+def unpacked(path: Path, data: bytes) -> bytes:
+    """The content of a file that may be compressed by gzip.
+
+    Parameters
+    ----------
+    path : Path
+        For messages.
+    data : bytes
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    StudyError
+        If it is broken, or would unpack to what no table has.
+    """
+    if not data.startswith(b"\x1f\x8b"):
+        return data
+    try:
+        with gzip.open(io.BytesIO(data)) as file:
+            content = file.read(_limit(len(data)) + 1)
+    except (OSError, EOFError, zlib.error) as e:
+        raise StudyError("is not a readable gzip file", file=path, found=e, fix="get it again") from None
+    if len(content) > _limit(len(data)):
+        raise _too_large(path, _limit(len(data)))
+    return content
 
 
 def _format(path: Path, data: bytes, declared: str, *accepted: str) -> str:
@@ -62,32 +124,59 @@ def _format(path: Path, data: bytes, declared: str, *accepted: str) -> str:
 
 def _member(path: Path, data: bytes, name: str) -> bytes:
     """``<uuid>/data/<name>`` of a QIIME 2 artifact, read in memory: nothing of the archive is written to disk."""
+    wanted = f"data/{name}"
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            inside = {n.split("/", 1)[-1]: n for n in archive.namelist()}
-            if f"data/{name}" in inside:
-                return archive.read(inside[f"data/{name}"])
+            members = archive.infolist()
+            unsafe = [m.filename for m in members if _escapes(m)]
+            inside = {m.filename.split("/", 1)[-1]: m for m in members}
+            content = b""
+            if wanted in inside and not unsafe:
+                with archive.open(inside[wanted]) as file:
+                    content = file.read(_limit(len(data)) + 1)
     except Exception as e:  # whatever a broken or encrypted archive makes zipfile raise
         raise StudyError("is not a readable .qza", file=path, found=e, fix="export or download it again") from None
-    content = few(sorted(n for n in inside if n.startswith("data/"))) or few(sorted(inside))
-    raise StudyError("is not the QIIME 2 artifact expected", file=path, found=content, expected=f"data/{name}")
+    if unsafe:
+        expected = "relative paths, no '..', no links"
+        raise StudyError("is not a safe archive", file=path, found=few(unsafe), expected=expected, fix="do not use it")
+    if wanted not in inside:
+        found = few(sorted(n for n in inside if n.startswith("data/"))) or few(sorted(inside)) or "nothing"
+        fix = "give the artifact that holds it (FeatureTable[Frequency], FeatureData[Taxonomy], Phylogeny[Rooted])"
+        raise StudyError("is not the QIIME 2 artifact expected", file=path, found=found, expected=wanted, fix=fix)
+    if len(content) > _limit(len(data)):
+        raise _too_large(path, _limit(len(data)))
+    return content
+
+
+def _escapes(member: zipfile.ZipInfo) -> bool:
+    """Whether a member of an archive is a link, or would be written outside its folder if it were unpacked."""
+    parts = re.split(r"[/\\]", member.filename)
+    return ".." in parts or parts[0] == "" or ":" in parts[0] or stat.S_ISLNK(member.external_attr >> 16)
 
 
 def _decoded(path: Path, data: bytes) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as e:
-        fix = "save it as text (CSV or TSV) in UTF-8"
-        raise StudyError("is not text in UTF-8", file=path, where=f"byte {e.start}", fix=fix) from None
+    """Text in UTF-8, in UTF-16 if it says so, else in Windows-1252, which has Latin-1's letters."""
+    encodings = ["utf-16"] if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ["utf-8-sig", "cp1252"]
+    for encoding in encodings:
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        if not unprintable(text):
+            return text
+    kind = "an Excel workbook or another archive" if data.startswith(b"PK") else "bytes that are not text"
+    fix = "save it as CSV or TSV in UTF-8"
+    raise StudyError("is not a text file", file=path, found=kind, expected="text in UTF-8 or Latin-1", fix=fix)
 
 
 def text_table(path: Path, data: bytes) -> pd.DataFrame:
-    """A delimited text as strings: tab, comma or semicolon, with or without BOM, LF or CRLF.
+    """A delimited text as strings: tab, comma or semicolon, LF or CRLF, perhaps compressed by gzip.
 
     Comment lines above the header are left out (``# Constructed from biom file``), and so are rows whose first cell
-    starts with ``#`` (``#q2:types``). R's ``write.table``, whose header lacks the first cell, is understood.
+    starts with ``#`` (``#q2:types``), and columns that repeat another in name and content. R's ``write.table``, whose
+    header lacks the first cell, is understood.
     """
-    text = _decoded(path, data)
+    text = _decoded(path, unpacked(path, data))
     while text.startswith("# ") or re.match(r"#[^\t,;\n]*\n", text):
         text = text.partition("\n")[2]
     head = text.partition("\n")[0]
@@ -98,19 +187,28 @@ def text_table(path: Path, data: bytes) -> pd.DataFrame:
     try:
         rows = [[c.strip() for c in r] for r in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)]
     except csv.Error as e:
-        raise StudyError("is not a table", file=path, found=e) from None
+        fix = "look for a quotation mark that is not closed"
+        raise StudyError("is not a table", file=path, found=e, expected="cells of ordinary length", fix=fix) from None
     header, *rows = [r for r in rows if any(r)]
-    rows = [r for r in rows if not r[0].startswith("#")]
+    rows = [r for r in rows if not r[0].startswith("#") or _MANGLED.fullmatch(r[0])]
     if not rows:
-        raise StudyError("has a header and no rows", file=path)
+        raise StudyError("has a header and no rows", file=path, expected="a row for each sample or feature")
     if len(header) == len(rows[0]) - 1:
         header = ["", *header]
-    for row in rows:
-        if len(row) != len(header):
-            found, expected = f"{len(row)} cells", f"{len(header)}, as in the header"
-            raise StudyError("has a ragged row", file=path, where=f"row '{row[0]}'", found=found, expected=expected)
+    if ragged := [row for row in rows if len(row) != len(header)]:
+        raise StudyError(
+            f"has {len(ragged)} rows with more or fewer cells than the header", file=path,
+            where=f"rows {few(repr(row[0][:60]) for row in ragged)}", found=f"{len(ragged[0])} cells in the first",
+            expected=f"{len(header)} cells", fix="look there for an unquoted delimiter or line end",
+        )  # fmt: skip
     table = pd.DataFrame(rows, columns=header, dtype=object)
-    table = table.loc[:, [bool(name) or cells.any() for name, cells in table.items()]]  # spreadsheets add empty columns
+    used = [bool(name) or any(cells) for name, cells in table.items()]  # spreadsheets add empty columns
+    first: dict[tuple[str, ...], None] = {}
+    for place, (name, cells) in enumerate(table.items()):
+        column = (str(name), *cells)
+        used[place] &= column not in first  # a column that stands twice, the same in each row
+        first[column] = None
+    table = table.loc[:, used]
     no_repeats(path, table.columns, "column")
     return table
 
@@ -118,7 +216,8 @@ def text_table(path: Path, data: bytes) -> pd.DataFrame:
 def no_repeats(path: Path, names: Iterable[str], what: str) -> None:
     """Raise if a name stands twice."""
     if twice := [name for name, times in Counter(names).items() if times > 1]:
-        raise StudyError(f"has the same {what} twice", file=path, found=few(twice), expected="each once")
+        fix = "take out or rename all but one"
+        raise StudyError(f"has the same {what} twice", file=path, found=few(twice), expected="each once", fix=fix)
 
 
 def _named_rows(path: Path, data: bytes, what: str) -> pd.DataFrame:
@@ -132,23 +231,38 @@ def _counts_from_biom(path: Path, data: bytes) -> Counts:
     try:
         if data.startswith(b"\x89HDF"):
             with h5py.File(io.BytesIO(data), "r") as file:
-                table = biom.Table.from_hdf5(file)
+                held: list[int] = []
+                file.visititems(lambda _, item: held.append(getattr(item, "nbytes", 0)))
+                size = [sum(held), *file.attrs.get("shape", ())]
+                table = biom.Table.from_hdf5(file) if max(size) <= _limit(len(data)) else None
         else:
-            table = biom.Table.from_json(json.loads(data))
+            content = json.loads(data)
+            table = biom.Table.from_json(content) if _as_declared(content) else None
+        if table is not None:
+            samples, features = ([str(i).strip() for i in table.ids(axis)] for axis in ("sample", "observation"))
+            return Counts(table.matrix_data.T.tocsr(), samples, features, _lineages_in(table))
     except Exception as e:  # whatever a broken file makes the readers of HDF5, JSON and BIOM raise
-        found, fix = f"{type(e).__name__}: {e}", "export it again, for instance with `biom convert`"
+        found, fix = f"{type(e).__name__}: {e}"[:300], "export it again, for instance with `biom convert`"
         raise StudyError("is not a readable BIOM table", file=path, found=found, fix=fix) from None
-    features = [str(i).strip() for i in table.ids("observation")]
-    lineages = None
-    if notes := table.metadata(axis="observation"):
-        found_lineages = [next((n[k] for k in n if k.lower() in LINEAGE_COLUMNS), None) for n in notes]
-        if any(v is not None for v in found_lineages):
-            lineages = [v if isinstance(v, str) else ";".join(map(str, () if v is None else v)) for v in found_lineages]
-    return Counts(table.matrix_data.T.tocsr(), [str(i).strip() for i in table.ids()], features, lineages)
+    raise _too_large(path, _limit(len(data)))
 
 
-def _samples_in_rows(path: Path, table: pd.DataFrame, orientation: str, samples: set[str]) -> bool:
-    """The side that matches the metadata's sample identifiers."""
+def _as_declared(content: dict[str, Any]) -> bool:
+    """Whether a BIOM 1.0 table has the rows and columns that it says: a declared size costs nothing to write."""
+    return list(content["shape"]) == [len(content["rows"]), len(content["columns"])]
+
+
+def _lineages_in(table: biom.Table) -> list[str] | None:
+    """The lineage of each feature, where the table's notes have them."""
+    notes = table.metadata(axis="observation") or ()
+    found = [next((note[k] for k in note or () if k.lower() in LINEAGE_COLUMNS), None) for note in notes]
+    if all(v is None for v in found):
+        return None
+    return [v if isinstance(v, str) else ";".join(map(str, () if v is None else v)) for v in found]
+
+
+def samples_in_rows(path: Path, table: pd.DataFrame, orientation: str, samples: set[str]) -> bool:
+    """Whether the rows are the samples: as declared, or the side that matches the metadata's identifiers."""
     if orientation != "auto":
         return orientation == "samples_in_rows"
     rows, columns = len(samples & set(table.index)), len(samples & set(table.columns))
@@ -159,7 +273,8 @@ def _samples_in_rows(path: Path, table: pd.DataFrame, orientation: str, samples:
             found=f"rows {few(table.index[:3])}; columns {few(table.columns[:3])}",
             expected=f"samples such as {few(sorted(samples)[:3])}{near_misses(table.index, samples)}"
             f"{near_misses(table.columns, samples)}",
-            fix="make the identifiers the same, or set files.counts.orientation",
+            fix=mangled([*table.index, *table.columns, *samples])
+            or "make the identifiers the same, or set files.counts.orientation",
         )
     return rows > columns
 
@@ -169,7 +284,7 @@ def _counts_from_text(path: Path, data: bytes, orientation: str, samples: set[st
     lineages = None
     if table.columns[-1].lower() in LINEAGE_COLUMNS:  # a QIIME export: features are in rows
         lineages = list(table.pop(table.columns[-1]))
-    if _samples_in_rows(path, table, orientation, samples):
+    if samples_in_rows(path, table, orientation, samples):
         table = table.T
     cells = table.to_numpy(dtype=object)
     values = pd.to_numeric(pd.Series(cells.ravel()), errors="coerce").to_numpy(float).reshape(cells.shape)
@@ -179,23 +294,25 @@ def _counts_from_text(path: Path, data: bytes, orientation: str, samples: set[st
             "has a count that is not a number",
             file=path,
             where=f"sample '{table.columns[j]}', feature '{table.index[i]}'",
-            found=repr(cells[i, j]),
+            found=f"{cells[i, j]!r:.80}; such cells in all: {len(bad):,}",
             expected="a whole number of reads",
+            fix=mangled([cells[i, j]]) or "write 0 where there are none; take out columns that are not counts",
         )
     return Counts(sparse.csr_matrix(values.T), list(table.columns), list(table.index), lineages)
 
 
 def _whole(path: Path, counts: Counts, fractions: str) -> Counts:
-    """Counts as whole numbers; what is not a count is an error that names its sample and feature."""
+    """Counts as whole numbers, or shares if they are `relative`; what is neither names its sample and feature."""
     X = counts.X.astype(float).tocoo()
-    wrong = ~np.isfinite(X.data) | (X.data < 0)
+    wrong = ~np.isfinite(X.data) | (X.data < 0) | (X.data > 2**53)
     fraction = ~wrong & (X.data != np.rint(X.data))
     for bad, problem, fix in (
-        (wrong, "has a count that is negative or not finite", None),
+        (wrong, "has a count that is negative, not finite or beyond all sequencing", "correct the cell"),
         (
             fraction if fractions == "error" else np.zeros_like(wrong),
             "has counts that are not whole",
-            "give reads, not shares; if they are means of replicates, set files.counts.fractions: round",
+            "give reads; if they are means of replicates, set files.counts.fractions: round; if they are relative "
+            "abundances and there is nothing else, set it to relative",
         ),
     ):
         if bad.any():
@@ -203,20 +320,29 @@ def _whole(path: Path, counts: Counts, fractions: str) -> Counts:
             where = f"sample '{counts.samples[X.row[k]]}', feature '{counts.features[X.col[k]]}'"
             found = f"{X.data[k]:g}; such counts in all: {bad.sum():,}"
             raise StudyError(problem, file=path, where=where, found=found, expected="a whole number of reads", fix=fix)
-    whole = sparse.csr_matrix((np.rint(X.data), (X.row, X.col)), shape=X.shape)
+    whole = X if fractions == "relative" else sparse.csr_matrix((np.rint(X.data), (X.row, X.col)), shape=X.shape)
+    whole = whole.tocsr()
     whole.eliminate_zeros()
-    return counts._replace(X=whole)
+    if fractions == "relative":
+        totals = np.asarray(whole.sum(axis=1)).ravel()
+        whole = sparse.diags(1 / np.where(totals > 0, totals, 1)) @ whole
+    return counts._replace(X=whole.tocsr())
 
 
 def read_counts(study: Study, data: bytes, samples: Iterable[str]) -> Counts:
     """The count table; the metadata's sample identifiers tell the orientation of a text."""
     file = study.files.counts
-    path = study.path(file)
+    path, data = study.path(file), unpacked(study.path(file), data)
     kind = _format(path, data, file.format, "biom", "qza", "text")
     if kind == "text":
         counts = _counts_from_text(path, data, file.orientation, set(samples))
     else:
         counts = _counts_from_biom(path, _member(path, data, "feature-table.biom") if kind == "qza" else data)
+    for names, what in ((counts.samples, "sample"), (counts.features, "feature")):
+        no_repeats(path, names, what)
+        if wrong := [n for n in names if not n or unprintable(n)]:
+            fix = "give each its name"
+            raise StudyError(f"has a {what} without a readable name", file=path, found=few(map(repr, wrong)), fix=fix)
     return _whole(path, counts, file.fractions)
 
 
@@ -227,7 +353,10 @@ def _lineages(path: Path, table: pd.DataFrame) -> list[str]:
         return list(table[lineage])
     if "genus" not in columns:
         expected = "a column Taxon (or taxonomy, lineage), or one column a rank"
-        raise StudyError("has no lineages", file=path, where="header", found=few(table.columns), expected=expected)
+        fix = "rename the column with the lineages to Taxon"
+        raise StudyError(
+            "has no lineages", file=path, where="header", found=few(table.columns), expected=expected, fix=fix
+        )
     ranks = pd.DataFrame({r: table[columns[r]] if r in columns else "" for r in RANKS}, index=table.index)
     return list(ranks.agg(";".join, axis=1))
 
@@ -239,40 +368,64 @@ def read_taxonomy(study: Study, data: bytes | None, counts: Counts) -> pd.DataFr
     if file == "feature_names":
         texts = counts.features
     elif isinstance(file, DataFile) and data is not None:
-        path = study.path(file)
+        path, data = study.path(file), unpacked(study.path(file), data)
         kind = _format(path, data, file.format, "qza", "text")
         table = _named_rows(path, _member(path, data, "taxonomy.tsv") if kind == "qza" else data, "feature")
         by_feature = dict(zip(table.index, _lineages(path, table), strict=True))
         if absent := [f for f in counts.features if f not in by_feature]:
-            found = f"{len(absent)} features of the counts without a row: {few(absent)}"
-            raise StudyError("lacks features", file=path, found=found, expected="a row for each feature")
+            found = (
+                f"{len(absent)} features of the counts without a row: {few(absent)}{near_misses(absent, by_feature)}"
+            )
+            fix = (
+                mangled(by_feature)
+                or "give the taxonomy of this table, or add the rows (an empty lineage is understood)"
+            )
+            raise StudyError("lacks features", file=path, found=found, expected="a row for each feature", fix=fix)
         texts = [by_feature[f] for f in counts.features]
     ranks = {text: parse_lineage(text) for text in texts}
     if file == "feature_names" and not any(r[1] for r in ranks.values()):
         expected = "ranks joined by semicolons or dots, as files.taxonomy: feature_names says"
         where = "feature names"
+        fix = "set files.taxonomy to a file, or to none"
         raise StudyError(
-            "has no lineages", file=study.path(study.files.counts), where=where, found=few(texts), expected=expected
-        )
+            "has no lineages", file=study.path(study.files.counts), where=where, found=few(texts), expected=expected,
+            fix=fix,
+        )  # fmt: skip
     return pd.DataFrame([ranks[t] for t in texts], index=counts.features, columns=list(RANKS), dtype=object)
 
 
-def read_tree(study: Study, data: bytes, features: list[str]) -> str:
-    """The phylogeny as Newick, pruned to the features."""
+class Tree(NamedTuple):
+    """A phylogeny pruned to the features: Newick, the features that have no tip, and the tips that are no feature."""
+
+    newick: str
+    without_tip: list[str]
+    other_tips: list[str]
+
+
+def read_tree(study: Study, data: bytes, features: list[str]) -> Tree:
+    """The phylogeny; features that it lacks are left out of what needs it."""
     file = study.files.tree
     assert file is not None
-    path = study.path(file)
+    path, data = study.path(file), unpacked(study.path(file), data)
     kind = _format(path, data, file.format, "qza", "newick")
     text = _decoded(path, _member(path, data, "tree.nwk") if kind == "qza" else data)
     try:
         tree = TreeNode.read(io.StringIO(text), format="newick", convert_underscores=False)
+        tips = [tip.name for tip in tree.tips()]
     except Exception as e:  # whatever a broken file makes the reader raise
-        raise StudyError("is not a readable Newick tree", file=path, found=e) from None
-    tips = {tip.name for tip in tree.tips()}
-    if absent := [f for f in features if f not in tips]:
-        found = f"{len(absent)} features without a tip: {few(absent)}"
-        raise StudyError("lacks features", file=path, found=found, expected="a tip for each feature")
-    pruned = tree.shear(features)
-    if any(node.length is None for node in pruned.traverse(include_self=False)):
-        raise StudyError("has branches without length", file=path, fix="give a tree with branch lengths")
-    return str(pruned).strip()
+        fix = "export it again as Newick"
+        raise StudyError("is not a readable Newick tree", file=path, found=f"{e!s:.300}", fix=fix) from None
+    no_repeats(path, [t for t in tips if t], "tip")
+    absent, known = [f for f in features if f not in set(tips)], set(features)
+    if len(absent) > len(features) / 2:
+        found = f"{len(absent)} of {len(features)} features without a tip: {few(absent)}"
+        raise StudyError(
+            "lacks most of the features", file=path, found=found + near_misses(absent, filter(None, tips)),
+            expected=f"tips named as in {study.files.counts.path}", fix="give the tree of this table, or none",
+        )  # fmt: skip
+    pruned = tree.shear([f for f in features if f not in set(absent)])
+    lengths = [node.length for node in pruned.traverse(include_self=False)]
+    if any(length is None or not 0 <= length < np.inf for length in lengths):
+        fix = "give a tree with branch lengths, none below zero"
+        raise StudyError("has branches without a length, or with one that is none", file=path, fix=fix)
+    return Tree(str(pruned).strip(), absent, [str(t) for t in tips if t not in known])
