@@ -68,7 +68,7 @@ def _numbers(path: Path, text: pd.Series, low: float, high: float) -> pd.Series:
             with problems:
                 raise StudyError(
                     f"has a value that {problem}", file=path,
-                    where=f"column '{text.name}', row{'s' * (wrong.sum() > 1)} {few(map(repr, text.index[wrong]))}",
+                    where=f"column '{text.name}', rows {few(map(repr, text.index[wrong]))}",
                     found=few(text[wrong].unique()), expected=expected, fix=mangled(text[wrong]) or fix,
                 )  # fmt: skip
     problems.stop()
