@@ -40,13 +40,13 @@ HELPERS := $(filter-out $(SITE_CODE) %/simulate.py %/truth.py %/validation.py,$(
 ifneq ($(words $(STUDY))$(findstring /,$(STUDY))$(filter . ..,$(STUDY)),1)
 $(error STUDY is "$(STUDY)"; expected the name of a folder in data/: $(patsubst data/%/study.yaml,%,$(wildcard data/*/study.yaml)))
 endif
-ifneq ($(filter report,$(MAKECMDGOALS)),)
+ifneq ($(filter report check,$(MAKECMDGOALS)),)
 ifeq ($(wildcard data/$(STUDY)/study.yaml),)
 $(error there is no data/$(STUDY)/study.yaml; studies: $(patsubst data/%/study.yaml,%,$(wildcard data/*/study.yaml)))
 endif
 endif
 
-.PHONY: help report test reference data validate bench clean lock environment FORCE
+.PHONY: help check report test reference data validate bench clean lock environment FORCE
 
 help: ## this list
 	@echo 'make <target> [STUDY=demo] [SET="parameter=value ..."] [PYTHON=.venv/bin/python]'
@@ -131,6 +131,9 @@ $(PAGE): $(EVERY:%=$(RAN)/%.ipynb) $(SITE_CODE) $(NEEDS)
 	$(eval BUILT := yes)
 
 # ---------------------------------------------------------------- the rest
+
+check: environment ## tell all problems of a study's files at once; or what it has, and which claims it can test
+	@$(STEP) inspect "$$STUDY" --set="$$SET"
 
 test: environment ## lint, types, tests, and the notebooks against their reference outputs
 	@failed=0; \

@@ -97,12 +97,3 @@ def test_what_the_study_lacks_makes_a_claim_not_testable_whatever_was_estimated(
     assert "standard deviation" in claims.part("C7", study, "Shannon", no_margin, unit="nats", section="s")["cannot"]
     fine = claims.part("C6", study, "Shannon", estimate, unit="nats", section="s", sign=1)
     assert (fine["cannot"], fine["estimate"]) == ("", -1.0)
-
-
-def test_reasons_are_given_where_they_hold_only():
-    study = load_study("data/demo")
-    obs = pd.DataFrame({"group": ["case", "control"], "visit": ["baseline", "followup"]})
-    assert claims.no_controls(obs)
-    assert not claims.no_controls(obs.assign(visit="baseline"))
-    assert claims.no_pairs(study, "comparator", 0) == "nobody under Cyclosporine was swabbed at both visits"
-    assert not claims.no_pairs(study, "comparator", 3)

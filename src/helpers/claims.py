@@ -5,10 +5,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+from anndata import AnnData
 
-from helpers.estimates import adjusted_p
+from helpers.estimates import adjusted_p, by_patient
 from helpers.narrate import interval, number, p_value, short_name
-from helpers.study import Study
+from helpers.response import improvement
+from helpers.study import VOCABULARY, Study
 
 Kind = Literal["direction", "no change", "little difference"]
 
@@ -37,6 +39,8 @@ CLAIMS = {
     "C11": Claim("The shift under {treatment} is at least partly independent of clinical improvement", "direction"),
     "C12": Claim("The shift is larger under {treatment} than under {comparator}", "direction"),
 }
+
+NEEDS_COUNTS = "the study gives relative abundances, and this needs counts"
 
 #: Columns of claims.tsv and keys of claims.json.
 COLUMNS = (
@@ -107,7 +111,8 @@ def part(
     against_margin = CLAIMS[claim].kind != "direction"
     cannot = reason
     if not cannot and np.isnan(estimate["estimate"]):
-        cannot = f"only {estimate['n']:.0f} people have what is needed"
+        few = f"too few people have what is needed (n = {study.privacy.shown(estimate['n'])})"
+        cannot = few if study.counted else NEEDS_COUNTS
     elif not cannot and against_margin and np.isnan(estimate["p_equivalence"]):
         cannot = "there is no standard deviation of controls to set the margin by"
     if cannot:
@@ -126,35 +131,58 @@ def part(
     }
 
 
-def no_severity(study: Study) -> str:
-    """Why a claim about severity cannot be tested; empty if it can."""
-    return "" if study.severity else "the study records no severity score"
-
-
-def no_controls(obs: pd.DataFrame) -> str:
-    """Why nothing can be compared with healthy skin, if there are no controls at baseline; empty if there are."""
-    controls = obs["group"].eq("control") & obs["visit"].eq("baseline")
-    return "" if controls.any() else "the study has no controls at baseline"
-
-
-def no_pairs(study: Study, arm: str, n: float) -> str:
-    """Why a change under an arm cannot be tested, if nobody was seen twice; empty if somebody was."""
-    return "" if n else f"nobody under {study.labels.model_dump()[arm]} was swabbed at both visits"
-
-
-def no_second_arm(pairs: pd.DataFrame) -> str:
-    """Why the arms cannot be compared; empty if they can.
+def untestable(cohort: AnnData, study: Study) -> dict[str, str]:
+    """Why the study's shape leaves a claim without a test.
 
     Parameters
     ----------
-    pairs : DataFrame
-        One row a patient with boolean ``treated``.
+    cohort : AnnData
+        The swabs that are analysed.
+    study : Study
 
     Returns
     -------
-    str
+    dict
+        A reason for each of `CLAIMS`, empty if nothing stands against it.
     """
-    return "" if pairs["treated"].nunique() == 2 else "the study has no second arm with patients at both visits"
+    visits = by_patient(cohort.obs, pd.DataFrame(index=cohort.obs.index))
+    first, last = (visits[visits["visit"].eq(v)].set_index("subject") for v in ("baseline", "followup"))
+    pairs = first[first.index.isin(last.index)]
+    labels = study.labels.model_dump()
+
+    def absent(there: object, reason: str) -> str:
+        return "" if there else reason
+
+    counted = absent(study.counted, NEEDS_COUNTS)
+    patients = absent(first["group"].eq("case").any(), "the study has no patients at baseline")
+    controls = absent(first["group"].eq("control").any(), "the study has no controls at baseline")
+    severity = absent(study.severity, "the study records no severity score")
+    genus = absent(cohort.var["genus"].eq(study.taxa.genus).any(), f"no read is named {study.taxa.genus}")
+    pathogen = absent(cohort.var["species"].eq(study.taxa.pathogen).any(), f"no read is named {study.taxa.pathogen}")
+    arms = {arm: pairs["arm"].eq(arm).any() for arm in VOCABULARY["arm"]}
+    treated, compared = (
+        absent(there, f"nobody under {labels[arm]} was swabbed at both visits") for arm, there in arms.items()
+    )
+    both = absent(all(arms.values()), "the study has no second arm with patients at both visits")
+    improved = improvement(visits, study.severity).reindex(pairs.index[pairs["arm"].eq("treatment")])
+    clear = absent(
+        improved.ge(study.response.near_clear).any(), f"no patient under {labels['treatment']} is near clear"
+    )
+    needed = {
+        "C1": (counted, patients, controls),
+        "C2": (counted, patients, controls, genus),
+        "C3": (counted, patients, controls, pathogen),
+        "C4": (counted, severity, patients),
+        "C5": (counted, severity, pathogen, patients),
+        "C6": (controls, treated),
+        "C7": (controls, compared),
+        "C8": (counted, pathogen, treated),
+        "C9": (counted, pathogen, compared),
+        "C10": (controls, severity, treated, clear),
+        "C11": (controls, severity, both),
+        "C12": (controls, both),
+    }
+    return {claim: next(filter(None, reasons), "") for claim, reasons in needed.items()}
 
 
 def verdicts(parts: pd.DataFrame, alpha: float = 0.05) -> pd.DataFrame:
@@ -187,13 +215,13 @@ def verdicts(parts: pd.DataFrame, alpha: float = 0.05) -> pd.DataFrame:
     Holm, Scand J Stat 1979;6:65; Berger, Technometrics 1982;24:295 (intersection-union).
     """
     weakest = pd.DataFrame([_weakest(group) for _, group in parts.groupby("id", sort=False)])
-    weakest["parts"] = weakest["id"].map(parts.groupby("id").size())
     equivalence = weakest["id"].map(lambda c: CLAIMS[c].kind != "direction")
     evidence = weakest["p_value"].where(~equivalence, weakest["p_equivalence"])
     weakest["p_holm"] = adjusted_p(evidence, "holm")
     weakest["p_change"] = adjusted_p(weakest["p_value"], "holm")
     judged = [_verdict(row, alpha) for row in weakest.to_dict("records")]
     weakest[["verdict", "reason"]] = pd.DataFrame(judged, index=weakest.index)
+    weakest["reason"] += weakest["passed_over"]
     # The p-value that stands beside a verdict is of the test that it rests on.
     on_change = equivalence & weakest["verdict"].eq("contradicted")
     weakest["p_holm"] = weakest["p_holm"].where(~on_change, weakest["p_change"])
@@ -204,15 +232,16 @@ def verdicts(parts: pd.DataFrame, alpha: float = 0.05) -> pd.DataFrame:
 
 def _weakest(group: pd.DataFrame) -> dict[str, Any]:
     """The part of a claim with the least evidence for it; parts that cannot be tested are passed over if others can."""
-    testable = group[group["cannot"].eq("")]
+    testable, others = group[group["cannot"].eq("")], group[group["cannot"].ne("")]
+    told = "".join(f"; not tested: {row.measure} ({row.cannot})" for row in others.itertuples())
     if testable.empty:
-        return group.iloc[0].to_dict()
+        return {**group.iloc[0].to_dict(), "parts": 0, "passed_over": ""}
     if CLAIMS[testable["id"].iloc[0]].kind == "direction":
         wrong_way = np.sign(testable["estimate"]) != testable["sign"]
         against = testable["p_value"].where(~wrong_way, 2 - testable["p_value"])
     else:
         against = testable["p_equivalence"]
-    return testable.loc[against.idxmax()].to_dict()
+    return {**testable.loc[against.idxmax()].to_dict(), "parts": len(testable), "passed_over": told}
 
 
 def _verdict(row: dict[str, Any], alpha: float) -> tuple[str, str]:

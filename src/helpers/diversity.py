@@ -166,13 +166,18 @@ def rarefy(cohort: AnnData, rarefaction_depth: int, *, seed: int | np.random.Gen
     Returns
     -------
     AnnData
-        The swabs that are deep enough, ``X`` dense, features that no swab has kept (so that the tree still fits).
+        The swabs that are deep enough, ``X`` dense, features that no swab has kept (so that the tree still fits). Of
+        relative abundances (``uns["relative"]``) nothing can be drawn: all swabs as they are.
 
     Raises
     ------
     ValueError
         If no swab is deep enough, or a count is not a whole number.
     """
+    if cohort.uns.get("relative", False):
+        shares = cohort.copy()
+        shares.X = shares.X.toarray()
+        return shares
     table = _table(cohort)
     deep = _deep_enough(table, rarefaction_depth)
     rarefied = cohort[deep].copy()
@@ -218,7 +223,7 @@ def expected_alpha(
     -------
     DataFrame
         Swabs x metrics: features; nats; probability that two reads taken (with replacement) differ; branch length.
-        NaN for swabs with fewer reads than `depth`.
+        NaN for swabs with fewer reads than `depth`, and for relative abundances (``uns["relative"]``).
 
     Raises
     ------
@@ -231,13 +236,14 @@ def expected_alpha(
     """
     if unknown := sorted(set(metrics) - set(ALPHA_UNITS)):
         raise ValueError(f"unknown metrics {unknown}; expected some of {list(ALPHA_UNITS)}")
+    metrics = [m for m in metrics if m != "faith_pd" or tree is not None]
+    if isinstance(counts, AnnData) and counts.uns.get("relative", False):
+        return pd.DataFrame(np.nan, index=counts.obs_names, columns=metrics)
     table = _table(counts)
     deep = _deep_enough(table, depth)
     reads, totals = table.counts[deep], table.totals[deep]
     log_factorial = gammaln(np.arange(totals.max() + 1) + 1.0)
-    expected = pd.DataFrame(
-        np.nan, index=table.ids, columns=[m for m in metrics if m != "faith_pd" or tree is not None]
-    )
+    expected = pd.DataFrame(np.nan, index=table.ids, columns=metrics)
     for metric in expected:
         if metric == "observed_features":
             found = _found(reads.data, _by_read(totals, reads), depth, log_factorial)
@@ -367,7 +373,8 @@ def bray_curtis(cohort: AnnData, depth: int, *, rarefactions: int, seed: int | n
     Returns
     -------
     skbio.DistanceMatrix
-        Between the swabs that are deep enough; its ids say which.
+        Between the swabs that are deep enough; its ids say which. Of relative abundances (``uns["relative"]``),
+        between all, of their shares.
 
     Raises
     ------
@@ -380,6 +387,8 @@ def bray_curtis(cohort: AnnData, depth: int, *, rarefactions: int, seed: int | n
     """
     if rarefactions < 1:
         raise ValueError(f"{rarefactions} rarefactions; expected at least 1")
+    if cohort.uns.get("relative", False):
+        return DistanceMatrix(squareform(pdist(cohort.X.toarray(), "cityblock")) / 2, list(cohort.obs_names))
     table = _table(cohort)
     deep = _deep_enough(table, depth)
     rng = np.random.default_rng(seed)

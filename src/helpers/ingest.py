@@ -28,7 +28,11 @@ from helpers.tables import (
 NOT_RECORDED = "not recorded"
 NEGATIVE = "negative control"
 MISSING = {"", "na", "nan", "n/a", "#n/a"}
-_DATE = re.compile(r"\d{4}-\d\d?-\d\d?([ T].*)?|\d\d?[./]\d\d?[./](\d\d|\d{4})|\d{8}|\d\d?-[A-Za-z]{3}-(\d\d|\d{4})")
+#: Dates: 2021-03-04, 20210304, 4.3.2021, 3/4/21, 4-Mar-2021.
+_DATE = re.compile(
+    r"(19|20)\d\d([-/.]?)(0?[1-9]|1[0-2])\2(0?[1-9]|[12]\d|3[01])([ T].*)?"
+    r"|\d\d?[./]\d\d?[./](\d\d|\d{4})|\d\d?[- ][A-Za-z]{3}[- ](\d\d|\d{4})"
+)
 
 
 def _column(path: Path, table: pd.DataFrame, name: str, key: str) -> pd.Series:
@@ -93,15 +97,22 @@ def _standard(path: Path, text: pd.Series, column: Column, name: str) -> tuple[p
     return values.where(values.notna(), pd.NA), ignored
 
 
-def _no_dates(path: Path, text: pd.Series, key: str) -> pd.Series:
-    """The column, if it holds no dates: its values may stand in the report."""
-    dates = text[[bool(_DATE.fullmatch(value)) for value in text]]
-    if len(dates):
+def _presentable(path: Path, text: pd.Series, key: str) -> pd.Series:
+    """The column, if its values may stand in the report: they are not dates, and do not tell people apart."""
+    where = f"column '{text.name}' ({key} in study.yaml)"
+    recorded = _recorded(text).dropna()
+    if len(dates := recorded[[bool(_DATE.fullmatch(value)) for value in recorded]]):
         raise StudyError(
-            "has dates, which a report must not show", file=path,
-            where=f"column '{text.name}' ({key} in study.yaml), rows {few(dates.index)}",
+            "has dates, which a report must not show", file=path, where=f"{where}, rows {few(dates.index)}",
             found=f"{len(dates)} dates", expected="categories or numbers",
             fix="count days from baseline, give a season or a number of the batch, or leave the column out",
+        )  # fmt: skip
+    levels = recorded.nunique()
+    if levels > 12 and levels > len(text) / 4 and pd.to_numeric(recorded, errors="coerce").isna().any():
+        raise StudyError(
+            "has values that tell people apart, which a report must not show", file=path, where=where,
+            found=f"{levels} different values in {len(text)} rows", expected="categories or numbers",
+            fix="name another column, or leave it out",
         )  # fmt: skip
     return text
 
@@ -124,10 +135,10 @@ def _standard_columns(study: Study, table: pd.DataFrame) -> pd.DataFrame:
     obs = pd.DataFrame({"ignored": False, "control_type": "sample"}, index=table.index)
 
     def text(name: str, key: str) -> pd.Series:
-        return _column(path, table, name, f"columns.{key}")
+        return _presentable(path, _column(path, table, name, f"columns.{key}"), f"columns.{key}")
 
     with problems:
-        obs["subject"] = _recorded(text(columns.subject, "subject"))
+        obs["subject"] = _recorded(_column(path, table, columns.subject, "columns.subject"))
     for name in ("control_type", "group", "arm", "visit", "lesional"):
         column = getattr(columns, name)
         # Negative controls belong to no patient; controls have no arm.
@@ -149,11 +160,11 @@ def _standard_columns(study: Study, table: pd.DataFrame) -> pd.DataFrame:
     for name in ("sex", "batch"):
         if getattr(columns, name):
             with problems:
-                obs[name] = _recorded(_no_dates(path, text(getattr(columns, name), name), f"columns.{name}"))
+                obs[name] = _recorded(text(getattr(columns, name), name))
     if columns.age:
         with problems:
             oldest = study.privacy.oldest_age
-            ages = _numbers(path, text(columns.age, "age"), 0, 120)
+            ages = _numbers(path, _column(path, table, columns.age, "columns.age"), 0, 120)
             obs["age"] = ages if oldest is None else ages.mask(ages > oldest, oldest + 1)
     for score in study.severity:
         with problems:
@@ -161,7 +172,7 @@ def _standard_columns(study: Study, table: pd.DataFrame) -> pd.DataFrame:
             obs[score.name] = _numbers(path, values, *score.range)
     for name, column in columns.covariates.items():
         with problems:
-            values = _recorded(_no_dates(path, text(column, f"covariates.{name}"), f"columns.covariates.{name}"))
+            values = _recorded(text(column, f"covariates.{name}"))
             numbers = pd.to_numeric(values, errors="coerce").astype(float)
             obs[name] = numbers if (np.isfinite(numbers) == values.notna()).all() else values
     problems.stop()
@@ -302,9 +313,9 @@ def build_cohort(study: Study) -> tuple[AnnData, pd.DataFrame]:
         ``X`` counts (CSR, swabs x features that have reads); ``var`` the seven `RANKS`, "" where not named; ``obs``
         subject, group, arm, visit (ordered), site, lesional (nullable), age, sex, batch, control_type, the severity
         scores, the covariates, and depth (reads), where the study has them. Negative controls stay, as ``control_type``
-        ``negative``. Of relative abundances ``X`` are shares, and there is no depth. ``uns``: ``tree`` (Newick, if
-        there is one), ``tree_differs`` (features without a tip and other tips; JSON), ``study`` and ``checksums``
-        (JSON).
+        ``negative``. Of relative abundances ``X`` are shares, and there is no depth. ``uns``: ``relative`` (bool),
+        ``tree`` (Newick, if there is one), ``tree_differs`` (features without a tip and other tips; JSON), ``study``
+        and ``checksums`` (JSON).
     ledger : DataFrame
         Columns step, reason, group, visit, swabs_before, swabs_after: a block a step, a row a group and visit.
 
@@ -372,6 +383,7 @@ def _kept(study: Study, obs: pd.DataFrame, counts: Counts, var: pd.DataFrame) ->
         expected, fix = "reads in some swab", "give the count table, not an empty one"
         raise StudyError("has no reads", file=study.path(study.files.counts), expected=expected, fix=fix)
     cohort = AnnData(X[kept.to_numpy()][:, present].tocsr(), obs=_typed(study, obs[kept]), var=var[present])
+    cohort.uns["relative"] = not study.counted
     return cohort, ledger
 
 

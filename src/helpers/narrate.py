@@ -131,6 +131,22 @@ def introduction(study: Study) -> str:
     return f"**{kind}** {study.title}. Source: {study.source}"
 
 
+def visits_used(study: Study) -> str:
+    """Say which values of the visit column are analysed, and which are not.
+
+    Parameters
+    ----------
+    study : Study
+
+    Returns
+    -------
+    str
+    """
+    visit, labels = study.columns.visit, study.labels.model_dump()
+    used = " and ".join(f"{labels[v]} ({', '.join(visit.values[v])})" for v in visit.values)  # noqa: PD011
+    return f"Visits analysed: {used}; left out: {', '.join(visit.ignore) or 'none'}."
+
+
 def allocation(study: Study) -> str:
     """Say what the way in which the arms were allocated allows.
 
@@ -166,6 +182,8 @@ def agreement(table: pd.DataFrame, what: str, methods: tuple[str, str]) -> str:
     -------
     str
     """
+    if table.empty:
+        return f"No genus could be tested, so that which {what} is not known."
     n = table["agreement"].value_counts()
     return (
         f"Of {len(table)} genera, {n.get('both', 0)} {what} by both methods in the same direction, "
@@ -366,10 +384,12 @@ def worth(what: str, estimate: dict[str, Any], unit: str, *, alpha: float = 0.05
     verdict = equivalent(f"{what}: the effect", estimate, unit, alpha=alpha)
     if estimate["p_equivalence"] < alpha:
         return verdict
+    detectable = f"{verdict} Detectable with 80 % power: {number(estimate['detectable'])}{_spaced(unit)}"
+    if math.isnan(estimate["margin"]):
+        return f"{detectable}."
     beyond = estimate["detectable"] > estimate["margin"]
     return (
-        f"{verdict} Detectable with 80 % power: {number(estimate['detectable'])}{_spaced(unit)}, "
-        f"{'beyond the margin, so that this null is not informative' if beyond else 'within the margin'}."
+        f"{detectable}, {'beyond the margin, so that this null is not informative' if beyond else 'within the margin'}."
     )
 
 

@@ -1,6 +1,7 @@
 """What chapter 1 shows of the cohort: who is in it, contaminants, missing values, integrity, checksums."""
 
 import json
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ from skbio import TreeNode
 from tableone import TableOne
 
 from helpers.ingest import NOT_RECORDED, in_several, swabbed_twice
-from helpers.study import RANKS, Study
+from helpers.study import RANKS, SMALL, Privacy, Study
 from helpers.tables import few
 
 
@@ -32,7 +33,9 @@ def characteristics(study: Study) -> list[str]:
     return [*standard, *(s.name for s in study.severity), *lesional, *study.columns.covariates, *batch]
 
 
-def table_one(people: pd.DataFrame, columns: Sequence[str], order: Sequence[str]) -> pd.DataFrame:
+def table_one(
+    people: pd.DataFrame, columns: Sequence[str], order: Sequence[str], privacy: Privacy | None = None
+) -> pd.DataFrame:
     """Table 1: characteristics by group, with standardised mean differences between each two groups.
 
     Parameters
@@ -43,6 +46,9 @@ def table_one(people: pd.DataFrame, columns: Sequence[str], order: Sequence[str]
         Characteristics; a number is given as mean (SD), anything else as n (%).
     order : sequence of str
         The groups, in order.
+    privacy : Privacy, optional
+        Where it suppresses small cells, counts are hidden or rounded, shares are of rounded counts, and of a group of
+        hidden size nothing is told.
 
     Returns
     -------
@@ -62,17 +68,41 @@ def table_one(people: pd.DataFrame, columns: Sequence[str], order: Sequence[str]
     tables = [_table_one(people[people["group"].isin(g)], names, g) for g, names in having.items() if g]
     table = pd.concat(tables).drop_duplicates(["characteristic", "level"])
     smd = sorted(c for c in table if c.startswith("SMD"))
+    if privacy is not None and privacy.small_cells == "suppress":
+        sizes = people["group"].value_counts()
+        for group in (g for g in order if g in table):
+            table[group] = [_disclosed(cell, sizes[group], privacy) for cell in table[group].fillna("")]
+        table["missing"] = [privacy.shown(float(m)) if m else "" for m in table["missing"].fillna("")]
+        hidden = [g for g in order if sizes.get(g, 0) <= SMALL]
+        for column in smd:
+            table[column] = table[column].where(not any(g in column for g in hidden), "")
     return table[["characteristic", "level", "missing", *(g for g in order if g in table), *smd]].fillna("")
+
+
+def _disclosed(cell: str, size: int, privacy: Privacy) -> str:
+    """A cell of Table 1 (``n``, ``n (%)`` or ``mean (SD)``) of a group of some size with small cells suppressed."""
+    if not cell:
+        return ""
+    if size <= SMALL:
+        return privacy.shown(size)
+    count = re.fullmatch(r"(\d+)(?: \(\d+\.\d\))?", cell)
+    if not count:
+        return cell
+    shown = privacy.shown(int(count[1]))
+    if "(" not in cell or shown.startswith("≤"):
+        return shown
+    return f"{shown} ({100 * int(shown) / int(privacy.shown(size)):.0f})"
 
 
 def _table_one(people: pd.DataFrame, columns: list[str], groups: tuple[str, ...]) -> pd.DataFrame:
     numbers = {c: pd.api.types.is_numeric_dtype(people[c]) for c in columns}
     frame = people[["group", *columns]].reset_index(drop=True)
     frame = frame.astype({c: (float if numbers[c] else object) for c in columns})
-    made = TableOne(
-        frame, columns=columns, categorical=[c for c in columns if not numbers[c]], groupby="group",
-        order={"group": list(groups)}, smd=len(groups) > 1, pval=False, overall=False, label_suffix=False,
-    )  # fmt: skip
+    with np.errstate(invalid="ignore", divide="ignore"):  # a constant has no standardised difference
+        made = TableOne(
+            frame, columns=columns, categorical=[c for c in columns if not numbers[c]], groupby="group",
+            order={"group": list(groups)}, smd=len(groups) > 1, pval=False, overall=False, label_suffix=False,
+        )  # fmt: skip
     flat = made.tableone.copy()
     flat.columns = [str(c[-1]) for c in flat.columns]
     flat.index = flat.index.set_names(["characteristic", "level"])
@@ -156,15 +186,15 @@ def integrity_checks(cohort: AnnData) -> pd.DataFrame:
     study = Study.model_validate_json(cohort.uns["study"])
     obs = cohort.obs[cohort.obs["control_type"] == "sample"]
     patients = obs[obs["group"] == "case"].groupby("subject")["visit"].nunique()
-    counts = cohort.X.data
+    counts, shown = cohort.X.data, study.privacy.shown
     checks = [
-        ("One swab a subject, visit and site", not len(swabbed_twice(obs)), f"{len(obs)} swabs"),
-        ("Each subject in one group", not in_several(obs, "group"), f"{obs['subject'].nunique()} subjects"),
-        ("Each subject in one arm", not in_several(obs, "arm"), f"{len(patients)} patients"),
+        ("One swab a subject, visit and site", not len(swabbed_twice(obs)), f"{shown(len(obs))} swabs"),
+        ("Each subject in one group", not in_several(obs, "group"), f"{shown(obs['subject'].nunique())} subjects"),
+        ("Each subject in one arm", not in_several(obs, "arm"), f"{shown(len(patients))} patients"),
         (
             "Patients at baseline and follow-up",
             (patients == 2).any(),
-            f"{(patients == 2).sum()} of {len(patients)} patients have swabs of both visits",
+            f"{shown((patients == 2).sum())} of {shown(len(patients))} patients have swabs of both visits",
         ),
     ]
     if study.counted:
@@ -175,10 +205,10 @@ def integrity_checks(cohort: AnnData) -> pd.DataFrame:
     for score in study.severity:
         low, high = score.range
         values = obs[score.name].dropna()
-        detail = f"{values.min():g} to {values.max():g}" if len(values) else "no values"
+        detail = f"values of {shown(len(values))} swabs" if len(values) else "no values"
         checks.append((f"{score.label} within {low:g} to {high:g}", values.between(low, high).all(), detail))
         several = obs.groupby(["subject", "visit"], observed=True)[score.name].nunique() > 1
-        detail = f"{several.sum()} subject visits with several values"
+        detail = f"several values at the visits of {shown(several.sum())} subjects" if several.any() else "one each"
         checks.append((f"One {score.label} value a subject and visit", not several.any(), detail))
     if "tree" in cohort.uns:
         tree = TreeNode.read([cohort.uns["tree"]], format="newick", convert_underscores=False)

@@ -32,6 +32,9 @@ VOCABULARY = {
     "control_type": ("sample", "negative"),
 }
 
+#: The greatest count that is hidden where small cells are suppressed.
+SMALL = 7
+
 #: Columns of ``obs`` that no severity score or covariate may be named like.
 STANDARD_COLUMNS = ("subject", *VOCABULARY, "site", "age", "sex", "batch", "depth", "response")
 
@@ -316,6 +319,26 @@ class Privacy(Strict):
     oldest_age: int | None = Field(
         None, ge=18, description="ages above this are one group, counted as this plus one (89 is customary)"
     )
+
+    def shown(self, count: float) -> str:
+        """A number of people or swabs as the report may show it.
+
+        Parameters
+        ----------
+        count : int
+
+        Returns
+        -------
+        str
+            The number, or ``≤7`` or its nearest multiple of 5 where small cells are suppressed.
+
+        References
+        ----------
+        OpenSAFELY, Output checking: counts of 7 or less are redacted, the rest is rounded to the nearest 5.
+        """
+        if self.small_cells == "show":
+            return f"{count:.0f}"
+        return f"≤{SMALL}" if count <= SMALL else f"{5 * math.floor(count / 5 + 0.5)}"
 
 
 class Study(Strict):

@@ -56,11 +56,16 @@ def aggregate(cohort: AnnData, rank: str) -> AnnData:
     Returns
     -------
     AnnData
-        Swabs x taxa, ``X`` dense, named by `taxon_names`, sorted by name.
+        Swabs x taxa, ``X`` dense, named by `taxon_names`, sorted by name; ``uns["relative"]`` as of the cohort.
     """
     counts = cohort.X.toarray() if hasattr(cohort.X, "toarray") else cohort.X
     sums = pd.DataFrame(counts.T, columns=cohort.obs_names).groupby(taxon_names(cohort.var, rank).to_numpy()).sum().T
-    return AnnData(sums.to_numpy(float), obs=cohort.obs.copy(), var=pd.DataFrame(index=sums.columns.astype(str)))
+    return AnnData(
+        sums.to_numpy(float),
+        obs=cohort.obs.copy(),
+        var=pd.DataFrame(index=sums.columns.astype(str)),
+        uns={"relative": cohort.uns.get("relative", False)},
+    )
 
 
 def relative_abundance(taxa: AnnData) -> pd.DataFrame:
@@ -91,12 +96,14 @@ def clr(taxa: AnnData) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Swabs x taxa.
+        Swabs x taxa; NaN of relative abundances, in which a zero means something else in each swab.
 
     References
     ----------
     Aitchison, J R Stat Soc B 1982;44:139.
     """
+    if taxa.uns.get("relative", False):
+        return pd.DataFrame(np.nan, index=taxa.obs_names, columns=taxa.var_names)
     return pd.DataFrame(centred_log_ratio(taxa.X + PSEUDOCOUNT), index=taxa.obs_names, columns=taxa.var_names)
 
 
@@ -149,7 +156,8 @@ def of_interest(genus: AnnData, species: AnnData, taxa: Taxa) -> pd.DataFrame:
     DataFrame
         Swabs x (``genus_clr``, ``pathogen_clr``, ``commensal_clr``, ``log_ratio`` of pathogen to commensal,
         ``genus_share`` and ``pathogen_share`` in per cent, ``pathogen_present`` as 0 or 1). A taxon that the taxonomy
-        never names is NaN: absence of the name is not absence of the taxon.
+        never names is NaN: absence of the name is not absence of the taxon. Of relative abundances all but the shares
+        are NaN.
     """
     columns = {}
     for role, table, name in (
@@ -166,6 +174,8 @@ def of_interest(genus: AnnData, species: AnnData, taxa: Taxa) -> pd.DataFrame:
     )
     both = {taxa.pathogen, taxa.commensal} <= set(species.var_names)
     measures["log_ratio"] = log_ratio(species, taxa.pathogen, taxa.commensal) if both else np.nan
+    if species.uns.get("relative", False):
+        measures[["pathogen_present", "log_ratio"]] = np.nan
     return measures
 
 

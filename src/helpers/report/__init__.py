@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from helpers.narrate import interval, number, p_number
+from helpers.report.disclosure import for_spreadsheets, in_figure, in_table, in_text
 from helpers.study import Study
 
 
@@ -30,7 +32,7 @@ def save_table(df: pd.DataFrame, results_dir: str | Path, name: str) -> None:
     name : str
         Starts with the notebook's number, as ``02_alpha``.
     """
-    text = df.to_csv(sep="\t", index=False, float_format="%.10g", lineterminator="\n")
+    text = for_spreadsheets(df).to_csv(sep="\t", index=False, float_format="%.10g", lineterminator="\n")
     write_whole(Path(results_dir) / "tables" / f"{name}.tsv", text)
 
 
@@ -53,18 +55,31 @@ def save_figure(fig: Figure, results_dir: str | Path, name: str, *, simulated: b
 
 
 class Output:
-    """What a notebook saves under ``results/`` and shows: tables, figures, and its parts of the claims.
+    """What a notebook saves under ``results/`` and shows: text, tables, figures, and its parts of the claims.
+
+    All that a reader sees goes through here, so that what `helpers.study.Privacy` hides is hidden in one place.
 
     Parameters
     ----------
     results_dir : str or Path
     study : Study
-        Figures of simulated data say so.
+        Figures of simulated data say so; its privacy settings decide how counts are shown.
     """
 
     def __init__(self, results_dir: str | Path, study: Study) -> None:
         self.results_dir = Path(results_dir)
         self.simulated = study.simulated
+        self.privacy = study.privacy
+
+    def text(self, markdown: str) -> None:
+        """Show a text.
+
+        Parameters
+        ----------
+        markdown : str
+        """
+        text = in_text(markdown, self.privacy)
+        display({"text/markdown": text, "text/plain": text}, raw=True)
 
     def figure(self, fig: Figure, name: str, *, caption: str, alt: str) -> None:
         """Save a figure and show it with its caption.
@@ -79,6 +94,8 @@ class Output:
         alt : str
             What the figure shows, for who cannot see it.
         """
+        caption, alt = in_text(caption, self.privacy), in_text(alt, self.privacy)
+        in_figure(fig, self.privacy)
         save_figure(fig, self.results_dir, name, simulated=self.simulated)
         image = base64.b64encode(_drawn(fig, "png", 100, {"Software": None})).decode()
         shown = {"image/png": image, "text/plain": f"Figure: {name}"}
@@ -86,7 +103,14 @@ class Output:
         display({"text/markdown": caption, "text/plain": caption}, raw=True, metadata={"caption_of": name})
 
     def table(
-        self, df: pd.DataFrame, name: str, *, caption: str, index: bool = False, whole: pd.DataFrame | None = None
+        self,
+        df: pd.DataFrame,
+        name: str,
+        *,
+        caption: str,
+        index: bool = False,
+        whole: pd.DataFrame | None = None,
+        counts: Iterable[str] = (),
     ) -> None:
         """Save a table in full and show it: numbers rounded by the report's rule and set right, all text escaped.
 
@@ -100,9 +124,13 @@ class Output:
             Show the index, as the row's heading. Without it, the first column is the heading.
         whole : DataFrame, optional
             What is saved, if `df` is only its head.
+        counts : iterable of str
+            Columns that count people or swabs, beside those of `helpers.report.disclosure.COUNTS`.
         """
         table = df.reset_index() if index else df
-        save_table(table if whole is None else whole, self.results_dir, name)
+        table, whole = (in_table(t, self.privacy, counts) for t in (table, table if whole is None else whole))
+        save_table(whole, self.results_dir, name)
+        caption = in_text(caption, self.privacy)
         table = _for_readers(table.infer_objects())
         texts = {str(c): [_cell(v, str(c)) for v in table[c]] for c in table}
         numeric = {str(c) for c in table if pd.api.types.is_numeric_dtype(table[c]) and table[c].dtype != bool}

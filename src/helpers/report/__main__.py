@@ -11,6 +11,7 @@ from helpers.report.parameters import EXAMPLE, check
 from helpers.study import StudyError, load_study
 
 STEPS = {
+    "inspect": "tell all problems of a study's files at once, or what the cohort is and can test",
     "check": "validate a study, its parameters and its input files",
     "run": "run one notebook",
     "site": "build the HTML report from the notebooks that were run",
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.add_argument("study", help="name of a folder in data/")
         if step == "run":
             command.add_argument("notebook", help="name without suffix, such as 02_diversity")
-        if step == "check":
+        if step in ("check", "inspect"):
             command.add_argument("--set", default="", metavar="TEXT", help=EXAMPLE)
     chosen = parser.parse_args(arguments)
     try:
@@ -54,7 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _step(chosen: argparse.Namespace) -> None:
-    if chosen.step == "check":
+    if chosen.step == "inspect":
+        from helpers.report.inspection import inspect
+
+        print(inspect(chosen.study, chosen.set))
+    elif chosen.step == "check":
         check(chosen.study, chosen.set)
     elif chosen.step == "run":
         run(chosen.study, chosen.notebook)

@@ -21,8 +21,9 @@ from helpers.claims import CLAIMS, COLUMNS, verdicts
 from helpers.figures import claims_forest, validation
 from helpers.narrate import interval, number, p_number
 from helpers.report import emphasised, plain, save_figure, save_table, table_html, write_whole
+from helpers.report.disclosure import for_spreadsheets, in_table
 from helpers.report.parameters import notebooks
-from helpers.study import Study, StudyError, load_study
+from helpers.study import Privacy, Study, StudyError, load_study
 
 SYMBOLS = {"supported": "●", "contradicted": "✕", "equivalent": "≈", "inconclusive": "○", "not testable": "–"}
 FOREST = "claims"
@@ -50,7 +51,7 @@ def build_site(name: str) -> None:
     study, folder = load_study(Path("data") / name), Path("reports") / name
     parameters = yaml.safe_load((folder / "parameters.yaml").read_text(encoding="utf-8"))
     chapters = [notebook.stem for notebook in notebooks()]
-    claims = judge(folder / "results", chapters, parameters["alpha"])
+    claims = judge(folder / "results", chapters, parameters["alpha"], study.privacy)
     draw_claims(claims, folder / "results", study.simulated)
     for abandoned in folder.glob(".site-*"):  # of a run that was killed
         shutil.rmtree(abandoned)
@@ -89,7 +90,7 @@ def estimated(results: Path, chapters: list[str]) -> pd.DataFrame:
     return parts
 
 
-def judge(results: Path, chapters: list[str], alpha: float) -> pd.DataFrame:
+def judge(results: Path, chapters: list[str], alpha: float, privacy: Privacy) -> pd.DataFrame:
     """Judge the claims on what the notebooks estimated; write ``claims.tsv`` and ``claims.json``.
 
     Parameters
@@ -98,17 +99,18 @@ def judge(results: Path, chapters: list[str], alpha: float) -> pd.DataFrame:
     chapters : list of str
         The notebooks' names.
     alpha : float
+    privacy : Privacy
 
     Returns
     -------
     DataFrame
-        As from `helpers.claims.verdicts`.
+        As from `helpers.claims.verdicts`, ``n`` as it may be shown.
     """
     parts = estimated(results, chapters)
-    claims = verdicts(parts, alpha).astype({"n": "Int64"})
+    claims = in_table(verdicts(parts, alpha).astype({"n": "Int64"}), privacy)
     records = plain(claims[list(COLUMNS)].to_dict("records"))
     write_whole(results / "claims.json", json.dumps(records, indent=1, ensure_ascii=False) + "\n")
-    table = claims.to_csv(sep="\t", index=False, float_format="%.10g", lineterminator="\n")
+    table = for_spreadsheets(claims).to_csv(sep="\t", index=False, float_format="%.10g", lineterminator="\n")
     write_whole(results / "claims.tsv", table)
     return claims
 

@@ -1,0 +1,161 @@
+"""Cohorts of every shape that users have: each is analysed by all chapters, or refused with what to do."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from cohorts import Files, analysed, merged, small_demo, write
+
+from helpers import claims, estimates, ingest
+
+
+def changed(cohort: Files, **study: object) -> Files:
+    return cohort._replace(study=merged(cohort.study, study))
+
+
+def only(files: Files, rows: pd.Series, **study: object) -> Files:
+    """Some swabs of the cohort."""
+    metadata = files.metadata[rows].reset_index(drop=True)
+    return changed(files._replace(metadata=metadata, counts=files.counts.loc[metadata["swab_id"]]), **study)
+
+
+def is_control(files: Files) -> pd.Series:
+    return files.metadata["diagnosis"].eq("healthy")
+
+
+def controls_once(files: Files) -> Files:
+    return only(files, ~(is_control(files) & files.metadata["visit"].eq("M3")))
+
+
+def no_controls(files: Files) -> Files:
+    return only(files, ~is_control(files))
+
+
+def one_arm(files: Files) -> Files:
+    return only(files, files.metadata["drug"].ne("cyclosporine"))
+
+
+def no_arms(files: Files) -> Files:
+    return changed(files, columns={"arm": None}, adjust={"arm": []})
+
+
+def three_visits(files: Files) -> Files:
+    again = files.metadata[files.metadata["visit"].eq("M3")].assign(visit="M1")
+    again["swab_id"] += "x"
+    counts = files.counts.loc[files.metadata["visit"].eq("M3").to_numpy()].set_axis(again["swab_id"])
+    files = files._replace(metadata=pd.concat([files.metadata, again]), counts=pd.concat([files.counts, counts]))
+    return changed(files, columns={"visit": {"ignore": ["M1"]}})
+
+
+def second_site(files: Files, **new: str) -> Files:
+    """Every patient's swabs once more."""
+    other = files.metadata[~is_control(files)].assign(**new)
+    other["swab_id"] += "x"
+    counts = files.counts.loc[(~is_control(files)).to_numpy()].set_axis(other["swab_id"])
+    return files._replace(metadata=pd.concat([files.metadata, other]), counts=pd.concat([files.counts, counts]))
+
+
+def several_sites(files: Files) -> Files:
+    return second_site(files, body_site="forearm")
+
+
+def pairs_of_skin(files: Files) -> Files:
+    lesional = files._replace(metadata=files.metadata.assign(lesional=files.metadata["lesional"].replace("no", "yes")))
+    files = second_site(lesional, lesional="no")
+    return changed(files, columns={"site": None}, settings={"swabs": "lesional_at_baseline"})
+
+
+def no_severity(files: Files) -> Files:
+    return changed(files, severity=[], adjust={"arm": ["age"]})
+
+
+def one_other_score(files: Files) -> Files:
+    poem = (files.metadata["EASI"].replace("", "nan").astype(float) / 72 * 28).round(1).astype(str)
+    files = files._replace(metadata=files.metadata.assign(POEM=poem))
+    scores = [{"name": "poem", "column": "POEM", "label": "POEM", "range": [0, 28]}]
+    return changed(files, severity=scores, adjust={"arm": ["poem"]})
+
+
+def no_species(files: Files) -> Files:
+    lineages = files.taxonomy.iloc[:, 1].str.replace(r"s__.*", "s__", regex=True)
+    return files._replace(taxonomy=files.taxonomy.assign(**{files.taxonomy.columns[1]: lineages}))
+
+
+def no_tree(files: Files) -> Files:
+    return changed(files, files={"tree": None})
+
+
+def relative(files: Files) -> Files:
+    shares = files.counts.div(files.counts.sum(axis=1), axis=0)
+    return changed(files._replace(counts=shares), files={"counts": {"fractions": "relative"}})
+
+
+def tiny_arm(files: Files) -> Files:
+    compared = files.metadata.loc[files.metadata["drug"].eq("cyclosporine"), "patient_id"].unique()
+    return only(files, ~files.metadata["patient_id"].isin(compared[2:]))
+
+
+def one_patient(files: Files) -> Files:
+    patients = files.metadata.loc[files.metadata["diagnosis"].eq("AD"), "patient_id"].unique()
+    return only(files, ~files.metadata["patient_id"].isin(patients[1:]))
+
+
+def constant_covariate(files: Files) -> Files:
+    constant = files.metadata["previous_systemic"].mask(files.metadata["drug"].eq("cyclosporine"), "yes")
+    sex = files.metadata["sex"].mask(files.metadata["drug"].eq("dupilumab"), "female")
+    return files._replace(metadata=files.metadata.assign(previous_systemic=constant, sex=sex))
+
+
+def baseline_only(files: Files) -> Files:
+    return only(files, files.metadata["visit"].eq("M0"))
+
+
+#: How a cohort of this shape is made, and the claims that it cannot test, with words of the reason.
+SHAPES: dict[str, tuple[Callable[[Files], Files], dict[str, str]]] = {
+    "controls twice": (lambda files: files, {}),
+    "controls once": (controls_once, {}),
+    "no controls": (no_controls, dict.fromkeys(["C1", "C2", "C3", "C6", "C7", "C9", "C10", "C11", "C12"], "controls")),
+    "one arm": (one_arm, dict.fromkeys(["C7", "C9"], "nobody under") | dict.fromkeys(["C11", "C12"], "no second arm")),
+    "no arms": (
+        no_arms,
+        dict.fromkeys(["C6", "C7", "C8", "C9", "C10"], "nobody under") | dict.fromkeys(["C11", "C12"], "second arm"),
+    ),
+    "three visits": (three_visits, {}),
+    "several sites": (several_sites, {}),
+    "lesional and non-lesional pairs": (pairs_of_skin, {}),
+    "no severity": (no_severity, dict.fromkeys(["C4", "C5", "C10", "C11"], "no severity score")),
+    "one other score": (one_other_score, {}),
+    "no species": (no_species, dict.fromkeys(["C3", "C5", "C8", "C9"], "no read is named Staphylococcus aureus")),
+    "no tree": (no_tree, {}),
+    "relative abundances": (relative, dict.fromkeys(["C1", "C2", "C3", "C4", "C5", "C8", "C9"], "needs counts")),
+    "tiny arm": (tiny_arm, dict.fromkeys(["C7", "C9", "C11", "C12"], "too few people")),
+    "one patient": (
+        one_patient,
+        dict.fromkeys(["C4", "C5", "C6", "C8"], "n = 1")
+        | dict.fromkeys(["C7", "C9"], "nobody under")
+        | dict.fromkeys(["C11", "C12"], "second arm"),
+    ),
+    "constant covariate": (constant_covariate, {}),
+    "baseline only": (
+        baseline_only,
+        dict.fromkeys(["C6", "C7", "C8", "C9", "C10"], "nobody under") | dict.fromkeys(["C11", "C12"], "second arm"),
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_cohort_of_any_shape_gives_all_chapters_and_says_what_it_cannot_test(shape: str, tmp_path: Path) -> None:
+    make, cannot = SHAPES[shape]
+    study = write(make(small_demo()), tmp_path / "study")
+    found = analysed(study, tmp_path / "results")
+    told = {claim: row["reason"] for claim, row in found.items() if row["verdict"] == "not testable"}
+    assert list(found) == list(claims.CLAIMS)
+    assert set(told) == set(cannot)
+    for claim, words in cannot.items():
+        assert words in told[claim]
+    cohort, _ = ingest.build_cohort(study)
+    foretold = claims.untestable(cohort[estimates.analysis_swabs(cohort.obs, study.settings.swabs)], study)
+    assert {claim: why for claim, why in foretold.items() if why} == {
+        claim: why for claim, why in told.items() if "too few" not in why and "standard deviation" not in why
+    }
