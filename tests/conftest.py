@@ -1,4 +1,5 @@
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -6,6 +7,15 @@ import pandas as pd
 import pytest
 
 ORACLE = Path(__file__).parent / "oracle"
+#: Generated cases, by what was generated and what came of it.
+CASES: Counter[tuple[str, str]] = Counter()
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how many cases were generated."""
+    if CASES:
+        each = ", ".join(f"{kind} {result} {n:,}" for (kind, result), n in CASES.items())
+        terminalreporter.write_line(f"generated cases: {CASES.total():,} ({each})")
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
+import gzip
 import io
 import json
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 import yaml
 from skbio import TreeNode
 
-from helpers import ingest, lineage, quality
+from helpers import diversity, estimates, ingest, lineage, quality
 from helpers.study import RANKS, StudyError, load_study
 
 ROOT = Path(__file__).parents[1]
@@ -133,6 +135,11 @@ FORMATS = {
     "R write.table": headless(tsv(COUNTS.T)),
     "Excel CSV, BOM and CRLF": b"\xef\xbb\xbf" + COUNTS.to_csv(sep=";", lineterminator="\r\n").encode(),
     "quoted": COUNTS.T.to_csv(quoting=1).encode(),
+    "UTF-16, as Excel's Unicode text": tsv(COUNTS).decode().encode("utf-16"),
+    "comment lines": b"# counts of our study\n#made by hand\n" + tsv(COUNTS),
+    "a column twice": tsv(pd.concat([COUNTS, COUNTS[["asv_2"]]], axis=1)),
+    "gzip": gzip.compress(tsv(COUNTS)),
+    "gzipped BIOM": gzip.compress(hdf5(biom_table())),
     "BIOM 1.0": biom_table().to_json("test").encode(),
     "BIOM 2.1": hdf5(biom_table()),
     "QIIME 2 artifact": qza("feature-table.biom", hdf5(biom_table())),
@@ -328,6 +335,58 @@ def test_metadata_with_bom_crlf_types_line_and_blank_rows(tmp_path):
     pd.testing.assert_frame_equal(cohort.obs, plain.obs)
 
 
+def test_latin_1_and_quoted_line_ends_are_read(tmp_path):
+    rows = METADATA.assign(place=["Ellenbeuge", "Kniekehle, außen", *["Gesäß\nlinks"] * 6])
+    study = study_in(tmp_path, {"columns": {"site": "place"}}, metadata=tsv(rows, index=False, quoting=1))
+    for encoding in ("utf-8", "latin-1"):
+        (tmp_path / "metadata").write_bytes(rows.to_csv(sep=";", index=False, quoting=1).encode(encoding))
+        cohort, _ = ingest.build_cohort(study)
+        assert cohort.obs["site"].tolist() == rows["place"].tolist()
+
+
+def test_lesional_and_non_lesional_swabs_of_one_visit_are_sites_of_their_own(tmp_path):
+    rows = METADATA.copy()
+    rows["month"], rows["inflamed"] = (
+        ["0", "0", "3", "3", "0", "3", "0", "3"],
+        ["yes", "no"] * 2 + ["yes"] * 2 + [""] * 2,
+    )
+    rows["person"] = ["p1"] * 4 + ["p2"] * 2 + ["c1"] * 2
+    rows.loc[4:5, "drug"] = "csa"
+    cohort, _ = ingest.build_cohort(study_in(tmp_path, metadata=tsv(rows.assign(age="", drug="dupi"), index=False)))
+    assert (
+        cohort.obs["site"].tolist()
+        == ["skin, lesional", "skin, non-lesional"] * 2 + ["skin, lesional"] * 2 + ["skin"] * 2
+    )
+    kept = estimates.analysis_swabs(cohort.obs, "lesional_at_baseline")
+    assert kept.tolist() == [True, False, True, False, True, True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("mangle", "told"),
+    [
+        (lambda s: {"S-3": "3-Mar"}.get(s, s), "a spreadsheet seems to have changed 3-Mar"),
+        (lambda s: {"S-3": "1.2E+05"}.get(s, s), "a spreadsheet seems to have changed 1.2E+05"),
+        (lambda s: {"S-3": "#NAME?"}.get(s, s), "a spreadsheet seems to have changed #NAME?"),
+        (lambda s: s.lower(), "'S-1' is like 's-1'"),
+        (lambda s: s.replace("-", "_"), "'S-1' is like 'S_1'"),
+        (lambda s: s.replace("-", " "), "'S-1' is like 'S 1'"),
+    ],
+    ids=["date", "exponent", "formula", "case", "underscore", "blank"],
+)
+def test_changed_identifiers_are_never_joined_but_explained(tmp_path, mangle, told):
+    rows = METADATA.assign(id=METADATA["id"].map(mangle))
+    one_kept = tsv(COUNTS.rename({"S-8": mangle("S-8")}))  # so that the side of the samples is known
+    with pytest.raises(StudyError, match=re.escape(told)):
+        ingest.build_cohort(study_in(tmp_path, metadata=tsv(rows, index=False), counts=one_kept))
+
+
+def test_numbers_that_a_spreadsheet_shortened_are_explained(tmp_path):
+    long = COUNTS.set_axis([f"00{i}" for i in range(1, 9)])
+    short = METADATA.assign(id=[*(f"{i}.0" for i in range(1, 8)), "008"])
+    with pytest.raises(StudyError, match=r"'001' is like '1\.0'"):
+        ingest.build_cohort(study_in(tmp_path, metadata=tsv(short, index=False), counts=tsv(long)))
+
+
 def test_fractions_are_rounded_only_if_the_study_says_so(tmp_path):
     half = COUNTS.astype(float)
     half.loc["S-1", "asv_1"] = 90.7
@@ -345,6 +404,37 @@ def test_tree_is_pruned_to_the_features_with_reads(tmp_path):
     read = TreeNode.read([cohort.uns["tree"]])
     assert {tip.name for tip in read.tips()} == set(cohort.var_names)
     assert read.find("asv_1").distance(read.find("asv_3")) == pytest.approx(3.5)
+
+
+def test_a_tree_may_lack_features_and_have_others_which_are_listed(tmp_path):
+    study = study_in(
+        tmp_path, {"files": {"tree": {"path": "tree"}}}, tree=b"((asv_1:1,asv_2:1):1,(asv_3:1,other:9):1);"
+    )
+    cohort, _ = ingest.build_cohort(study)
+    told = quality.tree_differs(cohort)
+    assert "1 features without a tip (asv_4) with 2.4 % of the reads" in told
+    assert "1 tips of the file that are no feature (other)" in told
+    tree = diversity.rooted_tree(cohort)
+    faith = diversity.expected_alpha(cohort, 100, ["faith_pd"], tree)["faith_pd"]
+    assert faith["S-1"] == pytest.approx(3), "both tips and the branch that they share, none of asv_3 and asv_4"
+    unifrac = diversity.unifrac(cohort, tree, weighted=True)
+    shares = cohort.to_df().div(100)
+    by_hand = (shares.loc["S-1"] - shares.loc["S-2"]).abs()[["asv_1", "asv_2"]].sum()
+    by_hand += 2 * abs(shares.loc["S-1", "asv_3"] - shares.loc["S-2", "asv_3"])
+    by_hand += abs(shares.loc["S-1", ["asv_1", "asv_2"]].sum() - shares.loc["S-2", ["asv_1", "asv_2"]].sum())
+    assert unifrac["S-1", "S-2"] == pytest.approx(by_hand)
+
+
+def test_relative_abundances_are_shares_without_depth(tmp_path):
+    shares = COUNTS.div(COUNTS.sum(axis=1), axis=0) * 100
+    study = study_in(tmp_path, {"files": {"counts": {"fractions": "relative"}}}, counts=tsv(shares))
+    cohort, ledger = ingest.build_cohort(study)
+    assert "depth" not in cohort.obs
+    np.testing.assert_allclose(cohort.to_df().sum(axis=1), 1)
+    assert ledger["swabs_after"].iloc[-1] == ledger["swabs_before"].iloc[-1], "no swab can be called shallow"
+    between = diversity.bray_curtis(cohort, 100, rarefactions=1, seed=0)
+    expected = (cohort.to_df().loc["S-1"] - cohort.to_df().loc["S-2"]).abs().sum() / 2
+    assert between["S-1", "S-2"] == pytest.approx(expected)
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------
@@ -380,6 +470,33 @@ BAD = {
     "no count": (counts(""), {}, "counts S-3 asv_2 ''"),
     "infinite": (counts("inf"), {}, "counts S-3 asv_2 inf"),
     "feature twice": ({"counts": tsv(COUNTS.T).replace(b"asv_2", b"asv_1")}, {}, "counts same row name asv_1"),
+    "column twice": (
+        {"metadata": tsv(METADATA.assign(x="1").rename(columns={"x": "age"}), index=False)},
+        {},
+        "metadata same column age",
+    ),
+    "a date": (metadata(2, "inflamed", "2021-03-04"), {}, "metadata dates inflamed S-3 days from baseline"),
+    "names of people": (
+        {
+            "metadata": tsv(
+                pd.concat([METADATA.assign(name=[f"n{i}" for i in METADATA.index])] * 2).assign(
+                    id=[f"S-{i}" for i in range(1, 17)], name=[f"n{i}" for i in range(16)]
+                ),
+                index=False,
+            )
+        },
+        {"columns": {"covariates": {"who": "name"}}},
+        "metadata tell people apart name covariates.who 16 different",
+    ),
+    "two problems": (
+        {
+            "metadata": tsv(with_cell(with_cell(METADATA, 2, "age", "old"), 3, "easi", "99"), index=False),
+            "taxonomy": b"id\tTaxon\nasv_1\tx",
+        },
+        {"files": {"tree": {"path": "nowhere"}}},
+        "metadata 4 problems age S-3 old easi S-4 99 taxonomy asv_2 nowhere",
+    ),
+    "sample without a name": (metadata(2, "id", ""), {}, "metadata id row 3"),
     "sample twice": (metadata(1, "id", "S-1"), {}, "metadata sample id S-1"),
     "sample only in counts": (metadata(1, "id", "s_2"), {}, "counts metadata S-2 s_2 'S-2' is like 's_2'"),
     "sample only in metadata": ({"counts": tsv(COUNTS.drop("S-7"))}, {}, "counts 1 only in the metadata: S-7"),

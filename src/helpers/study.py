@@ -296,16 +296,18 @@ class Settings(Strict):
     swabs: Literal["all", "lesional_at_baseline"] = Field(
         "all", description="patients' swabs that enter the models: all, or of sites lesional at baseline"
     )
-    rarefaction_depth: int = Field(1000, ge=1, description="reads drawn from each swab for diversity")
+    rarefaction_depth: int = Field(1000, ge=1, le=10**9, description="reads drawn from each swab for diversity")
     min_prevalence: float = Field(0.1, ge=0, le=1, description="share of swabs a taxon must be in to be tested")
-    permutations: int = Field(999, ge=99, description="permutations of a permutation test")
-    rarefactions: int = Field(10, ge=1, description="draws over which Bray-Curtis dissimilarities are averaged")
-    bootstraps: int = Field(1000, ge=100, description="bootstrap resamples of an interval")
+    permutations: int = Field(999, ge=99, le=10**6, description="permutations of a permutation test")
+    rarefactions: int = Field(
+        10, ge=1, le=10**4, description="draws over which Bray-Curtis dissimilarities are averaged"
+    )
+    bootstraps: int = Field(1000, ge=100, le=10**6, description="bootstrap resamples of an interval")
     equivalence_margin: float = Field(
         0.5, gt=0, allow_inf_nan=False, description="margin of equivalence, in SD of the control group"
     )
     alpha: float = Field(0.05, gt=0, lt=0.5, description="level of the tests; intervals cover 1 - alpha")
-    seed: int = Field(2023, ge=0, description="seed of everything random")
+    seed: int = Field(2023, ge=0, lt=2**32, description="seed of everything random")
 
 
 class Privacy(Strict):
@@ -317,7 +319,7 @@ class Privacy(Strict):
         "does, totals and shares too, so that no hidden count can be told by subtraction",
     )
     oldest_age: int | None = Field(
-        None, ge=18, description="ages above this are one group, counted as this plus one (89 is customary)"
+        None, ge=18, le=120, description="ages above this are one group, counted as this plus one (89 is customary)"
     )
 
     def shown(self, count: float) -> str:
@@ -357,7 +359,7 @@ class Study(Strict):
     taxa: Taxa = Taxa()
     labels: Labels = Labels()
     adjust: Adjust = Adjust()
-    minimum_depth: int = Field(1000, ge=0, description="swabs with fewer reads are left out")
+    minimum_depth: int = Field(1000, ge=0, le=10**9, description="swabs with fewer reads are left out")
     settings: Settings = Settings()
     privacy: Privacy = Privacy()
 
@@ -435,7 +437,8 @@ class Study(Strict):
             fix = f"{fetch if file.url else ''}lay the file at that path by hand, or correct files in study.yaml"
             raise StudyError("there is no such file", file=path, fix=fix) from None
         except OSError as e:
-            raise StudyError("cannot be read", file=path, found=e.strerror) from None
+            fix = "see to its permissions and its path"
+            raise StudyError("cannot be read", file=path, found=e.strerror, fix=fix) from None
         found = hashlib.sha256(data).hexdigest()
         if file.sha256 and found != file.sha256:
             raise StudyError(
@@ -540,7 +543,8 @@ def load_study(folder: str | Path) -> Study:
     except FileNotFoundError:
         raise StudyError("there is no such file", file=file, fix="give STUDY= the name of a folder in data/") from None
     except (OSError, UnicodeDecodeError) as e:
-        raise StudyError("cannot be read", file=file, found=e, expected="a text file in UTF-8") from None
+        expected, fix = "a text file in UTF-8", "save it as such"
+        raise StudyError("cannot be read", file=file, found=e, expected=expected, fix=fix) from None
     except Exception as e:  # PyYAML raises whatever a broken date, number or nesting meets
         found, fix = (
             " ".join(str(e).split()) or type(e).__name__,
@@ -548,7 +552,8 @@ def load_study(folder: str | Path) -> Study:
         )
         raise StudyError("is not valid YAML", file=file, found=found[:500], fix=fix) from None
     if not isinstance(content, dict):
-        raise StudyError("is not a study", file=file, found=type(content).__name__, expected="keys and values")
+        found, fix = "nothing" if content is None else type(content).__name__, "see docs/study_yaml.md for the keys"
+        raise StudyError("is not a study", file=file, found=found, expected="keys and values", fix=fix)
     try:
         study = Study.model_validate(content)
     except ValidationError as e:
@@ -556,7 +561,7 @@ def load_study(folder: str | Path) -> Study:
             "is not a valid study",
             file=file,
             found=validation_message(e).replace("\n", "\n" + " " * 12),
-            fix="the keys are described in src/helpers/study.py",
+            fix="the keys are described in docs/study_yaml.md",
         ) from None
     study._folder = Path(folder)
     return study

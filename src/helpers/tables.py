@@ -36,8 +36,8 @@ class Counts(NamedTuple):
 
 
 def few(ids: Iterable[object]) -> str:
-    """The first five of the identifiers, and how many more there are."""
-    names = [str(i) for i in ids]
+    """The first five of the identifiers, each cut where it gets long, and how many more there are."""
+    names = [text if len(text := str(i)) <= 80 else f"{text[:80]}…" for i in ids]
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
@@ -118,7 +118,8 @@ def _format(path: Path, data: bytes, declared: str, *accepted: str) -> str:
     kind = "qza" if data.startswith(b"PK\x03\x04") else "biom" if is_biom else text
     if kind not in accepted or declared not in ("auto", kind):
         expected = declared if declared != "auto" else " or ".join(accepted)
-        raise StudyError("is not in the format expected", file=path, found=kind, expected=expected)
+        fix = "correct files in study.yaml, or export the file in that format"
+        raise StudyError("is not in the format expected", file=path, found=kind, expected=expected, fix=fix)
     return kind
 
 
@@ -183,16 +184,18 @@ def text_table(path: Path, data: bytes) -> pd.DataFrame:
     delimiter = max("\t,;", key=head.count)
     if not head.count(delimiter):
         expected = "columns separated by tab, comma or semicolon"
-        raise StudyError("is not a table", file=path, where="header", found=f"{head[:60]!r}", expected=expected)
+        raise StudyError(
+            "is not a table", file=path, where="header", found=f"{head[:60]!r}", expected=expected, fix="export it so"
+        )
     try:
         rows = [[c.strip() for c in r] for r in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)]
     except csv.Error as e:
         fix = "look for a quotation mark that is not closed"
         raise StudyError("is not a table", file=path, found=e, expected="cells of ordinary length", fix=fix) from None
-    header, *rows = [r for r in rows if any(r)]
+    header, *rows = [r for r in rows if any(r)] or [[]]
     rows = [r for r in rows if not r[0].startswith("#") or _MANGLED.fullmatch(r[0])]
     if not rows:
-        raise StudyError("has a header and no rows", file=path, expected="a row for each sample or feature")
+        raise StudyError("has no rows", file=path, expected="a header, and a row each", fix="export it again")
     if len(header) == len(rows[0]) - 1:
         header = ["", *header]
     if ragged := [row for row in rows if len(row) != len(header)]:

@@ -1,0 +1,298 @@
+"""Whatever comes in, the outcome is a valid cohort, or a StudyError that says where, what and how to mend it.
+
+`make test` generates some thousand cases, always the same; `make fuzz` CASES (50,000) others, at random.
+"""
+
+import gzip
+import io
+import json
+import os
+import stat
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import CASES
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_ingest import COUNTS, LINEAGES, METADATA, STUDY, TREE, biom_table, hdf5, merged, qza, study_in, tsv
+
+from helpers import ingest, quality
+from helpers.study import StudyError, load_study
+
+#: Share of the cases that each test generates.
+SHARES = {"study.yaml": 0.3, "metadata": 0.3, "counts": 0.2, "bytes": 0.2}
+ALL_CASES = int(os.environ.get("FUZZ_CASES", "2400"))
+FILES = {
+    "counts": tsv(COUNTS),
+    "metadata": tsv(METADATA, index=False),
+    "taxonomy": tsv(pd.DataFrame({"Taxon": LINEAGES}).rename_axis("Feature ID")),
+    "tree": TREE.encode(),
+}
+STUDY_WITH_TREE: dict[str, Any] = merged(STUDY, {"files": {"tree": {"path": "tree"}}})
+NASTY = [
+    "", " ", "NA", "nan", "inf", "-inf", "-1", "1e400", "0x10", "1_000", "1,5", "١٢", "½", "True", "#NAME?", "# x",
+    "S-1", "s-1", "S-1 ", "p1", "3", "0", "2021-03-04", "3-Mar", "1.2E+05", "=1+1", "@SUM(A1)", "<b>", "'", '"', '""',
+    "a\tb", "a\nb", "\u0000", "\u202e", "é", "\ufeff", "😀", "x" * 2000, "../..", "${HOME}", "%s", "{0}", "\\", ";",
+]  # fmt: skip
+cells = st.one_of(st.sampled_from(NASTY), st.text(max_size=8), st.floats().map(str), st.integers().map(str))
+
+
+def generated(kind: str) -> Any:
+    """Settings of a test that generates its share of the cases."""
+    return settings(
+        max_examples=round(ALL_CASES * SHARES[kind]), derandomize="FUZZ_CASES" not in os.environ, deadline=None,
+        database=None, suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+
+
+def outcome(kind: str, study: object, **files: bytes) -> None:
+    """A valid cohort or a StudyError; fails on anything else."""
+    with tempfile.TemporaryDirectory(prefix="study-") as name:
+        folder = Path(name)
+        for file, content in {**FILES, **files}.items():
+            (folder / file).write_bytes(content)
+        text = study if isinstance(study, bytes) else yaml.safe_dump(study, allow_unicode=True).encode()
+        (folder / "study.yaml").write_bytes(text)
+        before = sorted(p.name for p in folder.iterdir())
+        try:
+            cohort, ledger = ingest.build_cohort(load_study(folder))
+        except StudyError as error:
+            for single in error.each:
+                told = str(single)
+                assert name in told, f"names no file: {told}"
+                assert "fix:" in told, f"says not how to mend it: {told}"
+                assert "Traceback" not in told
+                assert len(told) < 6000, f"is far too long: {told[:500]}"
+            CASES[kind, "refused"] += 1
+            return
+        finally:
+            assert sorted(p.name for p in folder.iterdir()) == before, "something was written"
+        assert cohort.n_obs
+        assert cohort.n_vars
+        assert ledger["swabs_after"].ge(0).all()
+        assert np.isfinite(cohort.X.data).all()
+        checks = quality.integrity_checks(cohort).set_index("check")["result"]
+        must = checks[~checks.index.str.contains("Patients at baseline|value a subject")]
+        assert set(must) == {"pass"}, must
+        ingest.save_cohort(cohort, folder / "results")
+        again, _ = ingest.load_cohort(folder / "results")
+        assert list(again.obs_names) == list(cohort.obs_names)
+        CASES[kind, "valid"] += 1
+
+
+# ---------------------------------------------------------------- generated
+
+values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), cells, st.dates()),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(cells, inner, max_size=3),
+    max_leaves=4,
+)
+
+
+def paths(content: object, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The places in nested dicts and lists."""
+    inner: list[tuple[Any, Any]] = []
+    if isinstance(content, dict):
+        inner = list(content.items())
+    elif isinstance(content, list):
+        inner = list(enumerate(content))
+    return [above, *(path for key, value in inner for path in paths(value, (*above, key)))]
+
+
+@st.composite
+def studies(draw: st.DrawFn) -> dict[str, Any]:
+    """The small study with one to three of its keys changed, taken out or added."""
+    content = json.loads(json.dumps(STUDY_WITH_TREE | {"settings": {"alpha": 0.05}, "privacy": {}, "adjust": {}}))
+    for _ in range(draw(st.integers(1, 3))):
+        *path, last = draw(st.sampled_from([p for p in paths(content) if p]))
+        place = content
+        for key in path:
+            place = place[key]
+        change = draw(st.sampled_from(["set", "remove", "add"]))
+        if change == "set":
+            place[last] = draw(values)
+        elif change == "remove":
+            place.pop(last)
+        elif isinstance(place, dict):
+            place[draw(cells)] = draw(values)
+    return content
+
+
+@generated("study.yaml")
+@given(studies())
+def test_any_study_yaml(content: dict[str, Any]) -> None:
+    outcome("study.yaml", content)
+
+
+@st.composite
+def tables(draw: st.DrawFn, table: pd.DataFrame) -> bytes:
+    """A table with cells, rows, columns, the delimiter and the encoding changed."""
+    rows = [list(map(str, table.columns)), *(list(map(str, row)) for row in table.to_numpy())]
+    for _ in range(draw(st.integers(0, 4))):
+        i, j = draw(st.integers(0, len(rows) - 1)), draw(st.integers(0, len(rows[0]) - 1))
+        kind = draw(st.sampled_from(["cell", "cell", "cell", "drop row", "repeat row", "drop column", "short row"]))
+        if kind == "cell":
+            rows[i][min(j, len(rows[i]) - 1)] = draw(cells)
+        elif kind == "drop row" and len(rows) > 1:
+            del rows[i]
+        elif kind == "repeat row":
+            rows.insert(i, list(rows[i]))
+        elif kind == "drop column" and min(map(len, rows)) > max(j, 1):
+            for row in rows:
+                del row[j]
+        elif len(rows[i]) > 1:
+            rows[i].pop()
+    delimiter = draw(st.sampled_from("\t,;"))
+    buffer = io.StringIO()
+    pd.DataFrame(rows).to_csv(buffer, sep=delimiter, header=False, index=False, quoting=draw(st.sampled_from([0, 1])))
+    text = buffer.getvalue()
+    return text.encode(draw(st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "latin-1"])), "replace")
+
+
+@generated("metadata")
+@given(tables(METADATA))
+def test_any_metadata(content: bytes) -> None:
+    outcome("metadata", STUDY_WITH_TREE, metadata=content)
+
+
+@generated("counts")
+@given(tables(COUNTS.reset_index(names="swab")), st.sampled_from(["error", "round", "relative"]), st.booleans())
+def test_any_count_table(content: bytes, fractions: str, packed: bool) -> None:
+    study = merged(STUDY_WITH_TREE, {"files": {"counts": {"fractions": fractions}}})
+    outcome("counts", study, counts=gzip.compress(content) if packed else content)
+
+
+BINARY = {
+    "counts": [
+        hdf5(biom_table()),
+        biom_table(True).to_json("x").encode(),
+        qza("feature-table.biom", hdf5(biom_table())),
+    ],
+    "taxonomy": [FILES["taxonomy"], qza("taxonomy.tsv", FILES["taxonomy"])],
+    "tree": [FILES["tree"], qza("tree.nwk", FILES["tree"])],
+    "metadata": [FILES["metadata"], gzip.compress(FILES["metadata"])],
+    "study.yaml": [yaml.safe_dump(STUDY_WITH_TREE).encode()],
+}
+
+
+@generated("bytes")
+@given(st.data())
+def test_any_bytes(data: st.DataObject) -> None:
+    """Files of every format with bytes changed, inserted and cut."""
+    role = data.draw(st.sampled_from(list(BINARY)))
+    content = bytearray(data.draw(st.sampled_from(BINARY[role])))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, max(len(content) - 1, 0)))
+        kind = data.draw(st.sampled_from(["change", "insert", "cut", "end"]))
+        if kind == "change":
+            content[at : at + 1] = data.draw(st.binary(min_size=1, max_size=1))
+        elif kind == "insert":
+            content[at:at] = data.draw(st.binary(max_size=6))
+        elif kind == "cut":
+            del content[at : at + data.draw(st.integers(1, 40))]
+        else:
+            del content[at:]
+    if role == "study.yaml":
+        outcome("bytes", bytes(content))
+    else:
+        outcome("bytes", STUDY_WITH_TREE, **{role: bytes(content)})
+
+
+# ---------------------------------------------------------------- chosen
+
+
+def refused(folder: Path, changes: dict[str, Any] | None = None, **files: bytes) -> str:
+    with pytest.raises(StudyError) as caught:
+        ingest.build_cohort(study_in(folder, changes, **files))
+    return str(caught.value)
+
+
+def archive(name: str, content: bytes = b"x", mode: int = 0) -> bytes:
+    """A .qza with one member more than it should have."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
+        member = zipfile.ZipInfo(name)
+        member.external_attr = mode << 16
+        packed.writestr(member, content)
+        packed.writestr("1ff1/data/feature-table.biom", hdf5(biom_table()))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "member",
+    ["../../evil.txt", "/etc/evil", "1ff1/../../../evil", "C:\\evil", "..\\evil", "1ff1/data/link"],
+)
+def test_an_archive_that_reaches_out_of_its_folder_is_refused(tmp_path: Path, member: str) -> None:
+    mode = stat.S_IFLNK | 0o777 if member.endswith("link") else 0
+    told = refused(tmp_path, counts=archive(member, b"/etc/passwd", mode))
+    assert "is not a safe archive" in told
+    assert member in told
+    assert {p.name for p in tmp_path.iterdir()} == {"counts", "metadata", "taxonomy", "study.yaml"}
+
+
+def test_bombs_are_refused_before_they_fill_the_memory(tmp_path: Path) -> None:
+    zeros = bytes(2**28 + 1)
+    assert "suspiciously much" in refused(tmp_path, counts=gzip.compress(zeros, 1))
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("1ff1/data/feature-table.biom", zeros)
+    assert "suspiciously much" in refused(tmp_path, counts=buffer.getvalue())
+    with h5py.File(buffer := io.BytesIO(), "w") as file:  # 8 TB of zeros that were never written
+        file.create_dataset("sample/matrix/data", shape=(2**40,), dtype=float, chunks=(1024,))
+    assert "suspiciously much" in refused(tmp_path, counts=buffer.getvalue())
+    with h5py.File(buffer := io.BytesIO(hdf5(biom_table())), "r+") as file:
+        file.attrs["shape"] = [2**40, 8]
+    assert "suspiciously much" in refused(tmp_path, counts=buffer.getvalue())
+    table = json.loads(biom_table().to_json("x"))
+    assert "suspiciously much" in refused(tmp_path, counts=json.dumps(table | {"shape": [10**12, 8]}).encode())
+
+
+PAIRS = zip("abcdefgh", "bcdefghi", strict=True)
+BILLION = "a: &a [x, x, x]\n" + "".join(f"{y}: &{y} [*{x}, *{x}, *{x}]\n" for x, y in PAIRS)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("title: !!python/object/apply:os.system ['touch evil']", "python/object/apply"),
+        ("title: !!python/name:os.system", "python/name"),
+        (BILLION, "aliases (*name) are not accepted"),
+        ("[" * 20_000, "is not valid YAML"),
+        ("title: a\ntitle: b", "title is given twice"),
+        ('title: "a\\0b"', "control characters"),
+        ('title: "\\ud800"', "control characters"),
+        ("title: 2021-13-45", "is not valid YAML"),
+        ("minimum_depth: 0x" + "f" * 6000, "minimum_depth"),
+    ],
+    ids=["object", "name", "billion laughs", "deep", "key twice", "null byte", "surrogate", "date", "huge number"],
+)
+def test_yaml_that_builds_or_blows_up_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study.yaml").write_text(text)
+    with pytest.raises(StudyError) as caught:
+        load_study(tmp_path)
+    assert told in str(caught.value)
+    assert len(str(caught.value)) < 2000
+    assert [p.name for p in tmp_path.iterdir()] == ["study.yaml"]
+
+
+def test_what_is_no_file_is_never_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in ("pipe", "/dev/zero", "."):
+        assert "is not a file" in refused(tmp_path, {"files": {"metadata": {"path": path}}})
+
+
+def test_huge_cells_are_named_briefly(tmp_path: Path) -> None:
+    told = refused(tmp_path, metadata=tsv(METADATA.assign(month="x" * 200_000), index=False))
+    assert "not closed" in told
+    told = refused(tmp_path, metadata=tsv(METADATA.assign(easi="9" * 100_000), index=False))
+    assert len(told) < 2000
