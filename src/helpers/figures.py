@@ -3,6 +3,7 @@
 Groups are told apart by colour, marker and place, so that they read in greyscale and to the colour-blind.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from textwrap import wrap
@@ -35,6 +36,7 @@ STYLE: Any = {
     "legend.frameon": False,
     "axes.grid": False,
     "axes.axisbelow": True,
+    "text.parse_math": False,  # a dollar sign in a label is a dollar sign; `_italic` names are parsed
 }
 
 P = ParamSpec("P")
@@ -433,17 +435,20 @@ def composition(shares: pd.DataFrame, ylabel: str = "Mean share of reads (%)") -
     ax.set_xticks(range(len(shares)), list(shares.index), size=8)
     ax.set(ylabel=ylabel, ylim=(0, 100 if bottom.max() > 99 else None))
     handles, names = ax.get_legend_handles_labels()
-    ax.legend(handles[::-1], names[::-1], loc="center left", bbox_to_anchor=(1, 0.5))
+    legend = ax.legend(handles[::-1], names[::-1], loc="center left", bbox_to_anchor=(1, 0.5))
+    for text in legend.get_texts():
+        text.set_parse_math(True)
     return fig
 
 
 def _italic(taxon: str) -> str:
-    """Genus and species names in italics, as convention wants; the rest upright."""
+    """Genus and species names in italics, as convention wants, for a text that parses math; the rest upright."""
+    taxon = taxon if len(taxon) <= 50 else f"{taxon[:50]}…"
     name, _, rest = taxon.partition(" (")
-    if taxon.startswith("Other") or not name[:1].isalpha():
-        return taxon
+    if taxon.startswith("Other") or not re.fullmatch(r"[^\W\d][\w .-]*", name, re.ASCII):
+        return taxon.replace("$", r"\$")
     short = short_name(name).replace(" ", r"\ ").replace("_", r"\_")
-    return rf"$\mathit{{{short}}}$" + (f" ({rest}" if rest else "")
+    return rf"$\mathit{{{short}}}$" + (f" ({rest}" if rest else "").replace("$", r"\$")
 
 
 @_styled
@@ -477,7 +482,7 @@ def differential(table: pd.DataFrame, xlabel: str, second: str = "", *, top: int
     if second:
         ax.scatter(rows["estimate_2"], y, marker="x", s=28, color=COLOURS["treatment"], zorder=4, label=second)
     ax.axvline(0, color="black", lw=0.8)
-    ax.set_yticks(y, [_italic(t) for t in rows["taxon"]])
+    ax.set_yticks(y, [_italic(t) for t in rows["taxon"]], parse_math=True)
     ax.set(xlabel=xlabel, ylim=(-0.7, len(rows) - 0.3))
     ax.legend(loc="lower left", bbox_to_anchor=(-0.3, 1.0), ncols=3, handletextpad=0.1, columnspacing=1)
     return fig

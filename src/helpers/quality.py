@@ -74,8 +74,8 @@ def table_one(
             table[group] = [_disclosed(cell, sizes[group], privacy) for cell in table[group].fillna("")]
         table["missing"] = [privacy.shown(float(m)) if m else "" for m in table["missing"].fillna("")]
         hidden = [g for g in order if sizes.get(g, 0) <= SMALL]
-        for column in smd:
-            table[column] = table[column].where(not any(g in column for g in hidden), "")
+        for column in (c for c in smd if any(g in c for g in hidden)):
+            table[column] = ""
     return table[["characteristic", "level", "missing", *(g for g in order if g in table), *smd]].fillna("")
 
 

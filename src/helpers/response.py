@@ -59,7 +59,7 @@ def strata(improved: pd.Series, response: Response) -> pd.Series:
 
 
 def shift_by_stratum(
-    pairs: pd.DataFrame, by: Sequence[str] = ("arm", "stratum"), *, alpha: float = 0.05
+    pairs: pd.DataFrame, by: Sequence[str] = ("arm", "stratum"), *, alpha: float = 0.05, fewest: int = 1
 ) -> pd.DataFrame:
     """Mean within-patient change in each stratum of response.
 
@@ -69,6 +69,8 @@ def shift_by_stratum(
         One row a patient with ``change`` and the columns `by`.
     by : sequence of str
     alpha : float
+    fewest : int
+        The fewest patients of whom a mean is given.
 
     Returns
     -------
@@ -80,7 +82,7 @@ def shift_by_stratum(
     for key, part in pairs.groupby(list(by), observed=True):
         values = key if isinstance(key, tuple) else (key,)
         estimate = mean_change(part["change"], alpha=alpha)
-        if np.isnan(estimate["estimate"]):
+        if np.isnan(estimate["estimate"]) and len(part) >= fewest:
             estimate["estimate"] = part["change"].mean()
         rows.append(dict(zip(by, values, strict=True)) | estimate)
     return pd.DataFrame(rows, columns=[*by, *ESTIMATE]).astype({c: pairs[c].dtype for c in by})

@@ -16,6 +16,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PrivateAttr,
+    StringConstraints,
     ValidationError,
     field_validator,
     model_validator,
@@ -133,6 +134,8 @@ def _bare_name(value: str) -> str:
 
 
 Text = Annotated[str, BeforeValidator(_text)]
+#: A name that is shown in figures and sentences.
+Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=60)]
 Texts = Annotated[list[str], BeforeValidator(_texts)]
 Name = Annotated[str, AfterValidator(_bare_name)]
 
@@ -235,7 +238,7 @@ class Severity(Strict):
 
     name: Name
     column: Text
-    label: str
+    label: Label
     range: tuple[float, float] = Field(description="lowest and highest possible value")
 
     @field_validator("range")
@@ -265,22 +268,22 @@ class Response(Strict):
 class Taxa(Strict):
     """The taxa that the claims are about."""
 
-    genus: str = Field("Staphylococcus", description="C2")
-    pathogen: str = Field("Staphylococcus aureus", description="species of C3, C5, C8 and C9")
-    commensal: str = Field("Staphylococcus hominis", description="species in the log ratio to the pathogen")
+    genus: Label = Field("Staphylococcus", description="C2")
+    pathogen: Label = Field("Staphylococcus aureus", description="species of C3, C5, C8 and C9")
+    commensal: Label = Field("Staphylococcus hominis", description="species in the log ratio to the pathogen")
     genera_shown: int = Field(10, ge=1, le=20, description="genera drawn in composition figures")
 
 
 class Labels(Strict):
     """Display names. Notebooks and figures take them from here and only here."""
 
-    control: str = "Control"
-    case: str = "Patient"
-    treatment: str = "Treatment"
-    comparator: str = "Comparator"
-    baseline: str = "Baseline"
-    followup: str = "Follow-up"
-    site: str = "skin"
+    control: Label = "Control"
+    case: Label = "Patient"
+    treatment: Label = "Treatment"
+    comparator: Label = "Comparator"
+    baseline: Label = "Baseline"
+    followup: Label = "Follow-up"
+    site: Label = "skin"
 
 
 class Adjust(Strict):
@@ -316,11 +319,17 @@ class Privacy(Strict):
     small_cells: Literal["show", "suppress"] = Field(
         "show",
         description="suppress: counts of 7 or less are hidden and all others rounded to the nearest 5, as OpenSAFELY "
-        "does, totals and shares too, so that no hidden count can be told by subtraction",
+        "does, totals and shares too, so that no hidden count can be told by subtraction; of fewer than 3 people no "
+        "mean is shown",
     )
     oldest_age: int | None = Field(
         None, ge=18, le=120, description="ages above this are one group, counted as this plus one (89 is customary)"
     )
+
+    @property
+    def fewest(self) -> int:
+        """The fewest people of whom a mean is shown: that of one is theirs, that of two tells each the other's."""
+        return 1 if self.small_cells == "show" else 3
 
     def shown(self, count: float) -> str:
         """A number of people or swabs as the report may show it.

@@ -132,8 +132,8 @@ class Output:
         save_table(whole, self.results_dir, name)
         caption = in_text(caption, self.privacy)
         table = _for_readers(table.infer_objects())
-        texts = {str(c): [_cell(v, str(c)) for v in table[c]] for c in table}
-        numeric = {str(c) for c in table if pd.api.types.is_numeric_dtype(table[c]) and table[c].dtype != bool}
+        texts = {_brief(str(c)): [_cell(v, str(c)) for v in table[c]] for c in table}
+        numeric = {_brief(str(c)) for c in table if pd.api.types.is_numeric_dtype(table[c]) and table[c].dtype != bool}
         lines = caption + "\n" + pd.DataFrame(texts).to_string(index=False)
         shown = {"text/html": table_html(texts, numeric, caption), "text/plain": lines}
         display(shown, raw=True, metadata={"table": name})
@@ -196,13 +196,18 @@ def _for_readers(table: pd.DataFrame) -> pd.DataFrame:
     return shown.rename(columns=_HEADINGS)
 
 
+def _brief(text: str) -> str:
+    """A text that does not widen a table out of the page; the saved table has all of it."""
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
 def _cell(value: Any, column: str) -> str:
     if pd.isna(value):
         return "–"
     if isinstance(value, bool) or type(value).__name__ == "bool_":
         return "yes" if value else "no"
     if not isinstance(value, float):
-        return f"{value:,}" if isinstance(value, int) and value >= 10_000 else str(value)
+        return f"{value:,}" if isinstance(value, int) and value >= 10_000 else _brief(str(value))
     if column in ("p", "q") or column.startswith(("p (", "p, ", "q, ")):
         return p_number(value)
     return f"{value:,.0f}" if value.is_integer() else number(value)

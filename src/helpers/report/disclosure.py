@@ -20,7 +20,7 @@ COUNTS = {
     "present_after", "gained", "lost",
 }  # fmt: skip
 _PEOPLE = "swabs|patients|people|subjects|negative controls"
-_COUNT = re.compile(rf"(?<=n = )\d[\d,]*|(?<![\w.,])\d[\d,]*(?= (?:kept |of them )?(?:{_PEOPLE})\b)")
+_COUNT = re.compile(rf"(?<=\bn = )\d[\d,]*|(?<![\w.,])\d[\d,]*(?= (?:kept |of them )?(?:{_PEOPLE})\b)")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
@@ -54,15 +54,20 @@ def in_table(table: pd.DataFrame, privacy: Privacy, counts: Iterable[str] = ()) 
     Returns
     -------
     DataFrame
-        Texts in the columns of counts; without residual degrees of freedom, which would tell a count.
+        Texts in the columns of counts; without residual degrees of freedom, which would tell a count, and without
+        the numbers of rows that are of fewer than 3 people.
     """
     if privacy.small_cells == "show":
         return table
+    table = table.infer_objects()
     table = table.drop(columns=["df", "per_cent"] if "se" in table else ["per_cent"], errors="ignore")
 
     def shown(value: Any) -> Any:
         return value if isinstance(value, str) or pd.isna(value) else privacy.shown(float(value))
 
+    if of := next((c for c in ("n", "swabs", "count") if c in table), None):
+        known = [c for c in table.select_dtypes("number") if c not in {*COUNTS, *counts}]
+        table = table.assign(**{c: table[c].where(table[of] >= privacy.fewest) for c in known})
     for column in {*COUNTS, *counts} & set(table):
         table = table.assign(**{column: table[column].astype(object).map(shown)})
     return table

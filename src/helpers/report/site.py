@@ -184,7 +184,7 @@ def banner(study: Study) -> str:
 
 
 def as_page(notebook: Any, files: Path) -> Any:
-    """A notebook as a page: code folded, figures with alternative text and links, no HTML out of its Markdown.
+    """A notebook as a page: code folded, figures with alternative text and links, no HTML out of its sentences.
 
     Parameters
     ----------
@@ -209,9 +209,31 @@ def as_page(notebook: Any, files: Path) -> Any:
             elif "table" in output.get("metadata", {}):
                 output.data = {"text/html": output.data["text/html"] + _table_link(output.metadata["table"])}
             elif "text/markdown" in output.get("data", {}):
-                output.data["text/markdown"] = re.sub(r"<(?=[a-zA-Z/!?])", "&lt;", output.data["text/markdown"])
+                output.data = {"text/html": text_html(output.data["text/markdown"])}
         cell.outputs = [o for o in cell.outputs if "caption_of" not in o.get("metadata", {})]
     return notebook
+
+
+def text_html(text: str) -> str:
+    """A notebook's sentences as HTML: paragraphs and lists; whatever the data bring in stays text.
+
+    Parameters
+    ----------
+    text : str
+        Paragraphs with a blank line between, or lines that begin with ``- ``.
+
+    Returns
+    -------
+    str
+    """
+    blocks = []
+    for block in re.split(r"\n\s*\n", text.strip()):
+        lines = block.splitlines()
+        if all(line.startswith("- ") for line in lines):
+            blocks.append(f"<ul>{''.join(f'<li>{emphasised(line[2:])}</li>' for line in lines)}</ul>")
+        else:
+            blocks.append(f"<p>{emphasised(block)}</p>")
+    return "".join(blocks)
 
 
 def _table_link(name: str) -> str:

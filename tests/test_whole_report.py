@@ -1,0 +1,182 @@
+"""A whole report of a small cohort whose texts are hostile and whose small cells are suppressed, read as pages."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import chdir
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from cohorts import ROOT, Files, merged, small_demo, write
+
+from helpers.report.__main__ import main
+from helpers.report.disclosure import COUNTS
+
+SCRIPT = "<script>alert(1)</script>"
+TAXA = [SCRIPT, "<img src=x onerror=alert(2)>", "=HYPERLINK(1)", "+x", "@x", "$x^2$", "{eval}`1+1`", "y" * 3000]
+
+
+def hostile(cohort: Files) -> Files:
+    """Identifiers that stand out, texts that would do something, ages above the limit."""
+    metadata = cohort.metadata.assign(
+        patient_id="Qz" + cohort.metadata["patient_id"] + "x7",
+        age=cohort.metadata["age"].where(cohort.metadata["patient_id"].ne("C001"), "97"),
+    )
+    metadata["previous_systemic"] = metadata["previous_systemic"].replace({"yes": "=1+1", "no": "@no"})
+    genera = cohort.taxonomy.iloc[:, 1].str.extract(r"g__([^;]*)")[0]
+    others = [g for g in genera.value_counts().index if g != "Staphylococcus"]
+    renamed = dict(zip(others, TAXA, strict=False))
+    lineages = [
+        re.sub(r"g__[^;]*; s__.*", f"g__{renamed.get(genus, genus)}; s__", text) if genus in renamed else text
+        for genus, text in zip(genera, cohort.taxonomy.iloc[:, 1], strict=True)
+    ]
+    study = merged(
+        cohort.study,
+        {
+            "title": f"Study {SCRIPT}", "about": f"About {SCRIPT}", "source": SCRIPT, "licence": SCRIPT,
+            "labels": {"case": f"AD {SCRIPT}", "control": "$x$ & <b>b</b>", "treatment": "=cmd",
+                       "comparator": "+[a](b:c)"},
+            "privacy": {"small_cells": "suppress", "oldest_age": 89},
+        },
+    )  # fmt: skip
+    taxonomy = cohort.taxonomy.assign(**{cohort.taxonomy.columns[1]: lineages})
+    return cohort._replace(metadata=metadata, taxonomy=taxonomy, study=study)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Files]]:
+    root, cohort = tmp_path_factory.mktemp("whole"), hostile(small_demo())
+    write(cohort, root / "data" / "small")
+    shutil.copytree(ROOT / "notebooks", root / "notebooks")
+    with chdir(root):
+        assert main(["check", "small"]) == 0
+        for notebook in sorted((root / "notebooks").glob("0*.ipynb")):
+            assert main(["run", "small", notebook.stem]) == 0
+        assert main(["site", "small"]) == 0
+        yield root / "reports" / "small", cohort
+
+
+def published(report: Path) -> dict[Path, str]:
+    """All texts that may leave the machine: pages, their data, tables, figures and executed notebooks."""
+    files = [*(report / "html").rglob("*"), *(report / "notebooks").rglob("*"), *(report / "results").rglob("*")]
+    kinds = {".html", ".js", ".json", ".tsv", ".svg", ".ipynb", ".txt", ".xml", ".inv"}
+    return {path: without_images(path.read_text(encoding="utf-8")) for path in files if path.suffix in kinds}
+
+
+def without_images(text: str) -> str:
+    """A notebook without its base64, in which any letters can stand."""
+    return re.sub(r'"image/png": "[^"]*"', "", text)
+
+
+class Visible(HTMLParser):
+    """Scripts, links, handlers and the text of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text, self.inside, self.code = "", "", False
+        self.scripts: list[str] = []
+        self.active: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.inside = tag
+        self.code |= tag == "pre"
+        self.active += [f"{tag} {k}={v}" for k, v in attributes if k.startswith("on") or "javascript:" in (v or "")]
+        if tag == "img" and dict(attributes).get("src") == "x":
+            self.active.append("img")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = ""
+        self.code &= tag != "pre"
+
+    def handle_data(self, data: str) -> None:
+        if self.inside == "script":
+            self.scripts.append(data)
+        elif not self.code:
+            self.text += data
+
+
+def test_texts_of_the_data_are_shown_and_do_nothing(report: tuple[Path, Files]) -> None:
+    pages = {path.name: Visible(path.read_text(encoding="utf-8")) for path in (report[0] / "html").glob("*.html")}
+    assert len(pages) >= 7
+    for name, page in pages.items():
+        assert not [s for s in page.scripts if "alert(" in s], name
+        assert not [a for a in page.active if "alert" in a or a == "img"], name
+    assert SCRIPT in pages["index.html"].text
+    for text in (SCRIPT, "<img src=x onerror=alert(2)>", "$x^2$", "{eval}`1+1`", "y" * 70 + "…"):
+        assert text in pages["03_taxa.html"].text, text
+    assert f"AD {SCRIPT}" in pages["02_diversity.html"].text
+    assert "y" * 100 not in pages["03_taxa.html"].text
+
+
+def test_no_cell_of_a_saved_table_is_a_formula(report: tuple[Path, Files]) -> None:
+    seen = 0
+    for path in (report[0] / "html" / "files").rglob("*.tsv"):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            for cell in line.split("\t"):
+                seen += cell.lstrip('"').startswith("'")
+                if cell.lstrip('"')[:1] in tuple("=+-@"):
+                    float(cell)
+    assert seen > 20, "the labels and taxa that begin so are there, with an apostrophe"
+
+
+def test_nobody_is_named(report: tuple[Path, Files]) -> None:
+    folder, cohort = report
+    texts = published(folder)
+    assert len(texts) > 100
+    ids = [*cohort.metadata["patient_id"].unique(), *cohort.metadata["swab_id"]]
+    anyone = re.compile("|".join(rf"(?<![A-Za-z0-9]){re.escape(i)}(?![A-Za-z0-9])" for i in ids))
+    assert anyone.search(f"row {ids[0]}:")
+    named = {str(path.relative_to(folder)): found[0] for path, text in texts.items() if (found := anyone.search(text))}
+    assert named == {}
+    machine = {str(path.name) for path, text in texts.items() if str(folder.parents[1]) in text}
+    assert machine == set()
+
+
+def test_small_counts_are_hidden_and_the_others_rounded(report: tuple[Path, Files]) -> None:
+    folder, _ = report
+    hidden = 0
+    for path in (folder / "html" / "files" / "tables").glob("*.tsv"):
+        table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+        for column in (COUNTS & set(table)) | (set(table.columns[1:]) if path.stem == "04_strata" else set()):
+            for cell in (c for c in table[column] if c[:1] in tuple("≤0123456789")):  # not names of groups
+                hidden += cell == "≤7"
+                assert cell == "≤7" or (int(cell) > 7 and int(cell) % 5 == 0), (path.name, column, cell)
+        assert "df" not in table or path.stem == "02_permanova"
+    assert hidden > 10
+    claims = json.loads((folder / "results" / "claims.json").read_text())
+    assert {c["n"] for c in claims} <= {"≤7", *(f"{n}" for n in range(10, 1000, 5))}
+    counted = re.compile(r"\bn = (\d[\d,]*)|(?<![\w.,>≤])(\d[\d,]*) (?:kept )?(?:swabs|patients|people|subjects)\b")
+    sentences = 0
+    for path, text in published(folder).items():
+        if path.suffix in (".html", ".svg", ".ipynb") and path.name != "validation.html":
+            for found in counted.finditer(Visible(text).text if path.suffix == ".html" else text):
+                if "{" not in text[found.start() : found.end()]:
+                    number = int((found[1] or found[2]).replace(",", ""))
+                    sentences += 1
+                    assert number % 5 == 0, (path.name, found[0])
+                    assert number > 7, (path.name, found[0])
+    assert sentences > 20
+
+
+def test_table_1_hides_small_groups_and_shares_that_would_tell_them(report: tuple[Path, Files]) -> None:
+    folder, _ = report
+    table = pd.read_csv(folder / "results" / "tables" / "01_table1.tsv", sep="\t", dtype=str, keep_default_na=False)
+    arms = [c for c in table if not c.startswith(("SMD", "characteristic", "level", "missing"))]
+    sizes = table.set_index("characteristic").loc["n", arms]
+    assert set(sizes) <= {"≤7", "10", "15"}
+    for row in table[table["level"].ne("")].to_dict("records"):
+        for arm in arms:
+            assert re.fullmatch(r"|≤7|\d*[05] \(\d+\)", row[arm]), row
+    assert "97" not in (folder / "results" / "tables" / "01_table1.tsv").read_text()
+
+
+def test_the_committed_notebooks_name_nobody_of_the_demo_cohort() -> None:
+    metadata = pd.read_csv(ROOT / "data" / "demo" / "metadata.tsv", sep="\t", dtype=str, keep_default_na=False)
+    ids = sorted({*metadata["patient_id"], *metadata["swab_id"]} - {""})
+    anyone = re.compile("|".join(rf"(?<![A-Za-z0-9]){re.escape(i)}(?![A-Za-z0-9])" for i in ids))
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        assert not anyone.search(without_images(path.read_text(encoding="utf-8"))), path.name
