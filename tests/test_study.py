@@ -1,6 +1,9 @@
+from pathlib import Path
+
 import pytest
 import yaml
 
+from helpers.report.keys import study_reference
 from helpers.study import Study, StudyError, load_study
 
 STUDY = {
@@ -96,3 +99,16 @@ def test_a_file_that_is_no_study_is_named(tmp_path, content, message):
 def test_a_study_survives_json(tmp_path):
     study = study_with(tmp_path)
     assert Study.model_validate_json(study.model_dump_json()).model_dump() == study.model_dump()
+
+
+def test_the_reference_of_study_yaml_is_that_of_the_model_and_lacks_nothing():
+    root = Path(__file__).parents[1]
+    written = (root / "docs" / "study_yaml.md").read_text(encoding="utf-8")
+    assert written == study_reference(yaml.safe_load((root / "data" / "demo" / "study.yaml").read_text()))
+    rows = [line.split(" | ") for line in written.splitlines() if line.startswith("| `")]
+    assert len(rows) > 60
+    for key, kind, default, example, what in rows:
+        assert what.strip(" |"), f"{key} has no description"
+        assert example != "none", f"{key} has no example"
+        assert kind
+        assert default

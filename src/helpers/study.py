@@ -151,42 +151,49 @@ class DataFile(Strict):
 
     path: str = Field(pattern=r"^[^\x00-\x1f]+$", description="relative to study.yaml; may be compressed by gzip")
     sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="checksum; checked whenever given")
-    url: str | None = Field(None, description="public address from which `make data` fetches the file")
+    url: str | None = Field(
+        None,
+        description="public address from which `make data` fetches the file; needs sha256",
+        examples=["https://example.org/table.tsv"],
+    )
 
 
 class CountsFile(DataFile):
     """The feature table: BIOM, QIIME 2 artifact, or delimited text in either orientation."""
 
-    format: Literal["auto", "biom", "qza", "text"] = "auto"
-    orientation: Literal["auto", "samples_in_rows", "samples_in_columns"] = "auto"
+    format: Literal["auto", "biom", "qza", "text"] = Field("auto", description="auto: told from the file")
+    orientation: Literal["auto", "samples_in_rows", "samples_in_columns"] = Field(
+        "auto", description="of a text; auto: the side that has the metadata's samples", examples=["samples_in_rows"]
+    )
     fractions: Literal["error", "round", "relative"] = Field(
         "error",
         description="what to do with counts that are not whole: refuse them, round them (means of replicates), or take "
         "the table as relative abundances, with which all that needs counts is not testable",
+        examples=["round"],
     )
 
 
 class TaxonomyFile(DataFile):
     """Taxonomy by feature: QIIME 2 artifact or text, as one lineage string or one column a rank."""
 
-    format: Literal["auto", "qza", "text"] = "auto"
+    format: Literal["auto", "qza", "text"] = Field("auto", description="auto: told from the file")
 
 
 class TreeFile(DataFile):
     """A phylogeny whose tips are the features: Newick, or a QIIME 2 artifact that holds one."""
 
-    format: Literal["auto", "qza", "newick"] = "auto"
+    format: Literal["auto", "qza", "newick"] = Field("auto", description="auto: told from the file")
 
 
 class Files(Strict):
     """The study's files."""
 
-    counts: CountsFile
-    metadata: DataFile
+    counts: CountsFile = Field(description="reads of each feature in each swab")
+    metadata: DataFile = Field(description="one row a swab, as text")
     taxonomy: TaxonomyFile | Literal["feature_names", "none"] = Field(
         "none", description="a file, or `feature_names` if the features are named by their lineage"
     )
-    tree: TreeFile | None = None
+    tree: TreeFile | None = Field(None, description="for Faith's PD and UniFrac")
 
     def each(self) -> dict[str, DataFile]:
         """The files there are, by role."""
@@ -196,25 +203,27 @@ class Files(Strict):
 class Column(Strict):
     """A categorical column: which of the file's values mean which standard value."""
 
-    column: Text
-    values: dict[str, Texts]
-    ignore: Texts = Field(default_factory=list, description="values whose swabs are left out, with a ledger entry")
+    column: Text = Field(description="its name in the metadata file")
+    values: dict[str, Texts] = Field(description="standard value: the file's values that mean it")
+    ignore: Texts = Field(
+        default_factory=list, description="values whose swabs are left out, with a ledger entry", examples=[["week 4"]]
+    )
 
 
 class Columns(Strict):
     """Where the standard columns of the cohort are in the metadata file."""
 
     sample: Text = Field(description="identifier of the swab, as in the count table")
-    subject: Text
-    group: Column
-    visit: Column
-    arm: Column | None = None
-    site: Text | None = None
-    lesional: Column | None = None
-    control_type: Column | None = None
-    age: Text | None = None
-    sex: Text | None = None
-    batch: Text | None = None
+    subject: Text = Field(description="identifier of the person")
+    group: Column = Field(description="`control` and `case`")
+    visit: Column = Field(description="`baseline` and `followup`: two visits are analysed, others are ignored")
+    arm: Column | None = Field(None, description="`treatment` and `comparator`; of patients only")
+    site: Text | None = Field(None, description="where on the body; needed if a person has several swabs at a visit")
+    lesional: Column | None = Field(None, description="`lesional` and `non_lesional`: the swabbed skin, that day")
+    control_type: Column | None = Field(None, description="`sample` and `negative` (a control that touched no skin)")
+    age: Text | None = Field(None, description="in years")
+    sex: Text | None = Field(None, description="categories")
+    batch: Text | None = Field(None, description="sequencing run or plate; categories, no dates")
     covariates: dict[Name, Text] = Field(default_factory=dict, description="further columns, name: column of the file")
 
     @model_validator(mode="after")
@@ -236,9 +245,9 @@ class Columns(Strict):
 class Severity(Strict):
     """A severity score, higher is worse."""
 
-    name: Name
-    column: Text
-    label: Label
+    name: Name = Field(description="its name in the analysis: letters, digits, underscores")
+    column: Text = Field(description="its name in the metadata file")
+    label: Label = Field(description="as it is shown")
     range: tuple[float, float] = Field(description="lowest and highest possible value")
 
     @field_validator("range")
@@ -268,7 +277,7 @@ class Response(Strict):
 class Taxa(Strict):
     """The taxa that the claims are about."""
 
-    genus: Label = Field("Staphylococcus", description="C2")
+    genus: Label = Field("Staphylococcus", description="genus of C2")
     pathogen: Label = Field("Staphylococcus aureus", description="species of C3, C5, C8 and C9")
     commensal: Label = Field("Staphylococcus hominis", description="species in the log ratio to the pathogen")
     genera_shown: int = Field(10, ge=1, le=20, description="genera drawn in composition figures")
@@ -277,13 +286,13 @@ class Taxa(Strict):
 class Labels(Strict):
     """Display names. Notebooks and figures take them from here and only here."""
 
-    control: Label = "Control"
-    case: Label = "Patient"
-    treatment: Label = "Treatment"
-    comparator: Label = "Comparator"
-    baseline: Label = "Baseline"
-    followup: Label = "Follow-up"
-    site: Label = "skin"
+    control: Label = Field("Control", description="people without the disease")
+    case: Label = Field("Patient", description="patients")
+    treatment: Label = Field("Treatment", description="the arm whose effect the claims assert")
+    comparator: Label = Field("Comparator", description="the other arm")
+    baseline: Label = Field("Baseline", description="the first visit")
+    followup: Label = Field("Follow-up", description="the second visit")
+    site: Label = Field("skin", description="the skin that was swabbed, where there is no site column")
 
 
 class Adjust(Strict):
@@ -321,9 +330,14 @@ class Privacy(Strict):
         description="suppress: counts of 7 or less are hidden and all others rounded to the nearest 5, as OpenSAFELY "
         "does, totals and shares too, so that no hidden count can be told by subtraction; of fewer than 3 people no "
         "mean is shown",
+        examples=["suppress"],
     )
     oldest_age: int | None = Field(
-        None, ge=18, le=120, description="ages above this are one group, counted as this plus one (89 is customary)"
+        None,
+        ge=18,
+        le=120,
+        description="ages above this are one group, counted as this plus one (89 is customary)",
+        examples=[89],
     )
 
     @property
@@ -355,22 +369,22 @@ class Privacy(Strict):
 class Study(Strict):
     """A study.yaml: files, columns, names and analysis settings of one cohort."""
 
-    title: str
+    title: str = Field(description="what the study is, in a line")
     simulated: bool = Field(description="true only for generated data: shown on every page and figure")
     randomised: bool = Field(False, description="true if the arms were allocated by chance")
     about: str = Field(description="what the study is, in a paragraph")
     source: str = Field(description="citation or address of the data")
-    licence: str
-    files: Files
-    columns: Columns
+    licence: str = Field(description="of the data")
+    files: Files = Field(description="the study's files")
+    columns: Columns = Field(description="where the metadata file has what")
     severity: list[Severity] = Field(default_factory=list, description="the first score defines the response")
-    response: Response = Response()
-    taxa: Taxa = Taxa()
-    labels: Labels = Labels()
-    adjust: Adjust = Adjust()
+    response: Response = Field(Response(), description="thresholds of response")
+    taxa: Taxa = Field(Taxa(), description="the taxa that the claims are about")
+    labels: Labels = Field(Labels(), description="display names")
+    adjust: Adjust = Field(Adjust(), description="covariates")
     minimum_depth: int = Field(1000, ge=0, le=10**9, description="swabs with fewer reads are left out")
-    settings: Settings = Settings()
-    privacy: Privacy = Privacy()
+    settings: Settings = Field(Settings(), description="of the analysis; `SET` overrides them for a run")
+    privacy: Privacy = Field(Privacy(), description="what the report may show of single patients")
 
     _folder: Path = PrivateAttr(default=Path())
 

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from helpers.report import write_whole
+from helpers.report.keys import write_reference
 from helpers.report.parameters import declared, notebooks
 from helpers.study import StudyError
 
@@ -142,9 +143,11 @@ def _say(text: str) -> None:
 def reference() -> None:
     """Run the notebooks in their order with their own defaults, keep the outputs in them, print what changed.
 
-    The README's figure is taken along.
+    The README's figure and the reference of study.yaml are taken along.
     """
     import nbformat
+
+    write_reference()
 
     for source in notebooks():
         target = Path("reports/reference/notebooks") / source.name
