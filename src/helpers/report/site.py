@@ -52,8 +52,6 @@ def build_site(name: str) -> None:
     chapters = [notebook.stem for notebook in notebooks()]
     claims = judge(folder / "results", chapters, parameters["alpha"])
     draw_claims(claims, folder / "results", study.simulated)
-    for abandoned in folder.glob(".site-*"):  # of a run that was killed
-        shutil.rmtree(abandoned)
     with TemporaryDirectory(dir=folder, prefix=".site-") as work:
         source, built = Path(work) / "source", Path(work) / "html"
         write_source(source, study, folder, claims, chapters, parameters)
