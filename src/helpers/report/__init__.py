@@ -284,7 +284,6 @@ def write_whole(path: Path, content: str | bytes) -> None:
         raise unwritable(e, path) from None
 
 
-#: What to do about it.
 _FIXES = {
     errno.ENOSPC: "make room on the disk, or move the project to another",
     errno.EDQUOT: "make room: your share of the disk is used up",
@@ -310,6 +309,19 @@ def unwritable(error: OSError, path: Path) -> StudyError:
     for folder in path.parents:
         if folder.exists() and not folder.is_dir():
             return StudyError("a file, where a folder must be", file=folder, fix="remove or rename it")
-    found = error.strerror or error
-    fix = next((fix for code, fix in _FIXES.items() if code == error.errno or os.strerror(code) in str(error)), None)
-    return StudyError("cannot be written", file=path, found=found, fix=fix)
+    return StudyError("cannot be written", file=path, found=error.strerror or error, fix=remedy(str(error)))
+
+
+def remedy(error: str) -> str | None:
+    """What to do about an error of the file system.
+
+    Parameters
+    ----------
+    error : str
+        Its text, which may stand in a longer one.
+
+    Returns
+    -------
+    str, optional
+    """
+    return next((fix for code, fix in _FIXES.items() if os.strerror(code) in error), None)

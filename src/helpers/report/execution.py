@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from helpers.report import unwritable, write_whole
+from helpers.report import remedy, unwritable, write_whole
 from helpers.report.parameters import declared, notebooks
 from helpers.study import StudyError
 
@@ -58,9 +58,8 @@ def execute(source: Path, target: Path, parameters: dict[str, Any], finish: Call
             told = re.sub(r"\.\./(data|reports)/", r"\1/", e.evalue)
             raise StudyError(f"[{target.stem}] stopped: {told}") from None
         where = f"section '{_section_of_error(nbformat.read(failed, as_version=4))}'"
-        raise StudyError(
-            f"[{target.stem}] failed", where=where, found=f"{e.ename}: {e.evalue}", fix=f"the traceback is in {failed}"
-        ) from None
+        fix = "; ".join(filter(None, [remedy(e.evalue), f"the traceback is in {failed}"]))
+        raise StudyError(f"[{target.stem}] failed", where=where, found=f"{e.ename}: {e.evalue}", fix=fix) from None
     except (DeadKernelError, CellExecutionError) as e:
         raise StudyError(f"[{target.stem}] failed", found=e, fix="is there enough memory?") from None
     except OSError as e:
