@@ -10,7 +10,7 @@ PYTHON = .venv/bin/python
 RUNS = 500
 
 MAKEFLAGS += --no-builtin-rules
-ifeq ($(filter -j% --jobs%,$(MAKEFLAGS)),)
+ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += -j$(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 endif
 .DELETE_ON_ERROR:
@@ -35,7 +35,8 @@ STEP := $(PYTHON) -m helpers.report
 RAN := $(OUT)/notebooks
 EVERY := 01_ingest 02_diversity 03_taxa 04_response 05_treatment_comparison
 SITE_CODE := $(wildcard src/helpers/report/site.py src/helpers/report/theme/* data/demo/validation.tsv)
-HELPERS := $(filter-out $(SITE_CODE) %/simulate.py %/truth.py %/validation.py,$(wildcard src/helpers/*.py src/helpers/report/*.py))
+ASIDE := %/simulate.py %/truth.py %/validation.py %/report/alone.py %/report/fetch.py
+HELPERS := $(filter-out $(SITE_CODE) $(ASIDE),$(wildcard src/helpers/*.py src/helpers/report/*.py))
 
 ifneq ($(words $(STUDY))$(findstring /,$(STUDY))$(filter . ..,$(STUDY)),1)
 $(error STUDY is "$(STUDY)"; expected the name of a folder in data/: $(patsubst data/%/study.yaml,%,$(wildcard data/*/study.yaml)))
@@ -46,7 +47,7 @@ $(error there is no data/$(STUDY)/study.yaml; studies: $(patsubst data/%/study.y
 endif
 endif
 
-.PHONY: help check report test reference data validate bench clean lock environment FORCE
+.PHONY: help check report report-alone test reference data validate bench clean lock environment FORCE
 
 help: ## this list
 	@echo 'make <target> [STUDY=demo] [SET="parameter=value ..."] [PYTHON=.venv/bin/python]'
@@ -55,6 +56,7 @@ help: ## this list
 # ---------------------------------------------------------------- environment
 
 # .venv from requirements.lock, by uv where there is one, else by pip; or, with PYTHON=, whatever that one has.
+# One make at a time: the shell and what it starts hold a lock.
 INSTALLED := .venv/.installed
 ifneq ($(PYTHON),.venv/bin/python)
 INSTALLED :=
@@ -62,10 +64,13 @@ endif
 
 $(INSTALLED): requirements.lock pyproject.toml $(if $(wildcard .venv/bin/python),,FORCE)
 	@set -e; \
-	if ! { [ -e $@ ] && .venv/bin/python -c '' 2>/dev/null; }; then \
-	  for python in python3 python3.14 python3.13 python3.12 python3.11 none; do \
-	    "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
-	  done; \
+	for python in python3 python3.14 python3.13 python3.12 python3.11 none; do \
+	  "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
+	done; \
+	exec 9<requirements.lock; [ $$python = none ] || "$$python" -P src/helpers/report/alone.py <&9; \
+	if [ -e $@ ] && .venv/bin/python -c '' 2>/dev/null; then \
+	  [ requirements.lock -nt $@ ] || [ pyproject.toml -nt $@ ] || exit 0; \
+	else \
 	  if [ $$python = none ]; then \
 	    echo "Python 3.11 or newer (with its venv module) is needed, and not on PATH." >&2; exit 1; \
 	  fi; \
@@ -92,7 +97,13 @@ environment: $(INSTALLED)
 
 # ---------------------------------------------------------------- report
 
-report: $(PAGE) ## run the notebooks that changed, build reports/<study>/html
+# One make at a time works on a study: alone.py waits for the other, and clears up after one that was killed.
+ALONE = $(if $(findstring n,$(firstword -$(MAKEFLAGS))),,$(PYTHON) -P src/helpers/report/alone.py $(OUT))
+
+report: $(INSTALLED) ## run the notebooks that changed, build reports/<study>/html
+	@$(ALONE) $(MAKE) --no-print-directory report-alone
+
+report-alone: $(PAGE)
 	@$(if $(BUILT),s=$$(($$(date +%s) - $(BEGAN))); \
 	  echo "Report: $(PAGE) (built in $$((s / 60)) min $$((s % 60)) s)",echo "$(PAGE) is up to date")
 
@@ -129,6 +140,17 @@ $(RAN)/05_treatment_comparison.ipynb: notebooks/05_treatment_comparison.ipynb $(
 $(PAGE): $(EVERY:%=$(RAN)/%.ipynb) $(SITE_CODE) $(NEEDS)
 	@$(STEP) site "$$STUDY"
 	$(eval BUILT := yes)
+
+# A result that someone deleted is made again: what later steps read, and what the report shows.
+LOST = $(if $(filter-out $(wildcard $(1)),$(1)),FORCE)
+SHOWN = $(patsubst $(OUT)/html/files/%,$(OUT)/results/%,$(wildcard $(1:%=$(OUT)/html/files/%)))
+RESULTS = $(call LOST,$(2:%=$(OUT)/results/%) $(call SHOWN,tables/$(1)* figures/$(1)*))
+$(RAN)/01_ingest.ipynb: $(call RESULTS,01_,cohort.h5ad)
+$(RAN)/02_diversity.ipynb: $(call RESULTS,02_,diversity.h5ad estimates/02_diversity.json)
+$(RAN)/03_taxa.ipynb: $(call RESULTS,03_,taxa.h5ad estimates/03_taxa.json)
+$(RAN)/04_response.ipynb: $(call RESULTS,04_,estimates/04_response.json)
+$(RAN)/05_treatment_comparison.ipynb: $(call RESULTS,05_,estimates/05_treatment_comparison.json)
+$(PAGE): $(call RESULTS,claims,claims.json claims.tsv) $(call LOST,$(EVERY:%=$(OUT)/html/%.html))
 
 # ---------------------------------------------------------------- the rest
 

@@ -1,103 +1,27 @@
-import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
-import threading
 import time
-from collections.abc import Iterator
 from contextlib import chdir
-from functools import partial
 from html.parser import HTMLParser
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
 import yaml
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from toy import BODY, NAMES, ROOT, STUDY, toy_notebook, toy_study
 
 from helpers.report.__main__ import main
 from helpers.report.execution import execute, tidied
-from helpers.report.fetch import fetch_data
 from helpers.report.parameters import notebook_defaults, parse_overrides, resolve_settings
 from helpers.report.site import build_site
 from helpers.study import Settings, StudyError, load_study
 
-ROOT = Path(__file__).parent.parent
 COMMITTED = sorted((ROOT / "notebooks").glob("*.ipynb"))
-NAMES = ["01_ingest", "02_diversity", "03_taxa", "04_response", "05_treatment_comparison"]
-FIGURE = "Staphylococcus <b>aureus</b>"
-
-STUDY = """
-title: "A *toy* & <i>study</i>"
-simulated: true
-about: |
-  A cohort <script>alert(1)</script> of
-  ```
-  *nothing*.
-source: nowhere
-licence: CC0
-files:
-  counts: {path: counts.tsv}
-  metadata: {path: "meta data.tsv"}
-columns:
-  sample: swab
-  subject: person
-  group: {column: g, values: {control: c, case: d}}
-  visit: {column: v, values: {baseline: 1, followup: 2}}
-settings: {permutations: 199}
-"""
-
 OTHER = STUDY.replace("counts.tsv", f"counts.tsv, sha256: {'a' * 64}")
-
-PARAMETERS = 'study_dir = "../data/demo"\nresults_dir = "../reports/reference/results"\npermutations = 199'
-
-BODY = """
-import pandas as pd
-from IPython.display import Markdown, display
-from matplotlib.figure import Figure
-from helpers.claims import part
-from helpers.report import Output
-from helpers.study import load_study
-
-study = load_study(study_dir)
-out = Output(results_dir, study)
-taxa = pd.DataFrame({"taxon": ["<script>alert(1)</script>", "S. aureus"], "share": [0.5, None], "n": [3, 4]})
-out.table(taxa, "01_taxa", caption="Taxa of <b>skin</b>")
-fig = Figure(figsize=(2, 1))
-fig.subplots().plot([1, permutations])
-out.figure(fig, "01_line", caption="A *line* <b>", alt="Rising \\"line\\"")
-display(Markdown("<img src=x onerror=alert(1)> was lower, p < 0.001."))
-found = {"estimate": -0.5, "ci_low": -0.8, "ci_high": -0.2, "p_value": 0.001, "n": 30}
-where = {"unit": "nats", "section": "*S. aureus* & more: 2 ways?"}
-none = dict.fromkeys(found, float("nan")) | {"n": 0}
-rows = [part("C1", study, "Shannon", found, sign=-1, **where), part("C2", study, "CLR", none, sign=1, **where)]
-out.estimates(rows, "01_ingest")
-"""
-
-
-def toy_notebook(path: Path, body: str, parameters: str = PARAMETERS) -> Path:
-    cells = [
-        new_markdown_cell("# Who is in the data?", id="title"),
-        new_code_cell(parameters, id="parameters", metadata={"tags": ["parameters"]}),
-        new_markdown_cell("## *S. aureus* & more: 2 ways?", id="section"),
-        new_code_cell(body, id="body"),
-    ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(new_notebook(cells=cells), path)
-    return path
-
-
-def toy_study(root: Path, text: str = STUDY) -> Path:
-    folder = root / "data" / "demo"
-    folder.mkdir(parents=True)
-    (folder / "study.yaml").write_text(text)
-    (folder / "counts.tsv").write_text("counts\n")
-    (folder / "meta data.tsv").write_text("metadata\n")
-    return folder
 
 
 # ---------------------------------------------------------------- parameters
@@ -320,67 +244,26 @@ def test_site_is_refused_if_a_claim_names_a_section_that_is_not_there(
     assert [p.name for p in Path("reports/demo").iterdir() if p.name.startswith(".site")] == []
 
 
-# ---------------------------------------------------------------- fetching
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A folder that is served on this machine, and its address."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-    folder = tmp_path / "served"
-    folder.mkdir()
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield folder, f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-def remote_study(root: Path, url: str, content: bytes) -> Path:
-    checksum = hashlib.sha256(content).hexdigest()
-    text = STUDY.replace("path: counts.tsv", f'path: raw/counts.csv, url: "{url}", sha256: {checksum}')
-    return toy_study(root, text)
-
-
-def test_data_are_fetched_once_and_checked(
-    tmp_path: Path, served: tuple[Path, str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder, address = served
-    (folder / "counts.csv").write_bytes(b"1,2\n")
-    study = load_study(remote_study(tmp_path, f"{address}/counts.csv", b"1,2\n"))
-    fetch_data(study)
-    target = study.folder / "raw" / "counts.csv"
-    assert target.read_bytes() == b"1,2\n"
-    (folder / "counts.csv").unlink()
-    fetch_data(study)
-    assert "counts.csv is there" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(("there", "told"), [(b"3,4\n", "is not the file"), (None, "could not be fetched")])
-def test_failed_fetch_leaves_no_file(tmp_path: Path, served: tuple[Path, str], there: bytes | None, told: str) -> None:
-    folder, address = served
-    if there:
-        (folder / "counts.csv").write_bytes(there)
-    study = load_study(remote_study(tmp_path, f"{address}/counts.csv", b"1,2\n"))
-    with pytest.raises(StudyError, match=told):
-        fetch_data(study)
-    assert list((study.folder / "raw").iterdir()) == []
-
-
 # ---------------------------------------------------------------- make
 
 FAKE = """#!/bin/sh
 # Stands for python: notes what it was called for, makes what the step makes.
 [ "$1" = -c ] && exit 0
+[ "$1" = -P ] && shift 3 && exec "$@"
+results=reports/$4/results
 case $3 in
   check) echo check >> log; mkdir -p reports/$4/notebooks reports/$4/html
     echo "INPUTS := 'data/$4/counts.tsv'" > reports/$4/inputs.mk
     echo > reports/$4/parameters.yaml ;;
-  run) echo $5 >> log; echo > reports/$4/notebooks/$5.ipynb ;;
-  site) echo site >> log; echo > reports/$4/html/index.html ;;
+  run) echo $5 >> log; mkdir -p $results/estimates $results/tables
+    touch $results/cohort.h5ad $results/diversity.h5ad $results/taxa.h5ad $results/estimates/$5.json
+    touch $results/tables/$5.tsv
+    echo > reports/$4/notebooks/$5.ipynb ;;
+  site) echo site >> log; touch $results/claims.json $results/claims.tsv
+    mkdir -p reports/$4/html/files; cp -r $results/tables reports/$4/html/files
+    for page in 01_ingest 02_diversity 03_taxa 04_response 05_treatment_comparison index; do
+      echo > reports/$4/html/$page.html
+    done ;;
 esac
 """
 
@@ -430,6 +313,17 @@ def test_make_runs_what_changed_and_what_follows_from_it(tmp_path: Path) -> None
     make()
     assert make("SET=seed=1")[1][0] == "check"
     assert make("SET=seed=1")[1] == []
+    reports = tmp_path / "reports" / "demo"
+    for lost, again in (
+        ("results/diversity.h5ad", [NAMES[1], NAMES[3], NAMES[4], "site"]),
+        ("results/tables/03_taxa.tsv", [NAMES[2], NAMES[3], NAMES[4], "site"]),
+        ("results/estimates/04_response.json", [NAMES[3], "site"]),
+        ("results/claims.json", ["site"]),
+        ("html/01_ingest.html", ["site"]),
+    ):
+        (reports / lost).unlink()
+        assert make("SET=seed=1", "-j1")[1] == again, f"{lost} was deleted"
+        assert make("SET=seed=1")[1] == []
     done, steps = make("STUDY=dmeo")
     assert done.returncode != 0
     assert "studies: demo" in done.stderr

@@ -1,6 +1,7 @@
 """What a notebook saves and shows. The report's steps are beside it: parameters, input files, execution, site."""
 
 import base64
+import errno
 import html
 import io
 import json
@@ -18,7 +19,7 @@ from matplotlib.figure import Figure
 
 from helpers.narrate import interval, number, p_number
 from helpers.report.disclosure import for_spreadsheets, in_figure, in_table, in_text
-from helpers.study import Study
+from helpers.study import Study, StudyError
 
 
 def save_table(df: pd.DataFrame, results_dir: str | Path, name: str) -> None:
@@ -297,11 +298,63 @@ def write_whole(path: Path, content: str | bytes) -> None:
     path : Path
         Its folder is made if need be.
     content : str or bytes
+
+    Raises
+    ------
+    StudyError
+        If it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+            unfinished.replace(path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+    except OSError as e:
+        raise unwritable(e, path) from None
+
+
+_FIXES = {
+    errno.ENOSPC: "make room on the disk, or move the project to another",
+    errno.EDQUOT: "make room: your share of the disk is used up",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EACCES: "make the folder writable, or work in a copy of the project",
+    errno.EPERM: "make the folder writable, or work in a copy of the project",
+    errno.EROFS: "work in a copy of the project on a disk that can be written to",
+}
+
+
+def unwritable(error: OSError, path: Path) -> StudyError:
+    """What to tell of a file that cannot be written.
+
+    Parameters
+    ----------
+    error : OSError
+    path : Path
+
+    Returns
+    -------
+    StudyError
+    """
+    for folder in path.parents:
+        if folder.exists() and not folder.is_dir():
+            return StudyError("a file, where a folder must be", file=folder, fix="remove or rename it")
+    return StudyError("cannot be written", file=path, found=error.strerror or error, fix=remedy(str(error)))
+
+
+def remedy(error: str) -> str | None:
+    """What to do about an error of the file system.
+
+    Parameters
+    ----------
+    error : str
+        Its text, which may stand in a longer one.
+
+    Returns
+    -------
+    str, optional
+    """
+    return next((fix for code, fix in _FIXES.items() if os.strerror(code) in error), None)

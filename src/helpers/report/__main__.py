@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from helpers.report import unwritable
 from helpers.report.execution import reference, run
 from helpers.report.fetch import fetch_data
 from helpers.report.parameters import EXAMPLE, check
@@ -48,6 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _step(chosen)
     except StudyError as e:
         print(e, file=sys.stderr)
+        return 1
+    except OSError as e:
+        print(unwritable(e, Path(e.filename2 or e.filename or "reports")), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -5,12 +5,13 @@ import hashlib
 import re
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from helpers.report import write_whole
+from helpers.report import remedy, unwritable, write_whole
 from helpers.report.keys import write_reference
 from helpers.report.parameters import declared, notebooks
 from helpers.study import StudyError
@@ -27,7 +28,7 @@ HOW = {
 README_FIGURE = "02_distance_to_healthy.png"
 
 
-def execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
+def execute(source: Path, target: Path, parameters: dict[str, Any], finish: Callable[[], None] = lambda: None) -> None:
     """Run a notebook; its target appears only if it succeeded, else ``<name>.failed.ipynb`` does.
 
     Parameters
@@ -35,6 +36,8 @@ def execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
     source, target : Path
     parameters : dict
         Injected after the parameters cell.
+    finish : callable
+        Called when the notebook succeeded: who is killed before the target appears runs the notebook again.
     """
     import nbformat
     import papermill
@@ -42,22 +45,26 @@ def execute(source: Path, target: Path, parameters: dict[str, Any]) -> None:
 
     unfinished = target.with_name(f".{target.stem}.unfinished.ipynb")
     failed = target.with_name(f"{target.stem}.failed.ipynb")
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         papermill.execute_notebook(source, unfinished, parameters, cwd=source.parent, **HOW)
-        write_whole(target, nbformat.writes(tidied(nbformat.read(unfinished, as_version=4))) + "\n")
+        done = nbformat.writes(tidied(nbformat.read(unfinished, as_version=4))) + "\n"
+        finish()
         failed.unlink(missing_ok=True)
+        write_whole(target, done)
     except papermill.PapermillExecutionError as e:
         unfinished.replace(failed)
         if e.ename == "StudyError":
             # The kernel runs in notebooks/, its reader in the project's root.
-            raise StudyError(f"[{target.stem}] stopped: {e.evalue.replace('../data/', 'data/')}") from None
+            told = re.sub(r"\.\./(data|reports)/", r"\1/", e.evalue)
+            raise StudyError(f"[{target.stem}] stopped: {told}") from None
         where = f"section '{_section_of_error(nbformat.read(failed, as_version=4))}'"
-        raise StudyError(
-            f"[{target.stem}] failed", where=where, found=f"{e.ename}: {e.evalue}", fix=f"the traceback is in {failed}"
-        ) from None
+        fix = "; ".join(filter(None, [remedy(e.evalue), f"the traceback is in {failed}"]))
+        raise StudyError(f"[{target.stem}] failed", where=where, found=f"{e.ename}: {e.evalue}", fix=fix) from None
     except (DeadKernelError, CellExecutionError) as e:
         raise StudyError(f"[{target.stem}] failed", found=e, fix="is there enough memory?") from None
+    except OSError as e:
+        raise unwritable(e, Path(e.filename or target)) from None
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -126,12 +133,23 @@ def run(name: str, notebook: str) -> None:
     parameters = yaml.safe_load((folder / "parameters.yaml").read_text(encoding="utf-8"))
     _say(f"[{notebook}] started")
     began = time.time()
-    execute(source, folder / "notebooks" / source.name, declared(source, parameters))
-    for kind in ("figures", "tables"):  # what an earlier version of the notebook saved under another name
-        for path in (folder / "results" / kind).glob(f"{notebook[:3]}*"):
-            if path.stat().st_mtime < began - 2:
+    before = _saved(folder / "results", notebook)
+
+    def remove_stale() -> None:
+        """What an earlier run saved and this one did not: every file is written anew, and so is another one."""
+        for path, number in _saved(folder / "results", notebook).items():
+            if before.get(path) == number:
                 path.unlink()
+
+    execute(source, folder / "notebooks" / source.name, declared(source, parameters), remove_stale)
     _say(f"[{notebook}] done in {time.time() - began:.0f} s")
+
+
+def _saved(results: Path, notebook: str) -> dict[Path, tuple[int, int]]:
+    """What a notebook saved: the files' numbers and times in the file system."""
+    paths = [path for kind in ("figures", "tables") for path in (results / kind).glob(f"{notebook[:3]}*")]
+    paths += (results / "estimates").glob(f"{notebook}.json")
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
 
 
 def _say(text: str) -> None:

@@ -20,7 +20,7 @@ from docutils.nodes import make_id  # type: ignore[import-untyped]
 from helpers.claims import CLAIMS, COLUMNS, verdicts
 from helpers.figures import claims_forest, validation
 from helpers.narrate import interval, number, p_number
-from helpers.report import emphasised, plain, save_figure, save_table, table_html, write_whole
+from helpers.report import emphasised, plain, save_figure, save_table, table_html, unwritable, write_whole
 from helpers.report.disclosure import for_spreadsheets, in_table
 from helpers.report.parameters import notebooks
 from helpers.study import Privacy, Study, StudyError, load_study
@@ -53,12 +53,10 @@ def build_site(name: str) -> None:
     chapters = [notebook.stem for notebook in notebooks()]
     claims = judge(folder / "results", chapters, parameters["alpha"], study.privacy)
     draw_claims(claims, folder / "results", study.simulated)
-    for abandoned in folder.glob(".site-*"):  # of a run that was killed
-        shutil.rmtree(abandoned)
     with TemporaryDirectory(dir=folder, prefix=".site-") as work:
         source, built = Path(work) / "source", Path(work) / "html"
         write_source(source, study, folder, claims, chapters, parameters)
-        _sphinx(source, built)
+        run_sphinx(source, built)
         check_links(claims, built)
         old = Path(work) / "old"
         if (folder / "html").exists():
@@ -534,10 +532,19 @@ def _raw(content: str) -> str:
 # ---------------------------------------------------------------- building
 
 
-def _sphinx(source: Path, built: Path) -> None:
+def run_sphinx(source: Path, built: Path) -> None:
+    """Build the site.
+
+    Parameters
+    ----------
+    source, built : Path
+        Folders.
+    """
     command = [sys.executable, "-m", "sphinx", "-q", "--no-color", "-b", "html"]
     doctrees = str(source.parent / "doctrees")
     done = subprocess.run([*command, "-d", doctrees, str(source), str(built)], capture_output=True, text=True)
+    if done.returncode and (system := re.findall(r"\w*Error: (\[Errno \d+\] .+)", done.stderr)):
+        raise unwritable(OSError(system[-1]), built)
     print(done.stderr.replace(str(source) + "/", ""), end="", file=sys.stderr)
     if done.returncode:
         raise StudyError("[site] Sphinx failed", found=done.stdout.strip() or None)

@@ -1,0 +1,134 @@
+"""A study and notebooks as small as can be."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+ROOT = Path(__file__).parent.parent
+NAMES = ["01_ingest", "02_diversity", "03_taxa", "04_response", "05_treatment_comparison"]
+
+STUDY = """
+title: "A *toy* & <i>study</i>"
+simulated: true
+about: |
+  A cohort <script>alert(1)</script> of
+  ```
+  *nothing*.
+source: nowhere
+licence: CC0
+files:
+  counts: {path: counts.tsv}
+  metadata: {path: "meta data.tsv"}
+columns:
+  sample: swab
+  subject: person
+  group: {column: g, values: {control: c, case: d}}
+  visit: {column: v, values: {baseline: 1, followup: 2}}
+settings: {permutations: 199}
+"""
+
+PARAMETERS = 'study_dir = "../data/demo"\nresults_dir = "../reports/reference/results"\npermutations = 199'
+
+BODY = """
+import pandas as pd
+from IPython.display import Markdown, display
+from matplotlib.figure import Figure
+from helpers.claims import part
+from helpers.report import Output
+from helpers.study import load_study
+
+study = load_study(study_dir)
+out = Output(results_dir, study)
+taxa = pd.DataFrame({"taxon": ["<script>alert(1)</script>", "S. aureus"], "share": [0.5, None], "n": [3, 4]})
+out.table(taxa, "01_taxa", caption="Taxa of <b>skin</b>")
+fig = Figure(figsize=(2, 1))
+fig.subplots().plot([1, permutations])
+out.figure(fig, "01_line", caption="A *line* <b>", alt="Rising \\"line\\"")
+display(Markdown("<img src=x onerror=alert(1)> was lower, p < 0.001."))
+found = {"estimate": -0.5, "ci_low": -0.8, "ci_high": -0.2, "p_value": 0.001, "n": 30}
+where = {"unit": "nats", "section": "*S. aureus* & more: 2 ways?"}
+none = dict.fromkeys(found, float("nan")) | {"n": 0}
+rows = [part("C1", study, "Shannon", found, sign=-1, **where), part("C2", study, "CLR", none, sign=1, **where)]
+out.estimates(rows, "01_ingest")
+"""
+
+
+def toy_notebook(path: Path, body: str, parameters: str = PARAMETERS) -> Path:
+    cells = [
+        new_markdown_cell("# Who is in the data?", id="title"),
+        new_code_cell(parameters, id="parameters", metadata={"tags": ["parameters"]}),
+        new_markdown_cell("## *S. aureus* & more: 2 ways?", id="section"),
+        new_code_cell(body, id="body"),
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(new_notebook(cells=cells), path)
+    return path
+
+
+def toy_study(root: Path, text: str = STUDY) -> Path:
+    folder = root / "data" / "demo"
+    folder.mkdir(parents=True)
+    (folder / "study.yaml").write_text(text)
+    (folder / "counts.tsv").write_text("counts\n")
+    (folder / "meta data.tsv").write_text("metadata\n")
+    return folder
+
+
+# A notebook of the toy project: as the real ones, it reads what earlier ones saved, and saves for later ones.
+WORK = """
+from pathlib import Path
+import pandas as pd
+from helpers.claims import part
+from helpers.report import Output, write_whole
+from helpers.study import load_study
+
+study, results = load_study(study_dir), Path(results_dir)
+out = Output(results, study)
+read = "".join((results / f"{name}.h5ad").read_text() for name in READS)
+for name in SAVES:
+    write_whole(results / f"{name}.h5ad", f"{read}{name} {permutations}\\n")
+for name in (*"abcdefgh", f"of_{permutations}"):
+    out.table(pd.DataFrame({"n": [permutations, len(read)]}), f"NAME_{name}"[:3] + name, caption=f"Made of {read!r}")
+found = {"estimate": -0.5, "ci_low": -0.8, "ci_high": -0.2, "p_value": 0.001, "n": permutations}
+where = {"unit": "nats", "section": "*S. aureus* & more: 2 ways?"}
+out.estimates([part("C1", study, "Shannon", found, sign=-1, **where)] if "NAME" == "02_diversity" else [], "NAME")
+"""
+FLOW: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "01_ingest": ((), ("cohort",)),
+    "02_diversity": (("cohort",), ("diversity",)),
+    "03_taxa": (("cohort",), ("taxa",)),
+    "04_response": (("diversity", "taxa"), ()),
+    "05_treatment_comparison": (("diversity", "taxa"), ()),
+}
+
+
+def toy_project(root: Path) -> Path:
+    """A project whose `make report` runs five small notebooks with this project's code."""
+    toy_study(root)
+    for name, (reads, saves) in FLOW.items():
+        body = WORK.replace("NAME", name).replace("READS", repr(reads)).replace("SAVES", repr(saves))
+        toy_notebook(root / "notebooks" / f"{name}.ipynb", body)
+    shutil.copy(ROOT / "Makefile", root)
+    (root / "src").symlink_to(ROOT / "src")
+    for empty in ("requirements.lock", "pyproject.toml"):
+        (root / empty).touch()
+    return root
+
+
+def make(root: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start `make report` with this interpreter, as the leader of its own process group."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    return subprocess.Popen(
+        ["make", "report", f"PYTHON={sys.executable}", *arguments],
+        cwd=root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
