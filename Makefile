@@ -2,6 +2,7 @@
 #
 # STUDY  a folder in data/                              make report STUDY=khadka2021
 # SET    parameters of this run, checked before it      make report SET="permutations=9999 alpha=0.01"
+# NAME   a new study, drafted from its files            make study NAME=mycohort TABLE=table.qza METADATA=metadata.tsv
 # PYTHON the interpreter, if not the project's own      make report PYTHON=python
 
 STUDY ?= demo
@@ -46,7 +47,16 @@ $(error there is no data/$(STUDY)/study.yaml; studies: $(patsubst data/%/study.y
 endif
 endif
 
-.PHONY: help report test reference data validate bench clean lock environment FORCE
+ifneq ($(filter study,$(MAKECMDGOALS)),)
+# Only what stands on the command line (a machine may have its own NAME), and as it stands there: `$$` is not expanded.
+DRAFTED := NAME TABLE METADATA TAXONOMY TREE
+$(foreach v,$(DRAFTED),$(eval override $(v) := $(if $(filter command,$(origin $(v))),$$(value $(v)))))
+$(foreach v,NAME TABLE METADATA,$(if $(strip $(value $(v))),,$(error $(v) is not given; expected \
+make study NAME=mycohort TABLE=counts METADATA=metadata.tsv [TAXONOMY=file] [TREE=file])))
+export $(DRAFTED)
+endif
+
+.PHONY: help report study test reference data validate bench clean lock environment FORCE
 
 help: ## this list
 	@echo 'make <target> [STUDY=demo] [SET="parameter=value ..."] [PYTHON=.venv/bin/python]'
@@ -131,6 +141,9 @@ $(PAGE): $(EVERY:%=$(RAN)/%.ipynb) $(SITE_CODE) $(NEEDS)
 	$(eval BUILT := yes)
 
 # ---------------------------------------------------------------- the rest
+
+study: environment ## draft data/NAME/study.yaml: NAME=mycohort TABLE=file METADATA=file [TAXONOMY=file] [TREE=file]
+	@$(STEP) study --table="$$TABLE" --metadata="$$METADATA" --taxonomy="$$TAXONOMY" --tree="$$TREE" -- "$$NAME"
 
 test: environment ## lint, types, tests, and the notebooks against their reference outputs
 	@failed=0; \
