@@ -46,8 +46,8 @@ NAMES = {
         r"\bskin (status|state|type|condition)\b",
     ),
     "site": (
-        r"\bbody ?(site|part|area|region|location)\b|\b(skin|sampling|swab|swabbing|sample|anatomic\w*) ?(site|location|"
-        r"region)\b",
+        r"\bbody ?(site|part|area|region|location)\b|\b(skin|sampling|swab|swabbing|sample|anatomic\w*) ?(site|"
+        r"location|region)\b",
         r"\b(site|location|region)\b",
     ),
     "age": (r"\bage\b(?!.*(onset|group|diagnosis))",),
@@ -81,8 +81,8 @@ VALUES = {
     "lesional": r"(ad )?(lesion(al)?|ls?)|inflamed|involved|affected|active",
     "non_lesional": r"(ad )?(non ?lesion(al)?|nls?|un(inflamed|involved|affected)|inactive)|not inflamed",
     "treatment": r".*(mab|tinib)|dupi\w*|active|treat(ment|ed)|intervention|verum",
-    "comparator": r"placebo|vehicle|sham|standard( of)?( care| treatment| therapy)?|soc|usual care|control|untreated|no "
-    r"treatment|c[yi]closporin\w*|csa|methotrexate|mtx|azathioprine|emollients?|topical.*|tcs|comparator",
+    "comparator": r"placebo|vehicle|sham|standard( of)?( care| treatment| therapy)?|soc|usual care|control|untreated|"
+    r"no treatment|c[yi]closporin\w*|csa|methotrexate|mtx|azathioprine|emollients?|topical.*|tcs|comparator",
     "body": r".*(elbow|knee|fossa|cub|arm|hand|leg|foot|neck|face|cheek|head|back|trunk|chest|scalp|nose|nares|crease|"
     r"skin|volar|pop|ac|calf|thigh|shin|axilla|wrist|ankle|toe|abdomen).*",
 }
@@ -191,7 +191,7 @@ class Choice(NamedTuple):
     """A categorical column, as study.yaml has it: standard value to the file's values, and the values left out."""
 
     column: str
-    values: dict[str, list[str]]
+    meaning: dict[str, list[str]]
     ignore: list[str] = []  # noqa: RUF012
 
 
@@ -213,6 +213,7 @@ class Guesses:
     covariates: dict[str, str] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     adjust: dict[str, list[str]] = field(default_factory=dict)
+    stand_ins: set[str] = field(default_factory=set)
     left_out: list[str] = field(default_factory=list)
     files: dict[str, Any] = field(default_factory=dict)
     minimum_depth: int = 1000
@@ -250,15 +251,17 @@ def match_samples(metadata: pd.DataFrame, sides: dict[str, list[str]]) -> tuple[
     """
     found = []
     for side, names in sides.items():
-        ids, bare = set(names), {_bare(n) for n in names}
+        known, bare = set(names), {_bare(n) for n in names}
         for place, (column, cells) in enumerate(metadata.items()):
-            exact = len(ids & set(cells))
+            exact = len(known & set(cells))
             alike = len(bare & {_bare(c) for c in cells})
+            fewest = min(len(known), cells.nunique())  # ages and weeks may be like some identifiers by chance
+            exact, alike = exact * (exact > fewest / 10), alike * (alike > fewest / 2)
             named = [bool(re.search(p, words(column))) for p in NAMES["sample"]]
             rank = (exact, alike, cells.is_unique, column != "", named, -place)
             found.append((rank, column, side))
     (exact, alike, unique, *_), column, side = max(found)
-    ids, cells = sides[side], list(metadata[column])
+    ids, cells = list(sides[side]), list(metadata[column])
     checks = []
     if not exact and not alike:
         column = max(
@@ -315,11 +318,12 @@ class _Metadata:
 
     def dates(self, column: str) -> bool:
         """Whether any value is a date."""
-        return any(DATE.fullmatch(v) for v in self.levels(column) if not v.replace(".", "", 1).isdigit() or len(v) == 8)
+        return any(DATE.fullmatch(v) for v in self.levels(column))
 
     def used(self) -> set[str]:
         """Columns that a guess has taken."""
-        taken = {c if isinstance(c, str) else c.column for c in self.guesses.columns.values()}
+        chosen = {key: c for key, c in self.guesses.columns.items() if key not in self.guesses.stand_ins}
+        taken = {c if isinstance(c, str) else c.column for c in chosen.values()}
         return taken | {s.column for s in self.guesses.severity}
 
     def free(self, *also: str) -> list[str]:
@@ -337,13 +341,13 @@ class _Metadata:
         choice = self.guesses.columns.get(key)
         if not isinstance(choice, Choice):
             return pd.Series(pd.NA, index=self.table.index[~self.negative], dtype=object)
-        names = {v: standard for standard, listed in choice.values.items() for v in listed}  # noqa: PD011
+        names = {v: standard for standard, listed in choice.meaning.items() for v in listed}
         return self.cells(choice.column).map(names)
 
-    def constant(self, values: pd.Series) -> bool:
-        """Whether no subject has two of the values."""
-        subject = self.column_of("subject")
-        return subject is None or not (values.groupby(self.cells(subject)).nunique() > 1).any()
+    def mixed(self, values: pd.Series) -> list[str]:
+        """The subjects that have more than one of the values."""
+        several = values.groupby(self.cells(str(self.column_of("subject")))).nunique() > 1
+        return [str(s) for s in several.index[several]]
 
 
 def _named(column: str, key: str) -> int:
@@ -373,9 +377,9 @@ def _control_type(data: _Metadata) -> None:
         data.guesses.columns["control_type"] = best[1]
         if not best[0][0] or best[1].ignore:
             ignored = f", leaves out {_quoted(best[1].ignore)}" if best[1].ignore else ""
-            values = _quoted(best[1].values["negative"])
+            values = _quoted(best[1].meaning["negative"])
             data.guesses.unsure("columns.control_type", f"takes {values} for negative controls{ignored}.")
-        data.negative = data.text[best[1].column].isin(best[1].values["negative"]).fillna(False)
+        data.negative = data.text[best[1].column].isin(best[1].meaning["negative"]).fillna(False)
 
 
 def _severity(data: _Metadata) -> None:
@@ -396,8 +400,8 @@ def _severity(data: _Metadata) -> None:
             usual = f"; {label} is usually 0 to {highest}" if highest else ""
             data.guesses.unsure(
                 "severity",
-                f"the range of '{column}' is made from its values, {numbers.min():g} to {numbers.max():g}{usual}. Write "
-                "the lowest and the highest possible value, or take the line out if higher is not worse.",
+                f"the range of '{column}' is made from its values, {numbers.min():g} to {numbers.max():g}{usual}. "
+                "Write the lowest and the highest possible value, or take the line out if higher is not worse.",
             )
         scores[key] = Score(key, column, label or column, (low, high))
         data.guesses.severity.append(scores[key])
@@ -431,12 +435,11 @@ def _subject(data: _Metadata) -> None:
         if _named(column, "subject"):
             named.append(((people < swabs, people, -place), column))
         # A person keeps sex and (nearly) age; a column of people has many values, most of them several times.
-        kept = all(
-            data.text[k].groupby(cells).nunique().le(2 if k == data.column_of("age") else 1).all() for k in known
-        )
-        if known and kept and swabs / 8 <= people <= swabs * 0.7 and cells.value_counts().median() >= 2:
-            if data.numbers(column) is None or cells.str.fullmatch(r"\d+").all():
-                alike.append(((people, -place), column))
+        most = {k: 2 if k == data.column_of("age") else 1 for k in known}
+        kept = bool(most) and all(data.text[k].groupby(cells).nunique().le(n).all() for k, n in most.items())
+        names = data.numbers(column) is None or cells.dropna().str.fullmatch(r"\d+").all()
+        if kept and names and swabs / 8 <= people <= swabs * 0.7 and cells.value_counts().median() >= 2:
+            alike.append(((people, -place), column))
     if best := _best(named):
         data.guesses.columns["subject"] = best[1]
         if others := [c for _, c in named if c != best[1]]:
@@ -535,6 +538,7 @@ def _only(key: str, standard: str, data: _Metadata, why: str, what: str) -> None
         "" if listed == levels else f" Only the first of {len(levels)} values is listed: no check will pass as it is."
     )
     data.guesses.columns[key] = Choice(column, {standard: listed or ["?"]})
+    data.guesses.stand_ins.add(key)
     why = (
         f"{why}. As a stand-in, all values of '{column}' mean {standard}, so that nothing about {what} can be tested. "
         f"If a column tells the {what} apart, name it and its values here; if none does, it has to be added.{more}"
@@ -560,7 +564,7 @@ def _group(data: _Metadata) -> None:
             continue
         known = all(means(v, "case", bool(named)) for v in case)
         choice = Choice(column, {"control": control, "case": case}, ignore)
-        same = data.constant(data.cells(column).map({v: v in control for v in levels}))
+        same = not data.mixed(data.cells(column).map({v: v in control for v in levels}))
         found.append(((same, 2 * bool(named) + 2 * known + _sure_control(control), -len(levels)), choice, named, known))
     if not (best := _best(found)):
         _only(
@@ -570,11 +574,11 @@ def _group(data: _Metadata) -> None:
     (same, *_), choice, named, known = best
     data.guesses.columns["group"] = choice
     if not known or not named:
-        cases = _quoted(choice.values["case"])
+        cases = _quoted(choice.meaning["case"])
         data.guesses.unsure(
             "columns.group",
-            f"{_quoted(choice.values['control'])} in '{choice.column}' looks like controls; every other value, {cases}, is "
-            "taken for patients.",
+            f"{_quoted(choice.meaning['control'])} in '{choice.column}' looks like controls; every other value, "
+            f"{cases}, is taken for patients.",
         )
     if not same:
         data.guesses.unsure("columns.group", "some subjects are in both groups: see to columns.subject too.")
@@ -582,7 +586,7 @@ def _group(data: _Metadata) -> None:
         data.guesses.unsure("columns.group", f"{_quoted(choice.ignore)} is left out.")
     mine = data.meaning("group")
     for _, other, *_ in found:
-        names = {v: key for key, listed in other.values.items() for v in listed}  # noqa: PD011
+        names = {v: key for key, listed in other.meaning.items() for v in listed}
         if not data.cells(other.column).map(names).eq(mine).all():
             data.guesses.unsure("columns.group", f"'{other.column}' could be it too, and differs.")
     _name_missing(data, "group", choice.column)
@@ -595,14 +599,21 @@ def _sure_control(values: list[str]) -> bool:
 def _arm(data: _Metadata) -> None:
     group = data.meaning("group")
     cases, controls = group.eq("case").fillna(False), group.eq("control").fillna(False)
+    shared = None if "group" in data.guesses.stand_ins else data.column_of("group")
+    few_people = data.cells(str(data.column_of("subject")))[cases].nunique() / 10
     found = []
     for column in data.free("group"):
         levels, name = data.levels(column, cases), words(column)
-        named = 0 if PRIOR.search(name) or column == data.column_of("group") else _named(column, "arm")
+        named = 0 if PRIOR.search(name) or column == shared else _named(column, "arm")
         drugs = sum(means(v, "treatment") or means(v, "comparator") for v in levels)
-        if not levels or len(levels) > 6 or not data.constant(data.cells(column)[cases]) or PRIOR.search(name):
+        if (
+            not levels
+            or len(levels) > 6
+            or PRIOR.search(name)
+            or len(data.mixed(data.cells(column)[cases])) > few_people
+        ):
             continue
-        if column == data.column_of("group") and drugs < 2:
+        if column == shared and drugs < 2:
             continue
         elsewhere = data.levels(column, controls)
         # What only patients have, and each of them: a treatment, or something else of their disease.
@@ -634,8 +645,11 @@ def _arm(data: _Metadata) -> None:
         left = f" {_quoted(ignore)} is left out." if ignore else ""
         why = f"nothing tells which of {_quoted(levels)} is the treatment and which the comparator.{left}"
         data.guesses.unsure("columns.arm", why)
-    if not named and not drugs and column != data.column_of("group"):
-        why = "its name does not say that it is a treatment; it has two values, the same in each patient, and none in controls."
+    if not named and not drugs and column != shared:
+        why = "its name says no treatment, but it has two values, the same in each patient, and none in controls."
+        data.guesses.unsure("columns.arm", why)
+    if people := data.mixed(data.cells(column)[cases]):
+        why = f"people with more than one arm: {_quoted(people)}. The report stops at them if it is at the visits used."
         data.guesses.unsure("columns.arm", why)
     if others := [c for (_, n, *_), c, *_ in found if c != column and n >= named and n]:
         data.guesses.unsure("columns.arm", f"{_quoted(others)} could be it too.")
@@ -716,11 +730,9 @@ def _labels(data: _Metadata) -> None:
     labels = {**standard, "baseline": "Baseline", "followup": "Follow-up", "site": "skin"}
     for key in ("group", "arm", "visit"):
         choice = data.guesses.columns.get(key)
-        if not isinstance(choice, Choice) or any(
-            "stand-in" in why for why in data.guesses.checks.get(f"columns.{key}", [])
-        ):
+        if not isinstance(choice, Choice) or key in data.guesses.stand_ins:
             continue
-        for name, values in choice.values.items():
+        for name, values in choice.meaning.items():
             if len(values) != 1 or name == "baseline":
                 continue
             yes, no = (re.fullmatch(p, folded(values[0])) for p in (YES, NO))
@@ -775,7 +787,9 @@ def guess_columns(metadata: pd.DataFrame, sample: str) -> Guesses:
     if not isinstance(guesses.columns.get("control_type"), Choice):
         blanks = [s for s in metadata[sample] if re.match(r"(blank|ntc|neg|water)", folded(s))]
         if blanks:
-            why = f"{_quoted(blanks)} may be negative controls. If so, give a column that says it as columns.control_type."
+            why = (
+                f"{_quoted(blanks)} may be negative controls. If so, name a column that says it: columns.control_type."
+            )
             guesses.unsure("columns.control_type", why)
     return guesses
 
@@ -800,9 +814,9 @@ def guess_depth(guesses: Guesses, depths: np.ndarray, whole: bool) -> None:
         shares = middle <= 150 or depths.max() - depths.min() <= 0.001 * middle
         guesses.unsure(
             "files.counts.fractions",
-            "some counts are not whole numbers, and the report stops at them until you choose: `round` if they are means "
-            "of replicates; `relative` if they are relative abundances and there is nothing else. The best is to give the "
-            f"reads. The totals ({depths.min():,.0f} to {depths.max():,.0f}) look like "
+            "some counts are not whole numbers, and the report stops at them until you choose: `round` if they are "
+            "means of replicates; `relative` if they are relative abundances and there is nothing else. The best is to "
+            f"give the reads. The totals ({depths.min():,.0f} to {depths.max():,.0f}) look like "
             f"{'relative abundances' if shares else 'means of replicates'}.",
         )
     enough = float(np.mean(depths >= 1000))
@@ -813,9 +827,9 @@ def guess_depth(guesses: Guesses, depths: np.ndarray, whole: bool) -> None:
     fewer = int(np.sum(depths < guesses.minimum_depth))
     guesses.unsure(
         "minimum_depth",
-        f"swabs have {depths.min():,.0f} to {depths.max():,.0f} reads, half of them at least {middle:,.0f}; {enough:.0%} "
-        f"have 1,000 or more. With {guesses.minimum_depth:,}, {fewer} of {len(depths)} swabs are left out. All are rarefied "
-        "to rarefaction_depth, below.",
+        f"swabs have {depths.min():,.0f} to {depths.max():,.0f} reads, half of them at least {middle:,.0f}; "
+        f"{enough:.0%} have 1,000 or more. With {guesses.minimum_depth:,}, {fewer} of {len(depths)} swabs are left "
+        "out. All are rarefied to rarefaction_depth, below.",
     )
 
 
@@ -844,19 +858,17 @@ def quoted(value: str) -> str:
     return _escaped(json.dumps(value, ensure_ascii=False))
 
 
-def scalar(value: object) -> str:
-    """A value as a YAML scalar: plain where it can be nothing else than this text, else in double quotes.
+def scalar(value: str) -> str:
+    """A text as a YAML scalar: plain where it can be nothing else than this text, else in double quotes.
 
     Parameters
     ----------
-    value : object
+    value : str
 
     Returns
     -------
     str
     """
-    if not isinstance(value, str):
-        return f"{value:g}" if isinstance(value, float) else json.dumps(value)
     plain = re.fullmatch(r"[A-Za-z_](?:[\w ./-]*[\w/])?", value, re.ASCII) and yaml.safe_load(value) == value
     return value if plain else quoted(value)
 
@@ -908,13 +920,14 @@ def _about_columns(guesses: Guesses) -> Iterator[str]:
         if isinstance(chosen, str):
             yield f"  {key}: {scalar(chosen)}"
         elif chosen:
-            values = ", ".join(f"{name}: {_flow(listed)}" for name, listed in chosen.values.items())
+            values = ", ".join(f"{name}: {_flow(listed)}" for name, listed in chosen.meaning.items())
             yield from (f"  {key}:", f"    column: {scalar(chosen.column)}", f"    values: {{{values}}}")
             if chosen.ignore:
                 yield f"    ignore: {_flow(chosen.ignore)}"
     if guesses.covariates:
         yield from comment(
-            "Further columns. For those that models or tables should have, take away the leading `# `.", "  "
+            "Further columns: for those to be used, take away the leading `# `, and that of covariates.",
+            "  ",
         )
         yield "  # covariates:"
         yield from (f"  #   {scalar(name)}: {scalar(column)}" for name, column in guesses.covariates.items())
@@ -942,8 +955,9 @@ def study_text(name: str, guesses: Guesses) -> str:
 
     def lines() -> Iterator[str]:
         yield from comment(
-            "A first draft, guessed from the names and values in the files. Read every line; where a guess is not certain, "
-            f"CHECK says why. Then: make check STUDY={name}. All keys: data/demo/study.yaml, src/helpers/study.py."
+            "A first draft, guessed from the names and values in the files. Read every line; where a guess is not "
+            f"certain, CHECK says why. Then: make check STUDY={name}. All keys: data/demo/study.yaml and "
+            "src/helpers/study.py."
         )
         yield ""
         yield from comment(
@@ -955,8 +969,8 @@ def study_text(name: str, guesses: Guesses) -> str:
         yield 'about: "Not described yet: who was studied, what was given, when and where swabs were taken."'
         yield from ("source: not given", "licence: not given", "")
         yield from comment(
-            "The files are copies; raw/ is not put under version control. sha256 is the checksum of a file as it was copied: "
-            "if you edit the file, take its sha256 line out or write the new one (sha256sum FILE)."
+            "The files are copies; raw/ is not put under version control. sha256 is the checksum of a file as it was "
+            "copied: if you edit the file, take its sha256 line out or write the new one (sha256sum FILE)."
         )
         yield "files:"
         for role in ("counts", "metadata", "taxonomy", "tree"):
@@ -977,18 +991,14 @@ def study_text(name: str, guesses: Guesses) -> str:
             yield from comment("Higher is worse. The first score defines the response.")
         yield "severity:" if guesses.severity else "severity: []"
         for score in guesses.severity:
-            low, high = (scalar(float(v)) for v in score.range)
-            yield f"  - {{name: {score.name}, column: {quoted(score.column)}, label: {quoted(score.label)}, range: [{low}, {high}]}}"
-        yield from (
-            "",
-            *comment("labels: what figures and sentences say, made from the values.", check=True),
-            "labels:",
-        )
+            what = f"name: {score.name}, column: {quoted(score.column)}, label: {quoted(score.label)}"
+            yield f"  - {{{what}, range: [{score.range[0]:.0f}, {score.range[1]:.0f}]}}"
+        yield ""
+        yield from comment("labels: what figures and sentences say, made from the values.", check=True)
+        yield "labels:"
         yield from (f"  {key}: {quoted(text)}" for key, text in guesses.labels.items())
-        yield from (
-            "",
-            *comment("Covariates of the adjusted models: age, sex, batch, scores and covariates can stand here."),
-        )
+        yield ""
+        yield from comment("Covariates of the adjusted models: age, sex, batch, scores and covariates can stand here.")
         yield "adjust:"
         yield from (f"  {key}: [{', '.join(names)}]" for key, names in guesses.adjust.items())
         yield ""
@@ -1019,14 +1029,13 @@ def summary(name: str, guesses: Guesses) -> str:
     lines = [f"data/{name}/study.yaml is drafted. Guessed:"]
     for key, chosen in guesses.columns.items():
         text = f"'{chosen}'" if isinstance(chosen, str) else f"'{chosen.column}': " + "; ".join(
-            f"{standard} = {_quoted(listed)}" for standard, listed in chosen.values.items()
+            f"{standard} = {_quoted(listed)}" for standard, listed in chosen.meaning.items()
         ) + (f"; left out: {_quoted(chosen.ignore)}" if chosen.ignore else "")  # fmt: skip
         lines.append(f"  {key + ':':<14}{_escaped(text)}")
     if guesses.severity:
         lines.append(f"  {'severity:':<14}{_escaped(_quoted(s.column for s in guesses.severity))}")
-    lines.append(
-        f"To check ({sum(map(len, guesses.checks.values()))} guesses; also title, about, source, licence, labels):"
-    )
+    number = sum(map(len, guesses.checks.values()))
+    lines.append(f"To check ({number}; also title, about, source, licence, randomised, labels):")
     for key, reasons in guesses.checks.items():
         for why in reasons:
             lines += textwrap.wrap(
@@ -1052,12 +1061,12 @@ def _kind(data: bytes, text: str) -> str:
     return "biom" if text == "text" and (data.startswith(b"\x89HDF") or data.lstrip()[:1] == b"{") else text
 
 
-def _reader(path: Path, guesses: Guesses, **files: Any) -> Study:
+def _reader(path: Path, **files: Any) -> Study:
     """A study that has only what the readers of `helpers.tables` ask for."""
     content = {
         "title": "", "simulated": False, "about": "", "source": "", "licence": "",
         "files": {"counts": {"path": path.name}, "metadata": {"path": path.name}, **files},
-        "columns": {"sample": "", "subject": "", "group": {"column": "", "values": {}}, "visit": {"column": "", "values": {}}},
+        "columns": {"sample": "", "subject": "", **{key: {"column": "", "values": {}} for key in ("group", "visit")}},
     }  # fmt: skip
     return Study.model_validate(content).elsewhere(path.parent)
 
@@ -1066,7 +1075,7 @@ def _read_counts(path: Path, data: bytes, orientation: str) -> tuple[Counts, boo
     """The count table, rounded, and whether its counts are whole."""
     for fractions in ("error", "round"):
         keys = {"path": path.name, "orientation": orientation, "fractions": fractions}
-        study = _reader(path, Guesses(), counts=keys)
+        study = _reader(path, counts=keys)
         try:
             return read_counts(study, data, []), fractions == "error"
         except StudyError:
@@ -1115,7 +1124,7 @@ def _with_files(metadata: pd.DataFrame, paths: dict[str, Path], data: dict[str, 
     if counts is not None:
         swabs = set(metadata[sample])
         if isinstance(choice := guesses.columns.get("control_type"), Choice):
-            swabs = set(metadata[sample][~metadata[choice.column].isin(choice.values["negative"])])
+            swabs = set(metadata[sample][~metadata[choice.column].isin(choice.meaning["negative"])])
         mine = np.array([_bare(s) in {_bare(i) for i in swabs} for s in counts.samples])
         depths = np.asarray(counts.X.sum(axis=1)).ravel()[mine]
     guess_depth(guesses, depths, whole)
@@ -1128,7 +1137,7 @@ def _taxonomy_and_tree(guesses: Guesses, counts: Counts | None, paths: dict[str,
         if role in paths:
             path = paths[role]
             guesses.files[role] = {"format": _kind(data[role], "text" if role == "taxonomy" else "newick")}
-            study = _reader(path, guesses, **{role: {"path": path.name}})
+            study = _reader(path, **{role: {"path": path.name}})
             try:
                 if counts is not None and role == "taxonomy":
                     read_taxonomy(study, data[role], counts)
