@@ -255,7 +255,7 @@ def match_samples(metadata: pd.DataFrame, sides: dict[str, list[str]]) -> tuple[
         for place, (column, cells) in enumerate(metadata.items()):
             exact = len(known & set(cells))
             alike = len(bare & {_bare(c) for c in cells})
-            fewest = min(len(known), cells.nunique())  # ages and weeks may be like some identifiers by chance
+            fewest = min(len(known), len(cells))  # ages and weeks may be like some identifiers by chance
             exact, alike = exact * (exact > fewest / 10), alike * (alike > fewest / 2)
             named = [bool(re.search(p, words(column))) for p in NAMES["sample"]]
             rank = (exact, alike, cells.is_unique, column != "", named, -place)
