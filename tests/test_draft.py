@@ -233,6 +233,7 @@ def test_a_trial_without_healthy_controls_has_no_control_group() -> None:
 def test_which_arm_is_the_treatment_is_asked_where_nothing_tells() -> None:
     guesses = guessed(people(arm=["A", "B"]))
     assert "nothing tells" in guesses.checks["columns.arm"][0]
+    assert guessed(people(body_site=["elbow"])).columns["site"] == "body_site", "though it stands in for the group"
     previous = guessed(people(previous_treatment=["dupilumab", "placebo"]))
     assert "arm" not in previous.columns
 
@@ -246,7 +247,7 @@ def test_skin_of_controls_beside_lesional_and_not() -> None:
 
 
 def test_negative_controls_are_no_controls() -> None:
-    table = people(diagnosis=["AD", "control", "NA"], kind=["skin", "skin", "extraction blank"])
+    table = people(diagnosis=["AD", "control", "not applicable"], kind=["skin", "skin", "extraction blank"])
     guesses = guessed(table)
     assert guesses.columns["control_type"] == draft.Choice(
         "kind", {"sample": ["skin"], "negative": ["extraction blank"]}
