@@ -2,6 +2,7 @@
 #
 # STUDY  a folder in data/                              make report STUDY=khadka2021
 # SET    parameters of this run, checked before it      make report SET="permutations=9999 alpha=0.01"
+# NAME   a new study, drafted from its files            make study NAME=mycohort TABLE=table.qza METADATA=metadata.tsv
 # PYTHON the interpreter, if not the project's own      make report PYTHON=python
 
 STUDY ?= demo
@@ -47,7 +48,16 @@ $(error there is no data/$(STUDY)/study.yaml; studies: $(patsubst data/%/study.y
 endif
 endif
 
-.PHONY: help check report report-alone test reference data validate bench clean lock environment FORCE
+ifneq ($(filter study,$(MAKECMDGOALS)),)
+# Only what stands on the command line (a machine may have its own NAME), and as it stands there: `$$` is not expanded.
+DRAFTED := NAME TABLE METADATA TAXONOMY TREE
+$(foreach v,$(DRAFTED),$(eval override $(v) := $(if $(filter command,$(origin $(v))),$$(value $(v)))))
+$(foreach v,NAME TABLE METADATA,$(if $(strip $(value $(v))),,$(error $(v) is not given; expected \
+make study NAME=mycohort TABLE=counts METADATA=metadata.tsv [TAXONOMY=file] [TREE=file])))
+export $(DRAFTED)
+endif
+
+.PHONY: help study check report report-alone test reference data validate bench clean lock environment FORCE
 
 help: ## this list
 	@echo 'make <target> [STUDY=demo] [SET="parameter=value ..."] [PYTHON=.venv/bin/python]'
@@ -153,6 +163,9 @@ $(RAN)/05_treatment_comparison.ipynb: $(call RESULTS,05_,estimates/05_treatment_
 $(PAGE): $(call RESULTS,claims,claims.json claims.tsv) $(call LOST,$(EVERY:%=$(OUT)/html/%.html))
 
 # ---------------------------------------------------------------- the rest
+
+study: environment ## draft data/NAME/study.yaml: NAME=mycohort TABLE=file METADATA=file [TAXONOMY=file] [TREE=file]
+	@$(STEP) study --table="$$TABLE" --metadata="$$METADATA" --taxonomy="$$TAXONOMY" --tree="$$TREE" -- "$$NAME"
 
 check: environment ## tell all problems of a study's files at once; or what it has, and which claims it can test
 	@$(STEP) inspect "$$STUDY" --set="$$SET"

@@ -12,6 +12,7 @@ from helpers.report.parameters import EXAMPLE, check
 from helpers.study import StudyError, load_study
 
 STEPS = {
+    "study": "draft the study.yaml of a new study from its files",
     "inspect": "tell all problems of a study's files at once, or what the cohort is and can test",
     "check": "validate a study, its parameters and its input files",
     "run": "run one notebook",
@@ -42,6 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.add_argument("study", help="name of a folder in data/")
         if step == "run":
             command.add_argument("notebook", help="name without suffix, such as 02_diversity")
+        if step == "study":
+            command.add_argument("--table", required=True, help="counts: BIOM, .qza or text")
+            command.add_argument("--metadata", required=True, help="a row a swab: text")
+            command.add_argument("--taxonomy", default="", help="lineages of the features, if there is a file")
+            command.add_argument("--tree", default="", help="Newick or .qza, if there is one")
         if step in ("check", "inspect"):
             command.add_argument("--set", default="", metavar="TEXT", help=EXAMPLE)
     chosen = parser.parse_args(arguments)
@@ -59,7 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _step(chosen: argparse.Namespace) -> None:
-    if chosen.step == "inspect":
+    if chosen.step == "study":
+        from helpers.draft import draft_study
+
+        print(draft_study(chosen.study, chosen.table, chosen.metadata, chosen.taxonomy, chosen.tree))
+    elif chosen.step == "inspect":
         from helpers.report.inspection import inspect
 
         print(inspect(chosen.study, chosen.set))

@@ -1,0 +1,430 @@
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import biom
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from helpers import draft
+from helpers.ingest import build_cohort
+from helpers.report.__main__ import main
+from helpers.study import Column, Study, StudyError, load_study
+
+ROOT = Path(__file__).parents[1]
+SHARED = Path(__file__).parents[2] / "shared"
+KHADKA = ("biological_replicates_merged_reads.csv", "meta_biological_replicates_merged.csv")
+
+
+def shared(name: str) -> Path:
+    path = SHARED / name
+    if not path.exists():
+        pytest.skip(f"{name} is not here")
+    return path
+
+
+def cohort() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Counts (features in rows) and metadata of eight patients, two arms, and four controls, at two visits."""
+    rows = [
+        {
+            "#SampleID": f"S{i}.{week}",
+            "PatientID": f"p{i}",
+            "Diagnosis": "AD" if i < 8 else "HC",
+            "treatment_arm": ("placebo" if i % 2 else "tralokinumab") if i < 8 else "NA",
+            "Week": week,
+            "age_years": str(30 + i),
+            "Gender": "fm"[i % 2],
+            "EASI": str(20 - int(week) / 2 + i) if i < 8 else "",
+            "Swab date": f"2021-03-{i + 10}",
+            "smoker": "yn"[i % 3 == 0],
+        }
+        for i in range(12)
+        for week in ("0", "16")
+    ]
+    metadata = pd.DataFrame(rows)
+    reads = np.random.default_rng(1).integers(200, 900, (4, len(metadata)))
+    features = [f"k__Bacteria;p__Firmicutes;c__Bacilli;o__X;f__Y;g__Z{i};s__" for i in range(4)]
+    return pd.DataFrame(reads, index=features, columns=list(metadata["#SampleID"])), metadata
+
+
+def made(folder: Path, counts: pd.DataFrame, metadata: pd.DataFrame) -> tuple[Path, Path]:
+    folder.mkdir(exist_ok=True)
+    counts.to_csv(folder / "counts.tsv", sep="\t", index_label="#OTU ID")
+    metadata.to_csv(folder / "metadata.csv", index=False)
+    return folder / "counts.tsv", folder / "metadata.csv"
+
+
+def drafted(tmp_path: Path, *given: Path | None) -> tuple[Study, str, str]:
+    """The study that was drafted, its text and the summary."""
+    files: dict[str, Any] = dict(zip(("table", "metadata", "taxonomy", "tree"), given, strict=False))
+    told = draft.draft_study("mine", **files, data_folder=tmp_path / "data")
+    folder = tmp_path / "data" / "mine"
+    return load_study(folder), (folder / "study.yaml").read_text(encoding="utf-8"), told
+
+
+def meaning(column: Column) -> dict[str, list[str]]:
+    return dict(column)["values"]
+
+
+def guessed(metadata: pd.DataFrame) -> draft.Guesses:
+    guesses = draft.guess_columns(metadata.astype(object), str(metadata.columns[0]))
+    Study.model_validate(yaml.safe_load(draft.study_text("x", files(guesses))))
+    return guesses
+
+
+def files(guesses: draft.Guesses) -> draft.Guesses:
+    guesses.files = {"counts": {"path": "c"}, "metadata": {"path": "m"}}
+    return guesses
+
+
+def checks(text: str) -> list[str]:
+    """What the comments want to have checked."""
+    return [line.split("CHECK: ")[1].split(":")[0] for line in text.splitlines() if "# CHECK: " in line]
+
+
+# ---------------------------------------------------------------- whole cohorts
+
+
+def test_draft_of_a_plain_cohort_builds_as_it_is(tmp_path: Path) -> None:
+    paths = made(tmp_path, *cohort())
+    study, text, told = drafted(tmp_path, *paths)
+    built, _ = build_cohort(study)
+    assert built.shape == (24, 4)
+    assert built.obs.groupby(["group", "arm", "visit"], observed=True, dropna=False).size().tolist() == [4] * 6
+    columns = study.columns
+    assert (columns.sample, columns.subject, columns.age, columns.sex) == (
+        "#SampleID",
+        "PatientID",
+        "age_years",
+        "Gender",
+    )
+    assert columns.arm
+    assert meaning(columns.arm) == {"treatment": ["tralokinumab"], "comparator": ["placebo"]}
+    assert (study.labels.control, study.labels.treatment, study.labels.followup) == (
+        "Healthy control", "Tralokinumab", "Week 16",
+    )  # fmt: skip
+    assert study.files.counts.orientation == "samples_in_columns"
+    assert study.files.taxonomy == "feature_names"
+    assert [(s.name, s.column, s.range) for s in study.severity] == [("easi", "EASI", (0, 72))]
+    assert checks(text) == ["title, about, source, licence", "randomised", "labels", "minimum_depth"]
+    for file, path in zip((study.files.counts, study.files.metadata), paths, strict=True):
+        assert file.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert study.path(file).read_bytes() == path.read_bytes()
+    assert "make check STUDY=mine" in told
+    assert told.index("make check STUDY=mine") < told.index("make report STUDY=mine")
+    assert "Not used: 'Swab date' has dates." in text
+
+
+def test_commented_covariates_are_keys_once_uncommented(tmp_path: Path) -> None:
+    _, text, _ = drafted(tmp_path, *made(tmp_path, *cohort()))
+    lines = [
+        line.replace("  # ", "  ", 1) if "smoker" in line or "# covariates:" in line else line
+        for line in text.split("\n")
+    ]
+    (tmp_path / "data/mine/study.yaml").write_text("\n".join(lines))
+    assert load_study(tmp_path / "data/mine").columns.covariates == {"smoker": "smoker"}
+
+
+def test_draft_of_khadka_needs_three_decisions(tmp_path: Path) -> None:
+    table, metadata = (shared(f"studies/khadka2021/{name}") for name in KHADKA)
+    study, text, _ = drafted(tmp_path, table, metadata)
+    with pytest.raises(StudyError, match="not whole"):
+        build_cohort(study)
+    assert {"fractions", "visit", "minimum_depth", "group", "arm"} <= set(checks(text))
+    for drafted_line, edited in (
+        ("fractions: error", "fractions: round"),
+        ('values: {baseline: ["1"], followup: ["5"]}', 'values: {baseline: ["1"], followup: ["4"]}'),
+        ('ignore: ["2", "3", "4"]', 'ignore: ["2", "3", "5"]'),
+        ("minimum_depth: 630", "minimum_depth: 500"),
+    ):
+        assert text.count(drafted_line) == 1
+        text = text.replace(drafted_line, edited)
+    (tmp_path / "data/mine/study.yaml").write_text(text)
+    (tmp_path / "raw").mkdir()
+    for path in (table, metadata):
+        shutil.copy(path, tmp_path / "raw")
+    mine, _ = build_cohort(load_study(tmp_path / "data/mine"))
+    theirs, _ = build_cohort(load_study(ROOT / "data/khadka2021").elsewhere(tmp_path))
+    assert mine.shape == theirs.shape
+    pd.testing.assert_frame_equal(mine.obs, theirs.obs)
+
+
+def test_draft_of_the_demo_guesses_its_columns(tmp_path: Path) -> None:
+    demo = ROOT / "data/demo"
+    paths = [demo / name for name in ("counts.biom", "metadata.tsv", "taxonomy.tsv", "tree.nwk")]
+    study, text, _ = drafted(tmp_path, *paths)
+    written = load_study(demo)
+    assert study.columns.model_dump(exclude={"covariates"}) == written.columns.model_dump(exclude={"covariates"})
+    assert study.severity == written.severity
+    assert study.minimum_depth == written.minimum_depth
+    for column in written.columns.covariates:
+        assert f"  #   {column}: {column}" in text
+    assert build_cohort(study)[0].shape == build_cohort(written)[0].shape
+
+
+@pytest.mark.parametrize("name", ["oral_trimmed_deblur.biom", "oral-collapsed-table.qza"])
+def test_draft_without_group_and_visit_can_be_loaded_and_says_so(tmp_path: Path, name: str) -> None:
+    table, taxonomy = shared(f"formats/{name}"), shared("formats/deblur-taxonomy.qza")
+    counts, _ = draft._read_counts(table, table.read_bytes(), "auto")
+    metadata = pd.DataFrame({"sample-id": counts.samples, "kit": "A", "volume": range(len(counts.samples))})
+    metadata.to_csv(tmp_path / "m.tsv", sep="\t", index=False)
+    study, text, told = drafted(tmp_path, table, tmp_path / "m.tsv", taxonomy if "deblur" in name else None)
+    assert meaning(study.columns.group) == {"case": ["A"]}
+    assert meaning(study.columns.visit) == {"baseline": ["A"]}
+    assert {"group", "visit", "subject", "arm", "severity"} <= set(checks(text))
+    assert "stand-in" in told
+    built, _ = build_cohort(study)
+    assert len(built) == (np.asarray(counts.X.sum(axis=1)) >= study.minimum_depth).sum()
+
+
+# ---------------------------------------------------------------- the rules
+
+
+@pytest.mark.parametrize(
+    ("levels", "baseline", "followup", "ignored"),
+    [
+        (["post", "pre"], ["pre"], ["post"], []),
+        (["W16", "W4", "Baseline"], ["Baseline"], ["W16"], ["W4"]),
+        (["10", "9"], ["9"], ["10"], []),
+        (["3 months", "screening", "baseline"], ["baseline"], ["3 months"], ["screening"]),
+        (["T1", "T0"], ["T0"], ["T1"], []),
+    ],
+)
+def test_visits_are_ordered_in_time(
+    levels: list[str], baseline: list[str], followup: list[str], ignored: list[str]
+) -> None:
+    rows = [(f"{p}-{v}", f"p{p}", v) for p in range(6) for v in levels]
+    guesses = guessed(pd.DataFrame(rows, columns=["id", "donor", "visit"]))
+    assert guesses.columns["visit"] == draft.Choice("visit", {"baseline": baseline, "followup": followup}, ignored)
+    assert bool(guesses.checks.get("columns.visit")) == bool(ignored)
+
+
+def people(**columns: list[str]) -> pd.DataFrame:
+    """One row for each value, twelve times over, at two visits."""
+    rows = pd.DataFrame(columns)
+    each = pd.concat([rows.assign(subject=[f"p{i}-{k}" for k in range(len(rows))]) for i in range(12)])
+    both = pd.concat([each.assign(visit=v) for v in ("0", "1")], ignore_index=True)
+    return pd.concat([pd.DataFrame({"id": [f"s{i}" for i in range(len(both))]}), both], axis=1)
+
+
+def test_arms_in_the_column_of_the_group_are_told_from_controls() -> None:
+    guesses = guessed(people(group=["dupilumab", "ciclosporin", "healthy"]))
+    group, arm = guesses.columns["group"], guesses.columns["arm"]
+    assert isinstance(group, draft.Choice)
+    assert isinstance(arm, draft.Choice)
+    assert (group.meaning["control"], sorted(group.meaning["case"])) == (["healthy"], ["ciclosporin", "dupilumab"])
+    assert arm == draft.Choice("group", {"treatment": ["dupilumab"], "comparator": ["ciclosporin"]})
+
+
+def test_a_trial_without_healthy_controls_has_no_control_group() -> None:
+    guesses = guessed(people(arm=["active", "control"]))
+    assert guesses.columns["arm"] == draft.Choice("arm", {"treatment": ["active"], "comparator": ["control"]})
+    group = guesses.columns["group"]
+    assert isinstance(group, draft.Choice)
+    assert list(group.meaning) == ["case"]
+    assert "columns.group" in guesses.checks
+
+
+def test_which_arm_is_the_treatment_is_asked_where_nothing_tells() -> None:
+    guesses = guessed(people(arm=["A", "B"]))
+    assert "nothing tells" in guesses.checks["columns.arm"][0]
+    assert guessed(people(body_site=["elbow"])).columns["site"] == "body_site", "though it stands in for the group"
+    previous = guessed(people(previous_treatment=["dupilumab", "placebo"]))
+    assert "arm" not in previous.columns
+
+
+def test_skin_of_controls_beside_lesional_and_not() -> None:
+    guesses = guessed(people(skin_type=["AD-L", "AD-NL", "healthy"]))
+    lesional = guesses.columns["lesional"]
+    assert lesional == draft.Choice("skin_type", {"lesional": ["AD-L"], "non_lesional": ["AD-NL", "healthy"]})
+    assert "columns.lesional" in guesses.checks
+    assert guesses.columns["group"] == draft.Choice("skin_type", {"control": ["healthy"], "case": ["AD-L", "AD-NL"]})
+
+
+def test_negative_controls_are_no_controls() -> None:
+    table = people(diagnosis=["AD", "control", "not applicable"], kind=["skin", "skin", "extraction blank"])
+    guesses = guessed(table)
+    assert guesses.columns["control_type"] == draft.Choice(
+        "kind", {"sample": ["skin"], "negative": ["extraction blank"]}
+    )
+    assert guesses.columns["group"] == draft.Choice("diagnosis", {"control": ["control"], "case": ["AD"]})
+    assert not [why for why in guesses.checks["columns.control_type"] if "left" in why]
+
+
+def test_a_score_beyond_its_range_is_asked() -> None:
+    guesses = guessed(people(status=["AD", "AD", "healthy"], SCORAD=["20", "110", "0"], EASI_change=["1", "2", "3"]))
+    assert [(s.column, s.range) for s in guesses.severity] == [("SCORAD", (0, 200))]
+    assert "usually 0 to 103" in guesses.checks["severity"][0]
+
+
+def test_subjects_are_found_by_what_stays_the_same() -> None:
+    table = people(age=["20", "30"], sex=["F", "M"]).rename(columns={"subject": "code"})
+    guesses = guessed(table)
+    assert guesses.columns["subject"] == "code"
+    assert "columns.subject" in guesses.checks
+    assert guessed(table.drop(columns="code")).columns["subject"] == "id"
+
+
+def test_samples_that_are_only_alike_are_not_joined(tmp_path: Path) -> None:
+    counts, metadata = cohort()
+    metadata["#SampleID"] = metadata["#SampleID"].str.lower().str.replace(".", "_")
+    study, text, _ = drafted(tmp_path, *made(tmp_path, counts, metadata))
+    assert study.columns.sample == "#SampleID"
+    assert "only after ignoring case" in " ".join(text.replace("#  ", "").split())
+    with pytest.raises(StudyError, match="is like"):
+        build_cohort(study)
+
+
+@pytest.mark.parametrize(("share", "told"), [(True, "look like relative abundances"), (False, "look like means of")])
+def test_counts_that_are_not_whole_are_never_rounded_unasked(tmp_path: Path, share: bool, told: str) -> None:
+    counts, metadata = cohort()
+    counts = counts / counts.sum() if share else counts + 0.5
+    study, text, _ = drafted(tmp_path, *made(tmp_path, counts, metadata))
+    assert study.files.counts.fractions == "error"
+    assert told in " ".join(text.replace("#  ", "").split())
+
+
+@pytest.mark.parametrize("low", [0.05, 0.5])
+def test_minimum_depth_follows_the_reads(low: float) -> None:
+    depths = np.where(np.arange(200) < 200 * low, np.arange(200) + 400, 5000)
+    guesses = draft.Guesses()
+    draft.guess_depth(guesses, depths.astype(float), True)
+    assert guesses.minimum_depth == (1000 if low < 0.1 else 400)
+    assert f"{1 - low:.0%} have 1,000 or more" in guesses.checks["minimum_depth"][0]
+
+
+# ---------------------------------------------------------------- text and files
+
+WEIRD = [
+    "no", "1e3", "=cmd", "a: b", "a # b", "it's", '"q"', "null", "~", "[x]", "{y}", "0x1F", "2021", "é ü", "日本",
+    "a\\b", "😀", "*a", "&b", "!c", "- d", "%e", "@f", "`g`", "?", "a\u2028b", "a\u0085b", "a\u00a0b", "\ufeffz",
+    "12:30:45", ".inf",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WEIRD)
+def test_weird_names_and_values_come_back_as_they_were(name: str) -> None:
+    assert yaml.safe_load(draft.quoted(name)) == name
+    assert yaml.safe_load(f"{{a: {draft.quoted(name)}, b: [{draft.quoted(name)}]}}") == {"a": name, "b": [name]}
+    assert yaml.safe_load(f"a: {draft.scalar(name)}") == {"a": name}
+    assert yaml.safe_load("\n".join([*draft.comment(f"{name} CHECK " * 20, "  ", check=True), "a: 1"])) == {"a": 1}
+
+
+def test_weird_headers_survive_a_draft(tmp_path: Path) -> None:
+    names = [n for n in WEIRD if n.isprintable() and n != "?"]
+    counts, metadata = cohort()
+    metadata = metadata.rename(columns={"PatientID": "patient: 'no' # \"id\"\nnumber", "Diagnosis": "=diagnosis"})
+    metadata["=diagnosis"] = metadata["=diagnosis"].map({"AD": 'AD: "a" # [b]', "HC": "healthy, {no}\ttab"})
+    for k, name in enumerate(names):
+        metadata[name] = [names[(k + i) % 3] for i in range(len(metadata))]
+    study, text, _ = drafted(tmp_path, *made(tmp_path, counts, metadata))
+    assert meaning(study.columns.group) == {"control": ["healthy, {no}\ttab"], "case": ['AD: "a" # [b]']}
+    assert study.columns.group.column == "=diagnosis"
+    lines = text.split("\n")
+    start = lines.index("  # covariates:")
+    block = [line[4:] for line in lines[start:] if line.startswith("  # ") and not line.startswith("  # Not")]
+    found = yaml.safe_load("\n".join(block))["covariates"]
+    assert set(names) <= set(found.values())
+    assert all(key.isidentifier() for key in found)
+    assert build_cohort(study)[0].shape == (24, 4)
+
+
+def test_an_existing_study_is_left_as_it_is(tmp_path: Path) -> None:
+    paths = made(tmp_path, *cohort())
+    (tmp_path / "data/mine").mkdir(parents=True)
+    (tmp_path / "data/mine/study.yaml").write_text("mine")
+    with pytest.raises(StudyError, match="already"):
+        drafted(tmp_path, *paths)
+    assert [p.name for p in (tmp_path / "data/mine").iterdir()] == ["study.yaml"]
+    assert (tmp_path / "data/mine/study.yaml").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a b", "-x", "ä", "a\n"])
+def test_a_name_is_that_of_a_plain_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(StudyError, match="NAME"):
+        draft.draft_study(name, *made(tmp_path, *cohort()), data_folder=tmp_path / "data")
+
+
+def test_files_of_one_name_are_both_kept(tmp_path: Path) -> None:
+    table, metadata = made(tmp_path / "a", *cohort())
+    (tmp_path / "b").mkdir()
+    other = metadata.rename(tmp_path / "b" / table.name)
+    study, _, _ = drafted(tmp_path, table, other)
+    assert study.files.metadata.path == "raw/metadata-counts.tsv"
+    build_cohort(study)
+
+
+@pytest.mark.parametrize("wrong", ["absent", "folder", "text", "write"])
+def test_nothing_is_left_of_a_draft_that_failed(tmp_path: Path, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, metadata = made(tmp_path, *cohort())
+    (tmp_path / "data").mkdir()
+    if wrong == "absent":
+        table = tmp_path / "no"
+    elif wrong == "folder":
+        table = tmp_path
+    elif wrong == "text":
+        metadata.write_text("no table")
+    else:
+
+        def full(folder: Path) -> Study:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(draft, "load_study", full)
+    with pytest.raises(
+        StudyError, match={"absent": "no such file", "folder": "folder", "text": "table"}.get(wrong, "No space")
+    ):
+        drafted(tmp_path, table, metadata)
+    assert not list((tmp_path / "data").iterdir())
+
+
+def test_biom_with_other_samples_is_drafted_without_depths(tmp_path: Path) -> None:
+    counts, metadata = cohort()
+    table = biom.Table(counts.to_numpy(float), list(counts.index), [f"x{i}" for i in range(24)])
+    (tmp_path / "t.biom").write_text(table.to_json("test"))
+    study, text, _ = drafted(tmp_path, tmp_path / "t.biom", made(tmp_path, counts, metadata)[1])
+    assert "no column has identifiers of the count table" in text
+    assert study.minimum_depth == 1000
+
+
+# ---------------------------------------------------------------- the command
+
+
+def test_step_tells_what_is_wrong_without_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["study", "mine", "--table", "no.tsv", "--metadata", "no.tsv"]) == 1
+    assert "TABLE=" in capsys.readouterr().err
+    table, metadata = made(tmp_path, *cohort())
+    assert main(["study", "mine", "--table", str(table), "--metadata", str(metadata)]) == 0
+    assert "make check STUDY=mine" in capsys.readouterr().out
+    assert (tmp_path / "data/mine/study.yaml").is_file()
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="make is not on PATH")
+def test_make_passes_paths_as_they_are(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    fake = '#!/bin/sh\n[ "$1" = -c ] && exit 0\nfor a; do printf "%s\\n" "$a"; done\n'
+    (tmp_path / "python").write_text(fake)
+    (tmp_path / "python").chmod(0o755)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    environment |= {"NAME": "thishost", "TREE": "elsewhere"}
+
+    def make(*given: str) -> subprocess.CompletedProcess[str]:
+        command = ["make", "-s", "study", "PYTHON=./python", *given]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+
+    table = "my 'table' \"$x\" $(id) `id`;#.tsv"
+    done = make("NAME=mine", f"TABLE={table}", "METADATA=a b.tsv")
+    assert done.returncode == 0, done.stderr
+    expected = [f"--table={table}", "--metadata=a b.tsv", "--taxonomy=", "--tree=", "--", "mine"]
+    assert done.stdout.splitlines()[-6:] == expected
+    for missing in ("NAME", "TABLE", "METADATA"):
+        done = make(*(f"{v}=x" for v in ("NAME", "TABLE", "METADATA") if v != missing))
+        assert done.returncode != 0
+        assert f"{missing} is not given" in done.stderr
