@@ -65,11 +65,12 @@ def table_one(
     for column in columns:
         recorded = people.loc[people[column].notna(), "group"]
         having.setdefault(tuple(g for g in order if recorded.eq(g).any()), []).append(column)
+    sizes = people["group"].value_counts()
+    number = pd.DataFrame([{"characteristic": "n", "level": "", "missing": "", **sizes.reindex(order).astype(str)}])
     tables = [_table_one(people[people["group"].isin(g)], names, g) for g, names in having.items() if g]
-    table = pd.concat(tables).drop_duplicates(["characteristic", "level"])
+    table = pd.concat([number, *tables]).drop_duplicates(["characteristic", "level"])
     smd = sorted(c for c in table if c.startswith("SMD"))
     if privacy is not None and privacy.small_cells == "suppress":
-        sizes = people["group"].value_counts()
         for group in (g for g in order if g in table):
             table[group] = [_disclosed(cell, sizes[group], privacy) for cell in table[group].fillna("")]
         table["missing"] = [privacy.shown(float(m)) if m else "" for m in table["missing"].fillna("")]
