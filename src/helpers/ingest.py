@@ -405,8 +405,11 @@ def save_cohort(cohort: AnnData, results_dir: str | Path, name: str = "cohort") 
     file = Path(results_dir) / f"{name}.h5ad"
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_suffix(".h5ad.tmp")
-    cohort.write_h5ad(unfinished, convert_strings_to_categoricals=False)
-    os.replace(unfinished, file)
+    try:
+        cohort.write_h5ad(unfinished, convert_strings_to_categoricals=False)
+        os.replace(unfinished, file)
+    finally:
+        unfinished.unlink(missing_ok=True)
     return file
 
 

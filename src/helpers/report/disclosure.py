@@ -20,7 +20,7 @@ COUNTS = {
     "present_after", "gained", "lost",
 }  # fmt: skip
 _PEOPLE = "swabs|patients|people|subjects|negative controls"
-_COUNT = re.compile(rf"(?<=\bn = )\d[\d,]*|(?<![\w.,])\d[\d,]*(?= (?:kept |of them )?(?:{_PEOPLE})\b)")
+_COUNT = re.compile(rf"\bn = (\d[\d,]*)|(?<![\w.,])(\d[\d,]*)(?= (?:kept |of them )?(?:{_PEOPLE})\b)")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
@@ -38,7 +38,12 @@ def in_text(text: str, privacy: Privacy) -> str:
     """
     if privacy.small_cells == "show":
         return text
-    return _COUNT.sub(lambda found: privacy.shown(int(found[0].replace(",", ""))), text)
+
+    def shown(found: re.Match[str]) -> str:
+        count = privacy.shown(int((found[1] or found[2]).replace(",", "")))
+        return count if not found[1] else f"n {count}" if count.startswith("≤") else f"n = {count}"
+
+    return _COUNT.sub(shown, text)
 
 
 def in_table(table: pd.DataFrame, privacy: Privacy, counts: Iterable[str] = ()) -> pd.DataFrame:
