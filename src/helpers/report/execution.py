@@ -7,22 +7,19 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import yaml
+from traitlets.config import Config
 
 from helpers.report import remedy, unwritable, write_whole
 from helpers.report.keys import write_reference
 from helpers.report.parameters import declared, notebooks
 from helpers.study import StudyError
 
-#: The kernel of this environment, no progress bars, and no note on stderr that it talks over the loopback interface.
-HOW = {
-    "kernel_name": "python3",
-    "language": "python",
-    "progress_bar": False,
-    "extra_arguments": ["--log-level=CRITICAL"],
-}
+#: The kernel of this environment, and no progress bars.
+HOW = {"kernel_name": "python3", "language": "python", "progress_bar": False}
 
 #: The figure that README.md shows.
 README_FIGURE = "02_distance_to_healthy.png"
@@ -41,13 +38,15 @@ def execute(source: Path, target: Path, parameters: dict[str, Any], finish: Call
     """
     import nbformat
     import papermill
-    from nbclient.exceptions import CellExecutionError, DeadKernelError
+    from nbclient.exceptions import CellExecutionError
 
     unfinished = target.with_name(f".{target.stem}.unfinished.ipynb")
     failed = target.with_name(f"{target.stem}.failed.ipynb")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        papermill.execute_notebook(source, unfinished, parameters, cwd=source.parent, **HOW)
+        with TemporaryDirectory(prefix="kernel-") as sockets:  # of TCP ports, two kernels may take the same
+            config = Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/socket"})
+            papermill.execute_notebook(source, unfinished, parameters, cwd=source.parent, config=config, **HOW)
         done = nbformat.writes(tidied(nbformat.read(unfinished, as_version=4))) + "\n"
         finish()
         failed.unlink(missing_ok=True)
@@ -61,7 +60,7 @@ def execute(source: Path, target: Path, parameters: dict[str, Any], finish: Call
         where = f"section '{_section_of_error(nbformat.read(failed, as_version=4))}'"
         fix = "; ".join(filter(None, [remedy(e.evalue), f"the traceback is in {failed}"]))
         raise StudyError(f"[{target.stem}] failed", where=where, found=f"{e.ename}: {e.evalue}", fix=fix) from None
-    except (DeadKernelError, CellExecutionError) as e:
+    except (RuntimeError, CellExecutionError) as e:  # the kernel died, or never answered
         raise StudyError(f"[{target.stem}] failed", found=e, fix="is there enough memory?") from None
     except OSError as e:
         raise unwritable(e, Path(e.filename or target)) from None
