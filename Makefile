@@ -9,6 +9,7 @@ STUDY ?= demo
 SET ?=
 PYTHON = .venv/bin/python
 RUNS = 500
+CASES = 50000
 
 MAKEFLAGS += --no-builtin-rules
 ifeq ($(MAKELEVEL),0)
@@ -57,7 +58,7 @@ make study NAME=mycohort TABLE=counts METADATA=metadata.tsv [TAXONOMY=file] [TRE
 export $(DRAFTED)
 endif
 
-.PHONY: help study check report report-alone test reference data validate bench clean lock environment FORCE
+.PHONY: help study check report report-alone test reference data validate bench fuzz clean lock environment FORCE
 
 help: ## this list
 	@echo 'make <target> [STUDY=demo] [SET="parameter=value ..."] [PYTHON=.venv/bin/python]'
@@ -175,7 +176,7 @@ test: environment ## lint, types, tests, and the notebooks against their referen
 	$(PYTHON) -m ruff check . || failed=1; \
 	$(PYTHON) -m ruff format --check . || failed=1; \
 	$(PYTHON) -m mypy || failed=1; \
-	$(PYTHON) -m pytest tests notebooks --nbval --nbval-current-env || failed=1; \
+	$(PYTHON) -m pytest tests notebooks --nbval --nbval-current-env -n auto --dist loadfile || failed=1; \
 	exit $$failed
 
 reference: environment ## re-run the notebooks in place with their defaults, print what changed
@@ -197,6 +198,9 @@ bench: environment ## time the heavy helpers beside named peers: benchmarks/RESU
 clean: ## remove reports/ and caches; .venv stays
 	@rm -rf reports .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find src tests notebooks benchmarks -name __pycache__ -o -name .ipynb_checkpoints 2>/dev/null | xargs rm -rf
+
+fuzz: environment ## generate CASES=50000 other wrong and right inputs than make test does
+	@FUZZ_CASES=$(CASES) $(PYTHON) -m pytest tests/test_hostile.py -k any -n auto
 
 lock: ## recompile requirements.lock with uv
 	@uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --fork-strategy fewest \

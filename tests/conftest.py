@@ -11,10 +11,23 @@ ORACLE = Path(__file__).parent / "oracle"
 CASES: Counter[tuple[str, str]] = Counter()
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Send the cases to the process that prints the summary, where tests run in several."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["cases"] = [[*key, n] for key, n in CASES.items()]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Collect them there."""
+    for kind, result, n in getattr(node, "workeroutput", {}).get("cases", []):
+        CASES[kind, result] += n
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Say how many cases were generated."""
     if CASES:
-        each = ", ".join(f"{kind} {result} {n:,}" for (kind, result), n in CASES.items())
+        each = ", ".join(f"{kind} {result} {n:,}" for (kind, result), n in sorted(CASES.items()))
         terminalreporter.write_line(f"generated cases: {CASES.total():,} ({each})")
 
 
