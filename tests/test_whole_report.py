@@ -37,7 +37,7 @@ def hostile(cohort: Files) -> Files:
         cohort.study,
         {
             "title": f"Study {SCRIPT}", "about": f"About {SCRIPT}", "source": SCRIPT, "licence": SCRIPT,
-            "labels": {"case": f"AD {SCRIPT}", "control": "$x$ & <b>b</b>", "treatment": "=cmd",
+            "labels": {"case": f"AD {SCRIPT}", "control": "$x^$ & <b>b</b>", "treatment": "=cmd",
                        "comparator": "+[a](b:c)"},
             "privacy": {"small_cells": "suppress", "oldest_age": 89},
         },

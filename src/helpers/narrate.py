@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from helpers.study import Study
+from helpers.study import SMALL, Study
 
 DIGITS = 3
 
@@ -128,7 +128,23 @@ def introduction(study: Study) -> str:
         Markdown.
     """
     kind = "SIMULATED DATA: no result here is a finding about patients." if study.simulated else "Real data."
-    return f"**{kind}** {study.title}. Source: {study.source}"
+    return " ".join(filter(None, [f"**{kind}** {study.title}. Source: {study.source.rstrip('.')}.", suppression(study)]))
+
+
+def suppression(study: Study) -> str:
+    """Say how counts are shown, if not as they are.
+
+    Parameters
+    ----------
+    study : Study
+
+    Returns
+    -------
+    str
+    """
+    if study.privacy.small_cells == "show":
+        return ""
+    return f"Counts of {SMALL} or fewer people or swabs are hidden, all others rounded to the nearest 5."
 
 
 def visits_used(study: Study) -> str:

@@ -19,7 +19,7 @@ from docutils.nodes import make_id  # type: ignore[import-untyped]
 
 from helpers.claims import CLAIMS, COLUMNS, verdicts
 from helpers.figures import claims_forest, validation
-from helpers.narrate import interval, number, p_number
+from helpers.narrate import interval, number, p_number, suppression
 from helpers.report import emphasised, plain, save_figure, save_table, table_html, unwritable, write_whole
 from helpers.report.disclosure import for_spreadsheets, in_table
 from helpers.report.parameters import notebooks
@@ -225,7 +225,7 @@ def text_html(text: str) -> str:
     str
     """
     blocks = []
-    for block in re.split(r"\n\s*\n", text.strip()):
+    for block in filter(None, re.split(r"\n\s*\n", text.strip())):
         lines = block.splitlines()
         if all(line.startswith("- ") for line in lines):
             blocks.append(f"<ul>{''.join(f'<li>{emphasised(line[2:])}</li>' for line in lines)}</ul>")
@@ -407,7 +407,8 @@ def index(study: Study, claims: pd.DataFrame, chapters: list[str], parameters: d
     about = (
         f'<p class="study-title">{html.escape(study.title)}</p>\n'
         f"<p>{emphasised(study.about)}</p>\n"
-        f"<p>Source: {html.escape(study.source)}<br>Licence: {html.escape(study.licence)}</p>"
+        f"<p>Source: {html.escape(study.source)}<br>Licence: {html.escape(study.licence)}</p>\n"
+        f"{text_html(suppression(study))}"
     )
     return "\n\n".join(
         [
