@@ -128,7 +128,8 @@ def introduction(study: Study) -> str:
         Markdown.
     """
     kind = "SIMULATED DATA: no result here is a finding about patients." if study.simulated else "Real data."
-    return " ".join(filter(None, [f"**{kind}** {study.title}. Source: {study.source.rstrip('.')}.", suppression(study)]))
+    told = f"**{kind}** {study.title}. Source: {study.source.rstrip('.')}. {suppression(study)}"
+    return told.strip()
 
 
 def suppression(study: Study) -> str:
