@@ -387,6 +387,14 @@ def test_numbers_that_a_spreadsheet_shortened_are_explained(tmp_path):
         ingest.build_cohort(study_in(tmp_path, metadata=tsv(short, index=False), counts=tsv(long)))
 
 
+def test_the_oldest_are_one_group_where_the_study_says_so(tmp_path):
+    rows = tsv(METADATA.assign(age=["40", "40", "97", "97", "89", "90", "29", "29"]), index=False)
+    grouped, _ = ingest.build_cohort(study_in(tmp_path, {"privacy": {"oldest_age": 89}}, metadata=rows))
+    assert grouped.obs["age"].tolist() == [40, 40, 90, 90, 89, 90, 29, 29]
+    as_they_are, _ = ingest.build_cohort(study_in(tmp_path, metadata=rows))
+    assert as_they_are.obs["age"].max() == 97
+
+
 def test_fractions_are_rounded_only_if_the_study_says_so(tmp_path):
     half = COUNTS.astype(float)
     half.loc["S-1", "asv_1"] = 90.7
