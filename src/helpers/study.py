@@ -498,8 +498,9 @@ def validation_message(error: ValidationError) -> str:
         key = ".".join(str(part) for part in e["loc"])
         found = "" if e["type"] in ("missing", "extra_forbidden") else f" (found: {_shown(e['input'])})"
         what = {"extra_forbidden": "is not a known key", "missing": "is missing"}.get(e["type"], e["msg"])
-        lines.append(f"{key or 'the study'}: {what.removeprefix('Value error, ')}{found if e['loc'] else ''}")
-    return "\n".join(lines)
+        line = f"{key or 'the study'}: {what.removeprefix('Value error, ')}{found if e['loc'] else ''}"
+        lines.append(line if len(line) <= 250 else f"{line[:249]}…")
+    return "\n".join([*lines[:20], *([f"and {len(lines) - 20} more"] if len(lines) > 20 else [])])
 
 
 class _Loader(yaml.SafeLoader):
