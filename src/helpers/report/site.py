@@ -27,6 +27,8 @@ from helpers.study import Privacy, Study, StudyError, load_study
 
 SYMBOLS = {"supported": "●", "contradicted": "✕", "equivalent": "≈", "inconclusive": "○", "not testable": "–"}
 FOREST = "claims"
+#: The claim that no separate test of each arm can show: what the study's title says.
+PRIMARY = "C12"
 #: What `make validate` found, the same in each study's report: it is about the methods.
 VALIDATION = Path("data/demo/validation.tsv")
 #: The measures of that table in words.
@@ -404,8 +406,8 @@ def index(study: Study, claims: pd.DataFrame, chapters: list[str], parameters: d
         "long, and one that misses the line excludes zero. Circle: supported; square: equivalent; cross: contradicted; "
         "open: inconclusive. Grey: the margin, for claims of no change or little difference."
     )
+    title = f'<p class="study-title">{html.escape(study.title)}</p>\n<p>{primary_answer(claims)}</p>'
     about = (
-        f'<p class="study-title">{html.escape(study.title)}</p>\n'
         f"<p>{emphasised(study.about)}</p>\n"
         f"<p>Source: {html.escape(study.source)}<br>Licence: {html.escape(study.licence)}</p>\n"
         f"{text_html(suppression(study))}"
@@ -413,10 +415,13 @@ def index(study: Study, claims: pd.DataFrame, chapters: list[str], parameters: d
     return "\n\n".join(
         [
             "# Overview",  # not the study's title: the theme repeats this heading without escaping it
-            _raw(about),
-            "## Claims",
+            _raw(title),
             _raw(claims_html(claims, level)),
+            "## Why these verdicts",
+            _raw(reasons_html(claims)),
             _raw(figure_html(FOREST, alt, caption, files)),
+            "## The study",
+            _raw(about),
             "## Chapters",
             "```{toctree}\n:maxdepth: 2\n\n" + "\n".join([*chapters, *extra]) + "\n```",
             "## Downloads",
@@ -427,8 +432,29 @@ def index(study: Study, claims: pd.DataFrame, chapters: list[str], parameters: d
     )
 
 
+def primary_answer(claims: pd.DataFrame) -> str:
+    """What the study says of its primary claim, C12, in a sentence.
+
+    Parameters
+    ----------
+    claims : DataFrame
+
+    Returns
+    -------
+    str
+        HTML.
+    """
+    row = claims.set_index("id").loc[PRIMARY] if PRIMARY in set(claims["id"]) else None
+    if row is None:
+        return ""
+    told = f"<b>{emphasised(row['statement'])}: {SYMBOLS[row['verdict']]} {row['verdict']}.</b>"
+    why = html.escape(row["reason"])
+    link = f'<a href="{evidence({**row, "id": PRIMARY})}">the evidence</a>'
+    return f"The primary claim, {PRIMARY}. {told} {why[:1].upper()}{why[1:]}. See {link}."
+
+
 def claims_html(claims: pd.DataFrame, level: str) -> str:
-    """The claims table: what is claimed, the verdict and why, how much, how sure, and where the evidence is.
+    """The claims table: what is claimed, the verdict, how much, how sure, and where the evidence is.
 
     Parameters
     ----------
@@ -440,29 +466,33 @@ def claims_html(claims: pd.DataFrame, level: str) -> str:
     -------
     str
     """
-    heads = ("", "Claim", "Verdict", f"Effect ({level} % interval)", "p (Holm)", "n", "Evidence")
+    heads = (
+        "",
+        "Claim of Hartmann et al. 2023",
+        "Verdict here",
+        f"Effect ({level} % interval)",
+        "p (Holm)",
+        "n",
+        "Evidence",
+    )
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     body = "\n".join(_claim_row(row) for row in claims.to_dict("records"))
     return (
         '<div class="report-table claims" role="region" tabindex="0" aria-label="Claims"><table>'
-        "<caption>The claims of Hartmann et al. 2023, and what these data say of each. Where a claim has several "
-        "parts, the weakest stands for it. p: of the test that the verdict rests on (against zero, or of equivalence), "
-        "after Holm's adjustment over the claims.</caption>\n"
         f"<thead><tr>{head}</tr></thead>\n"
         f"<tbody>\n{body}\n</tbody></table></div>"
     )
 
 
 def _claim_row(row: dict[str, Any]) -> str:
-    text = {key: html.escape(str(row[key])) for key in ("id", "statement", "verdict", "reason", "unit", "measure", "n")}
+    text = {key: html.escape(str(row[key])) for key in ("id", "verdict", "unit", "n")}
     effect = "–"
     if pd.notna(row["estimate"]):
-        span = interval(row["ci_low"], row["ci_high"])
-        effect = f"{text['measure']}<br>{number(row['estimate'])} {text['unit']}<br>({span})"
+        effect = f"{number(row['estimate'])} {text['unit']}<br>({interval(row['ci_low'], row['ci_high'])})"
     p = p_number(row["p_holm"]) if pd.notna(row["p_holm"]) else "–"
     cells = [
         emphasised(row["statement"]),
-        f"<b>{SYMBOLS[row['verdict']]} {text['verdict']}</b><small>{text['reason']}</small>",
+        f"<b>{SYMBOLS[row['verdict']]} {text['verdict']}</b>",
         effect,
         html.escape(p),
         text["n"],
@@ -471,6 +501,29 @@ def _claim_row(row: dict[str, Any]) -> str:
     classes = ("", ' class="verdict"', ' class="effect"', ' class="number"', ' class="number"', "")
     body = "".join(f"<td{kind}>{cell}</td>" for kind, cell in zip(classes, cells, strict=True))
     return f'<tr id="{text["id"]}"><th scope="row">{text["id"]}</th>{body}</tr>'
+
+
+def reasons_html(claims: pd.DataFrame) -> str:
+    """The reason of each verdict.
+
+    Parameters
+    ----------
+    claims : DataFrame
+
+    Returns
+    -------
+    str
+    """
+    columns = {
+        "claim": list(claims["id"]),
+        "verdict": [f"{SYMBOLS[verdict]} {verdict}" for verdict in claims["verdict"]],
+        "reason": list(claims["reason"]),
+    }
+    caption = (
+        "Where a claim has several parts, the weakest stands for it. p: of the test that the verdict rests on (against "
+        "zero, or of equivalence), after Holm's adjustment over the claims."
+    )
+    return table_html(columns, set(), caption)
 
 
 def evidence(row: dict[str, Any]) -> str:
