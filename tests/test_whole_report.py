@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import chdir
 from html.parser import HTMLParser
@@ -179,3 +180,18 @@ def test_the_committed_notebooks_name_nobody_of_the_demo_cohort() -> None:
     anyone = re.compile("|".join(rf"(?<![A-Za-z0-9]){re.escape(i)}(?![A-Za-z0-9])" for i in ids))
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         assert not anyone.search(without_images(path.read_text(encoding="utf-8"))), path.name
+
+
+def test_what_is_shared_is_the_report_and_nothing_of_anybody(report: tuple[Path, Files]) -> None:
+    folder, _ = report
+    (folder / "notebooks" / "02_diversity.failed.ipynb").write_text("rows of the data")
+    assert main(["share", "small"]) == 0
+    packed = folder / "small-report.zip"
+    first = packed.read_bytes()
+    with zipfile.ZipFile(packed) as archive:
+        names = set(archive.namelist())
+    assert {f"small-report/{n}" for n in ("html/index.html", "results/claims.json", "notebooks/03_taxa.ipynb")} <= names
+    assert not [n for n in names if n.endswith(".h5ad") or "estimates" in n or "failed" in n or "/." in n]
+    assert main(["share", "small"]) == 0
+    assert packed.read_bytes() == first
+    assert main(["share", "other"]) == 1
