@@ -1,6 +1,5 @@
 """A first study.yaml from the user's own files: what can be guessed, and what the user has to check."""
 
-import hashlib
 import json
 import math
 import os
@@ -966,8 +965,8 @@ def study_text(name: str, guesses: Guesses) -> str:
         yield 'about: "Not described yet: who was studied, what was given, when and where swabs were taken."'
         yield from ("source: not given", "licence: not given", "")
         yield from comment(
-            "The files are copies; raw/ is not put under version control. sha256 is the checksum of a file as it was "
-            "copied: if you edit the file, take its sha256 line out or write the new one (sha256sum FILE)."
+            "The files are copies, to be mended here where need be; raw/ is not put under version control. Once they are "
+            "final, `sha256: …` beside a path makes the report refuse any other file."
         )
         yield "files:"
         for role in ("counts", "metadata", "taxonomy", "tree"):
@@ -1206,8 +1205,7 @@ def draft_study(
     copies: dict[str, str] = {}
     for role, path in paths.items():
         copies[role] = path.name if path.name.lower() not in map(str.lower, copies.values()) else f"{role}-{path.name}"
-        checksum = hashlib.sha256(data[role]).hexdigest()
-        guesses.files[role] = {"path": f"raw/{copies[role]}", "sha256": checksum, **guesses.files[role]}
+        guesses.files[role] = {"path": f"raw/{copies[role]}", **guesses.files[role]}
     unfinished = folder.with_name(f".{name}-{os.getpid()}")
     try:
         (unfinished / "raw").mkdir(parents=True)
