@@ -965,8 +965,8 @@ def study_text(name: str, guesses: Guesses) -> str:
         yield 'about: "Not described yet: who was studied, what was given, when and where swabs were taken."'
         yield from ("source: not given", "licence: not given", "")
         yield from comment(
-            "The files are copies, to be mended here where need be; raw/ is not put under version control. Once they are "
-            "final, `sha256: …` beside a path makes the report refuse any other file."
+            "The files are copies, to be mended here where need be; raw/ is not put under version control. Once final, "
+            "`sha256: …` beside a path makes the report refuse any other file."
         )
         yield "files:"
         for role in ("counts", "metadata", "taxonomy", "tree"):
