@@ -952,8 +952,7 @@ def study_text(name: str, guesses: Guesses) -> str:
     def lines() -> Iterator[str]:
         yield from comment(
             "A first draft, guessed from the names and values in the files. Read every line; where a guess is not "
-            f"certain, CHECK says why. Then: make check STUDY={name}. All keys: data/demo/study.yaml and "
-            "src/helpers/study.py."
+            f"certain, CHECK says why. Then: make check STUDY={name}. All keys: docs/study_yaml.md."
         )
         yield ""
         yield from comment(
