@@ -11,6 +11,14 @@ ORACLE = Path(__file__).parent / "oracle"
 CASES: Counter[tuple[str, str]] = Counter()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests run in several processes, each file's stay together, and so do the notebooks: one needs another's."""
+    for item in items:
+        group = "notebooks" if item.path.suffix == ".ipynb" else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Send the cases to the process that prints the summary, where tests run in several."""
     if hasattr(session.config, "workeroutput"):
