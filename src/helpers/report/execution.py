@@ -18,8 +18,13 @@ from helpers.report.keys import write_reference
 from helpers.report.parameters import declared, notebooks
 from helpers.study import StudyError
 
-#: The kernel of this environment, and no progress bars.
-HOW = {"kernel_name": "python3", "language": "python", "progress_bar": False}
+#: The kernel of this environment, no progress bars, and nothing of what a kernel logs when it is told to stop.
+HOW = {
+    "kernel_name": "python3",
+    "language": "python",
+    "progress_bar": False,
+    "extra_arguments": ["--log-level=CRITICAL"],
+}
 
 #: The figure that README.md shows.
 README_FIGURE = "02_distance_to_healthy.png"
