@@ -18,10 +18,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from cohorts import merged
 from conftest import CASES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_ingest import COUNTS, LINEAGES, METADATA, STUDY, TREE, biom_table, hdf5, merged, qza, study_in, tsv
+from test_ingest import COUNTS, LINEAGES, METADATA, STUDY, TREE, biom_table, hdf5, qza, study_in, tsv
 
 from helpers import ingest, quality
 from helpers.study import StudyError, load_study

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from cohorts import merged
 from skbio import TreeNode
 
 from helpers import diversity, estimates, ingest, lineage, quality
@@ -70,13 +71,6 @@ STUDY = {
     "severity": [{"name": "easi", "column": "easi", "label": "EASI", "range": [0, 72]}],
     "minimum_depth": 100,
 }
-
-
-def merged(base: dict, changes: dict) -> dict:
-    both = dict(base)
-    for key, value in changes.items():
-        both[key] = merged(both[key], value) if isinstance(value, dict) and isinstance(both.get(key), dict) else value
-    return both
 
 
 def tsv(table: pd.DataFrame, **kwargs) -> bytes:
