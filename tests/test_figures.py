@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from helpers import claims, figures
-from helpers.report.site import off_target
+from helpers.report.pages.validation import off_target
 
 LABELS = {
     "control": "Control",

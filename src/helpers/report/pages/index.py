@@ -1,0 +1,202 @@
+"""The index page: what was studied, what was found, and how sure that is."""
+
+import hashlib
+import html
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from helpers.narrate import interval, number, p_number, suppression
+from helpers.report import emphasised, table_html
+from helpers.report.pages import Run, evidence, figure_html, raw, text_html
+from helpers.study import Study
+
+SYMBOLS = {"supported": "●", "contradicted": "✕", "equivalent": "≈", "inconclusive": "○", "not testable": "–"}
+FOREST = "claims"
+#: The claim that no separate test of each arm can show: what the study's title says.
+PRIMARY = "C12"
+
+
+def page(run: Run, others: list[str]) -> str:
+    """The page.
+
+    Parameters
+    ----------
+    run : Run
+    others : list of str
+        Names of the pages that follow the chapters.
+
+    Returns
+    -------
+    str
+    """
+    study, claims, parameters, files = run.study, run.claims, run.parameters, run.files
+    level = f"{100 * (1 - parameters['alpha']):g}"
+    found = ", ".join(f"{row.id} {row.verdict}" for row in claims.itertuples())
+    alt = f"Forest plot of the claims' effects with {level} % intervals. Verdicts: {found}."
+    caption = (
+        f"Each claim's estimate with its {level} % interval, divided by half the width of the interval: all are as "
+        "long, and one that misses the line excludes zero. Circle: supported; square: equivalent; cross: contradicted; "
+        "open: inconclusive. Grey: the margin, for claims of no change or little difference."
+    )
+    title = f'<p class="study-title">{html.escape(study.title)}</p>\n<p>{primary_answer(claims)}</p>'
+    about = (
+        f"<p>{emphasised(study.about)}</p>\n"
+        f"<p>Source: {html.escape(study.source)}<br>Licence: {html.escape(study.licence)}</p>\n"
+        f"{text_html(suppression(study))}"
+    )
+    return "\n\n".join(
+        [
+            "# Overview",  # not the study's title: the theme repeats this heading without escaping it
+            raw(title),
+            raw(claims_html(claims, level)),
+            "## Why these verdicts",
+            raw(reasons_html(claims)),
+            raw(figure_html(FOREST, alt, caption, files)),
+            "## The study",
+            raw(about),
+            "## Chapters",
+            "```{toctree}\n:maxdepth: 2\n\n" + "\n".join([*run.chapters, *others]) + "\n```",
+            "## Downloads",
+            raw(_downloads(files)),
+            "## Provenance",
+            raw(_provenance(study, parameters)),
+        ]
+    )
+
+
+def primary_answer(claims: pd.DataFrame) -> str:
+    """What the study says of its primary claim, C12, in a sentence.
+
+    Parameters
+    ----------
+    claims : DataFrame
+
+    Returns
+    -------
+    str
+        HTML.
+    """
+    row = claims.set_index("id").loc[PRIMARY] if PRIMARY in set(claims["id"]) else None
+    if row is None:
+        return ""
+    told = f"<b>{emphasised(row['statement'])}: {SYMBOLS[row['verdict']]} {row['verdict']}.</b>"
+    why = html.escape(row["reason"])
+    link = f'<a href="{evidence({**row, "id": PRIMARY})}">the evidence</a>'
+    return f"The primary claim, {PRIMARY}. {told} {why[:1].upper()}{why[1:]}. See {link}."
+
+
+def claims_html(claims: pd.DataFrame, level: str) -> str:
+    """The claims table: what is claimed, the verdict, how much, how sure, and where the evidence is.
+
+    Parameters
+    ----------
+    claims : DataFrame
+    level : str
+        Coverage of the intervals in per cent.
+
+    Returns
+    -------
+    str
+    """
+    heads = (
+        "",
+        "Claim of Hartmann et al. 2023",
+        "Verdict here",
+        f"Effect ({level} % interval)",
+        "p (Holm)",
+        "n",
+        "Evidence",
+    )
+    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+    body = "\n".join(_claim_row(row) for row in claims.to_dict("records"))
+    return (
+        '<div class="report-table claims" role="region" tabindex="0" aria-label="Claims"><table>'
+        f"<thead><tr>{head}</tr></thead>\n"
+        f"<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def _claim_row(row: dict[str, Any]) -> str:
+    text = {key: html.escape(str(row[key])) for key in ("id", "verdict", "unit", "n")}
+    effect = "–"
+    if pd.notna(row["estimate"]):
+        effect = f"{number(row['estimate'])} {text['unit']}<br>({interval(row['ci_low'], row['ci_high'])})"
+    p = p_number(row["p_holm"]) if pd.notna(row["p_holm"]) else "–"
+    cells = [
+        emphasised(row["statement"]),
+        f"<b>{SYMBOLS[row['verdict']]} {text['verdict']}</b>",
+        effect,
+        html.escape(p),
+        text["n"],
+        f'<a href="{evidence(row)}">{emphasised(row["section"])}</a>',
+    ]
+    classes = ("", ' class="verdict"', ' class="effect"', ' class="number"', ' class="number"', "")
+    body = "".join(f"<td{kind}>{cell}</td>" for kind, cell in zip(classes, cells, strict=True))
+    return f'<tr id="{text["id"]}"><th scope="row">{text["id"]}</th>{body}</tr>'
+
+
+def reasons_html(claims: pd.DataFrame) -> str:
+    """The reason of each verdict.
+
+    Parameters
+    ----------
+    claims : DataFrame
+
+    Returns
+    -------
+    str
+    """
+    columns = {
+        "claim": list(claims["id"]),
+        "verdict": [f"{SYMBOLS[verdict]} {verdict}" for verdict in claims["verdict"]],
+        "reason": list(claims["reason"]),
+    }
+    caption = (
+        "Where a claim has several parts, the weakest stands for it. p: of the test that the verdict rests on (against "
+        "zero, or of equivalence), after Holm's adjustment over the claims."
+    )
+    return table_html(columns, set(), caption)
+
+
+def _downloads(files: Path) -> str:
+    items = []
+    for label, pattern in (("Claims", "claims.*"), ("Tables", "tables/*"), ("Executed notebooks", "notebooks/*")):
+        paths = sorted(path.relative_to(files).as_posix() for path in files.glob(pattern))
+        links = ", ".join(f'<a href="files/{path}">{Path(path).name}</a>' for path in paths)
+        items.append(f"<li>{label}: {links or '–'}</li>")
+    return f"<ul>{''.join(items)}</ul>"
+
+
+def _provenance(study: Study, parameters: dict[str, Any]) -> str:
+    inputs = {"Input file": [], "SHA-256": []}  # type: dict[str, list[str]]
+    for path in [study.folder / "study.yaml", *(study.path(file) for file in study.files.each().values())]:
+        inputs["Input file"].append(path.as_posix())
+        inputs["SHA-256"].append(hashlib.sha256(path.read_bytes()).hexdigest())
+    set_to = {"Parameter": list(parameters), "Value": [str(value) for value in parameters.values()]}
+    names = [re.split(r"[^\w.-]", line)[0] for line in metadata.requires("helpers") or [] if "extra ==" not in line]
+    software = {"Software": ["Python", *names], "Version": [".".join(map(str, sys.version_info[:3]))]}
+    software["Version"] += [metadata.version(name) for name in names]
+    tables = [
+        ("Input files of this report", inputs),
+        ("Parameters of this run", set_to),
+        ("Software that made it", software),
+    ]
+    body = "\n".join(table_html(texts, set(), caption) for caption, texts in tables)
+    return f"<p>{_commit()}</p>\n<details><summary>Input files, parameters, software</summary>\n{body}\n</details>"
+
+
+def _commit() -> str:
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = " with uncommitted changes" if git("status", "--porcelain", "--untracked-files=no") else ""
+        return f"Made from commit <code>{git('rev-parse', 'HEAD')}</code>{changed}."
+    except (OSError, subprocess.CalledProcessError):
+        return "Made outside a git repository."
