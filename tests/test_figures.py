@@ -40,7 +40,7 @@ def visits() -> pd.DataFrame:
 
 def test_paired_lines_join_each_patients_two_values(visits):
     fig: Any = figures.by_visit(visits, "y", LABELS, "y")
-    assert [ax.get_title(loc="left") for ax in fig.axes] == ["Control", "Dupilumab", "Cyclosporine"]
+    assert [ax.get_title(loc="left") for ax in fig.axes] == ["A  Control", "B  Dupilumab", "C  Cyclosporine"]
     for ax, who in zip(fig.axes, ("control", "treatment", "comparator"), strict=True):
         wide = visits[visits["who"].eq(who)].pivot_table(index="subject", columns="visit", values="y")
         drawn = {tuple(line.get_ydata()) for line in ax.lines if len(line.get_xdata()) == 2 and line.get_alpha()}
@@ -58,12 +58,19 @@ def test_groups_differ_in_marker_and_in_lightness():
 
 def test_forest_draws_estimate_interval_and_margin():
     rows = pd.DataFrame(
-        {"label": ["a", "b"], "estimate": [1.0, -2], "ci_low": [0.5, -3], "ci_high": [1.5, -1], "n": [9, 8]}
-    )
-    ax: Any = figures.forest(rows, "effect", margin=0.7).axes[0]
-    drawn = [tuple(map(float, line.get_xdata())) for line in ax.lines]
+        {
+            "scale": ["x (nats)", "x (nats)", "y"], "label": ["a", "b", "a"], "estimate": [1.0, -2, 7],
+            "ci_low": [0.5, -3, 6], "ci_high": [1.5, -1, 8], "n": [9, 8, 7], "margin": [0.7, 0.7, np.nan],
+        }
+    )  # fmt: skip
+    fig: Any = figures.forest(rows)
+    first, second = fig.axes
+    drawn = [tuple(map(float, line.get_xdata())) for line in first.lines]
     assert {(0.5, 1.5), (-3.0, -1.0), (1.0,), (-2.0,)} <= set(drawn)
-    assert [t.get_text() for t in ax.get_yticklabels()] == ["a (n = 9)", "b (n = 8)"]
+    assert [t.get_text() for t in first.get_yticklabels()] == ["a (n = 9)", "b (n = 8)"]
+    zones = [[(p.get_x(), p.get_width()) for p in ax.patches] for ax in (first, second)]
+    assert zones == [[(-0.7, 1.4)], []]
+    assert [ax.get_title("left") for ax in (first, second)] == ["A", "B"]
 
 
 def test_pcoa_arrows_are_the_patients_steps_and_leave_out_who_came_once(visits):
@@ -73,7 +80,7 @@ def test_pcoa_arrows_are_the_patients_steps_and_leave_out_who_came_once(visits):
     step = (wide.xs("followup", axis=1, level=1) - wide.xs("baseline", axis=1, level=1)).dropna()
     assert np.allclose(quiver.U, step["PC1"])
     assert np.allclose(quiver.V, step["PC2"])
-    assert fig.axes[1].get_title(loc="left") == "Cyclosporine (n = 5)"
+    assert fig.axes[1].get_title(loc="left") == "B  Cyclosporine (n = 5)"
 
 
 def test_composition_stacks_to_the_whole():
@@ -87,9 +94,52 @@ def test_composition_stacks_to_the_whole():
 
 
 def test_taxa_are_set_in_italics_and_groups_of_taxa_are_not():
-    assert figures._italic("Staphylococcus aureus") == r"$\mathit{S.\ aureus}$"
-    assert figures._italic("Staphylococcus (unnamed)") == r"$\mathit{Staphylococcus}$ (unnamed)"
-    assert figures._italic("Other") == "Other"
+    assert figures.italic("Staphylococcus aureus") == r"$\mathit{S{.}\:aureus}$"
+    assert figures.italic("Staphylococcus (unnamed)") == r"$\mathit{Staphylococcus}$ (unnamed)"
+    assert figures.italic("Other") == "Other"
+
+
+def test_names_of_taxa_in_a_figures_texts_are_set_in_italics_and_nothing_else_is_read_as_math():
+    with figures.mpl.rc_context(figures.STYLE):
+        fig = figures.Figure()
+        ax: Any = fig.subplots()
+    ax.set(xlabel="S. aureus ($1)", ylabel="x_1 $2$", title="S. aureuses")
+    ax.set_yticks([0, 1], ["S. aureus", "Shannon"])
+    figures.italicise(fig, ["S. aureus", "Staphylococcus"])
+    assert (ax.get_xlabel(), ax.xaxis.label.get_parse_math()) == (r"$\mathit{S{.}\:aureus}$ (\$1)", True)
+    assert [t.get_text() for t in ax.get_yticklabels()] == [r"$\mathit{S{.}\:aureus}$", "Shannon"]
+    assert (ax.get_ylabel(), ax.get_title()) == ("x_1 $2$", "S. aureuses")
+
+
+def test_bars_of_patients_are_ordered_by_the_first_taxon_and_stack_to_the_whole(visits):
+    visits = visits.assign(a=np.linspace(0, 60, len(visits)), b=10.0, Other=lambda v: 90 - v["a"])
+    fig: Any = figures.composition_by_patient(visits, ["a", "b", "Other"], LABELS)
+    first = fig.axes[0].patches
+    heights = [np.asarray(step.get_data().values) for step in first]
+    assert list(heights[0]) == sorted(visits.query("who == 'control' and visit == 'baseline'")["a"], reverse=True)
+    assert np.allclose(heights[-1], 100)
+    assert [ax.get_title("left") for ax in fig.axes[:2]] == ["A  Control (n = 6)", "B  Dupilumab (n = 6)"]
+
+
+def test_strata_show_the_patients_behind_each_mean():
+    strata = pd.Categorical(["<50 %", "≥90 %", "≥90 %"], ["<50 %", "≥90 %"], ordered=True)
+    changes = pd.DataFrame({"scale": "s", "arm": "treatment", "stratum": strata, "change": [1.0, 2, 4]})
+    table = changes.groupby(["scale", "arm", "stratum"], observed=True)["change"].agg(estimate="mean", n="size")
+    table = table.assign(ci_low=np.nan, ci_high=np.nan).reset_index()
+    ax: Any = figures.strata(table, changes, LABELS, {"s": (np.nan, np.nan)}).axes[0]
+    points = [sorted(y for _, y in c.get_offsets()) for c in ax.collections if hasattr(c, "get_sizes")]
+    assert [1.0, 2.0, 4.0] in points
+    assert [1.0, 3.0] in points
+    assert [t.get_text() for t in ax.texts if "n = " in t.get_text()] == ["n = 1", "n = 2"]
+
+
+def test_the_mediation_path_says_each_link_and_that_their_product_is_the_indirect_effect():
+    links = {"arm to mediator": 2.0, "mediator to outcome": 3.0, "direct": 1.0, "total": 7.0, "indirect": 6.0}
+    effects = pd.DataFrame({"estimate": links, "ci_low": -1.0, "ci_high": 9.0, "n": 30})
+    fig: Any = figures.mediation_path(effects, {"arm": "A", "mediator": "M", "outcome": "Y"})
+    told = " ".join(t.get_text().replace("\n", " ") for t in fig.axes[0].texts)
+    for text in ("arm to mediator 2.00 (−1.00 to 9.00)", "mediator to outcome 3.00", "indirect: 6.00", "n = 30"):
+        assert text in told
 
 
 def test_claims_forest_scales_each_interval_to_a_half_width_of_one():
@@ -150,9 +200,9 @@ def test_what_is_off_is_told_from_what_is_noise():
 def test_sensitivity_curve_marks_the_estimate_and_where_it_vanishes():
     rho = np.linspace(-0.9, 0.9, 37)
     curve = pd.DataFrame({"rho": rho, "direct": rho - 0.3, "direct_low": rho - 1, "direct_high": rho + 1})
-    ax: Any = figures.sensitivity(curve, 0.3, "Direct effect").axes[0]
+    ax: Any = figures.sensitivity(curve, 0.3, "Direct effect", 9).axes[0]
     points = [
         (float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in ax.lines if len(line.get_xdata()) == 1
     ]
     assert points == [(0.0, pytest.approx(-0.3)), (0.3, 0.0)]
-    assert len(figures.sensitivity(curve, np.nan, "Direct effect").axes[0].texts) == 1
+    assert len(figures.sensitivity(curve, np.nan, "Direct effect", 9).axes[0].texts) == 1

@@ -49,6 +49,10 @@ def test_ancova_change_score_and_mediation_agree_with_r(models_oracle):
     assert effects.loc["total", "estimate"] == pytest.approx(coefficient["total"]["treated"], abs=1e-8)
     assert effects.loc["direct", "estimate"] == pytest.approx(coefficient["direct"]["treated"], abs=1e-8)
     assert effects.loc["indirect", "estimate"] == pytest.approx(product, abs=1e-8)
+    links = effects.loc[["arm to mediator", "mediator to outcome"], "estimate"]
+    assert list(links) == pytest.approx(
+        [coefficient["on_mediator"]["treated"], coefficient["direct"]["improvement"]], abs=1e-8
+    )
     assert effects.loc["direct", "se"] == pytest.approx(
         r["direct"]["se"][r["direct"]["term"].index("treated")], abs=1e-8
     )

@@ -48,6 +48,7 @@ taxa = pd.DataFrame({"taxon": ["<script>alert(1)</script>", "S. aureus"], "share
 out.table(taxa, "01_taxa", caption="Taxa of <b>skin</b>")
 fig = Figure(figsize=(2, 1))
 fig.subplots().plot([1, permutations])
+fig.text(0, 0, f"n = {permutations}")
 out.figure(fig, "01_line", caption="A *line* <b>", alt="Rising \\"line\\"")
 display(Markdown("<img src=x onerror=alert(1)> was lower, p < 0.001."))
 found = {"estimate": -0.5, "ci_low": -0.8, "ci_high": -0.2, "p_value": 0.001, "n": 30}

@@ -325,7 +325,7 @@ def _mean_log1p(n: np.ndarray, k: np.ndarray, m: int, log_factorial: np.ndarray)
 
 
 def rarefaction_curves(cohort: AnnData, depths: Sequence[int]) -> pd.DataFrame:
-    """Expected observed features and Shannon diversity at rising depths: the mean of each group.
+    """Expected observed features and Shannon diversity of each swab at rising depths.
 
     Parameters
     ----------
@@ -337,7 +337,7 @@ def rarefaction_curves(cohort: AnnData, depths: Sequence[int]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns group, depth, swabs, observed_features, shannon (means over swabs).
+        One row a swab and depth that it reaches: swab, group, depth, observed_features, shannon.
 
     Raises
     ------
@@ -349,9 +349,8 @@ def rarefaction_curves(cohort: AnnData, depths: Sequence[int]) -> pd.DataFrame:
     curves = []
     for depth in depths:
         swabs = expected_alpha(cohort, depth, ("observed_features", "shannon")).assign(group=cohort.obs["group"])
-        groups = swabs.dropna(subset="shannon").groupby("group", observed=True)
-        curves.append(groups.mean().assign(depth=depth, swabs=groups.size()).reset_index())
-    return pd.concat(curves, ignore_index=True)[["group", "depth", "swabs", "observed_features", "shannon"]]
+        curves.append(swabs.dropna(subset="shannon").assign(depth=depth).rename_axis("swab").reset_index())
+    return pd.concat(curves, ignore_index=True)[["swab", "group", "depth", "observed_features", "shannon"]]
 
 
 def bray_curtis(cohort: AnnData, depth: int, *, rarefactions: int, seed: int | np.random.Generator) -> DistanceMatrix:

@@ -6,7 +6,9 @@ Groups are told apart by colour, marker and place, so that they read in greyscal
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from textwrap import wrap
+from itertools import product
+from string import ascii_uppercase
+from textwrap import fill
 from typing import Any, ParamSpec
 
 import matplotlib as mpl
@@ -16,15 +18,23 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
+from matplotlib.text import Text
 from scipy import stats
 
-from helpers.narrate import number, short_name
+from helpers.narrate import interval, number, short_name
 
 #: Okabe & Ito's palette, chosen so that the three groups differ in lightness too.
 COLOURS = {"control": "#56B4E9", "treatment": "#D55E00", "comparator": "#4B2C7F", "case": "#7A4A00"}
+#: The controls' colour, dark enough for lines and text.
+EDGE = "#1B6C9B"
 MARKERS = {"control": "o", "treatment": "^", "comparator": "s", "case": "D"}
+#: How to read `by_visit`.
+PAIRED = "Small marks: people, joined by a line if they came twice; large marks: means with 95 % intervals."
 VISITS = ("baseline", "followup")
 VERDICT_MARKERS = {"supported": "o", "contradicted": "X", "equivalent": "s", "inconclusive": "o"}
+
+#: Inches: the text width of a printed page.
+WIDTH = 7.0
 
 STYLE: Any = {
     "font.size": 9,
@@ -36,7 +46,8 @@ STYLE: Any = {
     "legend.frameon": False,
     "axes.grid": False,
     "axes.axisbelow": True,
-    "text.parse_math": False,  # a dollar sign in a label is a dollar sign; `_italic` names are parsed
+    "text.parse_math": False,  # a dollar sign in a label is a dollar sign; `italic` names are parsed
+    "mathtext.fontset": "dejavusans",
 }
 
 P = ParamSpec("P")
@@ -53,8 +64,15 @@ def _styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     return wrapped
 
 
-def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), layout="constrained")
+def _figure(height: float) -> Figure:
+    return Figure(figsize=(WIDTH, height), layout="constrained")
+
+
+def _lettered(axes: Sequence[Axes] | np.ndarray) -> None:
+    """Write A, B, C … before the titles of a figure's panels, if it has several."""
+    for letter, ax in zip(ascii_uppercase, axes, strict=False):
+        if len(axes) > 1:
+            ax.set_title(f"{letter}  {ax.get_title('left')}".rstrip())
 
 
 def _jitter(n: int, seed: int = 0) -> np.ndarray:
@@ -69,12 +87,22 @@ def _mean_interval(values: pd.Series) -> tuple[float, float, float]:
     return float(x.mean()), float(half), float(half)
 
 
-def _mean_mark(ax: Axes, x: float, values: pd.Series, who: str, **more: Any) -> None:
+def _mean_mark(ax: Axes, x: float, values: pd.Series, who: str, face: str = "", **more: Any) -> None:
     """Mean with its 95 % interval, drawn so that it stands out from the points."""
     mean, low, high = _mean_interval(values)
     yerr = None if np.isnan(low) else [[low], [high]]
     ax.errorbar(
-        x, mean, yerr=yerr, fmt=MARKERS[who], color="black", mfc=COLOURS[who], ms=7, capsize=3, lw=1.5, zorder=5, **more
+        x,
+        mean,
+        yerr=yerr,
+        fmt=MARKERS[who],
+        color="black",
+        mfc=face or COLOURS[who],
+        ms=7,
+        capsize=3,
+        lw=1.5,
+        zorder=5,
+        **more,
     )
 
 
@@ -94,13 +122,17 @@ def groups(who: pd.Series) -> list[str]:
 
 
 @_styled
-def sample_flow(ledger: pd.DataFrame) -> Figure:
-    """Draw what was read, what was dropped and why, and what was kept.
+def sample_flow(ledger: pd.DataFrame, people: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
+    """Draw what was read, what was dropped and why, and who was kept.
 
     Parameters
     ----------
     ledger : DataFrame
         Columns step, reason, swabs_before, swabs_after; several rows a step are summed.
+    people : DataFrame
+        As from `helpers.quality.people`.
+    labels : mapping
+        Display names.
 
     Returns
     -------
@@ -108,17 +140,29 @@ def sample_flow(ledger: pd.DataFrame) -> Figure:
     """
     steps = ledger.groupby(["step", "reason"], sort=False)[["swabs_before", "swabs_after"]].sum().reset_index()
     steps = steps[(steps.index == 0) | (steps["swabs_after"] < steps["swabs_before"])]
-    fig = _figure(7, 0.75 * len(steps) + 0.4)
+    fig = _figure(0.72 * len(steps) + 1.6)
     ax = fig.subplots()
-    box = {"boxstyle": "round,pad=0.4", "fc": "white", "ec": "black"}
+    box: Any = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": "black"}
+    arrow: Any = {"arrowstyle": "-|>", "color": "black", "shrinkA": 13, "shrinkB": 13}
     for i, row in enumerate(steps.itertuples()):
-        ax.text(0.3, -i, f"{row.swabs_after} swabs", ha="center", va="center", bbox=box)
+        name = "kept" if i == len(steps) - 1 > 0 else "left" if i else "read"
+        ax.text(0.5, -i, f"{name}: n = {row.swabs_after} swabs", ha="center", va="center", bbox=box)
         if i:
-            ax.annotate("", (0.3, -i + 0.3), (0.3, -i + 0.7), arrowprops={"arrowstyle": "->"})
-            ax.text(0.52, -i, f"−{row.swabs_before - row.swabs_after} swabs: {row.reason}", va="center", wrap=True)
-        else:
-            ax.text(0.52, 0, row.reason, va="center")
-    ax.set(xlim=(0, 1.2), ylim=(-len(steps) + 0.5, 0.5))
+            lost = fill(f"left out: n = {row.swabs_before - row.swabs_after} swabs, {row.reason}", 34)
+            ax.annotate("", (0.5, -i), (0.5, 1 - i), arrowprops=arrow)
+            ax.annotate(lost, (0.5, 0.5 - i), (0.72, 0.5 - i), va="center", size=8,
+                        arrowprops={"arrowstyle": "<|-", "color": "black"})  # fmt: skip
+    last, shown = 1 - len(steps), [who for who in COLOURS if who in people.index]
+    places = (np.arange(len(shown)) + 0.5) / max(len(shown), 1)
+    ax.plot([0.5, 0.5], [last - 0.22, last - 0.5], color="black", lw=1)
+    ax.plot([min(places, default=0.5), max(places, default=0.5)], [last - 0.5] * 2, color="black", lw=1)
+    for x, who in zip(places, shown, strict=True):
+        row = people.loc[who]
+        visits = "\n".join(f"{labels[v]}: n = {row[v]}" for v in VISITS)
+        ax.annotate("", (x, last - 0.82), (x, last - 0.5), arrowprops={**arrow, "shrinkA": 0, "shrinkB": 0})
+        ax.text(x, last - 1.3, f"{labels[who]}\n{visits}\nboth visits: n = {row['both']} people", ha="center",
+                va="center", bbox={**box, "ec": COLOURS[who], "lw": 2})  # fmt: skip
+    ax.set(xlim=(0, 1), ylim=(last - 1.85, 0.4))
     ax.axis("off")
     return fig
 
@@ -140,7 +184,7 @@ def depth(obs: pd.DataFrame, labels: Mapping[str, str], thresholds: Mapping[str,
     -------
     Figure
     """
-    fig = _figure(6.5, 2.8)
+    fig = _figure(2.8)
     ax = fig.subplots()
     shown = groups(obs["who"])
     for i, who in enumerate(shown):
@@ -159,7 +203,7 @@ def depth(obs: pd.DataFrame, labels: Mapping[str, str], thresholds: Mapping[str,
 
 @_styled
 def rarefaction(curves: pd.DataFrame, labels: Mapping[str, str], rarefaction_depth: int) -> Figure:
-    """Rarefaction curves: mean alpha diversity at rising depth, by group.
+    """Rarefaction curves: alpha diversity at rising depth, each swab faint, the mean of each group with its interval.
 
     Parameters
     ----------
@@ -173,19 +217,23 @@ def rarefaction(curves: pd.DataFrame, labels: Mapping[str, str], rarefaction_dep
     -------
     Figure
     """
-    fig = _figure(7, 2.8)
+    fig = _figure(3.2)
     axes = fig.subplots(1, 2)
-    for ax, measure, name in zip(
-        axes, ("observed_features", "shannon"), ("Observed ASVs", "Shannon (nats)"), strict=True
-    ):
-        for group in [g for g in COLOURS if curves["group"].eq(g).any()]:
-            part = curves[curves["group"].eq(group)]
-            ax.plot(
-                part["depth"], part[measure], color=COLOURS[group], marker=MARKERS[group], ms=4, label=labels[group]
-            )
+    measures = {"observed_features": "Observed ASVs", "shannon": "Shannon (nats)"}
+    for ax, (measure, name) in zip(axes, measures.items(), strict=True):
+        for who in groups(curves["group"]):
+            part = curves[curves["group"].eq(who)]
+            wide = part.pivot_table(index="swab", columns="depth", values=measure)
+            ax.plot(wide.columns, wide.to_numpy().T, color=COLOURS[who], alpha=0.06, lw=0.5, rasterized=True)
+            means, low, high = np.transpose([_mean_interval(wide[depth]) for depth in wide])
+            ax.errorbar(wide.columns, means, yerr=np.nan_to_num([low, high]), color=COLOURS[who], mec="black", lw=1.6,
+                        marker=MARKERS[who], ms=5, capsize=2,
+                        label=f"{labels[who]} (n = {len(wide)} swabs)")  # fmt: skip
         ax.axvline(rarefaction_depth, ls=":", color="black", lw=1)
-        ax.set(xscale="log", xlabel="Reads drawn", ylabel=name)
-    axes[1].legend(loc="lower right")
+        ax.set(xscale="log", xlabel="Reads drawn", ylabel=name, ylim=(0, None))
+    _lettered(axes)
+    handles, names = axes[0].get_legend_handles_labels()
+    fig.legend(handles, names, loc="outside upper left", ncols=len(names))
     return fig
 
 
@@ -207,7 +255,7 @@ def by_visit(visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylab
     Figure
     """
     shown = groups(visits["who"])
-    fig = _figure(max(2.4 * len(shown) + 0.6, 6.5), 3.2)
+    fig = _figure(3.2)
     axes = fig.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     for ax, who in zip(axes, shown, strict=True):
         part = visits[visits["who"].eq(who)]
@@ -221,6 +269,7 @@ def by_visit(visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylab
         counts = [int(wide[v].notna().sum()) for v in VISITS]
         ax.set_xticks([0, 1], [f"{labels[v]}\nn = {n}" for v, n in zip(VISITS, counts, strict=True)])
         ax.set(title=labels[who], xlim=(-0.4, 1.4))
+    _lettered(axes)
     axes[0].set_ylabel(ylabel)
     return fig
 
@@ -246,7 +295,7 @@ def against(
     -------
     Figure
     """
-    fig = _figure(max(3.4 * len(xs) + 0.6, 6.5), 3.2)
+    fig = _figure(3.3)
     axes = fig.subplots(1, len(xs), sharey=True, squeeze=False)[0]
     for ax, (x, xlabel) in zip(axes, xs.items(), strict=True):
         for who in groups(data["who"]):
@@ -261,6 +310,7 @@ def against(
         if low < 0 < high:
             ax.axhline(0, color="black", lw=0.6)
         ax.set(xlabel=xlabel, ylabel="")
+    _lettered(axes)
     handles, names = axes[0].get_legend_handles_labels()
     fig.legend(handles, names, loc="outside upper left", ncols=len(names), handletextpad=0.2)
     axes[0].set_ylabel(ylabel)
@@ -274,7 +324,7 @@ def _ellipse(ax: Axes, points: np.ndarray, level: float = 0.95) -> None:
     values, vectors = np.linalg.eigh(np.cov(points.T))
     width, height = 2 * np.sqrt(stats.chi2.ppf(level, 2) * np.maximum(values, 0))
     angle = np.degrees(np.arctan2(vectors[1, 0], vectors[0, 0]))
-    ax.add_patch(Ellipse(points.mean(axis=0), width, height, angle=angle, fill=False, ls="--", ec="#1B6C9B", lw=1.3))
+    ax.add_patch(Ellipse(points.mean(axis=0), width, height, angle=angle, fill=False, ls="--", ec=EDGE, lw=1.3))
 
 
 @_styled
@@ -299,11 +349,12 @@ def pcoa_paths(
     """
     arms = [g for g in groups(coordinates["who"]) if g != "control"]
     controls = coordinates[coordinates["who"].eq("control") & coordinates["visit"].eq("baseline")]
-    fig = _figure(3.5 * max(len(arms), 1) + 0.4, 3.6)
+    fig = _figure(3.7)
     axes = fig.subplots(1, max(len(arms), 1), sharex=True, sharey=True, squeeze=False)[0]
     for ax, who in zip(axes, arms, strict=False):
         ax.scatter(controls["PC1"], controls["PC2"], s=9, color=COLOURS["control"], alpha=0.5, lw=0)
         _ellipse(ax, controls[["PC1", "PC2"]].to_numpy())
+        ax.text(0.02, 0.02, f"{labels['control']}: n = {len(controls)}", transform=ax.transAxes, size=8, color=EDGE)
         part = coordinates[coordinates["who"].eq(who)]
         ends = [part[part["visit"].eq(v)].set_index("subject")[["PC1", "PC2"]] for v in VISITS]
         both = ends[0].index.intersection(ends[1].index)
@@ -315,6 +366,7 @@ def pcoa_paths(
             ax.annotate("", stop.mean(axis=0), start.mean(axis=0),
                         arrowprops={"arrowstyle": "-|>", "lw": 3, "color": "black", "mutation_scale": 16})  # fmt: skip
         ax.set(title=f"{labels[who]} (n = {len(both)})", xlabel=f"PC1 ({100 * explained[0]:.1f} %)")
+    _lettered(axes)
     axes[0].set_ylabel(f"PC2 ({100 * explained[1]:.1f} %), {distance}")
     return fig
 
@@ -335,7 +387,7 @@ def distance_to_healthy(visits: pd.DataFrame, labels: Mapping[str, str], measure
     Figure
     """
     shown = groups(visits["who"])
-    fig = _figure(6.5, 3.4)
+    fig = _figure(3.5)
     ax = fig.subplots()
     reference = visits.loc[visits["who"].eq("control") & visits["visit"].eq("baseline"), measure]
     low, high = reference.quantile([0.25, 0.75])
@@ -356,52 +408,48 @@ def distance_to_healthy(visits: pd.DataFrame, labels: Mapping[str, str], measure
                 body.set(facecolor=COLOURS[who], alpha=0.6, edgecolor="black", linewidth=0.6)
             _mean_mark(ax, x + 0.05, values, who)
         ax.text(i * 2.4 + 0.5, 1.02, labels[who], transform=ax.get_xaxis_transform(), ha="center", weight="bold")
-    ax.text(1.0, (low + high) / 2, " middle half of controls", transform=ax.get_yaxis_transform(), va="center", size=8)
+    if np.isfinite(low):
+        ax.text(1.0, (low + high) / 2, " middle half\n of controls", transform=ax.get_yaxis_transform(), va="center",
+                size=8, color=EDGE)  # fmt: skip
     ax.set_xticks(ticks, names)
     ax.set(ylabel=ylabel, xlim=(-0.6, ticks[-1] + 0.6))
     return fig
 
 
 @_styled
-def forest(
-    rows: pd.DataFrame, xlabel: str, *, margin: float | None = None, null: float = 0, log: bool = False
-) -> Figure:
-    """Estimates with intervals, one a line, the numbers beside them.
+def forest(rows: pd.DataFrame) -> Figure:
+    """Estimates with intervals, one a line, the numbers beside them; a panel for each scale.
 
     Parameters
     ----------
     rows : DataFrame
-        Columns label, estimate, ci_low, ci_high, n; optionally ``who`` (a key of `COLOURS`).
-    xlabel : str
-        What is estimated, with its unit.
-    margin : float, optional
-        Margin of equivalence: a shaded zone around the null.
-    null : float
-        Where a line marks no difference.
-    log : bool
-        Logarithmic axis, for ratios.
+        Columns scale (what is estimated, with its unit: the label of the axis), label, estimate, ci_low, ci_high, n;
+        optionally ``who`` (a key of `COLOURS`), and ``margin`` of equivalence, one a scale: a shaded zone around zero.
 
     Returns
     -------
     Figure
     """
-    fig = _figure(7, 0.42 * len(rows) + 1.1)
-    ax = fig.subplots()
-    if margin is not None:
-        ax.axvspan(null - margin, null + margin, color="0.9", lw=0)
-        ax.text(null, 1.01, "equivalence zone", transform=ax.get_xaxis_transform(), ha="center", size=8, color="0.35")
-    ax.axvline(null, color="black", lw=0.8)
-    for i, row in enumerate(rows.to_dict("records")):
-        who = row.get("who", "case")
-        if np.isfinite(row["ci_low"]):
-            ax.plot([row["ci_low"], row["ci_high"]], [-i, -i], color=COLOURS[who], lw=2)
-        ax.plot(row["estimate"], -i, MARKERS[who], color=COLOURS[who], mec="black", ms=7)
-        text = f"{number(row['estimate'])} ({number(row['ci_low'])} to {number(row['ci_high'])})"
-        ax.text(1.02, -i, text, transform=ax.get_yaxis_transform(), va="center", size=8)
-    ax.set_yticks([-i for i in range(len(rows))], [f"{r.label} (n = {r.n:.0f})" for r in rows.itertuples()])
-    ax.set(xlabel=xlabel, ylim=(-len(rows) + 0.4, 0.6))
-    if log:
-        ax.set_xscale("log")
+    scales = list(dict.fromkeys(rows["scale"]))
+    fig = _figure(0.32 * len(rows) + 0.85 * len(scales))
+    axes = fig.subplots(len(scales), 1, squeeze=False)[:, 0]
+    for ax, scale in zip(axes, scales, strict=True):
+        part = rows[rows["scale"].eq(scale)]
+        margin = part["margin"].iloc[0] if "margin" in part else np.nan
+        if np.isfinite(margin):
+            ax.axvspan(-margin, margin, color="0.9", lw=0)
+            ax.text(0, 1.01, "equivalence zone", transform=ax.get_xaxis_transform(), ha="center", size=8, color="0.35")
+        ax.axvline(0, color="black", lw=0.8)
+        for i, row in enumerate(part.to_dict("records")):
+            who = row.get("who", "case")
+            if np.isfinite(row["ci_low"]):
+                ax.plot([row["ci_low"], row["ci_high"]], [-i, -i], color=COLOURS[who], lw=2)
+            ax.plot(row["estimate"], -i, MARKERS[who], color=COLOURS[who], mec="black", ms=7)
+            text = f"{number(row['estimate'])} ({interval(row['ci_low'], row['ci_high'])})"
+            ax.text(1.02, -i, text, transform=ax.get_yaxis_transform(), va="center", size=8)
+        ax.set_yticks([-i for i in range(len(part))], [f"{r.label} (n = {r.n:.0f})" for r in part.itertuples()])
+        ax.set(xlabel=scale, ylim=(-len(part) + 0.4, 0.6))
+    _lettered(axes)
     return fig
 
 
@@ -419,7 +467,7 @@ def composition(shares: pd.DataFrame, ylabel: str = "Mean share of reads (%)") -
     -------
     Figure
     """
-    fig = _figure(8, 3.8)
+    fig = _figure(3.8)
     ax = fig.subplots()
     palette = sns.color_palette("colorblind", 10)
     hatches = ["", "//", "..", "xx", "\\\\"]
@@ -429,10 +477,10 @@ def composition(shares: pd.DataFrame, ylabel: str = "Mean share of reads (%)") -
         ax.bar(
             range(len(shares)), shares[taxon], bottom=bottom, width=0.75, edgecolor="white", lw=0.5,
             color="0.85" if last else palette[i % 10], hatch="" if last else hatches[(i // 2) % 5],
-            label=_italic(taxon),
+            label=italic(taxon),
         )  # fmt: skip
         bottom += shares[taxon].to_numpy()
-    ax.set_xticks(range(len(shares)), list(shares.index), size=8)
+    ax.set_xticks(range(len(shares)), list(shares.index), size=7.5)
     ax.set(ylabel=ylabel, ylim=(0, 100 if bottom.max() > 99 else None))
     handles, names = ax.get_legend_handles_labels()
     legend = ax.legend(handles[::-1], names[::-1], loc="center left", bbox_to_anchor=(1, 0.5))
@@ -441,14 +489,134 @@ def composition(shares: pd.DataFrame, ylabel: str = "Mean share of reads (%)") -
     return fig
 
 
-def _italic(taxon: str) -> str:
-    """Genus and species names in italics, as convention wants, for a text that parses math; the rest upright."""
+@_styled
+def composition_by_patient(visits: pd.DataFrame, taxa: Sequence[str], labels: Mapping[str, str]) -> Figure:
+    """Every patient's composition as a bar, ordered by the first taxon; panels by visit and group.
+
+    Parameters
+    ----------
+    visits : DataFrame
+        One row a patient and visit: who, visit, and a column for each taxon, in per cent.
+    taxa : sequence of str
+        Columns in the order of stacking, the last of them the rest. Told apart by lightness, so that grey is enough.
+    labels : mapping
+
+    Returns
+    -------
+    Figure
+    """
+    shown = groups(visits["who"])
+    sizes = [max(visits["who"].eq(who).sum(), len(visits) / 5) for who in shown]
+    fig = _figure(4.6)
+    axes = fig.subplots(2, len(shown), sharey=True, squeeze=False, width_ratios=sizes)
+    colours = [*sns.color_palette("magma", len(taxa) - 1), (0.95, 0.95, 0.95)]
+    for ax, (visit, who) in zip(axes.flat, product(VISITS, shown), strict=True):
+        part = visits[visits["who"].eq(who) & visits["visit"].eq(visit)]
+        ax.set(title=f"{labels[who]} (n = {len(part)})", xticks=[], ylim=(0, 100))
+        if part.empty:
+            continue
+        shares = part.sort_values(list(taxa[:2]), ascending=False)[list(taxa)].to_numpy().T
+        edges = np.arange(shares.shape[1] + 1) - 0.5
+        tops = np.vstack([np.zeros(shares.shape[1]), shares.cumsum(axis=0)])
+        for taxon, colour, low, high in zip(taxa, colours, tops, tops[1:], strict=False):
+            ax.stairs(high, edges, baseline=low, fill=True, color=colour, label=italic(taxon))
+        ax.set_xlim(-0.5, len(part) - 0.5)
+    _lettered(axes.ravel())
+    for ax, visit in zip(axes[:, 0], VISITS, strict=True):
+        ax.set_ylabel(f"{labels[visit]}\nShare of reads (%)")
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    legend = fig.legend(handles, names, loc="outside upper left", ncols=4, handlelength=1)
+    for text in legend.get_texts():
+        text.set_parse_math(True)
+    return fig
+
+
+@_styled
+def species_by_visit(visits: pd.DataFrame, species: Sequence[str], labels: Mapping[str, str]) -> Figure:
+    """Share of each species before and after: patients, and means with intervals; a panel for each group.
+
+    Parameters
+    ----------
+    visits : DataFrame
+        One row a patient and visit: who, visit, and a column for each species, in per cent.
+    species : sequence of str
+        Columns.
+    labels : mapping
+
+    Returns
+    -------
+    Figure
+        On a square-root axis: most shares are small, and some are zero.
+    """
+    shown = groups(visits["who"])
+    fig = _figure(1.9 * len(shown) + 0.5)
+    axes = fig.subplots(len(shown), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    for ax, who in zip(axes, shown, strict=True):
+        of = visits[visits["who"].eq(who)]
+        parts = {visit: of[of["visit"].eq(visit)] for visit in VISITS}
+        for (j, (visit, part)), (i, name) in product(enumerate(parts.items()), enumerate(species)):
+            x, face = i + 0.36 * (j - 0.5), "white" if visit == "baseline" else COLOURS[who]
+            ax.scatter(x + 0.7 * _jitter(len(part)), part[name], s=7, alpha=0.3, lw=0, color=COLOURS[who],
+                       marker=MARKERS[who])  # fmt: skip
+            _mean_mark(ax, x, part[name], who, face, label=labels[visit] if i == 0 else "_")
+        counts = ", ".join(f"{labels[visit]} n = {len(part)}" for visit, part in parts.items())
+        ax.set(title=f"{labels[who]}: {counts}", ylim=(0, 100))
+        ax.set_yscale("function", functions=(lambda y: np.sqrt(np.maximum(y, 0)), np.square))
+        ax.set_yticks([0, 1, 5, 20, 50, 100])
+    _lettered(axes)
+    axes[-1].set_xticks(range(len(species)), [italic(name).replace(" (", "\n(") for name in species], parse_math=True)
+    fig.supylabel("Share of reads (%), square-root scale", size=9)
+    axes[0].legend(loc="upper right", ncols=2)
+    return fig
+
+
+def italic(taxon: str) -> str:
+    """Set a genus or species in italics, as convention wants, for a text that parses math; what is none stays upright.
+
+    Parameters
+    ----------
+    taxon : str
+        As in a table: ``Staphylococcus aureus``, ``Staphylococcus (unnamed)``, ``Other``.
+
+    Returns
+    -------
+    str
+        Species abbreviated.
+    """
     taxon = taxon if len(taxon) <= 50 else f"{taxon[:50]}…"
     name, _, rest = taxon.partition(" (")
     if taxon.startswith("Other") or not re.fullmatch(r"[^\W\d][\w .-]*", name, re.ASCII):
         return taxon.replace("$", r"\$")
-    short = short_name(name).replace(" ", r"\ ").replace("_", r"\_")
-    return rf"$\mathit{{{short}}}$" + (f" ({rest}" if rest else "").replace("$", r"\$")
+    return _mathit(short_name(name)) + (f" ({rest}" if rest else "").replace("$", r"\$")
+
+
+def _mathit(name: str) -> str:
+    """A name as mathtext: its spaces, and its hyphens, which are no minus signs."""
+    return rf"$\mathit{{{name}}}$".replace(".", "{.}").replace(" ", r"\:").replace("_", r"\_").replace("-", "\u2010")
+
+
+def italicise(fig: Figure, names: Sequence[str]) -> None:
+    """Set names of taxa in italics wherever they stand in a figure's texts.
+
+    Parameters
+    ----------
+    fig : matplotlib.figure.Figure
+    names : sequence of str
+    """
+    found = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, sorted(names, key=len, reverse=True)))})(?!\w)")
+
+    def marked(text: str) -> str:
+        upright, taxa = found.split(text), found.findall(text)
+        pieces = [piece.replace("$", r"\$") for piece in upright]
+        return pieces[0] + "".join(_mathit(taxon) + piece for taxon, piece in zip(taxa, pieces[1:], strict=True))
+
+    for axis in (axis for ax in fig.axes for axis in (ax.xaxis, ax.yaxis)):
+        labels = axis.get_ticklabels()
+        if any(found.search(label.get_text()) and not label.get_parse_math() for label in labels):
+            axis.set_ticks(axis.get_ticklocs(), [marked(label.get_text()) for label in labels], parse_math=True)
+    for text in fig.findobj(Text):
+        if found.search(text.get_text()) and not text.get_parse_math():
+            text.set(text=marked(text.get_text()), parse_math=True)
 
 
 @_styled
@@ -470,62 +638,71 @@ def differential(table: pd.DataFrame, xlabel: str, second: str = "", *, top: int
     Figure
     """
     rows = table.nsmallest(top, "p_value").sort_values("estimate")
-    fig = _figure(7, 0.25 * len(rows) + 1.3)
+    fig = _figure(0.24 * len(rows) + 1.2)
     ax = fig.subplots()
     y = np.arange(len(rows))
     both = rows["agreement"].eq("both").to_numpy()
     ax.hlines(y, rows["ci_low"], rows["ci_high"], color="0.35", lw=1.5)
-    ax.scatter(rows["estimate"][both], y[both], marker="o", s=40, color="black", zorder=3,
-               label="found by both methods")  # fmt: skip
-    ax.scatter(rows["estimate"][~both], y[~both], marker="o", s=40, fc="white", ec="black", zorder=3,
-               label="not by both")  # fmt: skip
+    for which, face, name in ((both, "black", "found by both methods"), (~both, "white", "not by both")):
+        ax.scatter(rows["estimate"][which], y[which], s=40, fc=face, ec="black", zorder=3, label=name)
     if second:
         ax.scatter(rows["estimate_2"], y, marker="x", s=28, color=COLOURS["treatment"], zorder=4, label=second)
     ax.axvline(0, color="black", lw=0.8)
-    ax.set_yticks(y, [_italic(t) for t in rows["taxon"]], parse_math=True)
-    ax.set(xlabel=xlabel, ylim=(-0.7, len(rows) - 0.3))
-    ax.legend(loc="lower left", bbox_to_anchor=(-0.3, 1.0), ncols=3, handletextpad=0.1, columnspacing=1)
+    ax.set_yticks(y, [italic(t) for t in rows["taxon"]], parse_math=True)
+    n = sorted({f"{n:.0f}" for n in (rows["n"].min(), rows["n"].max())})
+    ax.set(xlabel=f"{xlabel} (n = {' to '.join(n)} people)", ylim=(-0.7, len(rows) - 0.3))
+    fig.legend(loc="outside upper left", ncols=3, handletextpad=0.1, columnspacing=1)
     return fig
 
 
 @_styled
-def strata(table: pd.DataFrame, labels: Mapping[str, str], ylabel: str, noise: tuple[float, float] | None) -> Figure:
-    """Mean change in each stratum of response, by arm, with interval and n.
+def strata(
+    table: pd.DataFrame, changes: pd.DataFrame, labels: Mapping[str, str], noise: Mapping[str, tuple[float, float]]
+) -> Figure:
+    """Change in each stratum of response, by arm: patients, means with intervals, n; a panel for each measure.
 
     Parameters
     ----------
     table : DataFrame
-        As from `helpers.response.shift_by_stratum`: arm, stratum, estimate, ci_low, ci_high, n.
+        As from `helpers.response.shift_by_stratum`, with ``scale``, the label of the measure's axis.
+    changes : DataFrame
+        One row a patient and measure: scale, arm, stratum, change.
     labels : mapping
-    ylabel : str
-    noise : tuple of float, optional
-        The controls' own mean change, as an interval: the yardstick of noise.
+    noise : mapping of str to tuple of float
+        For each scale the controls' own mean change, as an interval: the yardstick of noise.
 
     Returns
     -------
     Figure
     """
-    fig = _figure(6.5, 3.3)
-    ax = fig.subplots()
-    if noise and np.isfinite(noise).all():
-        ax.axhspan(*noise, color=COLOURS["control"], alpha=0.35, lw=0, label=f"{labels['control']}, own change")
-    ax.axhline(0, color="black", lw=0.8)
-    names = list(table["stratum"].cat.categories)
+    scales, names = list(dict.fromkeys(table["scale"])), list(table["stratum"].cat.categories)
     arms = groups(table["arm"])
-    for k, arm in enumerate(arms):
-        part = table[table["arm"].eq(arm)]
-        x = part["stratum"].cat.codes.to_numpy() + 0.36 * (k - (len(arms) - 1) / 2)
-        wide = part["ci_low"].notna().to_numpy()
-        ax.vlines(x[wide], part["ci_low"][wide], part["ci_high"][wide], color=COLOURS[arm], lw=2)
-        ax.scatter(x, part["estimate"], color=COLOURS[arm], marker=MARKERS[arm], ec="black", s=45, zorder=3,
-                   label=labels[arm])  # fmt: skip
-        tops = part["ci_high"].fillna(part["estimate"])
-        for xi, yi, n in zip(x, tops, part["n"], strict=True):
-            ax.annotate(f"n = {n:.0f}", (xi, yi), (0, 5), textcoords="offset points", size=7, ha="center",
-                        bbox={"fc": "white", "lw": 0, "pad": 0.5})  # fmt: skip
-    ax.set_xticks(range(len(names)), names)
-    ax.set(xlabel="Improvement of severity", ylabel=ylabel, xlim=(-0.5, len(names) - 0.3))
-    ax.legend(loc="upper left", bbox_to_anchor=(0, 1.14), ncols=3)
+    fig = _figure(2.3 * len(scales) + 0.6)
+    axes = fig.subplots(len(scales), 1, sharex=True, squeeze=False)[:, 0]
+    for ax, scale in zip(axes, scales, strict=True):
+        if np.isfinite(noise[scale]).all():
+            ax.axhspan(
+                *noise[scale], color=COLOURS["control"], alpha=0.35, lw=0, label=f"{labels['control']}, mean change"
+            )
+        ax.axhline(0, color="black", lw=0.8)
+        for k, arm in enumerate(arms):
+            part, patients = (df[df["scale"].eq(scale) & df["arm"].eq(arm)] for df in (table, changes))
+            aside = 0.36 * (k - (len(arms) - 1) / 2)
+            x = part["stratum"].cat.codes.to_numpy() + aside
+            spread = patients["stratum"].cat.codes + aside + 0.8 * _jitter(len(patients))
+            ax.scatter(spread, patients["change"], s=7, alpha=0.35, lw=0, color=COLOURS[arm], marker=MARKERS[arm])
+            ax.vlines(x, part["ci_low"], part["ci_high"], color="black", lw=1.6)
+            ax.scatter(x, part["estimate"], color=COLOURS[arm], marker=MARKERS[arm], ec="black", s=45, zorder=3,
+                       label=labels[arm])  # fmt: skip
+            for xi, n in zip(x, part["n"], strict=True):
+                ax.text(xi, 1.0, f"n = {n:.0f}", transform=ax.get_xaxis_transform(), size=7, ha="center", va="bottom")
+        ax.set_ylabel(fill(scale, 28))
+    axes[-1].set_xticks(range(len(names)), names)
+    axes[-1].set(xlabel="Improvement of severity", xlim=(-0.5, len(names) - 0.5))
+    for letter, ax in zip(ascii_uppercase, axes, strict=False):
+        ax.text(-0.02, 1.03, letter, transform=ax.transAxes, weight="bold", ha="right")
+    handles = {name: handle for ax in axes for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+    fig.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=3)
     return fig
 
 
@@ -543,7 +720,7 @@ def percentiles(table: pd.DataFrame) -> Figure:
     Figure
     """
     measures = list(dict.fromkeys(table["measure"]))
-    fig = _figure(6.5, 0.7 * len(measures) + 1.0)
+    fig = _figure(0.7 * len(measures) + 1.0)
     ax = fig.subplots()
     ax.axvspan(25, 75, color=COLOURS["control"], alpha=0.25, lw=0)
     ax.axvline(50, color="black", lw=0.8)
@@ -560,13 +737,15 @@ def percentiles(table: pd.DataFrame) -> Figure:
 
 
 @_styled
-def love_plot(balance: pd.DataFrame, threshold: float = 0.1) -> Figure:
+def love_plot(balance: pd.DataFrame, n: int, threshold: float = 0.1) -> Figure:
     """Standardised differences between the arms before and after weighting.
 
     Parameters
     ----------
     balance : DataFrame
         As from `helpers.treatment.balance`.
+    n : int
+        Patients.
     threshold : float
         Common bound of acceptable imbalance, shaded.
 
@@ -574,29 +753,31 @@ def love_plot(balance: pd.DataFrame, threshold: float = 0.1) -> Figure:
     -------
     Figure
     """
-    fig = _figure(6.5, 0.4 * len(balance) + 1.1)
+    fig = _figure(0.36 * len(balance) + 1.1)
     ax = fig.subplots()
     y = np.arange(len(balance))[::-1]
     ax.axvspan(-threshold, threshold, color="0.9", lw=0)
     ax.axvline(0, color="black", lw=0.8)
+    ax.hlines(y, balance["unweighted"], balance["weighted"], color="0.6", lw=1)
     ax.scatter(balance["unweighted"], y, marker="o", fc="white", ec="black", s=45, label="as observed")
     ax.scatter(balance["weighted"], y, marker="D", color="black", s=40, label="overlap weighted")
     ax.set_yticks(y, list(balance["covariate"]))
-    ax.set(xlabel="Standardised mean difference, treatment minus comparator", ylim=(-0.6, len(balance) - 0.4))
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2)
+    ax.set(xlabel=f"Standardised mean difference, treatment minus comparator (n = {n} patients)")
+    ax.set_ylim(-0.6, len(balance) - 0.4)
+    fig.legend(loc="outside upper left", ncols=2)
     return fig
 
 
 @_styled
-def subsampled(table: pd.DataFrame, actual: int, labels: Mapping[str, str], alpha: float) -> Figure:
+def subsampled(table: pd.DataFrame, sizes: Mapping[str, int], labels: Mapping[str, str], alpha: float) -> Figure:
     """How often a subsample of the treatment arm shows its own change, by size.
 
     Parameters
     ----------
     table : DataFrame
         As from `helpers.treatment.subsampled_significance`, with ``measure``.
-    actual : int
-        Size of the comparator arm, marked.
+    sizes : mapping of str to int
+        Patients of each arm; that of the comparator is marked.
     labels : mapping
     alpha : float
 
@@ -604,18 +785,18 @@ def subsampled(table: pd.DataFrame, actual: int, labels: Mapping[str, str], alph
     -------
     Figure
     """
-    fig = _figure(6.5, 3)
+    fig = _figure(3.1)
     ax = fig.subplots()
-    for style, marker, (measure, part) in zip(
-        ("-", "--", ":"), ("o", "s", "^"), table.groupby("measure", sort=False), strict=False
-    ):
-        ax.plot(
-            part["n"], 100 * part["significant"], ls=style, marker=marker, color="black", mfc="white", label=measure
-        )
+    styles = zip(("-", "--", ":"), ("o", "s", "^"), table.groupby("measure", sort=False), strict=False)
+    for style, marker, (measure, part) in styles:
+        ax.errorbar(part["n"], 100 * part["significant"], yerr=196 * part["mc_error"], ls=style, marker=marker,
+                    color="black", mfc="white", label=measure)  # fmt: skip
+    actual = sizes.get("comparator", 0)
     ax.axvline(actual, color=COLOURS["comparator"], lw=1.5)
-    ax.annotate(f"size of the {labels['comparator']} arm: {actual}", (actual, 3), (4, 0), textcoords="offset points",
+    ax.annotate(f"{labels['comparator']} arm: n = {actual}", (actual, 3), (4, 0), textcoords="offset points",
                 color=COLOURS["comparator"], size=8)  # fmt: skip
-    ax.set(xlabel=f"{labels['treatment']} patients drawn", ylabel=f"Draws with p < {alpha:g} (%)", ylim=(0, 102))
+    ax.set(xlabel=f"Patients drawn from {labels['treatment']} (n = {sizes.get('treatment', 0)})")
+    ax.set(ylabel=f"Draws with p < {alpha:g} (%)", ylim=(0, 102))
     ax.legend(loc="lower right")
     return fig
 
@@ -633,7 +814,7 @@ def claims_forest(claims: pd.DataFrame) -> Figure:
     -------
     Figure
     """
-    fig = _figure(8, 0.34 * len(claims) + 1.2)
+    fig = _figure(0.32 * len(claims) + 0.8)
     ax = fig.subplots()
     ax.axvline(0, color="black", lw=0.8)
     for i, row in enumerate(claims.to_dict("records")):
@@ -648,7 +829,7 @@ def claims_forest(claims: pd.DataFrame) -> Figure:
         ax.plot([low, high], [-i, -i], color="black", lw=1.8)
         filled = row["verdict"] != "inconclusive"
         ax.plot(estimate, -i, VERDICT_MARKERS[row["verdict"]], ms=8, color="black", mfc="black" if filled else "white")
-        text = f"{number(row['estimate'])} {row['unit']}".strip() + f": {row['verdict']}"
+        text = f"{number(row['estimate'])} {row['unit']}".strip() + f", n = {row['n']}: {row['verdict']}"
         ax.text(1.02, -i, text, transform=ax.get_yaxis_transform(), va="center", size=8)
     ax.set_yticks([-i for i in range(len(claims))], [f"{r.id} {r.measure.split(',')[0]}" for r in claims.itertuples()])
     ax.set(xlabel="Estimate / half width of its interval (grey: margin of equivalence)", ylim=(-len(claims), 0.8))
@@ -656,7 +837,51 @@ def claims_forest(claims: pd.DataFrame) -> Figure:
 
 
 @_styled
-def sensitivity(curve: pd.DataFrame, zero: float, ylabel: str) -> Figure:
+def mediation_path(effects: pd.DataFrame, names: Mapping[str, str]) -> Figure:
+    """The paths from arm to outcome, direct and through the mediator, each with its estimate and interval.
+
+    Parameters
+    ----------
+    effects : DataFrame
+        As from `helpers.treatment.mediation`.
+    names : mapping
+        What stands in the boxes: arm, mediator, outcome.
+
+    Returns
+    -------
+    Figure
+    """
+    fig = _figure(3.3)
+    ax = fig.subplots()
+    at = {"arm": (0.14, 0.2), "mediator": (0.5, 0.85), "outcome": (0.86, 0.2)}
+    box: Any = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": "black"}
+    arrow: Any = {"arrowstyle": "-|>", "color": "black", "lw": 1.4, "shrinkA": 32, "shrinkB": 32}
+    paths = {
+        "arm to mediator": ("arm", "mediator", (0.2, 0.6), "right"),
+        "mediator to outcome": ("mediator", "outcome", (0.8, 0.6), "left"),
+        "direct": ("arm", "outcome", (0.5, 0.2), "center"),
+    }
+    for name, (start, end, place, side) in paths.items():
+        row = effects.loc[name]
+        told = f"{name}\n{number(row['estimate'])}\n({interval(row['ci_low'], row['ci_high'])})"
+        ax.annotate(
+            "", at[end], at[start], arrowprops={**arrow, "shrinkA": 50, "shrinkB": 50} if name == "direct" else arrow
+        )
+        ax.text(*place, told, ha=side, va="center", size=8, bbox={"fc": "white", "lw": 0, "pad": 1})
+    for what, place in at.items():
+        ax.text(*place, fill(names[what], 22), ha="center", va="center", bbox=box)
+    total, indirect = (
+        f"{name}: {number(row['estimate'])} ({interval(row['ci_low'], row['ci_high'])})"
+        for name, row in effects.loc[["total", "indirect"]].iterrows()
+    )
+    ax.text(0.5, -0.12, f"{indirect};  {total};  n = {effects['n'].max()} patients", ha="center", va="center")
+    ax.set(xlim=(0, 1), ylim=(-0.2, 1.0))
+    ax.axis("off")
+    return fig
+
+
+@_styled
+def sensitivity(curve: pd.DataFrame, zero: float, ylabel: str, n: int) -> Figure:
     """Direct effect against the correlation of errors that an unmeasured cause would leave.
 
     Parameters
@@ -666,12 +891,14 @@ def sensitivity(curve: pd.DataFrame, zero: float, ylabel: str) -> Figure:
     zero : float
         Correlation at which the effect vanishes; NaN if it does nowhere.
     ylabel : str
+    n : int
+        Patients.
 
     Returns
     -------
     Figure
     """
-    fig = _figure(6, 3.4)
+    fig = _figure(3.2)
     ax = fig.subplots()
     ax.fill_between(curve["rho"], curve["direct_low"], curve["direct_high"], color="0.88", lw=0)
     ax.plot(curve["rho"], curve["direct"], color="black", lw=1.8)
@@ -684,7 +911,7 @@ def sensitivity(curve: pd.DataFrame, zero: float, ylabel: str) -> Figure:
         ax.plot(zero, 0, "D", color=COLOURS["treatment"], mec="black", ms=6)
         above: Any = {"textcoords": "offset points", "ha": "center", "size": 8}
         ax.annotate(f"no effect at {number(zero)}", (zero, 0), (0, 12), **above)
-    ax.set(xlabel="Correlation of errors left by an unmeasured cause", ylabel="\n".join(wrap(ylabel, 40)))
+    ax.set(xlabel=f"Correlation of errors left by an unmeasured cause (n = {n} patients)", ylabel=fill(ylabel, 40))
     return fig
 
 
@@ -710,7 +937,7 @@ def validation(table: pd.DataFrame, alpha: float) -> Figure:
     """
     names = (table["id"] + " " + table["measure"]).str.strip()
     order = list(dict.fromkeys(names))
-    fig = _figure(8, 0.19 * len(order) + 1.2)
+    fig = _figure(0.19 * len(order) + 1.2)
     axes = fig.subplots(1, 2, sharey=True)
     panels = (("rejected", alpha, "A  p-value below the level"), ("coverage", 1 - alpha, "B  interval holds the truth"))
     for ax, (share, line, title) in zip(axes, panels, strict=True):
@@ -725,5 +952,5 @@ def validation(table: pd.DataFrame, alpha: float) -> Figure:
     axes[0].set_yticks([-i for i in range(len(order))], order, size=7)
     axes[0].set(xlim=(-2, 102), ylim=(-len(order) + 0.3, 0.7))
     axes[1].set(xlim=(min(80, 100 * table["coverage"].min() - 3), 101))
-    axes[1].legend(loc="lower left", title="what is true", fontsize=7)
+    axes[1].legend(loc="lower left", title=f"what is true (n = {table['runs'].max()} each)", fontsize=7)
     return fig

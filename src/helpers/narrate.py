@@ -1,6 +1,8 @@
 """Numbers into sentences: one rounding rule, p-values, intervals, and findings that turn with the data."""
 
 import math
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -429,6 +431,72 @@ def closed(row: dict[str, Any]) -> str:
     return f"{row['label']}: {number(row['estimate'])} % of the gap closed (interval {span}; n = {row['n']:.0f})."
 
 
+def positions(means: pd.DataFrame) -> str:
+    """Tell where groups lie on the axes of an ordination.
+
+    Parameters
+    ----------
+    means : DataFrame
+        One row a group and visit (the index has both): coordinates, and ``n``.
+
+    Returns
+    -------
+    str
+    """
+    told = []
+    for key, row in means.iterrows():
+        at = ", ".join(number(value) for value in row.drop("n"))
+        told.append(f"{' at '.join(key)} {at} (n = {row['n']:.0f})")
+    return "; ".join(told)
+
+
+def top_of(bars: pd.DataFrame) -> str:
+    """Tell the most abundant taxon of each group and visit.
+
+    Parameters
+    ----------
+    bars : DataFrame
+        As from `helpers.taxa.composition`.
+
+    Returns
+    -------
+    str
+    """
+    named = bars.drop(columns="Other")
+    told = []
+    for bar, row in named.iterrows():
+        told.append(f"{', '.join(str(bar).split(chr(10)))}: {row.idxmax()}, {number(row.max())} %")
+    return f"Most abundant on average: {'; '.join(told)}."
+
+
+def beside_margin(tests: Mapping[str, Mapping[str, Any]], *, alpha: float = 0.05) -> str:
+    """Tell of how many measures equivalence is shown, of how many a difference beyond the margin.
+
+    Parameters
+    ----------
+    tests : mapping
+        For each measure what `helpers.estimates.equivalence` adds to an estimate.
+    alpha : float
+
+    Returns
+    -------
+    str
+    """
+    within = [name for name, e in tests.items() if e["p_equivalence"] < alpha]
+    beyond = [name for name, e in tests.items() if e["ci_low"] > e["margin"] or e["ci_high"] < -e["margin"]]
+    neither = [name for name in tests if name not in (*within, *beyond)]
+    told = [
+        f"{what}: {', '.join(names)}"
+        for what, names in (
+            ("shown to differ by less than the margin", within),
+            ("shown to differ by more", beyond),
+            ("neither shown", neither),
+        )
+        if names
+    ]
+    return "; ".join(told) + "."
+
+
 def vanishing(rho: float) -> str:
     """Tell how strong an unmeasured cause would have to be to explain a direct effect away.
 
@@ -474,6 +542,23 @@ def short_name(species: str) -> str:
     """
     genus, _, epithet = species.partition(" ")
     return f"{genus[0]}. {epithet}" if epithet.isalpha() and epithet.islower() else species
+
+
+def italicised(text: str, names: Iterable[str]) -> str:
+    """Mark names of taxa in a text as emphasis, as convention wants.
+
+    Parameters
+    ----------
+    text : str
+        Names that are marked already stay so.
+    names : iterable of str
+
+    Returns
+    -------
+    str
+    """
+    either = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    return re.sub(rf"(?<![\w*])(?:{either})(?![\w*])", r"*\g<0>*", text)
 
 
 def _null(estimate: dict[str, Any], unit: str, what: str) -> str:

@@ -11,8 +11,9 @@ from scipy import stats
 from skbio import TreeNode
 from tableone import TableOne
 
+from helpers.estimates import who
 from helpers.ingest import NOT_RECORDED, in_several, swabbed_twice
-from helpers.study import RANKS, SMALL, Privacy, Study
+from helpers.study import RANKS, SMALL, VOCABULARY, Privacy, Study
 from helpers.tables import few
 
 
@@ -108,6 +109,25 @@ def _table_one(people: pd.DataFrame, columns: list[str], groups: tuple[str, ...]
     flat.columns = [str(c[-1]) for c in flat.columns]
     flat.index = flat.index.set_names(["characteristic", "level"])
     return flat.reset_index().rename(columns={"Missing": "missing"}).astype(str).replace({"nan": "", "None": ""})
+
+
+def people(obs: pd.DataFrame) -> pd.DataFrame:
+    """Count the people of each group at each visit.
+
+    Parameters
+    ----------
+    obs : DataFrame
+        One row a swab.
+
+    Returns
+    -------
+    DataFrame
+        Indexed by who (see `helpers.estimates.who`): baseline, followup, both.
+    """
+    once = obs.assign(who=who(obs)).drop_duplicates(["subject", "visit"])
+    table = pd.crosstab(once["who"], once["visit"]).reindex(columns=list(VOCABULARY["visit"]), fill_value=0)
+    twice = once[once.duplicated("subject")]["who"].value_counts()
+    return table.assign(both=twice).fillna(0).astype(int).rename_axis(columns=None)
 
 
 def checksums(cohort: AnnData) -> pd.DataFrame:

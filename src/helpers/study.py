@@ -3,6 +3,7 @@
 import datetime
 import hashlib
 import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -281,6 +282,12 @@ class Taxa(Strict):
     pathogen: Label = Field("Staphylococcus aureus", description="species of C3, C5, C8 and C9")
     commensal: Label = Field("Staphylococcus hominis", description="species in the log ratio to the pathogen")
     genera_shown: int = Field(10, ge=1, le=20, description="genera drawn in composition figures")
+
+    @property
+    def names(self) -> list[str]:
+        """What is set in italics, species also in their short form."""
+        species = [self.pathogen, self.commensal]
+        return [self.genus, *species, *(re.sub(r"^(\w)\w* (?=[a-z]+$)", r"\1. ", name) for name in species)]
 
 
 class Labels(Strict):

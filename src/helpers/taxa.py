@@ -221,15 +221,16 @@ def composition(shares: pd.DataFrame, obs: pd.DataFrame, shown: int, labels: Map
     Returns
     -------
     DataFrame
-        One row a group and visit (index: its label) x taxa, from the most abundant, ``Other`` last.
+        One row a group and visit (index: its label, with n) x taxa, from the most abundant, ``Other`` last.
     """
     visits = by_patient(obs, shares)
-    means = visits.groupby(["who", "visit"], observed=True)[list(shares.columns)].mean()
+    grouped = visits.groupby(["who", "visit"], observed=True)[list(shares.columns)]
+    means, n = grouped.mean(), grouped.size()
     order = [(w, v) for w in ("control", "treatment", "comparator", "case") for v in ("baseline", "followup")]
     means = means.loc[[key for key in order if key in means.index]]
     top = means.mean().nlargest(shown).index
     table = means[top].assign(Other=means.drop(columns=top).sum(axis=1))
-    table.index = pd.Index([f"{labels[w]}\n{labels[v]}" for w, v in means.index], name="patients")
+    table.index = pd.Index([f"{labels[w]}\n{labels[v]}\nn = {n[w, v]}" for w, v in means.index], name="patients")
     return table
 
 
@@ -249,6 +250,34 @@ def within(species: AnnData, genus: str) -> pd.DataFrame:
     """
     shares = relative_abundance(species)
     return shares[[name for name in shares if name.split(" ")[0] == genus]]
+
+
+def leading(genus: AnnData, species: AnnData, taxa: Taxa, shown: int = 4) -> pd.DataFrame:
+    """Share of the pathogen, of the rest of its genus, and of the most abundant other genera, in per cent.
+
+    Parameters
+    ----------
+    genus, species : AnnData
+        Counts aggregated to the two ranks.
+    taxa : Taxa
+        The names.
+    shown : int
+        Other genera; what is left is ``Other``.
+
+    Returns
+    -------
+    DataFrame
+        Swabs x taxa: pathogen (without it where no read is named so), the rest of the genus, genera, ``Other``.
+    """
+    shares = relative_abundance(genus)
+    first = pd.DataFrame(index=shares.index)
+    if taxa.pathogen in species.var_names:
+        first[taxa.pathogen] = relative_abundance(species)[taxa.pathogen]
+    if taxa.genus in shares:
+        rest = f"{taxa.genus} (other)" if len(first.columns) else taxa.genus
+        first[rest] = shares.pop(taxa.genus) - first.sum(axis=1)
+    top = shares.mean().nlargest(shown).index
+    return first.join(shares[top]).assign(Other=shares.drop(columns=top).sum(axis=1))
 
 
 def by_patient_counts(taxa: AnnData, visit: str) -> AnnData:

@@ -248,7 +248,8 @@ def mediation(
     Returns
     -------
     DataFrame
-        Indexed by effect (total, direct, indirect, interaction): keys of `helpers.estimates.ESTIMATE`, and
+        Indexed by effect (total, direct, indirect, interaction, and the two links of the indirect one: arm to
+        mediator, mediator to outcome): keys of `helpers.estimates.ESTIMATE`, and
         ``boot_low``, ``boot_high``, the percentile interval; of the indirect effect, the interval and p-value (normal)
         are the bootstrap's, of the others those of HC3. NaN with fewer than five patients in an arm, or a constant
         mediator.
@@ -258,11 +259,11 @@ def mediation(
     Baron & Kenny, J Pers Soc Psychol 1986;51:1173; VanderWeele, Explanation in Causal Inference, 2015, chapter 2.
     """
     fit = _mediation_draws(pairs, mediator, covariates, bootstraps, seed)
-    effects = ["total", "direct", "indirect", "interaction"]
+    effects = ["total", "direct", "indirect", "interaction", "arm to mediator", "mediator to outcome"]
     if fit is None:
         n = int(pairs[["y0", "y1", "treated", mediator, *covariates]].notna().all(axis=1).sum())
         nothing = not_estimable(n, len(pairs) - n) | {"boot_low": np.nan, "boot_high": np.nan}
-        return pd.DataFrame([nothing] * 4, index=pd.Index(effects, name="effect"))
+        return pd.DataFrame([nothing] * len(effects), index=pd.Index(effects, name="effect"))
     complete, drawn = fit
     given = ["y0", *covariates]
     centred = complete.assign(
@@ -278,6 +279,8 @@ def mediation(
         "direct": linear_contrast(centred, "y1", "treated", [*given, "mediator"], alpha=alpha),
         "indirect": as_estimate(indirect, (low, high), p, len(complete), 0, se=se, alpha=alpha),
         "interaction": linear_contrast(centred, "y1", "product", [*given, "treated", "mediator"], alpha=alpha),
+        "arm to mediator": linear_contrast(centred, "mediator", "treated", given, alpha=alpha),
+        "mediator to outcome": linear_contrast(centred, "y1", "mediator", [*given, "treated"], alpha=alpha),
     }
     for name, row in rows.items():
         row["n_dropped"] = len(pairs) - len(complete)

@@ -8,16 +8,18 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import pandas as pd
 from IPython.display import display
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
-from helpers.narrate import interval, number, p_number
+from helpers.figures import italicise
+from helpers.narrate import interval, italicised, number, p_number
 from helpers.report.disclosure import for_spreadsheets, in_figure, in_table, in_text
 from helpers.study import Study, StudyError
 
@@ -71,36 +73,70 @@ class Output:
         self.results_dir = Path(results_dir)
         self.simulated = study.simulated
         self.privacy = study.privacy
+        self.taxa = study.taxa.names
 
-    def text(self, markdown: str) -> None:
+    def _told(self, markdown: str) -> str:
+        return italicised(in_text(markdown, self.privacy), self.taxa)
+
+    def text(self, markdown: str, role: Literal["", "finding", "answer"] = "") -> None:
         """Show a text.
 
         Parameters
         ----------
         markdown : str
+        role : {"", "finding", "answer"}
+            The report's page sets a finding at the beginning of its section, an answer at that of the chapter.
         """
-        text = in_text(markdown, self.privacy)
-        display({"text/markdown": text, "text/plain": text}, raw=True)
+        text = self._told(markdown)
+        display({"text/markdown": text, "text/plain": text}, raw=True, metadata={"role": role} if role else {})
 
-    def figure(self, fig: Figure, name: str, *, caption: str, alt: str) -> None:
+    def finding(self, markdown: str) -> None:
+        """Show what a section found, which its page begins with.
+
+        Parameters
+        ----------
+        markdown : str
+        """
+        self.text(markdown, "finding")
+
+    def answer(self, markdown: str) -> None:
+        """Show the chapter's answer in two or three sentences, which its page opens with.
+
+        Parameters
+        ----------
+        markdown : str
+        """
+        self.text(markdown, "answer")
+
+    def figure(self, fig: Figure, name: str, *, caption: str, alt: str, data: str = "") -> None:
         """Save a figure and show it with its caption.
 
         Parameters
         ----------
         fig : matplotlib.figure.Figure
         name : str
-            Starts with the notebook's number, as ``02_alpha``; a table of the same name is linked as its data.
+            Starts with the notebook's number, as ``02_alpha``.
         caption : str
             Shown under the figure; ``*emphasis*`` and ``**strong**`` are understood.
         alt : str
             What the figure shows, for who cannot see it.
+        data : str
+            Name of the table that has its numbers, if not that of the figure.
+
+        Raises
+        ------
+        ValueError
+            If it has no caption, no alternative text, or does not say of how many it is (``n = ``).
         """
-        caption, alt = in_text(caption, self.privacy), in_text(alt, self.privacy)
+        if not caption or not alt or not any("n = " in text.get_text() for text in fig.findobj(Text)):
+            raise ValueError(f"{name}: a figure needs a caption, an alternative text, and its n")
+        caption, alt = self._told(caption), in_text(alt, self.privacy)
         in_figure(fig, self.privacy)
+        italicise(fig, self.taxa)
         save_figure(fig, self.results_dir, name, simulated=self.simulated)
         image = base64.b64encode(_drawn(fig, "png", 100, {"Software": None})).decode()
         shown = {"image/png": image, "text/plain": f"Figure: {name}"}
-        display(shown, raw=True, metadata={"image/png": {"alt": alt}, "figure": name})
+        display(shown, raw=True, metadata={"image/png": {"alt": alt}, "figure": name, "data": data or name})
         display({"text/markdown": caption, "text/plain": caption}, raw=True, metadata={"caption_of": name})
 
     def table(
@@ -131,12 +167,12 @@ class Output:
         table = df.reset_index() if index else df
         table, whole = (in_table(t, self.privacy, counts) for t in (table, table if whole is None else whole))
         save_table(whole, self.results_dir, name)
-        caption = in_text(caption, self.privacy)
+        caption = self._told(caption)
         table = _for_readers(table.infer_objects())
         texts = {_brief(str(c)): [_cell(v, str(c)) for v in table[c]] for c in table}
         numeric = {_brief(str(c)) for c in table if pd.api.types.is_numeric_dtype(table[c]) and table[c].dtype != bool}
         lines = caption + "\n" + pd.DataFrame(texts).to_string(index=False)
-        shown = {"text/html": table_html(texts, numeric, caption), "text/plain": lines}
+        shown = {"text/html": table_html(texts, numeric, caption, self.taxa), "text/plain": lines}
         display(shown, raw=True, metadata={"table": name})
 
     def estimates(self, parts: list[dict[str, Any]], notebook: str) -> None:
@@ -214,7 +250,11 @@ def _cell(value: Any, column: str) -> str:
     return f"{value:,.0f}" if value.is_integer() else number(value)
 
 
-def table_html(texts: dict[str, list[str]], numeric: set[str], caption: str) -> str:
+#: Columns whose texts are names of taxa.
+_OF_TAXA = {"taxon", "genus", "species"}
+
+
+def table_html(texts: dict[str, list[str]], numeric: set[str], caption: str, taxa: Sequence[str] = ()) -> str:
     """A table that a screen reader can walk: caption, scope of headings; scrolls if it is wide.
 
     Parameters
@@ -224,24 +264,32 @@ def table_html(texts: dict[str, list[str]], numeric: set[str], caption: str) -> 
     numeric : set of str
         Columns set right.
     caption : str
+    taxa : sequence of str
+        Names that are set in italics; what stands in columns of taxa is too.
 
     Returns
     -------
     str
     """
     escape = html.escape
+
+    def cell(value: str, column: str) -> str:
+        if column in _OF_TAXA and re.fullmatch(r"[A-Z][\w .-]+", value, re.ASCII) and not value.startswith("Other"):
+            return f"<em>{escape(value)}</em>"
+        return emphasised(italicised(value, taxa)) if taxa and "*" not in value else escape(value)
+
     side = {
         c: ' class="number" style="text-align:right"' if c in numeric else ' style="text-align:left"' for c in texts
     }
     head = "".join(f'<th scope="col"{side[c]}>{escape(c)}</th>' for c in texts)
     rows = []
     for values in zip(*texts.values(), strict=True):
-        cells = [f"<td{side[c]}>{escape(v)}</td>" for c, v in zip(texts, values, strict=True)]
+        cells = [f"<td{side[c]}>{cell(v, c)}</td>" for c, v in zip(texts, values, strict=True)]
         first = next(iter(texts))
-        cells[0] = f'<th scope="row"{side[first]}>{escape(values[0])}</th>'
+        cells[0] = f'<th scope="row"{side[first]}>{cell(values[0], first)}</th>'
         rows.append(f"<tr>{''.join(cells)}</tr>")
     return (
-        f'<div class="report-table" role="region" tabindex="0" aria-label="{escape(caption)}"><table>'
+        f'<div class="report-table" role="region" tabindex="0" aria-label="{escape(caption.replace("*", ""))}"><table>'
         f"<caption>{emphasised(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n"
         f"<tbody>\n{chr(10).join(rows)}\n</tbody></table></div>"
     )

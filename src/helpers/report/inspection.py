@@ -6,10 +6,10 @@ import pandas as pd
 from anndata import AnnData
 
 from helpers.claims import statement, untestable
-from helpers.estimates import analysis_swabs, who
+from helpers.estimates import analysis_swabs
 from helpers.ingest import build_cohort
 from helpers.narrate import visits_used
-from helpers.quality import tree_differs
+from helpers.quality import people, tree_differs
 from helpers.report.parameters import resolve_settings
 from helpers.study import Problems, Settings, Study, load_study
 
@@ -65,12 +65,8 @@ def _swabs(study: Study, cohort: AnnData, ledger: pd.DataFrame) -> list[str]:
 
 def _people(study: Study, cohort: AnnData) -> list[str]:
     labels = study.labels.model_dump()
-    swabs = cohort.obs[cohort.obs["control_type"].eq("sample")].assign(who=lambda obs: who(obs))
-    once = swabs.drop_duplicates(["subject", "visit"])
-    people = pd.crosstab(once["who"], once["visit"])
-    twice = once.groupby("subject")["who"].agg(["size", "first"]).query("size == 2")["first"].value_counts()
-    people = people.rename(columns=labels).assign(**{"both visits": twice}).fillna(0).astype(int)
-    table = people.rename(index=labels).rename_axis(index=None, columns=None)
+    swabs = cohort.obs[cohort.obs["control_type"].eq("sample")]
+    table = people(swabs).rename(columns={**labels, "both": "both visits"}, index=labels).rename_axis(index=None)
     sites = f"; up to {swabs.groupby(['subject', 'visit'], observed=True).size().max()} swabs a person and visit"
     return ["", f"People{sites}:", *(f"  {line}" for line in table.to_string().splitlines())]
 

@@ -14,12 +14,13 @@ from typing import Any
 import nbformat
 import pandas as pd
 import yaml
+from nbformat.v4 import new_markdown_cell
 
 from helpers.claims import COLUMNS, verdicts
-from helpers.figures import claims_forest
+from helpers.figures import claims_forest, italicise
 from helpers.report import plain, save_figure, unwritable, write_whole
 from helpers.report.disclosure import for_spreadsheets, in_table
-from helpers.report.pages import Run, evidence, figure_html, index, text_html, validation
+from helpers.report.pages import Run, evidence, figure_html, index, raw, text_html, validation
 from helpers.report.parameters import notebooks
 from helpers.study import Privacy, Study, StudyError, load_study
 
@@ -40,7 +41,9 @@ def build_site(name: str) -> None:
     chapters = [notebook.stem for notebook in notebooks()]
     parts = estimated(folder / "results", chapters)
     claims = judge(parts, folder / "results", parameters["alpha"], study.privacy)
-    save_figure(claims_forest(claims), folder / "results", index.FOREST, simulated=study.simulated)
+    forest = claims_forest(claims)
+    italicise(forest, study.taxa.names)
+    save_figure(forest, folder / "results", index.FOREST, simulated=study.simulated)
     with TemporaryDirectory(dir=folder, prefix=".site-") as work:
         source, built = Path(work) / "source", Path(work) / "html"
         files = source / "extra" / "files"
@@ -161,7 +164,13 @@ def as_page(notebook: Any, files: Path) -> Any:
     -------
     nbformat.NotebookNode
     """
+    cells, top, section = [], 0, 0
     for cell in notebook.cells:
+        if cell.cell_type == "markdown" and (heading := re.match(r"#+ .+", cell.source)):
+            cells.append(new_markdown_cell(heading[0]))
+            section, top = len(cells), top or len(cells)
+            cell.source = cell.source[heading.end() :].strip()
+        cells.append(cell)
         if cell.cell_type != "code":
             continue
         cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
@@ -174,8 +183,14 @@ def as_page(notebook: Any, files: Path) -> Any:
             elif "table" in output.get("metadata", {}):
                 output.data = {"text/html": output.data["text/html"] + _table_link(output.metadata["table"])}
             elif "text/markdown" in output.get("data", {}):
-                output.data = {"text/html": text_html(output.data["text/markdown"])}
-        cell.outputs = [o for o in cell.outputs if "caption_of" not in o.get("metadata", {})]
+                text = text_html(output.data["text/markdown"])
+                role = output.get("metadata", {}).get("role")
+                output.data = {"text/html": text}
+                if role:  # a section begins with its finding, a chapter with its answer
+                    lead = new_markdown_cell(raw(f'<div class="{role}">{text}</div>'))
+                    cells.insert(top if role == "answer" else section, lead)
+        cell.outputs = [o for o in cell.outputs if not {"caption_of", "role"} & set(o.get("metadata", {}))]
+    notebook.cells = cells
     return notebook
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from helpers.narrate import interval, number, p_number, suppression
+from helpers.narrate import interval, italicised, number, p_number, suppression
 from helpers.report import emphasised, table_html
 from helpers.report.pages import Run, evidence, figure_html, raw, text_html
 from helpers.study import Study
@@ -44,7 +44,9 @@ def page(run: Run, others: list[str]) -> str:
         "long, and one that misses the line excludes zero. Circle: supported; square: equivalent; cross: contradicted; "
         "open: inconclusive. Grey: the margin, for claims of no change or little difference."
     )
-    title = f'<p class="study-title">{html.escape(study.title)}</p>\n<p>{primary_answer(claims)}</p>'
+    title = (
+        f'<p class="study-title">{html.escape(study.title)}</p>\n<p>{studied(run)} {primary_answer(claims, study)}</p>'
+    )
     about = (
         f"<p>{emphasised(study.about)}</p>\n"
         f"<p>Source: {html.escape(study.source)}<br>Licence: {html.escape(study.licence)}</p>\n"
@@ -54,9 +56,9 @@ def page(run: Run, others: list[str]) -> str:
         [
             "# Overview",  # not the study's title: the theme repeats this heading without escaping it
             raw(title),
-            raw(claims_html(claims, level)),
+            raw(claims_html(claims, study, level)),
             "## Why these verdicts",
-            raw(reasons_html(claims)),
+            raw(reasons_html(claims, study)),
             raw(figure_html(FOREST, alt, caption, files)),
             "## The study",
             raw(about),
@@ -70,12 +72,36 @@ def page(run: Run, others: list[str]) -> str:
     )
 
 
-def primary_answer(claims: pd.DataFrame) -> str:
+def studied(run: Run) -> str:
+    """Say who was studied: the people of each group by visit, as chapter 1 counted them.
+
+    Parameters
+    ----------
+    run : Run
+
+    Returns
+    -------
+    str
+        HTML; empty if chapter 1 has no such table.
+    """
+    table = run.folder / "results" / "tables" / "01_people.tsv"
+    if not table.is_file():
+        return ""
+    people = pd.read_csv(table, sep="\t", dtype=str)
+    first, last = run.study.labels.baseline, run.study.labels.followup
+    told = "; ".join(
+        f"{row['group']} {row['baseline']} and {row['followup']}, {row['both']} at both" for _, row in people.iterrows()
+    )
+    return f"People at {html.escape(first)} and {html.escape(last)}: {html.escape(told)}."
+
+
+def primary_answer(claims: pd.DataFrame, study: Study) -> str:
     """What the study says of its primary claim, C12, in a sentence.
 
     Parameters
     ----------
     claims : DataFrame
+    study : Study
 
     Returns
     -------
@@ -85,18 +111,23 @@ def primary_answer(claims: pd.DataFrame) -> str:
     row = claims.set_index("id").loc[PRIMARY] if PRIMARY in set(claims["id"]) else None
     if row is None:
         return ""
-    told = f"<b>{emphasised(row['statement'])}: {SYMBOLS[row['verdict']]} {row['verdict']}.</b>"
-    why = html.escape(row["reason"])
+    told = f"<b>{_with_italics(row['statement'], study)}: {SYMBOLS[row['verdict']]} {row['verdict']}.</b>"
+    why = _with_italics(row["reason"][:1].upper() + row["reason"][1:], study)
     link = f'<a href="{evidence({**row, "id": PRIMARY})}">the evidence</a>'
-    return f"The primary claim, {PRIMARY}. {told} {why[:1].upper()}{why[1:]}. See {link}."
+    return f"The primary claim, {PRIMARY}. {told} {why}. See {link}."
 
 
-def claims_html(claims: pd.DataFrame, level: str) -> str:
+def _with_italics(text: str, study: Study) -> str:
+    return emphasised(italicised(text, study.taxa.names))
+
+
+def claims_html(claims: pd.DataFrame, study: Study, level: str) -> str:
     """The claims table: what is claimed, the verdict, how much, how sure, and where the evidence is.
 
     Parameters
     ----------
     claims : DataFrame
+    study : Study
     level : str
         Coverage of the intervals in per cent.
 
@@ -114,7 +145,7 @@ def claims_html(claims: pd.DataFrame, level: str) -> str:
         "Evidence",
     )
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
-    body = "\n".join(_claim_row(row) for row in claims.to_dict("records"))
+    body = "\n".join(_claim_row(row, study) for row in claims.to_dict("records"))
     return (
         '<div class="report-table claims" role="region" tabindex="0" aria-label="Claims"><table>'
         f"<thead><tr>{head}</tr></thead>\n"
@@ -122,14 +153,14 @@ def claims_html(claims: pd.DataFrame, level: str) -> str:
     )
 
 
-def _claim_row(row: dict[str, Any]) -> str:
+def _claim_row(row: dict[str, Any], study: Study) -> str:
     text = {key: html.escape(str(row[key])) for key in ("id", "verdict", "unit", "n")}
     effect = "–"
     if pd.notna(row["estimate"]):
         effect = f"{number(row['estimate'])} {text['unit']}<br>({interval(row['ci_low'], row['ci_high'])})"
     p = p_number(row["p_holm"]) if pd.notna(row["p_holm"]) else "–"
     cells = [
-        emphasised(row["statement"]),
+        _with_italics(row["statement"], study),
         f"<b>{SYMBOLS[row['verdict']]} {text['verdict']}</b>",
         effect,
         html.escape(p),
@@ -141,12 +172,13 @@ def _claim_row(row: dict[str, Any]) -> str:
     return f'<tr id="{text["id"]}"><th scope="row">{text["id"]}</th>{body}</tr>'
 
 
-def reasons_html(claims: pd.DataFrame) -> str:
+def reasons_html(claims: pd.DataFrame, study: Study) -> str:
     """The reason of each verdict.
 
     Parameters
     ----------
     claims : DataFrame
+    study : Study
 
     Returns
     -------
@@ -161,7 +193,7 @@ def reasons_html(claims: pd.DataFrame) -> str:
         "Where a claim has several parts, the weakest stands for it. p: of the test that the verdict rests on (against "
         "zero, or of equivalence), after Holm's adjustment over the claims."
     )
-    return table_html(columns, set(), caption)
+    return table_html(columns, set(), caption, study.taxa.names)
 
 
 def _downloads(files: Path) -> str:
