@@ -85,12 +85,13 @@ def test_pcoa_arrows_are_the_patients_steps_and_leave_out_who_came_once(visits):
 
 def test_composition_stacks_to_the_whole():
     shares = pd.DataFrame(
-        {"Staphylococcus": [60.0, 30], "Other": [40.0, 70]}, index=["AD\nBaseline", "Control\nBaseline"]
+        {"n": [9, 8], "Staphylococcus": [60.0, 30], "Other": [40.0, 70]}, index=["AD, Baseline", "Control, Baseline"]
     )
     ax: Any = figures.composition(shares).axes[0]
     tops = [bar.get_y() + bar.get_height() for bar in ax.patches]
     assert max(tops) == pytest.approx(100)
     assert ax.patches[0].get_height() == 60
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["AD\nBaseline\nn = 9", "Control\nBaseline\nn = 8"]
 
 
 def test_taxa_are_set_in_italics_and_groups_of_taxa_are_not():

@@ -460,7 +460,7 @@ def composition(shares: pd.DataFrame, ylabel: str = "Mean share of reads (%)") -
     Parameters
     ----------
     shares : DataFrame
-        Bars x taxa, in per cent; the index holds the bars' labels.
+        Bars x (n, taxa in per cent), as from `helpers.taxa.composition`; the index holds the bars' labels.
     ylabel : str
 
     Returns
@@ -472,15 +472,17 @@ def composition(shares: pd.DataFrame, ylabel: str = "Mean share of reads (%)") -
     palette = sns.color_palette("colorblind", 10)
     hatches = ["", "//", "..", "xx", "\\\\"]
     bottom = np.zeros(len(shares))
-    for i, taxon in enumerate(shares.columns):
-        last = i == len(shares.columns) - 1
+    taxa = shares.columns.drop("n")
+    for i, taxon in enumerate(taxa):
+        last = i == len(taxa) - 1
         ax.bar(
             range(len(shares)), shares[taxon], bottom=bottom, width=0.75, edgecolor="white", lw=0.5,
             color="0.85" if last else palette[i % 10], hatch="" if last else hatches[(i // 2) % 5],
             label=italic(taxon),
         )  # fmt: skip
         bottom += shares[taxon].to_numpy()
-    ax.set_xticks(range(len(shares)), list(shares.index), size=7.5)
+    bars = [f"{bar}\nn = {n}".replace(", ", "\n") for bar, n in shares["n"].items()]
+    ax.set_xticks(range(len(shares)), bars, size=7.5)
     ax.set(ylabel=ylabel, ylim=(0, 100 if bottom.max() > 99 else None))
     handles, names = ax.get_legend_handles_labels()
     legend = ax.legend(handles[::-1], names[::-1], loc="center left", bbox_to_anchor=(1, 0.5))

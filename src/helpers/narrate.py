@@ -462,10 +462,8 @@ def top_of(bars: pd.DataFrame) -> str:
     -------
     str
     """
-    named = bars.drop(columns="Other")
-    told = []
-    for bar, row in named.iterrows():
-        told.append(f"{', '.join(str(bar).split(chr(10)))}: {row.idxmax()}, {number(row.max())} %")
+    shares = bars.drop(columns=["n", "Other"])
+    told = [f"{bar}: {row.idxmax()}, {number(row.max())} %" for bar, row in shares.iterrows()]
     return f"Most abundant on average: {'; '.join(told)}."
 
 

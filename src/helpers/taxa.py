@@ -221,7 +221,7 @@ def composition(shares: pd.DataFrame, obs: pd.DataFrame, shown: int, labels: Map
     Returns
     -------
     DataFrame
-        One row a group and visit (index: its label, with n) x taxa, from the most abundant, ``Other`` last.
+        One row a group and visit (index: its label): n, and taxa from the most abundant, ``Other`` last.
     """
     visits = by_patient(obs, shares)
     grouped = visits.groupby(["who", "visit"], observed=True)[list(shares.columns)]
@@ -230,7 +230,8 @@ def composition(shares: pd.DataFrame, obs: pd.DataFrame, shown: int, labels: Map
     means = means.loc[[key for key in order if key in means.index]]
     top = means.mean().nlargest(shown).index
     table = means[top].assign(Other=means.drop(columns=top).sum(axis=1))
-    table.index = pd.Index([f"{labels[w]}\n{labels[v]}\nn = {n[w, v]}" for w, v in means.index], name="patients")
+    table.insert(0, "n", n)
+    table.index = pd.Index([f"{labels[w]}, {labels[v]}" for w, v in means.index], name="patients")
     return table
 
 

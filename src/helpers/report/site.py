@@ -20,12 +20,16 @@ from helpers.claims import COLUMNS, verdicts
 from helpers.figures import claims_forest, italicise
 from helpers.report import plain, save_figure, unwritable, write_whole
 from helpers.report.disclosure import for_spreadsheets, in_table
-from helpers.report.pages import Run, evidence, figure_html, index, raw, text_html, validation
+from helpers.report.pages import Run, evidence, figure_html, index, methods, raw, text_html, validation
 from helpers.report.parameters import notebooks
 from helpers.study import Privacy, Study, StudyError, load_study
 
 #: The pages beside the index and the notebooks, in their order; one that returns nothing is left out.
-PAGES: dict[str, Callable[[Run], str]] = {"validation": validation.page}
+PAGES: dict[str, Callable[[Run], str]] = {
+    "reading_guide": methods.reading_guide,
+    "methods": methods.page,
+    "validation": validation.page,
+}
 
 
 def build_site(name: str) -> None:
@@ -131,6 +135,7 @@ def write_source(source: Path, run: Run) -> None:
         write_whole(source / f"{chapter}.ipynb", nbformat.writes(page))
     here = Path(__file__).parent / "theme"
     write_whole(source / "conf.py", (here / "conf.py").read_bytes())
+    write_whole(source / "references.bib", (Path(__file__).parent / "pages" / "references.bib").read_bytes())
     write_whole(source / "static" / "report.css", (here / "report.css").read_bytes())
     write_whole(source / "site.json", json.dumps({"name": f"{study.folder.name} report", "banner": banner(study)}))
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 from docutils.nodes import make_id  # type: ignore[import-untyped]
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from helpers.report import emphasised
 from helpers.study import Study
@@ -100,3 +101,41 @@ def raw(content: str) -> str:
     str
     """
     return "```{raw} html\n" + content.replace("`", "&#96;") + "\n```"
+
+
+def escaped(text: str) -> str:
+    """Text that is taken as it stands in a sentence of Markdown.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    str
+        On one line, every mark of ASCII behind a backslash.
+    """
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))
+
+
+def rendered(template: str, **facts: Any) -> str:
+    """A page of prose with facts.
+
+    Parameters
+    ----------
+    template : str
+        Name of the file ``<template>.md.j2`` beside this one. Whatever it inserts is escaped.
+    **facts
+        What it may insert, or ask for.
+
+    Returns
+    -------
+    str
+    """
+    env = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        finalize=lambda value: escaped(str(value)),
+        trim_blocks=True,
+    )
+    return env.get_template(f"{template}.md.j2").render(facts)

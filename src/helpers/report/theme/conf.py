@@ -6,7 +6,9 @@ from pathlib import Path
 _site = json.loads((Path(__file__).parent / "site.json").read_text(encoding="utf-8"))
 
 project = html_title = html_short_title = _site["name"]
-extensions = ["myst_nb"]
+extensions = ["myst_nb", "sphinxcontrib.bibtex"]
+bibtex_bibfiles = ["references.bib"]
+bibtex_reference_style = "author_year"
 nb_execution_mode = "off"
 nb_merge_streams = True
 nb_ipywidgets_js: dict[str, dict[str, str]] = {}  # would come from another host
