@@ -2,11 +2,13 @@
 #
 # STUDY  a folder in data/                              make report STUDY=khadka2021
 # SET    parameters of this run, checked before it      make report SET="permutations=9999 alpha=0.01"
+# AGAINST an earlier run to compare with                make report AGAINST=copy-of-reports/demo
 # NAME   a new study, drafted from its files            make study NAME=mycohort TABLE=table.qza METADATA=metadata.tsv
 # PYTHON the interpreter, if not the project's own      make report PYTHON=python
 
 STUDY ?= demo
 SET ?=
+AGAINST ?=
 PYTHON = .venv/bin/python
 RUNS = 500
 CASES = 50000
@@ -19,7 +21,7 @@ endif
 .DEFAULT_GOAL := help
 
 # The same numbers on every machine: one thread a process, one order of hashing. Kernels of this environment only.
-export STUDY SET
+export STUDY SET AGAINST
 export PYTHONHASHSEED = 0
 export OMP_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
@@ -120,8 +122,10 @@ report-alone: $(PAGE)
 
 BEGAN := $(shell date +%s)
 
-$(OUT)/.set: FORCE
-	@mkdir -p $(@D); printf '%s\n' "$$SET" | cmp -s - $@ || printf '%s\n' "$$SET" > $@
+# What was given this time; each file changes only if that did.
+$(OUT)/.set $(OUT)/.against: $(OUT)/.%: FORCE
+	@mkdir -p $(@D); given=$$(printf '%s' "$(if $(filter set,$*),$$SET,$$AGAINST)"); \
+	  printf '%s\n' "$$given" | cmp -s - $@ || printf '%s\n' "$$given" > $@
 
 # Which files a study has, study.yaml says: the check writes that down for make.
 -include $(OUT)/inputs.mk
@@ -148,8 +152,8 @@ $(RAN)/05_treatment_comparison.ipynb: notebooks/05_treatment_comparison.ipynb $(
   $(RAN)/03_taxa.ipynb $(NEEDS)
 	@$(STEP) run "$$STUDY" 05_treatment_comparison
 
-$(PAGE): $(EVERY:%=$(RAN)/%.ipynb) $(SITE_CODE) $(NEEDS)
-	@$(STEP) site "$$STUDY"
+$(PAGE): $(EVERY:%=$(RAN)/%.ipynb) $(SITE_CODE) $(OUT)/.against $(wildcard notebooks/reference/*.tsv) $(NEEDS)
+	@$(STEP) site "$$STUDY" --against="$$AGAINST"
 	$(eval BUILT := yes)
 
 # A result that someone deleted is made again: what later steps read, and what the report shows.

@@ -11,7 +11,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from helpers import report
-from helpers.report.site import estimated, judge
+from helpers.report.site import judge
 from helpers.study import Study, load_study
 
 ROOT = Path(__file__).parents[1]
@@ -94,6 +94,5 @@ def analysed(study: Study, results: Path) -> dict[str, dict[str, Any]]:
                     exec(compile("".join(cell["source"]), chapter.stem, "exec"), names)
                     if "parameters" in cell["metadata"].get("tags", []):
                         names.update({k: v for k, v in parameters.items() if k in names})
-    parts = estimated(results, [chapter.stem for chapter in chapters])
-    claims = judge(parts, results, study.settings.alpha, study.privacy)
+    _, claims = judge(study, results, [chapter.stem for chapter in chapters], study.settings.alpha)
     return {row["id"]: row for row in claims.to_dict("records")}

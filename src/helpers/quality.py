@@ -127,7 +127,8 @@ def people(obs: pd.DataFrame) -> pd.DataFrame:
     once = obs.assign(who=who(obs)).drop_duplicates(["subject", "visit"])
     table = pd.crosstab(once["who"], once["visit"]).reindex(columns=list(VOCABULARY["visit"]), fill_value=0)
     twice = once[once.duplicated("subject")]["who"].value_counts()
-    return table.assign(both=twice).fillna(0).astype(int).rename_axis(columns=None)
+    order = [w for w in ("control", *VOCABULARY["arm"], "case") if w in table.index]
+    return table.assign(both=twice).fillna(0).astype(int).rename_axis(columns=None).loc[order]
 
 
 def checksums(cohort: AnnData) -> pd.DataFrame:

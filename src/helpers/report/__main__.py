@@ -50,6 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.add_argument("--metadata", required=True, help="a row a swab: text")
             command.add_argument("--taxonomy", default="", help="lineages of the features, if there is a file")
             command.add_argument("--tree", default="", help="Newick or .qza, if there is one")
+        if step == "site":
+            command.add_argument(
+                "--against", default="", metavar="FOLDER", help="results of an earlier run to compare with"
+            )
         if step in ("check", "inspect"):
             command.add_argument("--set", default="", metavar="TEXT", help=EXAMPLE)
     chosen = parser.parse_args(arguments)
@@ -82,7 +86,7 @@ def _step(chosen: argparse.Namespace) -> None:
     elif chosen.step == "site":
         from helpers.report.site import build_site
 
-        build_site(chosen.study)
+        build_site(chosen.study, chosen.against)
     elif chosen.step == "share":
         print(share(chosen.study))
     elif chosen.step == "data":

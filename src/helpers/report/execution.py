@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from traitlets.config import Config
 from helpers.report import remedy, unwritable, write_whole
 from helpers.report.keys import write_reference
 from helpers.report.parameters import declared, notebooks
-from helpers.study import StudyError
+from helpers.study import StudyError, load_study
 
 #: The kernel of this environment, no progress bars, and nothing of what a kernel logs when it is told to stop.
 HOW = {
@@ -165,12 +166,16 @@ def _say(text: str) -> None:
 def reference() -> None:
     """Run the notebooks in their order with their own defaults, keep the outputs in them, print what changed.
 
-    The README's figure and the reference of study.yaml are taken along.
+    The README's figure, the tables and claims, and the reference of study.yaml are taken along.
     """
     import nbformat
 
-    write_reference()
+    from helpers.report.pages.changes import keep_results
+    from helpers.report.site import judge
 
+    write_reference()
+    results = Path("reports/reference/results")
+    shutil.rmtree(results, ignore_errors=True)  # what an earlier version saved and this one does not
     for source in notebooks():
         target = Path("reports/reference/notebooks") / source.name
         before = nbformat.read(source, as_version=4)
@@ -182,7 +187,10 @@ def reference() -> None:
         print(
             "".join(f"  cell {cell}\n    " + "\n    ".join(lines) + "\n" for cell, lines in changes), end="", flush=True
         )
-    drawn = Path("reports/reference/results/figures") / README_FIGURE
+    study = load_study(Path("data/demo"))
+    judge(study, results, [notebook.stem for notebook in notebooks()], study.settings.alpha)
+    keep_results(results)
+    drawn = results / "figures" / README_FIGURE
     if drawn.is_file():
         write_whole(Path("docs") / README_FIGURE, drawn.read_bytes())
 

@@ -20,38 +20,38 @@ from helpers.claims import COLUMNS, verdicts
 from helpers.figures import claims_forest, italicise
 from helpers.report import plain, save_figure, unwritable, write_whole
 from helpers.report.disclosure import for_spreadsheets, in_table
-from helpers.report.pages import Run, evidence, figure_html, index, methods, raw, text_html, validation
+from helpers.report.pages import Run, changes, evidence, figure_html, index, methods, raw, text_html, validation
 from helpers.report.parameters import notebooks
-from helpers.study import Privacy, Study, StudyError, load_study
+from helpers.study import Study, StudyError, load_study
 
 #: The pages beside the index and the notebooks, in their order; one that returns nothing is left out.
 PAGES: dict[str, Callable[[Run], str]] = {
     "reading_guide": methods.reading_guide,
     "methods": methods.page,
     "validation": validation.page,
+    "changes": changes.page,
 }
 
 
-def build_site(name: str) -> None:
+def build_site(name: str, against: str = "") -> None:
     """Build ``reports/<study>/html`` from the notebooks that were run; the old one stays until the new is whole.
 
     Parameters
     ----------
     name : str
         The study.
+    against : str
+        Folder of an earlier run to compare with.
     """
     study, folder = load_study(Path("data") / name), Path("reports") / name
     parameters = yaml.safe_load((folder / "parameters.yaml").read_text(encoding="utf-8"))
+    earlier = changes.earlier_run(against) if against else None
     chapters = [notebook.stem for notebook in notebooks()]
-    parts = estimated(folder / "results", chapters)
-    claims = judge(parts, folder / "results", parameters["alpha"], study.privacy)
-    forest = claims_forest(claims)
-    italicise(forest, study.taxa.names)
-    save_figure(forest, folder / "results", index.FOREST, simulated=study.simulated)
+    parts, claims = judge(study, folder / "results", chapters, parameters["alpha"])
     with TemporaryDirectory(dir=folder, prefix=".site-") as work:
         source, built = Path(work) / "source", Path(work) / "html"
         files = source / "extra" / "files"
-        write_source(source, Run(study, folder, parameters, claims, parts, chapters, files))
+        write_source(source, Run(study, folder, parameters, claims, parts, chapters, files, earlier))
         run_sphinx(source, built)
         check_links(claims, built)
         old = Path(work) / "old"
@@ -84,28 +84,34 @@ def estimated(results: Path, chapters: list[str]) -> pd.DataFrame:
     return parts
 
 
-def judge(parts: pd.DataFrame, results: Path, alpha: float, privacy: Privacy) -> pd.DataFrame:
-    """Judge the claims on what the notebooks estimated; write ``claims.tsv`` and ``claims.json``.
+def judge(study: Study, results: Path, chapters: list[str], alpha: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Judge the claims on what the notebooks estimated; write ``claims.tsv`` and ``claims.json``, and draw them.
 
     Parameters
     ----------
-    parts : DataFrame
-        As from `estimated`.
+    study : Study
     results : Path
+    chapters : list of str
+        The notebooks' names.
     alpha : float
-    privacy : Privacy
 
     Returns
     -------
-    DataFrame
+    parts : DataFrame
+        As from `estimated`.
+    claims : DataFrame
         As from `helpers.claims.verdicts`, ``n`` as it may be shown.
     """
-    claims = in_table(verdicts(parts, alpha).astype({"n": "Int64"}), privacy)
+    parts = estimated(results, chapters)
+    claims = in_table(verdicts(parts, alpha).astype({"n": "Int64"}), study.privacy)
     records = plain(claims[list(COLUMNS)].to_dict("records"))
     write_whole(results / "claims.json", json.dumps(records, indent=1, ensure_ascii=False) + "\n")
     table = for_spreadsheets(claims).to_csv(sep="\t", index=False, float_format="%.10g", lineterminator="\n")
     write_whole(results / "claims.tsv", table)
-    return claims
+    forest = claims_forest(claims)
+    italicise(forest, study.taxa.names)
+    save_figure(forest, results, index.FOREST, simulated=study.simulated)
+    return parts, claims
 
 
 # ---------------------------------------------------------------- source of the site

@@ -29,6 +29,8 @@ class Run(NamedTuple):
     chapters: list[str]
     #: Folder of the site's downloads, which pages link as ``files/``.
     files: Path
+    #: Results of an earlier run to compare with, if one was named.
+    against: Path | None = None
 
 
 def text_html(text: str) -> str:

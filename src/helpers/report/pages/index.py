@@ -45,7 +45,8 @@ def page(run: Run, others: list[str]) -> str:
         "open: inconclusive. Grey: the margin, for claims of no change or little difference."
     )
     title = (
-        f'<p class="study-title">{html.escape(study.title)}</p>\n<p>{studied(run)} {primary_answer(claims, study)}</p>'
+        f'<div class="in-short"><p class="study-title">{html.escape(study.title)}</p>\n'
+        f"<p>{studied(run)} {primary_answer(claims, study)}</p></div>"
     )
     about = (
         f"<p>{emphasised(study.about)}</p>\n"

@@ -8,7 +8,7 @@ _site = json.loads((Path(__file__).parent / "site.json").read_text(encoding="utf
 project = html_title = html_short_title = _site["name"]
 extensions = ["myst_nb", "sphinxcontrib.bibtex"]
 bibtex_bibfiles = ["references.bib"]
-bibtex_reference_style = "author_year"
+bibtex_default_style = "unsrt"
 nb_execution_mode = "off"
 nb_merge_streams = True
 nb_ipywidgets_js: dict[str, dict[str, str]] = {}  # would come from another host
