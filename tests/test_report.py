@@ -199,6 +199,16 @@ def test_images_have_alternative_text_and_the_code_is_there_but_folded(built: Pa
     assert {"href": "files/tables/01_taxa.tsv"} in page.all("a")
 
 
+def test_a_chapter_opens_with_its_answer_and_a_section_with_its_finding(built: Path) -> None:
+    text = Page(built / "html" / "01_ingest.html").text
+    text = text[text.rindex("Who is in the data?") :]
+    order = [
+        text.index(part) for part in ("The <b>answer</b>.", "2 ways?", "What was found.", "What is done.", "A line")
+    ]
+    assert order == sorted(order)
+    assert text.count("What was found.") == text.count("The <b>answer</b>.") == 2, "once in the text, once in the code"
+
+
 def test_text_of_the_data_stays_text(built: Path) -> None:
     for name in ("index.html", "01_ingest.html"):
         text = (built / "html" / name).read_text(encoding="utf-8")

@@ -56,6 +56,8 @@ where = {"unit": "nats", "section": "*S. aureus* & more: 2 ways?"}
 none = dict.fromkeys(found, float("nan")) | {"n": 0}
 rows = [part("C1", study, "Shannon", found, sign=-1, **where), part("C2", study, "CLR", none, sign=1, **where)]
 out.estimates(rows, "01_ingest")
+out.finding("What was found.")
+out.answer("The <b>answer</b>.")
 """
 
 
@@ -63,7 +65,7 @@ def toy_notebook(path: Path, body: str, parameters: str = PARAMETERS) -> Path:
     cells = [
         new_markdown_cell("# Who is in the data?", id="title"),
         new_code_cell(parameters, id="parameters", metadata={"tags": ["parameters"]}),
-        new_markdown_cell("## *S. aureus* & more: 2 ways?", id="section"),
+        new_markdown_cell("## *S. aureus* & more: 2 ways?\n\nWhat is done.", id="section"),
         new_code_cell(body, id="body"),
     ]
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,124 @@
+"""What the notebooks and the repository may say: no typed result, a finding in each section, no machine's path."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from toy import NAMES, ROOT, toy_study
+
+from helpers.narrate import beside_margin, italicised, top_of
+from helpers.report import Output
+from helpers.study import load_study
+
+#: Numbers that are part of a citation, a claim's name, a heading, a column or a method.
+NO_RESULT = re.compile(
+    r"\d{4};\d+:[\d–-]+|\d{4}, section [\d.]+|doi:\S+|\bC\d+\b|\bHC3\b|SHA-256|^#+ \d+\.", re.MULTILINE
+)
+#: A decimal, a percentage, or a whole number of two digits and more.
+NUMBER = re.compile(r"(?<![\w.-])(?:\d+\.\d+|\d+(?= ?%)|\d{2,})")
+#: Numbers that a text may name, since no data can change them.
+CRITERIA = {
+    "0.1": "bound of imbalance (Austin 2009); rise of a curve that counts as level",
+    "0.05": "what a null's p-value is said not to show",
+    "0.5": "added to each count by the CLR",
+    "80": "power of the minimum detectable effect",
+    "95": "coverage of the intervals drawn behind points, whatever alpha is",
+    "100": "per cent: as near as controls; percentage points; the last percentile",
+    "27": "size of the comparator arm of Hartmann et al.",
+    "25": "quartile",
+    "50": "quartile",
+    "75": "quartile",
+}
+
+
+def typed(text: str) -> list[str]:
+    return [number for number in NUMBER.findall(NO_RESULT.sub("", text)) if number not in CRITERIA]
+
+
+def cells(name: str) -> list[Any]:
+    return nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_number_of_a_result_is_typed(name: str) -> None:
+    for cell in cells(name):
+        if cell.cell_type == "markdown":
+            assert typed(cell.source) == [], cell.source
+        else:
+            texts = [n.value for n in ast.walk(ast.parse(cell.source)) if isinstance(n, ast.Constant)]
+            assert [t for t in texts if isinstance(t, str) and " " in t and typed(t)] == []
+
+
+@pytest.mark.parametrize("text", ["fell by 2.37 CLR", "in 81 % of them", "n = 112", "p < 0.001"])
+def test_a_typed_result_would_be_noticed(text: str) -> None:
+    assert typed(f"Under treatment *S. aureus* {text} (Holm, Scand J Stat 1979;6:65), as C8 says.")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_section_has_one_finding_and_each_chapter_one_answer(name: str) -> None:
+    findings: dict[str, int] = {}
+    answers, section = 0, ""
+    for cell in cells(name):
+        if cell.cell_type == "markdown" and (heading := re.match("## (.+)", cell.source)):
+            section = heading[1]
+            findings[section] = 0
+        for output in cell.get("outputs", []):
+            role = output.get("metadata", {}).get("role")
+            answers += role == "answer"
+            if role == "finding":
+                findings[section] += 1
+    assert findings
+    assert set(findings.values()) == {1}, findings
+    assert answers == 1
+
+
+def test_a_figure_without_caption_alternative_text_or_n_is_refused(tmp_path: Path) -> None:
+    out = Output(tmp_path / "results", load_study(toy_study(tmp_path)))
+    good = {"caption": "What it is.", "alt": "What it shows."}
+    for texts, said in (({**good, "caption": ""}, "n = 3"), ({**good, "alt": ""}, "n = 3"), (good, "three people")):
+        fig = Figure(figsize=(1, 1))
+        fig.text(0, 0, said)
+        with pytest.raises(ValueError, match="needs a caption, an alternative text, and its n"):
+            out.figure(fig, "01_x", **texts)
+        assert not (tmp_path / "results").exists()
+
+
+def test_names_of_taxa_are_marked_once_and_only_as_whole_words() -> None:
+    names = ["Staphylococcus", "S. aureus", "Staphylococcus aureus"]
+    text = "S. aureus, *S. aureus*, Staphylococcus aureus and Staphylococcuses"
+    assert italicised(text, names) == "*S. aureus*, *S. aureus*, *Staphylococcus aureus* and Staphylococcuses"
+
+
+def test_sentences_of_several_measures_turn_with_the_data() -> None:
+    tests = {
+        "a": {"p_equivalence": 0.01, "ci_low": -1, "ci_high": 1, "margin": 2},
+        "b": {"p_equivalence": 0.9, "ci_low": 3, "ci_high": 4, "margin": 2},
+        "c": {"p_equivalence": 0.2, "ci_low": -3, "ci_high": 3, "margin": 2},
+    }
+    told = "shown to differ by less than the margin: a; shown to differ by more: b; neither shown: c."
+    assert beside_margin(tests) == told
+    assert "neither" not in beside_margin({"a": tests["a"]})
+    bars = pd.DataFrame({"n": [3, 4], "x": [10.0, 1], "y": [5.0, 2], "Other": [85.0, 97]}, index=["A, 1", "A, 2"])
+    assert top_of(bars) == "Most abundant on average: A, 1: x, 10.0 %; A, 2: y, 2.00 %."
+
+
+def test_the_repository_names_no_machine_and_no_registry() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git repository: which files are the project's is not known")
+    machine = re.compile(r"(?<![\w.])/(?:home|root|Users|work|mnt)/\w|[A-Z]:\\Users|/tmp/\w")
+    registry = re.compile(r"(?:pypi|pythonhosted|npmjs|anaconda)\.(?:org|com)")
+    said = {}
+    for name in filter(None, listed.stdout.split("\0")):
+        path = ROOT / name
+        if path.suffix not in (".png", ".biom") and path.is_file() and path != Path(__file__):
+            text = re.sub(r'"image/png": "[^"]*"', "", path.read_text(encoding="utf-8"))
+            if found := [*machine.findall(text), *registry.findall(text)]:
+                said[name] = found
+    assert said == {}
