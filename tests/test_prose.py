@@ -105,7 +105,7 @@ def test_sentences_of_several_measures_turn_with_the_data() -> None:
     assert beside_margin(tests) == told
     assert "neither" not in beside_margin({"a": tests["a"]})
     bars = pd.DataFrame({"n": [3, 4], "x": [10.0, 1], "y": [5.0, 2], "Other": [85.0, 97]}, index=["A, 1", "A, 2"])
-    assert top_of(bars) == "Most abundant on average: A, 1: x, 10.0 %; A, 2: y, 2.00 %."
+    assert top_of(bars) == "Most abundant on average: *x* in A, 1 (10.0 %); *y* in A, 2 (2.00 %)."
 
 
 def test_the_repository_names_no_machine_and_no_registry() -> None:

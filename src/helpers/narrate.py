@@ -10,6 +10,7 @@ import pandas as pd
 from helpers.study import SMALL, Study
 
 DIGITS = 3
+_RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
 def number(x: float, digits: int = DIGITS) -> str:
@@ -28,8 +29,8 @@ def number(x: float, digits: int = DIGITS) -> str:
 
     Examples
     --------
-    >>> [number(x) for x in (0.012345, -1.2, 36.74, 12345.6)]
-    ['0.0123', '−1.20', '36.7', '12346']
+    >>> [number(x) for x in (0.012345, -1.2, 36.74, 12345.6, 0.0000123)]
+    ['0.0123', '−1.20', '36.7', '12,346', '1.23 × 10⁻⁵']
     """
     if x is None or math.isnan(x):
         return "not estimable"
@@ -39,9 +40,9 @@ def number(x: float, digits: int = DIGITS) -> str:
         return "0"
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(float(f"{x:.{digits - 1}e}")))))
     if decimals > 6:
-        return f"{x:.{digits - 1}e}".replace("-", "−")
-    text = f"{x:.{decimals}f}"
-    return text.replace("-", "−")
+        mantissa, exponent = f"{x:.{digits - 1}e}".split("e")
+        return f"{mantissa} × 10".replace("-", "−") + str(int(exponent)).translate(_RAISED)
+    return f"{x:,.{decimals}f}".replace("-", "−")
 
 
 def p_value(p: float) -> str:
@@ -463,7 +464,7 @@ def top_of(bars: pd.DataFrame) -> str:
     str
     """
     shares = bars.drop(columns=["n", "Other"])
-    told = [f"{bar}: {row.idxmax()}, {number(row.max())} %" for bar, row in shares.iterrows()]
+    told = [f"*{short_name(row.idxmax())}* in {bar} ({number(row.max())} %)" for bar, row in shares.iterrows()]
     return f"Most abundant on average: {'; '.join(told)}."
 
 

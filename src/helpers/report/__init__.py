@@ -90,14 +90,19 @@ class Output:
         text = self._told(markdown)
         display({"text/markdown": text, "text/plain": text}, raw=True, metadata={"role": role} if role else {})
 
-    def finding(self, markdown: str) -> None:
-        """Show what a section found, which its page begins with.
+    def finding(self, sentence: str, *more: str) -> None:
+        """Show what a section found.
 
         Parameters
         ----------
-        markdown : str
+        sentence : str
+            Which the section's page begins with.
+        *more : str
+            What else there is to say, at this place.
         """
-        self.text(markdown, "finding")
+        self.text(sentence, "finding")
+        if more:
+            self.text(" ".join(more))
 
     def answer(self, markdown: str) -> None:
         """Show the chapter's answer in two or three sentences, which its page opens with.
@@ -148,6 +153,7 @@ class Output:
         index: bool = False,
         whole: pd.DataFrame | None = None,
         counts: Iterable[str] = (),
+        taxa: Iterable[str] = (),
     ) -> None:
         """Save a table in full and show it: numbers rounded by the report's rule and set right, all text escaped.
 
@@ -163,6 +169,8 @@ class Output:
             What is saved, if `df` is only its head.
         counts : iterable of str
             Columns that count people or swabs, beside those of `helpers.report.disclosure.COUNTS`.
+        taxa : iterable of str
+            Columns that are named after taxa.
         """
         table = df.reset_index() if index else df
         table, whole = (in_table(t, self.privacy, counts) for t in (table, table if whole is None else whole))
@@ -172,7 +180,7 @@ class Output:
         texts = {_brief(str(c)): [_cell(v, str(c)) for v in table[c]] for c in table}
         numeric = {_brief(str(c)) for c in table if pd.api.types.is_numeric_dtype(table[c]) and table[c].dtype != bool}
         lines = caption + "\n" + pd.DataFrame(texts).to_string(index=False)
-        shown = {"text/html": table_html(texts, numeric, caption, self.taxa), "text/plain": lines}
+        shown = {"text/html": table_html(texts, numeric, caption, [*self.taxa, *taxa]), "text/plain": lines}
         display(shown, raw=True, metadata={"table": name})
 
     def estimates(self, parts: list[dict[str, Any]], notebook: str) -> None:
@@ -281,7 +289,7 @@ def table_html(texts: dict[str, list[str]], numeric: set[str], caption: str, tax
     side = {
         c: ' class="number" style="text-align:right"' if c in numeric else ' style="text-align:left"' for c in texts
     }
-    head = "".join(f'<th scope="col"{side[c]}>{escape(c)}</th>' for c in texts)
+    head = "".join(f'<th scope="col"{side[c]}>{cell(c, "taxon" if c in taxa else "")}</th>' for c in texts)
     rows = []
     for values in zip(*texts.values(), strict=True):
         cells = [f"<td{side[c]}>{cell(v, c)}</td>" for c, v in zip(texts, values, strict=True)]

@@ -190,7 +190,7 @@ def as_page(notebook: Any, files: Path) -> Any:
             figure = output.get("metadata", {}).get("figure")
             if figure:
                 alt, caption = output.metadata["image/png"]["alt"], captions[figure].data["text/plain"]
-                output.data = {"text/html": figure_html(figure, alt, caption, files)}
+                output.data = {"text/html": figure_html(figure, alt, caption, files, output.metadata["data"])}
             elif "table" in output.get("metadata", {}):
                 output.data = {"text/html": output.data["text/html"] + _table_link(output.metadata["table"])}
             elif "text/markdown" in output.get("data", {}):

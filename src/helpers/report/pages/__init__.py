@@ -55,19 +55,21 @@ def text_html(text: str) -> str:
     return "".join(blocks)
 
 
-def figure_html(name: str, alt: str, caption: str, files: Path) -> str:
+def figure_html(name: str, alt: str, caption: str, files: Path, data: str = "") -> str:
     """A figure with its caption and links to its files.
 
     Parameters
     ----------
     name, alt, caption : str
     files : Path
+    data : str
+        Name of the table that has its numbers, if not that of the figure.
 
     Returns
     -------
     str
     """
-    offered = [("PNG", f"figures/{name}.png"), ("SVG", f"figures/{name}.svg"), ("data", f"tables/{name}.tsv")]
+    offered = [("PNG", f"figures/{name}.png"), ("SVG", f"figures/{name}.svg"), ("data", f"tables/{data or name}.tsv")]
     links = " · ".join(f'<a href="files/{path}">{kind}</a>' for kind, path in offered if (files / path).is_file())
     return (
         f'<figure class="report-figure" id="figure-{make_id(name)}">'
