@@ -79,6 +79,11 @@ def _jitter(n: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(-0.12, 0.12, n)
 
 
+def _faint(n: int) -> dict[str, float]:
+    """Marks of single people: the more there are, the smaller and fainter, so that they neither hide nor vanish."""
+    return {"s": float(np.clip(160 / max(n, 1), 7, 16)), "alpha": float(np.clip(20 / max(n, 1), 0.3, 0.75)), "lw": 0}
+
+
 def _mean_interval(values: pd.Series) -> tuple[float, float, float]:
     x = values.dropna()
     if len(x) < 3:
@@ -262,9 +267,9 @@ def by_visit(visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylab
         wide = part.pivot_table(index="subject", columns="visit", values=measure, observed=False)
         wide = wide.reindex(columns=list(VISITS))
         x = np.array([[0.0, 1.0]]) + _jitter(len(wide))[:, None]
-        ax.plot(x.T, wide.to_numpy().T, color=COLOURS[who], alpha=0.25, lw=0.6)
+        ax.plot(x.T, wide.to_numpy().T, color=COLOURS[who], alpha=_faint(len(wide))["alpha"], lw=0.6)
         for j, visit in enumerate(VISITS):
-            ax.scatter(x[:, j], wide[visit], s=9, color=COLOURS[who], marker=MARKERS[who], alpha=0.5, lw=0)
+            ax.scatter(x[:, j], wide[visit], color=COLOURS[who], marker=MARKERS[who], **_faint(len(wide)))
             _mean_mark(ax, j, wide[visit], who)
         counts = [int(wide[v].notna().sum()) for v in VISITS]
         ax.set_xticks([0, 1], [f"{labels[v]}\nn = {n}" for v, n in zip(VISITS, counts, strict=True)])
@@ -401,8 +406,8 @@ def distance_to_healthy(visits: pd.DataFrame, labels: Mapping[str, str], measure
             names.append(f"{labels[visit]}\nn = {len(values)}")
             if values.empty:
                 continue
-            ax.scatter(x + 0.22 + _jitter(len(values)), values, s=8, alpha=0.4, lw=0, color=COLOURS[who],
-                       marker=MARKERS[who])  # fmt: skip
+            ax.scatter(x + 0.22 + _jitter(len(values)), values, color=COLOURS[who], marker=MARKERS[who],
+                       **_faint(len(values)))  # fmt: skip
             halves: Any = ax.violinplot(values, positions=[x], widths=0.75, side="low", showextrema=False)
             for body in halves["bodies"]:
                 body.set(facecolor=COLOURS[who], alpha=0.6, edgecolor="black", linewidth=0.6)
@@ -558,8 +563,8 @@ def species_by_visit(visits: pd.DataFrame, species: Sequence[str], labels: Mappi
         parts = {visit: of[of["visit"].eq(visit)] for visit in VISITS}
         for (j, (visit, part)), (i, name) in product(enumerate(parts.items()), enumerate(species)):
             x, face = i + 0.36 * (j - 0.5), "white" if visit == "baseline" else COLOURS[who]
-            ax.scatter(x + 0.7 * _jitter(len(part)), part[name], s=7, alpha=0.3, lw=0, color=COLOURS[who],
-                       marker=MARKERS[who])  # fmt: skip
+            ax.scatter(x + 0.7 * _jitter(len(part)), part[name], color=COLOURS[who], marker=MARKERS[who],
+                       **_faint(len(part)))  # fmt: skip
             _mean_mark(ax, x, part[name], who, face, label=labels[visit] if i == 0 else "_")
         counts = ", ".join(f"{labels[visit]} n = {len(part)}" for visit, part in parts.items())
         ax.set(title=f"{labels[who]}: {counts}", ylim=(0, 100))
@@ -692,7 +697,7 @@ def strata(
             aside = 0.36 * (k - (len(arms) - 1) / 2)
             x = part["stratum"].cat.codes.to_numpy() + aside
             spread = patients["stratum"].cat.codes + aside + 0.8 * _jitter(len(patients))
-            ax.scatter(spread, patients["change"], s=7, alpha=0.35, lw=0, color=COLOURS[arm], marker=MARKERS[arm])
+            ax.scatter(spread, patients["change"], color=COLOURS[arm], marker=MARKERS[arm], **_faint(len(patients)))
             ax.vlines(x, part["ci_low"], part["ci_high"], color="black", lw=1.6)
             ax.scatter(x, part["estimate"], color=COLOURS[arm], marker=MARKERS[arm], ec="black", s=45, zorder=3,
                        label=labels[arm])  # fmt: skip

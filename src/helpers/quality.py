@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -70,7 +71,7 @@ def table_one(
     number = pd.DataFrame([{"characteristic": "n", "level": "", "missing": "", **sizes.reindex(order).astype(str)}])
     tables = [_table_one(people[people["group"].isin(g)], names, g) for g, names in having.items() if g]
     table = pd.concat([number, *tables]).drop_duplicates(["characteristic", "level"])
-    smd = sorted(c for c in table if c.startswith("SMD"))
+    smd = [c for pair in combinations(order, 2) if (c := _smd(*pair)) in table]
     if privacy is not None and privacy.small_cells == "suppress":
         for group in (g for g in order if g in table):
             table[group] = [_disclosed(cell, sizes[group], privacy) for cell in table[group].fillna("")]
@@ -96,6 +97,10 @@ def _disclosed(cell: str, size: int, privacy: Privacy) -> str:
     return f"{shown} ({100 * int(shown) / int(privacy.shown(size)):.0f})"
 
 
+def _smd(first: str, second: str) -> str:
+    return f"SMD: {first}, {second}"
+
+
 def _table_one(people: pd.DataFrame, columns: list[str], groups: tuple[str, ...]) -> pd.DataFrame:
     numbers = {c: pd.api.types.is_numeric_dtype(people[c]) for c in columns}
     frame = people[["group", *columns]].reset_index(drop=True)
@@ -106,7 +111,8 @@ def _table_one(people: pd.DataFrame, columns: list[str], groups: tuple[str, ...]
             order={"group": list(groups)}, smd=len(groups) > 1, pval=False, overall=False, label_suffix=False,
         )  # fmt: skip
     flat = made.tableone.copy()
-    flat.columns = [str(c[-1]) for c in flat.columns]
+    names = {f"SMD ({a},{b})": _smd(a, b) for a, b in combinations(groups, 2)}
+    flat.columns = [names.get(str(c[-1]), str(c[-1])) for c in flat.columns]
     flat.index = flat.index.set_names(["characteristic", "level"])
     return flat.reset_index().rename(columns={"Missing": "missing"}).astype(str).replace({"nan": "", "None": ""})
 
