@@ -79,7 +79,7 @@ def _jitter(n: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(-0.12, 0.12, n)
 
 
-def _faint(n: int) -> dict[str, float]:
+def _faint(n: int) -> dict[str, Any]:
     """Marks of single people: the more there are, the smaller and fainter, so that they neither hide nor vanish."""
     return {"s": float(np.clip(160 / max(n, 1), 7, 16)), "alpha": float(np.clip(20 / max(n, 1), 0.3, 0.75)), "lw": 0}
 
