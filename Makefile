@@ -39,13 +39,13 @@ STEP := $(PYTHON) -m helpers.report
 RAN := $(OUT)/notebooks
 EVERY := 01_ingest 02_diversity 03_taxa 04_response 05_treatment_comparison
 SITE_CODE := $(wildcard src/helpers/report/site.py src/helpers/report/theme/* $(addprefix src/helpers/report/pages/,*.py *.j2 *.bib *.yaml) data/demo/validation.tsv)
-ASIDE := %/draft.py %/report/sharing.py %/report/inspection.py %/report/keys.py %/simulate.py %/truth.py %/validation.py %/report/alone.py %/report/fetch.py
+ASIDE := %/draft.py %/report/sharing.py %/report/printing.py %/report/inspection.py %/report/keys.py %/simulate.py %/truth.py %/validation.py %/report/alone.py %/report/fetch.py
 HELPERS := $(filter-out $(SITE_CODE) $(ASIDE),$(wildcard src/helpers/*.py src/helpers/report/*.py))
 
 ifneq ($(words $(STUDY))$(findstring /,$(STUDY))$(filter . ..,$(STUDY)),1)
 $(error STUDY is "$(STUDY)"; expected the name of a folder in data/: $(patsubst data/%/study.yaml,%,$(wildcard data/*/study.yaml)))
 endif
-ifneq ($(filter report share check,$(MAKECMDGOALS)),)
+ifneq ($(filter report share pdf check,$(MAKECMDGOALS)),)
 ifeq ($(wildcard data/$(STUDY)/study.yaml),)
 $(error there is no data/$(STUDY)/study.yaml; studies: $(patsubst data/%/study.yaml,%,$(wildcard data/*/study.yaml)))
 endif
@@ -60,7 +60,7 @@ make study NAME=mycohort TABLE=counts METADATA=metadata.tsv [TAXONOMY=file] [TRE
 export $(DRAFTED)
 endif
 
-.PHONY: help study check report report-alone share test reference data validate bench fuzz clean lock environment FORCE
+.PHONY: help study check report report-alone share pdf test reference data validate bench fuzz clean lock environment FORCE
 
 help: ## this list
 	@echo 'make <target> [STUDY=demo] [SET="parameter=value ..."] [PYTHON=.venv/bin/python]'
@@ -185,6 +185,9 @@ test: environment ## lint, types, tests, and the notebooks against their referen
 
 share: report ## reports/<study>/<study>-report.zip: the report, its tables, figures and notebooks, to send to others
 	@$(STEP) share "$$STUDY"
+
+pdf: report ## reports/<study>/<study>-report.pdf: all pages on paper, by Chromium or Chrome
+	@$(STEP) pdf "$$STUDY"
 
 reference: environment ## re-run the notebooks in place with their defaults, print what changed
 	@$(STEP) reference

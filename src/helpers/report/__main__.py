@@ -9,6 +9,7 @@ from helpers.report import unwritable
 from helpers.report.execution import reference, run
 from helpers.report.fetch import fetch_data
 from helpers.report.parameters import EXAMPLE, check
+from helpers.report.printing import print_report
 from helpers.report.sharing import share
 from helpers.study import StudyError, load_study
 
@@ -18,6 +19,7 @@ STEPS = {
     "check": "validate a study, its parameters and its input files",
     "run": "run one notebook",
     "site": "build the HTML report from the notebooks that were run",
+    "pdf": "print the report to one PDF",
     "share": "pack the report in one file",
     "reference": "run the notebooks in place with their defaults, and print what changed",
     "data": "fetch a study's public files",
@@ -87,6 +89,8 @@ def _step(chosen: argparse.Namespace) -> None:
         from helpers.report.site import build_site
 
         build_site(chosen.study, chosen.against)
+    elif chosen.step == "pdf":
+        print(print_report(chosen.study))
     elif chosen.step == "share":
         print(share(chosen.study))
     elif chosen.step == "data":

@@ -20,7 +20,18 @@ from helpers.claims import COLUMNS, verdicts
 from helpers.figures import claims_forest, italicise
 from helpers.report import plain, save_figure, unwritable, write_whole
 from helpers.report.disclosure import for_spreadsheets, in_table
-from helpers.report.pages import Run, changes, evidence, figure_html, index, methods, raw, text_html, validation
+from helpers.report.pages import (
+    Run,
+    changes,
+    evidence,
+    figure_html,
+    index,
+    links_html,
+    methods,
+    raw,
+    text_html,
+    validation,
+)
 from helpers.report.parameters import notebooks
 from helpers.study import Study, StudyError, load_study
 
@@ -163,7 +174,7 @@ def banner(study: Study) -> str:
 
 
 def as_page(notebook: Any, files: Path) -> Any:
-    """A notebook as a page: code folded, figures with alternative text and links, no HTML out of its sentences.
+    """A notebook as a page: findings before their evidence, code folded, figures and tables linked, no HTML from data.
 
     Parameters
     ----------
@@ -181,32 +192,51 @@ def as_page(notebook: Any, files: Path) -> Any:
             cells.append(new_markdown_cell(heading[0]))
             section, top = len(cells), top or len(cells)
             cell.source = cell.source[heading.end() :].strip()
-        cells.append(cell)
-        if cell.cell_type != "code":
-            continue
-        cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
-        captions = {o.metadata["caption_of"]: o for o in cell.outputs if "caption_of" in o.get("metadata", {})}
-        for output in cell.outputs:
-            figure = output.get("metadata", {}).get("figure")
-            if figure:
-                alt, caption = output.metadata["image/png"]["alt"], captions[figure].data["text/plain"]
-                output.data = {"text/html": figure_html(figure, alt, caption, files, output.metadata["data"])}
-            elif "table" in output.get("metadata", {}):
-                output.data = {"text/html": output.data["text/html"] + _table_link(output.metadata["table"])}
-            elif "text/markdown" in output.get("data", {}):
-                text = text_html(output.data["text/markdown"])
+        if cell.cell_type == "code":
+            anchor = f"cell-{cell.id}"
+            cells.append(new_markdown_cell(raw(f'<span id="{anchor}"></span>')))
+            cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
+            for output in cell.outputs:
                 role = output.get("metadata", {}).get("role")
-                output.data = {"text/html": text}
                 if role:  # a section begins with its finding, a chapter with its answer
-                    lead = new_markdown_cell(raw(f'<div class="{role}">{text}</div>'))
-                    cells.insert(top if role == "answer" else section, lead)
-        cell.outputs = [o for o in cell.outputs if not {"caption_of", "role"} & set(o.get("metadata", {}))]
+                    lead = raw(f'<div class="{role}">{text_html(output.data["text/markdown"])}</div>')
+                    cells.insert(top if role == "answer" else section, new_markdown_cell(lead))
+            cell.outputs = shown(cell.outputs, f"#{anchor}", files)
+        cells.append(cell)
     notebook.cells = cells
     return notebook
 
 
-def _table_link(name: str) -> str:
-    return f'<p class="files"><a href="files/tables/{name}.tsv">table as TSV</a></p>'
+def shown(outputs: list[Any], code: str, files: Path) -> list[Any]:
+    """A cell's outputs as its page shows them, each figure with its caption, less what has its place elsewhere.
+
+    Parameters
+    ----------
+    outputs : list of nbformat.NotebookNode
+    code : str
+        Address of the cell.
+    files : Path
+
+    Returns
+    -------
+    list of nbformat.NotebookNode
+    """
+    captions = {o.metadata["caption_of"]: o for o in outputs if "caption_of" in o.get("metadata", {})}
+    for output in outputs:
+        about, data = output.get("metadata", {}), output.get("data", {})
+        if "figure" in about:
+            name, caption = about["figure"], captions[about["figure"]].data["text/plain"]
+            table = f"tables/{about['data']}.tsv"
+            page = figure_html(name, about["image/png"]["alt"], caption, files, table, code)
+        elif "table" in about:
+            links = links_html({"table as TSV": f"files/tables/{about['table']}.tsv", "code": code})
+            page = f'{data["text/html"]}<p class="files">{links}</p>'
+        elif "text/markdown" in data:
+            page = text_html(data["text/markdown"])
+        else:
+            continue
+        output.data = {"text/html": page}
+    return [o for o in outputs if not {"caption_of", "role"} & set(o.get("metadata", {}))]
 
 
 # ---------------------------------------------------------------- building

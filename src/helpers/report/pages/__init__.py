@@ -55,27 +55,46 @@ def text_html(text: str) -> str:
     return "".join(blocks)
 
 
-def figure_html(name: str, alt: str, caption: str, files: Path, data: str = "") -> str:
-    """A figure with its caption and links to its files.
+def figure_html(name: str, alt: str, caption: str, files: Path, data: str, code: str = "") -> str:
+    """A figure, which leads to its picture in full, with its caption and links to its files and its code.
 
     Parameters
     ----------
     name, alt, caption : str
     files : Path
+        The site's files; those that are there are linked.
     data : str
-        Name of the table that has its numbers, if not that of the figure.
+        The table that has its numbers, as a path in `files`.
+    code : str
+        Address of the notebook cell that made it.
 
     Returns
     -------
     str
     """
-    offered = [("PNG", f"figures/{name}.png"), ("SVG", f"figures/{name}.svg"), ("data", f"tables/{data or name}.tsv")]
-    links = " · ".join(f'<a href="files/{path}">{kind}</a>' for kind, path in offered if (files / path).is_file())
+    offered = {"PNG": f"figures/{name}.png", "SVG": f"figures/{name}.svg", "data": data}
+    links = {kind: f"files/{path}" for kind, path in offered.items() if (files / path).is_file()}
     return (
         f'<figure class="report-figure" id="figure-{make_id(name)}">'
-        f'<img src="files/figures/{name}.png" alt="{html.escape(alt)}">'
-        f'<figcaption>{emphasised(caption)} <span class="files">{links}</span></figcaption></figure>'
+        f'<a href="files/figures/{name}.svg"><img src="files/figures/{name}.png" alt="{html.escape(alt)}"></a>'
+        f"<figcaption>{emphasised(caption)} {links_html({**links, 'code': code})}</figcaption></figure>"
     )
+
+
+def links_html(links: dict[str, str]) -> str:
+    """The small links beside a figure or a table.
+
+    Parameters
+    ----------
+    links : dict of str to str
+        Address by name; one without an address is left out.
+
+    Returns
+    -------
+    str
+    """
+    each = " · ".join(f'<a href="{address}">{name}</a>' for name, address in links.items() if address)
+    return f'<span class="files">{each}</span>'
 
 
 def evidence(row: dict[str, Any]) -> str:

@@ -60,11 +60,11 @@ def page(run: Run, others: list[str]) -> str:
             raw(claims_html(claims, study, level)),
             "## Why these verdicts",
             raw(reasons_html(claims, study)),
-            raw(figure_html(FOREST, alt, caption, files)),
+            raw(figure_html(FOREST, alt, caption, files, "claims.tsv")),
             "## The study",
             raw(about),
             "## Chapters",
-            "```{toctree}\n:maxdepth: 2\n\n" + "\n".join([*run.chapters, *others]) + "\n```",
+            "```{toctree}\n:maxdepth: 1\n\n" + "\n".join([*run.chapters, *others]) + "\n```",
             "## Downloads",
             raw(_downloads(files)),
             "## Provenance",
@@ -203,7 +203,7 @@ def _downloads(files: Path) -> str:
         paths = sorted(path.relative_to(files).as_posix() for path in files.glob(pattern))
         links = ", ".join(f'<a href="files/{path}">{Path(path).name}</a>' for path in paths)
         items.append(f"<li>{label}: {links or '–'}</li>")
-    return f"<ul>{''.join(items)}</ul>"
+    return f'<ul class="downloads">{"".join(items)}</ul>'
 
 
 def _provenance(study: Study, parameters: dict[str, Any]) -> str:

@@ -129,6 +129,7 @@ def validation_page(table: pd.DataFrame, parts: pd.DataFrame | None, files: Path
         "A: share of cohorts in which the test rejects at 5 %: type I error in the world without any effect, else "
         "power. B: share in which the 95 % interval holds the truth. Bars: two Monte-Carlo standard errors.",
         files,
+        "tables/validation.tsv",
     )
     body = table_html(columns, set(list(columns)[2:]), caption)
     demo = [] if parts is None else ["## This cohort against its truth", raw(_against_truth(parts, truth))]

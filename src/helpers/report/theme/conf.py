@@ -37,3 +37,14 @@ html_theme_options = {
     "use_fullscreen_button": False,
     "pygments_light_style": "a11y-high-contrast-light",
 }
+
+
+def setup(app: object) -> None:
+    """Leave out roles that docutils gives references: ARIA has withdrawn them, and the list's children are none."""
+    roles = (' role="doc-biblioentry"', ' role="list"', ' role="doc-backlink"')
+
+    def without_roles(_app: object, _page: str, _template: str, context: dict[str, str], _tree: object) -> None:
+        for role in roles:
+            context["body"] = context.get("body", "").replace(role, "")
+
+    app.connect("html-page-context", without_roles)  # type: ignore[attr-defined]

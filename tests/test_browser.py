@@ -1,0 +1,226 @@
+"""Every page of the demo's and of the real study's report, read in headless Chromium from the file system."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urldefrag
+
+import pytest
+from bs4 import BeautifulSoup
+from toy import ROOT
+
+from helpers.report.printing import QUIET, find_chromium
+
+CHROMIUM = find_chromium()
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH: browser tests not run")
+
+WIDTHS = (360, 768, 1440)
+#: The fewest draws that the settings allow: what is read here is pages, not numbers.
+FAST = "permutations=99 bootstraps=100 rarefactions=1"
+REAL = ROOT.parent / "shared" / "studies" / "khadka2021"
+
+
+@pytest.fixture(scope="module", params=["demo", "khadka2021"])
+def html(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site of a study, built by `make report` in a copy of the project."""
+    study, root = request.param, tmp_path_factory.mktemp(request.param)
+    for part in ("notebooks", f"data/{study}"):
+        shutil.copytree(ROOT / part, root / part, ignore=shutil.ignore_patterns("raw", ".*"))
+    for part in ("data/demo/validation.tsv", "Makefile", "requirements.lock", "pyproject.toml"):
+        (root / part).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / part, root / part)
+    (root / "src").symlink_to(ROOT / "src")
+    if study == "khadka2021":
+        if not REAL.is_dir():
+            pytest.skip("../shared/studies/khadka2021 is not there: the real study's pages were not read")
+        shutil.copytree(REAL, root / "data" / study / "raw")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    command = ["make", "report", f"STUDY={study}", f"SET={FAST}", f"PYTHON={sys.executable}"]
+    subprocess.run(command, cwd=root, env=environment, check=True, capture_output=True)
+    return root / "reports" / study / "html"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        options = [*(f"--disable-{what}" for what in QUIET), "--no-first-run", *["--no-sandbox"] * (os.getuid() == 0)]
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield chromium
+        chromium.close()
+
+
+def pages(html: Path) -> list[Path]:
+    found = sorted(html.glob("*.html"))
+    assert {"index", "01_ingest", "05_treatment_comparison", "search"} <= {page.stem for page in found}
+    return found
+
+
+def soup(page: Path) -> BeautifulSoup:
+    return BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+
+
+def test_pages_load_without_error_and_ask_nothing_of_the_network(html: Path, browser: Any) -> None:
+    wrong: list[str] = []
+    tab = browser.new_page()
+    tab.on("console", lambda m: wrong.append(f"{tab.url}: {m.text}") if m.type in ("error", "warning") else None)
+    tab.on("pageerror", lambda error: wrong.append(f"{tab.url}: {error}"))
+    tab.on("requestfailed", lambda r: wrong.append(f"{tab.url}: {r.url} failed"))
+    tab.on("request", lambda r: None if r.url.startswith((html.as_uri(), "data:")) else wrong.append(r.url))
+    for page in pages(html):
+        tab.goto(page.as_uri(), wait_until="networkidle")
+    tab.close()
+    assert wrong == []
+
+
+def test_links_lead_somewhere_and_downloads_are_there(html: Path) -> None:
+    texts = {page.name: soup(page) for page in pages(html)}
+    ids = {name: [tag["id"] for tag in text.find_all(id=True)] for name, text in texts.items()}
+    broken, downloads = [], 0
+    for name, text in texts.items():
+        assert len(ids[name]) == len(set(ids[name])), f"{name}: ids that are there twice"
+        for link in text.find_all("a", href=True):
+            address, anchor = urldefrag(unquote(str(link["href"])))
+            if address.startswith(("https://", "mailto:")):
+                continue
+            target = html / address if address else html / name
+            there = target.is_file() and target.stat().st_size > 0
+            downloads += there and address.startswith("files/")
+            if not there or (anchor and anchor not in ids[target.name]):
+                broken.append(f"{name}: {link['href']}")
+    assert broken == []
+    assert downloads > 100
+
+
+def test_claims_link_to_their_evidence(html: Path) -> None:
+    rows = soup(html / "index.html").select(".claims tbody tr")
+    assert [row["id"] for row in rows] == [f"C{i}" for i in range(1, 13)]
+    for row in rows:
+        (link,) = row.find_all("a")
+        address, anchor = urldefrag(str(link["href"]))
+        assert soup(html / address).find(id=anchor) is not None, row["id"]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_figures_are_seen_whole_and_pages_do_not_scroll_sideways(html: Path, browser: Any, width: int) -> None:
+    tab = browser.new_page(viewport={"width": width, "height": 900})
+    figures = 0
+    for page in pages(html):
+        tab.goto(page.as_uri())
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width, page.name
+        for image in tab.locator("article img").all():
+            image.scroll_into_view_if_needed()
+            box, column = image.bounding_box(), tab.locator("article").first.bounding_box()
+            assert image.get_attribute("alt"), f"{page.name}: an image without alternative text"
+            assert image.evaluate("i => i.complete && i.naturalWidth > 0"), image.get_attribute("src")
+            assert box["width"] > 0.7 * min(column["width"], 600), image.get_attribute("src")
+            assert column["x"] - 1 <= box["x"], image.get_attribute("src")
+            assert box["x"] + box["width"] <= column["x"] + column["width"] + 1, image.get_attribute("src")
+            figures += 1
+    tab.close()
+    assert figures >= 20
+
+
+def test_figures_have_captions_their_data_and_their_code(html: Path) -> None:
+    for page in pages(html):
+        for figure in soup(page).select("figure.report-figure"):
+            links = {str(a.text): str(a["href"]) for a in figure.select("figcaption a")}
+            assert {"PNG", "SVG", "data"} <= set(links), (page.name, figure["id"])
+            assert len(figure.get_text(strip=True)) > 40, (page.name, figure["id"])
+            if page.stem[:2].isdigit():
+                assert links["code"].startswith("#cell-"), (page.name, figure["id"])
+
+
+def test_the_index_answers_in_one_screen(html: Path, browser: Any) -> None:
+    tab = browser.new_page(viewport={"width": 1440, "height": 900})
+    tab.goto((html / "index.html").as_uri())
+    for what in (".in-short", "#C1", "#C12"):
+        box = tab.locator(what).bounding_box()
+        assert box["y"] + box["height"] <= 900, what
+    assert "The primary claim, C12." in tab.locator(".in-short").inner_text()
+    banner = tab.locator(".bd-header-announcement").inner_text()
+    assert ("SIMULATED DATA" in banner) == ("demo" in html.parts)
+    tab.close()
+
+
+def test_search_finds_a_word_from_the_file_system(html: Path, browser: Any) -> None:
+    tab = browser.new_page()
+    tab.goto(f"{(html / 'search.html').as_uri()}?q=aureus")
+    tab.wait_for_selector("#search-results li a")
+    found = [a.get_attribute("href") for a in tab.locator("#search-results li a").all()]
+    assert any("03_taxa.html" in address for address in found)
+    tab.close()
+
+
+def test_code_unfolds_by_click_and_by_key(html: Path, browser: Any) -> None:
+    tab = browser.new_page()
+    tab.goto((html / "02_diversity.html").as_uri())
+    code = tab.locator("details .highlight pre").last
+    assert not code.is_visible()
+    summary = tab.locator("details:has(.highlight pre) > summary").last
+    summary.click()
+    assert code.is_visible()
+    summary.focus()
+    tab.keyboard.press("Enter")
+    assert not code.is_visible()
+    tab.close()
+
+
+def test_headings_are_in_order_and_tables_have_headers(html: Path) -> None:
+    for page in pages(html):
+        article = soup(page).find("article") or soup(page)
+        levels = [int(heading.name[1]) for heading in article.find_all(["h1", "h2", "h3", "h4"])]
+        assert levels.count(1) == 1, page.name
+        assert all(b <= a + 1 for a, b in pairwise(levels)), (page.name, levels)
+        for table in article.find_all("table"):
+            heads = table.select("thead th")
+            assert heads, page.name
+            assert all(head.get("scope") == "col" or "head" in (head.get("class") or []) for head in heads), page.name
+            if region := table.find_parent(class_="report-table"):
+                assert (region["tabindex"], region["role"]) == ("0", "region")
+                assert region["aria-label"]
+
+
+#: What axe finds in the theme's own markup, which css and settings cannot mend: rule, and what it is about.
+THEME: dict[str, str] = {}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_are_accessible(html: Path, browser: Any, scheme: str) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    tab = browser.new_page(viewport={"width": 1440, "height": 900}, color_scheme=scheme)
+    tab.add_init_script(f"localStorage.setItem('mode', '{scheme}'); localStorage.setItem('theme', '{scheme}')")
+    rules = {"runOnly": {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}}
+    wrong = {}
+    for page in pages(html):
+        tab.goto(page.as_uri())
+        assert tab.evaluate("document.documentElement.dataset.theme") == scheme
+        for violation in Axe().run(tab, options=rules).response["violations"]:
+            if violation["id"] not in THEME:
+                where = [node["target"][0] for node in violation["nodes"]]
+                wrong[page.name, violation["id"]] = (violation["help"], len(where), where[:3])
+    tab.close()
+    assert wrong == {}
+
+
+def test_on_paper_there_is_the_banner_and_no_navigation_and_no_code(html: Path, browser: Any) -> None:
+    tab = browser.new_page(viewport={"width": 720, "height": 1000})
+    tab.emulate_media(media="print")
+    for page in pages(html):
+        tab.goto(page.as_uri())
+        for hidden in (".bd-sidebar-primary", ".bd-sidebar-secondary", ".bd-header-article", "details", ".files"):
+            assert not any(part.is_visible() for part in tab.locator(hidden).all()), (page.name, hidden)
+        assert tab.locator(".bd-header-announcement").is_visible(), page.name
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 720, page.name
+        assert tab.locator("h1").last.is_visible(), page.name
+        for unbroken in ("figure.report-figure", ".report-table tr"):
+            broken = [p.evaluate("e => getComputedStyle(e).breakInside") for p in tab.locator(unbroken).all()[:3]]
+            assert set(broken) <= {"avoid"}, (page.name, unbroken)
+    tab.close()
