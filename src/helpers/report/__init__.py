@@ -296,8 +296,9 @@ def table_html(texts: dict[str, list[str]], numeric: set[str], caption: str, tax
         first = next(iter(texts))
         cells[0] = f'<th scope="row"{side[first]}>{cell(values[0], first)}</th>'
         rows.append(f"<tr>{''.join(cells)}</tr>")
+    wide, name = " wide" if len(texts) > 9 else "", escape(caption.replace("*", ""))
     return (
-        f'<div class="report-table{" wide" if len(texts) > 9 else ""}" role="region" tabindex="0" aria-label="{escape(caption.replace("*", ""))}"><table>'
+        f'<div class="report-table{wide}" role="region" tabindex="0" aria-label="{name}"><table>'
         f"<caption>{emphasised(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n"
         f"<tbody>\n{chr(10).join(rows)}\n</tbody></table></div>"
     )
