@@ -19,12 +19,12 @@ from helpers.claims import COLUMNS, verdicts
 from helpers.figures import claims_forest
 from helpers.report import plain, save_figure, unwritable, write_whole
 from helpers.report.disclosure import for_spreadsheets, in_table
-from helpers.report.pages import Run, evidence, figure_html, index, text_html, validation
+from helpers.report.pages import Run, evidence, figure_html, index, standards, text_html, validation
 from helpers.report.parameters import notebooks
 from helpers.study import Privacy, Study, StudyError, load_study
 
 #: The pages beside the index and the notebooks, in their order; one that returns nothing is left out.
-PAGES: dict[str, Callable[[Run], str]] = {"validation": validation.page}
+PAGES: dict[str, Callable[[Run], str]] = {"validation": validation.page, "reporting_standards": standards.page}
 
 
 def build_site(name: str) -> None:
