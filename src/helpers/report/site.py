@@ -29,6 +29,7 @@ from helpers.report.pages import (
     links_html,
     methods,
     raw,
+    standards,
     text_html,
     validation,
 )
@@ -41,6 +42,7 @@ PAGES: dict[str, Callable[[Run], str]] = {
     "methods": methods.page,
     "validation": validation.page,
     "changes": changes.page,
+    "reporting_standards": standards.page,
 }
 
 
