@@ -39,7 +39,7 @@ STEP := $(PYTHON) -m helpers.report
 RAN := $(OUT)/notebooks
 EVERY := 01_ingest 02_diversity 03_taxa 04_response 05_treatment_comparison
 SITE_CODE := $(wildcard src/helpers/report/site.py src/helpers/report/theme/* $(addprefix src/helpers/report/pages/,*.py *.j2 *.bib *.yaml) data/demo/validation.tsv)
-ASIDE := %/draft.py %/report/sharing.py %/report/printing.py %/report/inspection.py %/report/keys.py %/simulate.py %/truth.py %/validation.py %/report/alone.py %/report/fetch.py
+ASIDE := %/draft.py %/guess.py %/report/sharing.py %/report/printing.py %/report/inspection.py %/report/keys.py %/simulate.py %/truth.py %/validation.py %/report/alone.py %/report/fetch.py
 HELPERS := $(filter-out $(SITE_CODE) $(ASIDE),$(wildcard src/helpers/*.py src/helpers/report/*.py))
 
 ifneq ($(words $(STUDY))$(findstring /,$(STUDY))$(filter . ..,$(STUDY)),1)

@@ -29,7 +29,7 @@ NOT_RECORDED = "not recorded"
 NEGATIVE = "negative control"
 MISSING = {"", "na", "nan", "n/a", "#n/a"}
 #: Dates: 2021-03-04, 20210304, 4.3.2021, 3/4/21, 4-Mar-2021.
-_DATE = re.compile(
+DATE = re.compile(
     r"(19|20)\d\d([-/.]?)(0?[1-9]|1[0-2])\2(0?[1-9]|[12]\d|3[01])([ T].*)?"
     r"|\d\d?[./]\d\d?[./](\d\d|\d{4})|\d\d?[- ][A-Za-z]{3}[- ](\d\d|\d{4})"
 )
@@ -101,7 +101,7 @@ def _presentable(path: Path, text: pd.Series, key: str) -> pd.Series:
     """The column, if its values may stand in the report: they are not dates, and do not tell people apart."""
     where = f"column '{text.name}' ({key} in study.yaml)"
     recorded = _recorded(text).dropna()
-    if len(dates := recorded[[bool(_DATE.fullmatch(value)) for value in recorded]]):
+    if len(dates := recorded[[bool(DATE.fullmatch(value)) for value in recorded]]):
         raise StudyError(
             "has dates, which a report must not show", file=path, where=f"{where}, rows {few(dates.index)}",
             found=f"{len(dates)} dates", expected="categories or numbers",

@@ -384,11 +384,15 @@ class Study(Strict):
     licence: str = Field(description="of the data")
     files: Files = Field(description="the study's files")
     columns: Columns = Field(description="where the metadata file has what")
-    severity: list[Severity] = Field(default_factory=list, description="the first score defines the response")
+    severity: list[Severity] = Field(
+        default_factory=list, description="higher is worse; the first score defines the response"
+    )
     response: Response = Field(Response(), description="thresholds of response")
     taxa: Taxa = Field(Taxa(), description="the taxa that the claims are about")
     labels: Labels = Field(Labels(), description="display names")
-    adjust: Adjust = Field(Adjust(), description="covariates")
+    adjust: Adjust = Field(
+        Adjust(), description="covariates of the models: of age, sex, batch, scores, further columns"
+    )
     minimum_depth: int = Field(1000, ge=0, le=10**9, description="swabs with fewer reads are left out")
     settings: Settings = Field(Settings(), description="of the analysis; `SET` overrides them for a run")
     privacy: Privacy = Field(Privacy(), description="what the report may show of single patients")

@@ -57,13 +57,14 @@ def mangled(texts: Iterable[str]) -> str:
     return ""
 
 
+def bare(name: str) -> str:
+    """An identifier without case, blanks, ``_ - .``, leading or decimal zeros, and R's first X."""
+    name = re.sub(r"\.0$|^x(?=\d)|[\s._-]", "", re.sub(r"\.0$", "", name.lower()))
+    return name.lstrip("0") if name.isdigit() else name
+
+
 def near_misses(ids: Iterable[str], others: Iterable[str]) -> str:
-    """A hint where identifiers differ only in case, blanks, ``_ - .``, leading or decimal zeros, or R's first X."""
-
-    def bare(name: str) -> str:
-        name = re.sub(r"\.0$|^x(?=\d)|[\s._-]", "", re.sub(r"\.0$", "", name.lower()))
-        return name.lstrip("0") if name.isdigit() else name
-
+    """A hint where identifiers differ only in what `bare` takes away."""
     known = {bare(o): o for o in others}
     pairs = [f"'{i}' is like '{known[bare(i)]}'" for i in ids if bare(i) in known and i != known[bare(i)]]
     return f"; {few(pairs)}" if pairs else ""

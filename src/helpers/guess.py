@@ -1,0 +1,584 @@
+"""What a study.yaml is to say, guessed from the names and values in a user's files, and what the user has to check."""
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from helpers.ingest import DATE, MISSING
+from helpers.lineage import parse_lineage
+from helpers.study import STANDARD_COLUMNS, Labels
+from helpers.tables import Counts, bare, few, near_misses
+
+# ---------------------------------------------------------------- the vocabulary
+
+#: Names of columns, as `_words` writes them: "HostSubject_ID" is "host subject id". The first expression counts most.
+NAMES = {
+    "sample": (r"\b(sample|swab|library|run accession)", r"\bid\b|^$"),
+    "subject": (
+        r"\b(subject|patient|participant|person|individual|donor|proband|volunteer|pid)s? ?(id|identifier|no|nr|num|"
+        r"number|code|key|name)?$",
+    ),
+    "control_type": (r"\b(sample|control|swab) ?(type|kind|class)\b",),
+    "group": (
+        r"\b(group|diagnosis|disease|status|condition|case|control|phenotype|cohort|health|healthy|patient)\b",
+        r"^(ad|eczema|dermatitis|psoriasis|atopic dermatitis|has \w+)$",
+    ),
+    "visit": (
+        r"\bvisit\b", r"\btime ?points?\b|\btp\b", r"\bweeks?\b", r"\bmonths?\b", r"\bdays?\b",
+        r"\b(time|session|phase|stage|period)\b",
+    ),
+    "arm": (r"\b(arm|treatment|treated|drug|therapy|medication|intervention|allocation)\b|\brandomi[sz]", r"\bgroup\b"),
+    "lesional": (
+        r"\blesion(al)?\b|\binflamed\b|\binvolved\b|\baffected\b|\bactive (ad|dermatitis|eczema|lesion)\b|"
+        r"\bskin (status|state|type|condition)\b",
+    ),
+    "site": (
+        r"\bbody ?(site|part|area|region|location)\b|\b(skin|sampling|swab|swabbing|sample|anatomic\w*) ?(site|"
+        r"location|region)\b",
+        r"\b(site|location|region)\b",
+    ),
+    "age": (r"\bage\b(?!.*(onset|group|diagnosis))",),
+    "sex": (r"\b(sex|gender)\b",),
+    "batch": (r"\b(batch|sequencing run|seq run|run)\b", r"\b(plate|lane|flow ?cell|pool)\b"),
+}  # fmt: skip
+#: Columns of these names are of another time than the swab's, or no measurement of it.
+PRIOR = re.compile(r"\b(prior|previous|history|ever|past|before|family)\b")
+DERIVED = re.compile(r"\b(change|delta|diff\w*|percent|pct|improve\w*|respon\w*|category|class|group|50|75|90)\b")
+#: Severity scores: the column's name, label, highest possible value. The order is that of choice.
+SCORES = {
+    "easi": (r"\beasi\b", "EASI", 72),
+    "oscorad": (r"\bo ?scorad\b|\bobjective scorad\b", "oSCORAD", 83),
+    "scorad": (r"\bscorad\b", "SCORAD", 103),
+    "pasi": (r"\bpasi\b", "PASI", 72),
+    "iga": (r"\bv?iga\b", "IGA", 4),
+    "poem": (r"\bpoem\b", "POEM", 28),
+    "dlqi": (r"\bc?dlqi\b", "DLQI", 30),
+    "nrs": (r"\bnrs\b|\bitch\b|\bpruritus\b", "Itch NRS", 10),
+    "severity": (r"\bseverity\b|\bscore\b", "", 0),
+}
+#: Values, as `_folded` writes them, that mean something whatever the column is called.
+VALUES = {
+    "negative": r"(blank|ntc|water|empty|buffer|((no template|negative|neg|extraction|kit|pcr|reagent|field|air|swab) "
+    r"?)(control|ctrl|blank)s?)( ?\d+)?",
+    "mock": r"mock.*|positive( control)?|zymo.*",
+    "control": r"healthy.*|normal|hc|hv|ctrls?|controls?( \w+)?|non ?(ad|atopic|diseased)|unaffected|no (ad|eczema|"
+    r"disease|dermatitis)",
+    "case": r"ad\b.*|atopic.*|.*eczema.*|.*dermatitis.*|patients?|cases?|pso\w*|acne|diseased?|affected|sick|"
+    r"(non ?)?lesion(al)?|n?ls?",
+    "lesional": r"(ad )?(lesion(al)?|ls?)|inflamed|involved|affected|active",
+    "non_lesional": r"(ad )?(non ?lesion(al)?|nls?|un(inflamed|involved|affected)|inactive)|not inflamed",
+    "treatment": r".*(mab|tinib)|dupi\w*|active|treat(ment|ed)|intervention|verum",
+    "comparator": r"placebo|vehicle|sham|standard( of)?( care| treatment| therapy)?|soc|usual care|control|untreated|"
+    r"no treatment|c[yi]closporin\w*|csa|methotrexate|mtx|azathioprine|emollients?|topical.*|tcs|comparator",
+}
+#: The same, where the column's name says what it is about.
+YES, NO = r"yes|y|true|1", r"no|n|none|false|0"
+NAMED_VALUES = {
+    "negative": r"neg(ative)?", "control": NO, "case": YES, "lesional": YES, "non_lesional": NO, "treatment": YES,
+    "comparator": NO,
+}  # fmt: skip
+#: Visits as words and as numbers with a unit, whose first letter tells its name and its days.
+BASELINE = r"baseline|bl|base"
+EARLY = r"screening|pre\b.*|before.*|initial|start|enrol\w*|first"
+LATE = r"(?:post|after|follow[ -]?up|fu|end|eot|final|last)\b\D*(\d*)"
+UNIT = r"days?|d|weeks?|wks?|w|months?|mo|m|years?|y|visits?|v|time ?points?|tp|t|times?|sessions?"
+TIME = re.compile(rf"(?:({UNIT}) ?)?(-?\d+(?:\.\d+)?) ?({UNIT})?")
+PERIODS = {"d": ("Day", 1), "w": ("Week", 7), "m": ("Month", 30), "y": ("Year", 365)}
+#: What short values stand for, in labels.
+SPELLED = {
+    "ad": "Atopic dermatitis", "hc": "Healthy control", "ctrl": "Control", "csa": "Cyclosporine", "mtx": "Methotrexate",
+    "dupi": "Dupilumab", "soc": "Standard care", "pso": "Psoriasis",
+}  # fmt: skip
+#: The most values of a column whose values are told apart, and of one whose values are all to be listed.
+MOST_VALUES, MOST_LISTED = 20, 50
+
+
+def _words(name: str) -> str:
+    """The words of a column's name in lower case, separated by single blanks."""
+    return " ".join(re.findall(r"[^\W\d_]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()))
+
+
+def _spaced(value: str) -> str:
+    return re.sub(r"[\s_]+", " ", value).strip()
+
+
+def _folded(value: str) -> str:
+    """A value in lower case, with blanks for ``_ - .``."""
+    return re.sub(r"[\s_.\-]+", " ", value.lower()).strip()
+
+
+def _named(column: str, key: str) -> int:
+    """How well a column's name fits a key of study.yaml: 0 not at all."""
+    patterns = NAMES[key]
+    return next((len(patterns) - i for i, p in enumerate(patterns) if re.search(p, _words(column))), 0)
+
+
+def _means(value: str, what: str, named: object = False) -> bool:
+    """Whether a value is in a vocabulary; where the column is named for it, "yes" and "N" mean something too."""
+    known = f"{VALUES[what]}|{NAMED_VALUES[what]}" if named and what in NAMED_VALUES else VALUES[what]
+    return bool(re.fullmatch(known, _folded(value)))
+
+
+def _by_meaning(values: list[str], named: object, *meanings: str) -> dict[str, list[str]]:
+    """The values by the first of the meanings that each has; under ``other`` those that have none."""
+    parts: dict[str, list[str]] = {meaning: [] for meaning in (*meanings, "other")}
+    for value in values:
+        parts[next((m for m in meanings if _means(value, m, named)), "other")].append(value)
+    return parts
+
+
+def _when(value: str, named: object) -> float | None:
+    """When a visit was, in days where it has a unit; None if it is no time. Plain numbers need a column named so."""
+    text = _spaced(value.lower())
+    if re.fullmatch(BASELINE, text):
+        return 0
+    if re.fullmatch(EARLY, text):
+        return -1
+    if late := re.fullmatch(LATE, text):
+        return 1e6 + float(late[1] or 0)
+    if not (time := TIME.fullmatch(text)) or not (named or time[1] or time[3]):
+        return None
+    unit = time[1] or time[3] or "v"
+    return float(time[2]) * PERIODS.get(unit[0], ("", 1))[1]
+
+
+def _label(value: str, column: str) -> str:
+    """A value as it may stand in a figure: "AD" is "Atopic dermatitis", "3" in a column "month" is "Month 3"."""
+    text = SPELLED.get(_folded(value), _spaced(value))
+    if time := TIME.fullmatch(text.lower()):
+        named = re.search("visit|day|week|month|year", _words(column))
+        unit = time[1] or time[3] or (named[0] if named else "visit")
+        text = f"{PERIODS.get(unit[0], ('Visit', 1))[0]} {time[2]}"
+    return text[:1].upper() + text[1:60]
+
+
+def quoted(values: Iterable[str]) -> str:
+    """The first of the values, in quotation marks, and how many more there are."""
+    return few(f"'{v}'" for v in values)
+
+
+# ---------------------------------------------------------------- the guesses
+
+
+@dataclass
+class Draft:
+    """What study.yaml is to say of a metadata table, and why a key of it is to be checked."""
+
+    #: What is recorded of each swab, as text; once negative controls are known, without them.
+    swabs: pd.DataFrame
+    columns: dict[str, Any]
+    severity: list[dict[str, Any]] = field(default_factory=list)
+    covariates: dict[str, str] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+    labels: dict[str, str] = field(default_factory=dict)
+    adjust: dict[str, list[str]] = field(default_factory=dict)
+    files: dict[str, Any] = field(default_factory=dict)
+    minimum_depth: int = 1000
+    checks: dict[str, list[str]] = field(default_factory=dict)
+
+    def check(self, key: str, why: str, needed: object = True) -> None:
+        """Note why a key is to be checked, if that is needed."""
+        if needed:
+            self.checks.setdefault(key, []).append(why)
+
+    def choose(self, key: str, column: str, values: dict[str, list[str]], ignore: list[str] | None = None) -> None:
+        """A categorical column: standard value to the file's values, and the values that are left out."""
+        values = {standard: listed for standard, listed in values.items() if listed}
+        self.columns[key] = {"column": column, "values": values} | ({"ignore": ignore} if ignore else {})
+
+    def column_of(self, key: str) -> str | None:
+        """The column of a key."""
+        chosen = self.columns.get(key)
+        return chosen["column"] if isinstance(chosen, dict) else chosen
+
+    def standard(self, key: str) -> pd.Series:
+        """The standard value of each swab; NA where there is none."""
+        if key not in self.columns:
+            return pd.Series(pd.NA, index=self.swabs.index, dtype=object)
+        names = {v: name for name, listed in self.columns[key]["values"].items() for v in listed}
+        return self.swabs[self.column_of(key)].map(names)
+
+    def used(self) -> set[str | None]:
+        """The columns that are taken."""
+        return {*map(self.column_of, self.columns), *(score["column"] for score in self.severity)}
+
+    def free(self, *again: str) -> list[str]:
+        """The columns that are not taken and have no dates; and those of the keys named."""
+        also = {self.column_of(key) for key in again}
+        return [c for c in self.swabs if c in also or (c not in self.used() and not self.dates(c))]
+
+    def levels(self, column: str, rows: Any = slice(None)) -> list[str]:
+        """The values of a column, the most frequent first."""
+        return list(self.swabs.loc[rows, column].value_counts().index)
+
+    def dates(self, column: str) -> bool:
+        """Whether any value is a date."""
+        return any(DATE.fullmatch(v) for v in self.levels(column))
+
+    def numbers(self, column: str) -> pd.Series | None:
+        """The recorded values as numbers, or None where there are others."""
+        numbers = pd.to_numeric(self.swabs[column].dropna(), errors="coerce").astype(float)
+        return numbers if len(numbers) and np.isfinite(numbers).all() else None
+
+    def changing(self, values: pd.Series) -> list[str]:
+        """The subjects that have more than one of the values."""
+        several = values.groupby(self.swabs[self.columns["subject"]]).nunique() > 1
+        return list(several.index[several])
+
+
+_rank = itemgetter(0)
+
+
+def _matching(metadata: pd.DataFrame, *sides: list[str]) -> tuple[str, int, str]:
+    """The column and the side of the count table with the same identifiers; and why to look, empty if all is well."""
+    found = []
+    for side, names in enumerate(sides):
+        known, like = set(names), set(map(bare, names))
+        for column, cells in metadata.items():
+            fewest = min(len(known), len(cells))
+            same, alike = len(known & set(cells)), len(like & set(map(bare, cells)))
+            # Ages and scores may be like some identifiers by chance.
+            matches = same * (same > fewest / 10), alike * (alike > fewest / 2 and cells.is_unique)
+            rank = (*matches, cells.is_unique, column != "", _named(column, "sample"))
+            found.append((rank, column, side, names))
+    (same, alike, *_), column, side, names = max(found, key=_rank)
+    cells, why = list(metadata[column]), ""
+    absent, more = [n for n in names if n not in set(cells)], [c for c in cells if c not in set(names)]
+    if not same and not alike:
+        why = f"no column has identifiers of the count table, such as {quoted(names[:3])}. "
+    elif absent or more or len(set(cells)) < len(cells):
+        why = f"{len(absent)} swabs of the counts are not in the metadata ({quoted(absent) or 'none'}), {len(more)} "
+        why += f"the other way round ({quoted(more) or 'none'}){near_misses(absent, more)}. "
+    return column, side, why + "Each swab needs one row, named as in the counts, letter by letter." if why else ""
+
+
+def _control_type(draft: Draft) -> None:
+    found = []
+    for column in draft.free():
+        levels, named = draft.levels(column), _named(column, "control_type")
+        parts = _by_meaning(levels, named, "negative", "mock")
+        if parts["negative"] and parts["other"] and len(levels) <= MOST_VALUES:
+            found.append(((named, -len(levels)), column, parts))
+    if not found:
+        return
+    (named, _), column, parts = max(found, key=_rank)
+    negative, mock = parts["negative"], parts["mock"]
+    draft.choose("control_type", column, {"sample": parts["other"], "negative": negative}, mock)
+    why = f"takes {quoted(negative)} for negative controls{f', leaves out {quoted(mock)}' if mock else ''}."
+    draft.check("columns.control_type", why, mock or not named)
+    draft.swabs = draft.swabs[~draft.swabs[column].isin(negative)]
+
+
+def _severity(draft: Draft) -> None:
+    for column in draft.free():
+        numbers, words = draft.numbers(column), _words(column)
+        name = next((name for name, (pattern, *_) in SCORES.items() if re.search(pattern, words)), "")
+        if not name or DERIVED.search(words) or numbers is None or numbers.nunique() < 2:
+            continue
+        if others := [score["column"] for score in draft.severity if score["name"] == name]:
+            draft.check("severity", f"'{column}' is like '{others[0]}'; only that is taken.")
+            continue
+        _, label, highest = SCORES[name]
+        low, high = min(0, math.floor(numbers.min())), max(highest, math.ceil(numbers.max()))
+        draft.check(
+            "severity",
+            f"the range of '{column}' is made from its values, {numbers.min():g} to {numbers.max():g}"
+            f"{f'; {label} is usually 0 to {highest}' if label else ''}. Write the lowest and the highest possible "
+            "value, or take the score out if higher is not worse.",
+            (low, high) != (0, highest),
+        )
+        label = label or column[:60]
+        draft.severity.append({"name": name, "column": column, "label": label, "range": [low, high]})
+    draft.severity.sort(key=lambda score: list(SCORES).index(score["name"]))
+    why = "no column is named like a severity score (EASI, SCORAD, IGA, …); claims about severity and response cannot "
+    draft.check("severity", why + "be tested without one.", not draft.severity)
+
+
+def _plain(draft: Draft, *keys: str) -> None:
+    """Columns that are found by their names."""
+
+    def suits(column: str, key: str) -> bool:
+        numbers = draft.numbers(column)
+        if key == "age":
+            return numbers is not None and bool(numbers.between(0, 120).all())
+        return 1 <= len(draft.levels(column)) <= (4 if key == "sex" else max(12, len(draft.swabs) / 4))
+
+    for key in keys:
+        if found := [(named, c) for c in draft.free() if (named := _named(c, key)) and suits(c, key)]:
+            named, draft.columns[key] = max(found, key=_rank)
+            values = quoted(draft.levels(draft.columns[key]))
+            why = f"{values} may be places of the body, or clinics; take the line out if it is clinics."
+            draft.check(f"columns.{key}", why, key == "site" and named == 1)
+
+
+def _subject(draft: Draft) -> None:
+    found, swabs = [], len(draft.swabs)
+    # A person keeps sex and (nearly) age; a column of people has many values, most of them several times.
+    kept = {draft.columns[key]: most for key, most in (("age", 2), ("sex", 1)) if key in draft.columns}
+    for column in draft.free():
+        cells = draft.swabs[column]
+        people, named = cells.nunique(), bool(_named(column, "subject"))
+        steady = kept and all(draft.swabs[c].groupby(cells).nunique().le(most).all() for c, most in kept.items())
+        names = draft.numbers(column) is None or cells.dropna().str.fullmatch(r"\d+").all()
+        alike = steady and names and swabs / 8 <= people <= swabs * 0.7 and cells.value_counts().median() >= 2
+        if (named or alike) and people >= max(2, swabs / 50) and cells.notna().mean() >= 0.5:
+            found.append(((named, people < swabs, people), column))
+    why = "no column is named like subject or patient"
+    if not found:
+        draft.columns["subject"] = draft.columns["sample"]
+        why += ", so each swab is taken for a person of its own. If a person has several swabs, name the column that "
+        draft.check("columns.subject", why + "says whose they are.")
+        return
+    (named, *_), draft.columns["subject"] = max(found, key=_rank)
+    draft.check("columns.subject", f"{why}; this one has one sex and one age for each value.", not named)
+    others = [c for (also, *_), c in found if c != draft.columns["subject"] and also == named]
+    draft.check("columns.subject", f"{quoted(others)} could be it too.", others)
+
+
+def _lesional(draft: Draft) -> None:
+    found = []
+    for column in draft.free():
+        levels, named = draft.levels(column), _named(column, "lesional")
+        parts = _by_meaning(levels, named, "lesional", "non_lesional", "control")
+        if parts["lesional"] and parts["non_lesional"] and not parts["other"] and len(levels) <= MOST_VALUES:
+            found.append(((named, -len(levels)), column, parts))
+    if found:
+        _, column, parts = max(found, key=_rank)
+        healthy = parts["control"]
+        values = {"lesional": parts["lesional"], "non_lesional": parts["non_lesional"] + healthy}
+        draft.choose("lesional", column, values)
+        why = f"{quoted(healthy)}, the controls' skin, stands with the skin that is not lesional."
+        draft.check("columns.lesional", why, healthy)
+
+
+def _visit(draft: Draft) -> None:
+    found = []
+    for column in draft.free():
+        levels, named = draft.levels(column), _named(column, "visit")
+        times = {v: time for v in levels if (time := _when(v, named)) is not None}
+        told = named or len(levels) > 1
+        if told and 0 < len(times) == len(levels) <= MOST_VALUES and not PRIOR.search(_words(column)):
+            repeated = bool(draft.changing(draft.swabs[column]))
+            found.append(((repeated, len(levels) > 1, named, -len(levels)), column, times))
+    if not found:
+        return
+    _, column, times = max(found, key=_rank)
+    ordered = sorted(times, key=lambda v: times[v])
+    first = next((v for v in ordered if re.fullmatch(BASELINE, _folded(v))), ordered[0])
+    baseline = [v for v in ordered if times[v] == times[first]]
+    followup = [v for v in ordered if times[v] == max(times.values()) > times[first]]
+    ignore = [v for v in ordered if v not in baseline + followup]
+    draft.choose("visit", column, {"baseline": baseline, "followup": followup}, ignore)
+    people = draft.swabs[draft.columns["subject"]].groupby(draft.swabs[column]).nunique()
+    each = ", ".join(f"'{v}' {people[v]}" for v in ordered)
+    why = "more than two visits; the first and the last are taken, the others left out. People at each: "
+    why += f"{each}. Take another follow-up if few are left at the last, or if another is that of the question."
+    draft.check("columns.visit", why, ignore)
+    others = [c for (also, *_), c, _ in found if c != column and also]
+    draft.check("columns.visit", f"{quoted(others)} could be it too.", others)
+
+
+def _group(draft: Draft) -> None:
+    found = []
+    for column in draft.free("control_type", "lesional"):
+        levels, named = draft.levels(column), _named(column, "group")
+        parts = _by_meaning(levels, False, "control", "mock")
+        sure = bool(parts["control"])
+        # "N" or "0" are controls only where the name says that the column is of a disease, and the others are "Y".
+        if not sure and named and len(levels) == 2 and column not in draft.used():
+            parts = _by_meaning(levels, True, "control", "mock")
+        control, case = parts["control"], parts["other"]
+        trial = all(_means(v, "treatment") or _means(v, "comparator") for v in levels)
+        if not control or not case or len(levels) > MOST_VALUES or trial:
+            continue
+        known = all(_means(v, "case", named) for v in case)
+        mixed = draft.changing(draft.swabs[column].dropna().isin(control))
+        rank = (not mixed, bool(named) + known, sure, -len(levels))
+        found.append((rank, column, parts, bool(named and known)))
+    if not found:
+        return
+    _, column, parts, sure = max(found, key=_rank)
+    control, case, mock = parts["control"], parts["other"], parts["mock"]
+    draft.choose("group", column, {"control": control, "case": case}, mock)
+    why = f"{quoted(control)} in '{column}' looks like controls; every other value, {quoted(case)}, is taken for "
+    draft.check("columns.group", why + "patients.", not sure)
+    controls = draft.swabs[column].isin(control)
+    others = [c for _, c, parts, _ in found if not draft.swabs[c].isin(parts["control"]).eq(controls).all()]
+    draft.check("columns.group", f"{quoted(others)} could be it too, and differs.", others)
+
+
+def _arm(draft: Draft) -> None:
+    group = draft.standard("group")
+    controls = group.eq("control").fillna(False)
+    cases = group.eq("case").fillna(False) if "group" in draft.columns else ~controls
+    few_people = draft.swabs.loc[cases, draft.columns["subject"]].nunique() / 10
+    found = []
+    for column in draft.free("group"):
+        levels, shared = draft.levels(column, cases), column == draft.column_of("group")
+        named = 0 if shared else _named(column, "arm")
+        drugs = sum(_means(v, "treatment") or _means(v, "comparator") for v in levels)
+        # What only patients have, and each of them: a treatment, or something else of their disease.
+        patients_only = not draft.levels(column, controls) and draft.swabs.loc[cases, column].notna().mean() > 0.9
+        if len(levels) < 2 or shared:
+            told = bool(drugs >= 1 + shared and (named or shared))
+        else:
+            told = bool(named or drugs or (patients_only and len(levels) == 2 and controls.any()))
+        mixed = len(draft.changing(draft.swabs.loc[cases, column]))
+        if told and 1 <= len(levels) <= 6 and mixed <= few_people and not PRIOR.search(_words(column)):
+            rank = (drugs >= min(2, len(levels)), named, patients_only, len(levels) == 2)
+            found.append((rank, column, levels, named or drugs))
+    if not found:
+        why = "no column is named like arm, treatment or drug, or has two values that only patients have. Claims about "
+        draft.check("columns.arm", why + "the treatments cannot be tested without columns.arm.")
+        return
+    (_, named, *_), column, levels, known = max(found, key=_rank)
+    parts = _by_meaning(levels, True, "comparator")
+    treatment = [*parts["other"], *levels][:1]
+    comparator = [v for v in [*parts["comparator"], *levels] if v not in treatment][:1]
+    ignore = [v for v in levels if v not in treatment + comparator]
+    draft.choose("arm", column, {"treatment": treatment, "comparator": comparator}, ignore)
+    why = f"nothing tells which of {quoted(levels)} is the treatment and which the comparator; others are left out."
+    draft.check("columns.arm", why, comparator and [len(part) for part in parts.values()] != [1, 1])
+    why = "its name says no treatment, but it has two values, the same in each patient, and none in controls."
+    draft.check("columns.arm", why, not known)
+    others = [c for (_, also, *_), c, *_ in found if c != column and also and also >= named]
+    draft.check("columns.arm", f"{quoted(others)} could be it too.", others)
+
+
+def _covariates(draft: Draft) -> None:
+    used = draft.used()
+    taken = {*STANDARD_COLUMNS, *(score["name"] for score in draft.severity)}
+    for column in draft.swabs:
+        levels = draft.levels(column)
+        if not column or any(draft.swabs[column].equals(draft.swabs[c]) for c in used):
+            continue
+        if draft.dates(column):
+            draft.left_out.append(f"'{column}' has dates")
+        elif len(levels) < 2 or (len(levels) > 12 and draft.numbers(column) is None):
+            draft.left_out.append(f"'{column}' has {len(levels) or 'no'} different values")
+        else:
+            name = re.sub("[^a-z0-9]+", "_", column.lower()).strip("_")
+            name = name if name.isidentifier() else f"covariate_{name}".rstrip("_")
+            while name in taken:
+                name += "_"
+            taken.add(name)
+            draft.covariates[name] = column
+
+
+def _labels(draft: Draft) -> None:
+    draft.labels = Labels().model_dump()
+    for key in (key for key in ("group", "arm", "visit") if key in draft.columns):
+        for name, values in draft.columns[key]["values"].items():
+            told = key == "visit" or not re.fullmatch(f"{YES}|{NO}", _folded(values[0]))
+            label = _label(values[0], draft.columns[key]["column"]) if len(values) == 1 and told else ""
+            if label and name != "baseline" and label not in draft.labels.values():
+                draft.labels[name] = label
+    if "site" in draft.columns and len(sites := draft.levels(draft.columns["site"])) == 1:
+        draft.labels["site"] = _spaced(sites[0])[:60] or draft.labels["site"]
+
+
+def _adjust(draft: Draft) -> None:
+    share = draft.swabs.notna().groupby(draft.standard("group")).mean().reindex(["control", "case"], fill_value=0)
+    known = {key: share[draft.columns[key]] for key in ("age", "sex") if key in draft.columns}
+    draft.adjust = {
+        "group": [key for key, shares in known.items() if shares.min() >= 0.8],
+        "arm": [key for key, shares in known.items() if shares["case"] >= 0.8],
+    }
+
+
+def _stand_in(draft: Draft, key: str, standard: str, why: str) -> None:
+    """Where no column tells, so that study.yaml can be loaded: all values of some column mean the same."""
+    if key not in draft.columns:
+        cells = {c: (draft.dates(c), draft.swabs[c].isna().any(), len(draft.levels(c))) for c in draft.swabs}
+        column = min(cells, key=lambda c: cells[c])
+        draft.choose(key, column, {standard: draft.levels(column)[:MOST_LISTED] or ["?"]})
+        why += f". As a stand-in, all values of '{column}' mean {standard}, so that nothing about it can be tested. If "
+        why += "a column tells it, name it and its values here; if none does, it has to be added."
+        draft.check(f"columns.{key}", why)
+
+
+def _depth(draft: Draft, depths: np.ndarray, whole: bool) -> None:
+    """The fewest reads of a swab, and what to do with counts that are not whole."""
+    if not len(depths):
+        draft.check("minimum_depth", "the swabs' reads could not be counted, since no sample identifiers match.")
+        return
+    lowest, fifth, middle, highest = np.percentile(depths, [0, 5, 50, 100])
+    shares = middle <= 150 or highest - lowest <= 0.001 * middle
+    draft.check(
+        "files.counts",
+        "some counts are not whole numbers, and the report stops at them until you choose `fractions`: `round` if they "
+        "are means of replicates; `relative` if they are relative abundances and there is nothing else. The best is to "
+        f"give the reads. The totals ({lowest:,.0f} to {highest:,.0f}) look like "
+        f"{'relative abundances' if shares else 'means of replicates'}.",
+        not whole,
+    )
+    enough = np.mean(depths >= 1000)
+    draft.minimum_depth = 1000 if enough >= 0.9 else max(int(fifth // 10 * 10), 1)
+    draft.check(
+        "minimum_depth",
+        f"swabs have {lowest:,.0f} to {highest:,.0f} reads, half of them at least {middle:,.0f}; {enough:.0%} have "
+        f"1,000 or more. With {draft.minimum_depth:,}, {np.sum(depths < draft.minimum_depth)} of {len(depths)} swabs "
+        "are left out. All are rarefied to rarefaction_depth, below.",
+    )
+
+
+def _taxonomy(draft: Draft, counts: Counts) -> None:
+    named = np.mean([bool(parse_lineage(f)[1]) for f in counts.features])
+    if any(counts.lineages or ()):
+        draft.check("files.taxonomy", "no file was given, but the count table has lineages itself, which are used.")
+        return
+    draft.files["taxonomy"] = "feature_names" if named >= 0.5 else "none"
+    why = f"no file was given; {named:.0%} of the features are named by a lineage. No claim can be tested on others."
+    draft.check("files.taxonomy", why, named < 0.9)
+
+
+def guess(metadata: pd.DataFrame, counts: Counts, whole: bool, taxonomy: bool) -> Draft:
+    """What study.yaml is to say, from the names and values in the files.
+
+    Parameters
+    ----------
+    metadata : DataFrame
+        Of strings, a row a swab.
+    counts : Counts
+        The count table; its samples may be its features, and the other way round.
+    whole : bool
+        Whether all counts were whole before they were rounded.
+    taxonomy : bool
+        Whether there is a file of it.
+
+    Returns
+    -------
+    Draft
+        Always with sample, subject, group and visit, so that study.yaml can be loaded; without paths.
+    """
+    sample, in_rows, why = _matching(metadata, counts.samples, counts.features)
+    if in_rows:
+        counts = Counts(counts.X.T.tocsr(), counts.features, counts.samples)
+    draft = Draft(metadata.mask(metadata.map(str.lower).isin(MISSING), pd.NA), {"sample": sample})
+    draft.check("columns.sample", why, why)
+    # Each guess takes a column from those that the others left, and some build on what was found.
+    _control_type(draft)
+    _severity(draft)
+    _plain(draft, "age", "sex")
+    _subject(draft)
+    _lesional(draft)
+    _visit(draft)
+    _group(draft)
+    _arm(draft)
+    _plain(draft, "site", "batch")
+    _covariates(draft)
+    _labels(draft)
+    _adjust(draft)
+    _stand_in(draft, "visit", "baseline", "no column is named like visit, week or month, or has such values")
+    _stand_in(draft, "group", "case", "no column has values like healthy or control beside others")
+    swabs = set(map(bare, draft.swabs[sample].dropna()))
+    _depth(draft, np.asarray(counts.X.sum(axis=1)).ravel()[[bare(s) in swabs for s in counts.samples]], whole)
+    if not taxonomy:
+        _taxonomy(draft, counts)
+    return draft
