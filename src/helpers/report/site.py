@@ -14,21 +14,23 @@ from typing import Any
 import nbformat
 import pandas as pd
 import yaml
+from nbformat.v4 import new_markdown_cell
 
 from helpers.claims import COLUMNS, verdicts
 from helpers.figures import claims_forest
 from helpers.report import plain, save_figure, unwritable, write_whole
+from helpers.report.crate import METADATA, crate_json
 from helpers.report.disclosure import for_spreadsheets, in_table
-from helpers.report.pages import Run, evidence, figure_html, index, text_html, validation
+from helpers.report.pages import Run, code_link, evidence, figure_html, index, provenance, raw, text_html, validation
 from helpers.report.parameters import notebooks
 from helpers.study import Privacy, Study, StudyError, load_study
 
 #: The pages beside the index and the notebooks, in their order; one that returns nothing is left out.
-PAGES: dict[str, Callable[[Run], str]] = {"validation": validation.page}
+PAGES: dict[str, Callable[[Run], str]] = {"validation": validation.page, "provenance": provenance.page}
 
 
 def build_site(name: str) -> None:
-    """Build ``reports/<study>/html`` from the notebooks that were run; the old one stays until the new is whole.
+    """Build ``reports/<study>/html`` and its RO-Crate from the notebooks that were run; all or nothing.
 
     Parameters
     ----------
@@ -44,13 +46,19 @@ def build_site(name: str) -> None:
     with TemporaryDirectory(dir=folder, prefix=".site-") as work:
         source, built = Path(work) / "source", Path(work) / "html"
         files = source / "extra" / "files"
-        write_source(source, Run(study, folder, parameters, claims, parts, chapters, files))
+        run = Run(study, folder, parameters, claims, parts, chapters, files)
+        write_source(source, run)
         run_sphinx(source, built)
+        for chapter in chapters:
+            page = built / f"{chapter}.html"
+            page.write_text(anchors_in_folds(page.read_text(encoding="utf-8")), encoding="utf-8")
         check_links(claims, built)
+        write_whole(Path(work) / METADATA, crate_json(run, built))
         old = Path(work) / "old"
         if (folder / "html").exists():
             (folder / "html").rename(old)
-        built.rename(folder / "html")
+        (Path(work) / METADATA).replace(folder / METADATA)
+        built.rename(folder / "html")  # last: a site without it is built again
 
 
 def estimated(results: Path, chapters: list[str]) -> pd.DataFrame:
@@ -120,6 +128,8 @@ def write_source(source: Path, run: Run) -> None:
                 write_whole(files / kind / path.name, path.read_bytes())
     for claims_file in ("claims.tsv", "claims.json"):
         write_whole(files / claims_file, (folder / "results" / claims_file).read_bytes())
+    if Path("Makefile").is_file():  # the steps may have been run one by one
+        write_whole(files / "Makefile", Path("Makefile").read_bytes())
     pages = {name: text for name, page in PAGES.items() if (text := page(run))}
     for name, text in {**pages, "index": index.page(run, list(pages))}.items():
         write_whole(source / f"{name}.md", text)
@@ -151,6 +161,8 @@ def banner(study: Study) -> str:
 def as_page(notebook: Any, files: Path) -> Any:
     """A notebook as a page: code folded, figures with alternative text and links, no HTML out of its sentences.
 
+    Before the code of a figure or a table stands an anchor, to which these link.
+
     Parameters
     ----------
     notebook : nbformat.NotebookNode
@@ -161,26 +173,33 @@ def as_page(notebook: Any, files: Path) -> Any:
     -------
     nbformat.NotebookNode
     """
+    cells = []
     for cell in notebook.cells:
         if cell.cell_type != "code":
+            cells.append(cell)
             continue
+        if any({"figure", "table"} & set(output.get("metadata", {})) for output in cell.outputs):
+            cells.append(new_markdown_cell(raw(f'<span id="cell-{html.escape(cell.id)}"></span>')))
+        cells.append(cell)
         cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
         captions = {o.metadata["caption_of"]: o for o in cell.outputs if "caption_of" in o.get("metadata", {})}
         for output in cell.outputs:
             figure = output.get("metadata", {}).get("figure")
             if figure:
                 alt, caption = output.metadata["image/png"]["alt"], captions[figure].data["text/plain"]
-                output.data = {"text/html": figure_html(figure, alt, caption, files)}
+                output.data = {"text/html": figure_html(figure, alt, caption, files, cell.id)}
             elif "table" in output.get("metadata", {}):
-                output.data = {"text/html": output.data["text/html"] + _table_link(output.metadata["table"])}
+                links = _table_links(output.metadata["table"], cell.id)
+                output.data = {"text/html": output.data["text/html"] + links}
             elif "text/markdown" in output.get("data", {}):
                 output.data = {"text/html": text_html(output.data["text/markdown"])}
         cell.outputs = [o for o in cell.outputs if "caption_of" not in o.get("metadata", {})]
+    notebook.cells = cells
     return notebook
 
 
-def _table_link(name: str) -> str:
-    return f'<p class="files"><a href="files/tables/{name}.tsv">table as TSV</a></p>'
+def _table_links(name: str, cell: str) -> str:
+    return f'<p class="files"><a href="files/tables/{name}.tsv">table as TSV</a> · {code_link(cell)}</p>'
 
 
 # ---------------------------------------------------------------- building
@@ -204,6 +223,22 @@ def run_sphinx(source: Path, built: Path) -> None:
         raise StudyError("[site] Sphinx failed", found=done.stdout.strip() or None)
     for leftover in (".buildinfo", "objects.inv", "_sources"):
         shutil.rmtree(built / leftover) if (built / leftover).is_dir() else (built / leftover).unlink(missing_ok=True)
+
+
+def anchors_in_folds(page: str) -> str:
+    """A page whose anchors of code are in the folds of the code: browsers open a fold to show what is linked in it.
+
+    Parameters
+    ----------
+    page : str
+        HTML.
+
+    Returns
+    -------
+    str
+    """
+    anchored = r'(<span id="cell-[^"]*"></span>)(\s*<div class="cell[^>]*>\s*<details[^>]*>\s*<summary.*?</summary>)'
+    return re.sub(anchored, r"\2\1", page, flags=re.DOTALL)
 
 
 def check_links(claims: pd.DataFrame, built: Path) -> None:

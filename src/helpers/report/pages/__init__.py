@@ -52,25 +52,43 @@ def text_html(text: str) -> str:
     return "".join(blocks)
 
 
-def figure_html(name: str, alt: str, caption: str, files: Path) -> str:
+def figure_html(name: str, alt: str, caption: str, files: Path, cell: str = "") -> str:
     """A figure with its caption and links to its files.
 
     Parameters
     ----------
     name, alt, caption : str
     files : Path
+    cell : str
+        Id of the notebook's cell that made it, if one on the same page did.
 
     Returns
     -------
     str
     """
     offered = [("PNG", f"figures/{name}.png"), ("SVG", f"figures/{name}.svg"), ("data", f"tables/{name}.tsv")]
-    links = " · ".join(f'<a href="files/{path}">{kind}</a>' for kind, path in offered if (files / path).is_file())
+    links = [f'<a href="files/{path}">{kind}</a>' for kind, path in offered if (files / path).is_file()]
+    links += [code_link(cell)] if cell else []
     return (
         f'<figure class="report-figure" id="figure-{make_id(name)}">'
         f'<img src="files/figures/{name}.png" alt="{html.escape(alt)}">'
-        f'<figcaption>{emphasised(caption)} <span class="files">{links}</span></figcaption></figure>'
+        f'<figcaption>{emphasised(caption)} <span class="files">{" · ".join(links)}</span></figcaption></figure>'
     )
+
+
+def code_link(cell: str) -> str:
+    """A link to the code of a notebook's cell on the same page.
+
+    Parameters
+    ----------
+    cell : str
+        Its id.
+
+    Returns
+    -------
+    str
+    """
+    return f'<a href="#cell-{html.escape(cell)}">code</a>'
 
 
 def evidence(row: dict[str, Any]) -> str:
