@@ -38,8 +38,8 @@ PAGE := $(OUT)/html/index.html
 STEP := $(PYTHON) -m helpers.report
 RAN := $(OUT)/notebooks
 EVERY := 01_ingest 02_diversity 03_taxa 04_response 05_treatment_comparison
-SITE_CODE := $(wildcard src/helpers/report/site.py src/helpers/report/theme/* $(addprefix src/helpers/report/pages/,*.py *.j2 *.bib *.yaml) data/demo/validation.tsv)
-ASIDE := %/draft.py %/guess.py %/report/sharing.py %/report/printing.py %/report/inspection.py %/report/keys.py %/simulate.py %/truth.py %/validation.py %/report/alone.py %/report/fetch.py
+SITE_CODE := $(wildcard $(addprefix src/helpers/report/,site.py crate.py sharing.py theme/* pages/*.py pages/*.j2 pages/*.bib pages/*.yaml) data/demo/validation.tsv)
+ASIDE := %/draft.py %/guess.py %/report/printing.py %/report/inspection.py %/report/keys.py %/simulate.py %/truth.py %/validation.py %/report/alone.py %/report/fetch.py
 HELPERS := $(filter-out $(SITE_CODE) $(ASIDE),$(wildcard src/helpers/*.py src/helpers/report/*.py))
 
 ifneq ($(words $(STUDY))$(findstring /,$(STUDY))$(filter . ..,$(STUDY)),1)
@@ -165,7 +165,7 @@ $(RAN)/02_diversity.ipynb: $(call RESULTS,02_,diversity.h5ad estimates/02_divers
 $(RAN)/03_taxa.ipynb: $(call RESULTS,03_,taxa.h5ad estimates/03_taxa.json)
 $(RAN)/04_response.ipynb: $(call RESULTS,04_,estimates/04_response.json)
 $(RAN)/05_treatment_comparison.ipynb: $(call RESULTS,05_,estimates/05_treatment_comparison.json)
-$(PAGE): $(call RESULTS,claims,claims.json claims.tsv) $(call LOST,$(EVERY:%=$(OUT)/html/%.html))
+$(PAGE): $(call RESULTS,claims,claims.json claims.tsv) $(call LOST,$(EVERY:%=$(OUT)/html/%.html) $(OUT)/ro-crate-metadata.json)
 
 # ---------------------------------------------------------------- the rest
 

@@ -269,7 +269,7 @@ case $3 in
     touch $results/cohort.h5ad $results/diversity.h5ad $results/taxa.h5ad $results/estimates/$5.json
     touch $results/tables/$5.tsv
     echo > reports/$4/notebooks/$5.ipynb ;;
-  site) echo site >> log; touch $results/claims.json $results/claims.tsv
+  site) echo site >> log; touch $results/claims.json $results/claims.tsv reports/$4/ro-crate-metadata.json
     mkdir -p reports/$4/html/files; cp -r $results/tables reports/$4/html/files
     for page in 01_ingest 02_diversity 03_taxa 04_response 05_treatment_comparison index; do
       echo > reports/$4/html/$page.html

@@ -19,6 +19,7 @@ LEFTOVERS = (
     ".site-*",
     ".inputs.new",
     ".*.[0-9]*",
+    ".runs/.*.[0-9]*",
     "notebooks/.*.unfinished.ipynb",
     "notebooks/.*.[0-9]*",
     "results/*.h5ad.tmp",

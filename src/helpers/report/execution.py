@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,6 +17,7 @@ from traitlets.config import Config
 
 from helpers.report import remedy, unwritable, write_whole
 from helpers.report.keys import write_reference
+from helpers.report.origin import Ran, commit, record, record_of
 from helpers.report.parameters import declared, notebooks
 from helpers.study import StudyError, load_study
 
@@ -125,7 +127,7 @@ def _joined_streams(outputs: list[Any]) -> list[Any]:
 
 
 def run(name: str, notebook: str) -> None:
-    """Run one notebook with the parameters that it declares.
+    """Run one notebook with the parameters that it declares, and record when that was and how long it took.
 
     Parameters
     ----------
@@ -137,7 +139,8 @@ def run(name: str, notebook: str) -> None:
     folder, source = Path("reports") / name, Path("notebooks") / f"{notebook}.ipynb"
     parameters = yaml.safe_load((folder / "parameters.yaml").read_text(encoding="utf-8"))
     _say(f"[{notebook}] started")
-    began = time.time()
+    record_of(folder, notebook).unlink(missing_ok=True)  # no outputs are shown with the times of another run
+    started, began, code = datetime.now(UTC), time.monotonic(), commit()
     before = _saved(folder / "results", notebook)
 
     def remove_stale() -> None:
@@ -147,7 +150,9 @@ def run(name: str, notebook: str) -> None:
                 path.unlink()
 
     execute(source, folder / "notebooks" / source.name, declared(source, parameters), remove_stale)
-    _say(f"[{notebook}] done in {time.time() - began:.0f} s")
+    seconds = time.monotonic() - began
+    record(folder, notebook, Ran(started, seconds, code))
+    _say(f"[{notebook}] done in {seconds:.0f} s")
 
 
 def _saved(results: Path, notebook: str) -> dict[Path, tuple[int, int]]:

@@ -8,7 +8,30 @@ from helpers.report import write_whole
 from helpers.study import StudyError
 
 #: What may be shared of a report's folder: not the cohort, not unrounded estimates, not notebooks that failed.
-SHARED = ("html/**/*", "results/claims.*", "results/tables/*.tsv", "results/figures/*.*", "notebooks/[0-9]*.ipynb")
+SHARED = (
+    "ro-crate-metadata.json",
+    "html/**/*",
+    "results/claims.*",
+    "results/tables/*.tsv",
+    "results/figures/*.*",
+    "notebooks/[0-9]*.ipynb",
+)
+
+
+def shared(folder: Path) -> list[Path]:
+    """What may be shared of what is there.
+
+    Parameters
+    ----------
+    folder : Path
+        ``reports/<study>``
+
+    Returns
+    -------
+    list of Path
+    """
+    found = {path for pattern in SHARED for path in folder.glob(pattern) if path.is_file()}
+    return sorted(path for path in found if not path.name.startswith(".") and ".failed." not in path.name)
 
 
 def share(name: str) -> Path:
@@ -32,10 +55,9 @@ def share(name: str) -> Path:
     folder = Path("reports") / name
     if not (folder / "html" / "index.html").is_file():
         raise StudyError("there is no report", file=folder / "html", fix=f"make report STUDY={name}")
-    found = {path for pattern in SHARED for path in folder.glob(pattern) if path.is_file()}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted(p for p in found if not p.name.startswith(".") and ".failed." not in p.name):
+        for path in shared(folder):
             member = zipfile.ZipInfo(f"{name}-report/{path.relative_to(folder).as_posix()}")  # dated 1980, always
             member.external_attr = 0o644 << 16
             archive.writestr(member, path.read_bytes(), zipfile.ZIP_DEFLATED)

@@ -19,6 +19,7 @@ from nbformat.v4 import new_markdown_cell
 from helpers.claims import COLUMNS, verdicts
 from helpers.figures import claims_forest, italicise
 from helpers.report import plain, save_figure, unwritable, write_whole
+from helpers.report.crate import METADATA, crate_json
 from helpers.report.disclosure import for_spreadsheets, in_table
 from helpers.report.pages import (
     Run,
@@ -28,6 +29,7 @@ from helpers.report.pages import (
     index,
     links_html,
     methods,
+    provenance,
     raw,
     standards,
     text_html,
@@ -43,11 +45,12 @@ PAGES: dict[str, Callable[[Run], str]] = {
     "validation": validation.page,
     "changes": changes.page,
     "reporting_standards": standards.page,
+    "provenance": provenance.page,
 }
 
 
 def build_site(name: str, against: str = "") -> None:
-    """Build ``reports/<study>/html`` from the notebooks that were run; the old one stays until the new is whole.
+    """Build ``reports/<study>/html`` and its RO-Crate from the notebooks that were run; all or nothing.
 
     Parameters
     ----------
@@ -64,13 +67,19 @@ def build_site(name: str, against: str = "") -> None:
     with TemporaryDirectory(dir=folder, prefix=".site-") as work:
         source, built = Path(work) / "source", Path(work) / "html"
         files = source / "extra" / "files"
-        write_source(source, Run(study, folder, parameters, claims, parts, chapters, files, earlier))
+        run = Run(study, folder, parameters, claims, parts, chapters, files, earlier)
+        write_source(source, run)
         run_sphinx(source, built)
+        for chapter in chapters:
+            page = built / f"{chapter}.html"
+            page.write_text(anchors_in_folds(page.read_text(encoding="utf-8")), encoding="utf-8")
         check_links(claims, built)
+        write_whole(Path(work) / METADATA, crate_json(run, built))
         old = Path(work) / "old"
         if (folder / "html").exists():
             (folder / "html").rename(old)
-        built.rename(folder / "html")
+        (Path(work) / METADATA).replace(folder / METADATA)
+        built.rename(folder / "html")  # last: a site without it is built again
 
 
 def estimated(results: Path, chapters: list[str]) -> pd.DataFrame:
@@ -146,6 +155,8 @@ def write_source(source: Path, run: Run) -> None:
                 write_whole(files / kind / path.name, path.read_bytes())
     for claims_file in ("claims.tsv", "claims.json"):
         write_whole(files / claims_file, (folder / "results" / claims_file).read_bytes())
+    if Path("Makefile").is_file():  # the steps may have been run one by one
+        write_whole(files / "Makefile", Path("Makefile").read_bytes())
     pages = {name: text for name, page in PAGES.items() if (text := page(run))}
     for name, text in {**pages, "index": index.page(run, list(pages))}.items():
         write_whole(source / f"{name}.md", text)
@@ -177,6 +188,8 @@ def banner(study: Study) -> str:
 
 def as_page(notebook: Any, files: Path) -> Any:
     """A notebook as a page: findings before their evidence, code folded, figures and tables linked, no HTML from data.
+
+    Before the code of a figure or a table stands an anchor, to which these link.
 
     Parameters
     ----------
@@ -262,6 +275,22 @@ def run_sphinx(source: Path, built: Path) -> None:
         raise StudyError("[site] Sphinx failed", found=done.stdout.strip() or None)
     for leftover in (".buildinfo", "objects.inv", "_sources"):
         shutil.rmtree(built / leftover) if (built / leftover).is_dir() else (built / leftover).unlink(missing_ok=True)
+
+
+def anchors_in_folds(page: str) -> str:
+    """A page whose anchors of code are in the folds of the code: browsers open a fold to show what is linked in it.
+
+    Parameters
+    ----------
+    page : str
+        HTML.
+
+    Returns
+    -------
+    str
+    """
+    anchored = r'(<span id="cell-[^"]*"></span>)(\s*<div class="cell[^>]*>\s*<details[^>]*>\s*<summary.*?</summary>)'
+    return re.sub(anchored, r"\2\1", page, flags=re.DOTALL)
 
 
 def check_links(claims: pd.DataFrame, built: Path) -> None:

@@ -1,11 +1,6 @@
 """The index page: what was studied, what was found, and how sure that is."""
 
-import hashlib
 import html
-import re
-import subprocess
-import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +15,10 @@ SYMBOLS = {"supported": "●", "contradicted": "✕", "equivalent": "≈", "inco
 FOREST = "claims"
 #: The claim that no separate test of each arm can show: what the study's title says.
 PRIMARY = "C12"
+PROVENANCE = (
+    '<p>Code, command, parameters, input files, software, run times and random seeds: <a href="provenance.html">where '
+    "this report comes from</a>.</p>"
+)
 
 
 def page(run: Run, others: list[str]) -> str:
@@ -35,8 +34,8 @@ def page(run: Run, others: list[str]) -> str:
     -------
     str
     """
-    study, claims, parameters, files = run.study, run.claims, run.parameters, run.files
-    level = f"{100 * (1 - parameters['alpha']):g}"
+    study, claims, files = run.study, run.claims, run.files
+    level = f"{100 * (1 - run.parameters['alpha']):g}"
     found = ", ".join(f"{row.id} {row.verdict}" for row in claims.itertuples())
     alt = f"Forest plot of the claims' effects with {level} % intervals. Verdicts: {found}."
     caption = (
@@ -68,7 +67,7 @@ def page(run: Run, others: list[str]) -> str:
             "## Downloads",
             raw(_downloads(files)),
             "## Provenance",
-            raw(_provenance(study, parameters)),
+            raw(PROVENANCE),
         ]
     )
 
@@ -204,32 +203,3 @@ def _downloads(files: Path) -> str:
         links = ", ".join(f'<a href="files/{path}">{Path(path).name}</a>' for path in paths)
         items.append(f"<li>{label}: {links or '–'}</li>")
     return f'<ul class="downloads">{"".join(items)}</ul>'
-
-
-def _provenance(study: Study, parameters: dict[str, Any]) -> str:
-    inputs = {"Input file": [], "SHA-256": []}  # type: dict[str, list[str]]
-    for path in [study.folder / "study.yaml", *(study.path(file) for file in study.files.each().values())]:
-        inputs["Input file"].append(path.as_posix())
-        inputs["SHA-256"].append(hashlib.sha256(path.read_bytes()).hexdigest())
-    set_to = {"Parameter": list(parameters), "Value": [str(value) for value in parameters.values()]}
-    names = [re.split(r"[^\w.-]", line)[0] for line in metadata.requires("helpers") or [] if "extra ==" not in line]
-    software = {"Software": ["Python", *names], "Version": [".".join(map(str, sys.version_info[:3]))]}
-    software["Version"] += [metadata.version(name) for name in names]
-    tables = [
-        ("Input files of this report", inputs),
-        ("Parameters of this run", set_to),
-        ("Software that made it", software),
-    ]
-    body = "\n".join(table_html(texts, set(), caption) for caption, texts in tables)
-    return f"<p>{_commit()}</p>\n<details><summary>Input files, parameters, software</summary>\n{body}\n</details>"
-
-
-def _commit() -> str:
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        changed = " with uncommitted changes" if git("status", "--porcelain", "--untracked-files=no") else ""
-        return f"Made from commit <code>{git('rev-parse', 'HEAD')}</code>{changed}."
-    except (OSError, subprocess.CalledProcessError):
-        return "Made outside a git repository."
