@@ -62,7 +62,7 @@ def page(run: Run, others: list[str]) -> str:
             raw(figure_html(FOREST, alt, caption, files, "claims.tsv")),
             "## The study",
             raw(about),
-            "## Chapters",
+            "## Chapters and pages",
             "```{toctree}\n:maxdepth: 1\n\n" + "\n".join([*run.chapters, *others]) + "\n```",
             "## Downloads",
             raw(_downloads(files)),
