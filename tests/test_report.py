@@ -16,6 +16,7 @@ from toy import BODY, NAMES, ROOT, STUDY, toy_notebook, toy_study
 
 from helpers.report.__main__ import main
 from helpers.report.execution import execute, tidied
+from helpers.report.pages import standards
 from helpers.report.parameters import notebook_defaults, parse_overrides, resolve_settings
 from helpers.report.site import build_site
 from helpers.study import Settings, StudyError, load_study
@@ -210,7 +211,7 @@ def test_a_chapter_opens_with_its_answer_and_a_section_with_its_finding(built: P
 
 
 def test_text_of_the_data_stays_text(built: Path) -> None:
-    for name in ("index.html", "01_ingest.html"):
+    for name in ("index.html", "01_ingest.html", "reporting_standards.html"):
         text = (built / "html" / name).read_text(encoding="utf-8")
         assert "<script>alert" not in text
         assert "<img src=x" not in text
@@ -238,6 +239,17 @@ def test_claims_lead_to_their_sections(built: Path) -> None:
     links = [a["href"] for a in index.all("a") if a.get("href", "") == "01_ingest.html#s-aureus-more-2-ways"]
     assert len(links) >= 2
     assert any(attributes.get("id") == "s-aureus-more-2-ways" for _, attributes in page.elements)
+
+
+def test_reporting_standards_lead_to_sections_of_the_pages_beside_the_notebooks(built: Path) -> None:
+    links = {a.get("href") or "" for a in Page(built / "html" / "reporting_standards.html").all("a")}
+    assert {"files/reporting_standards.tsv", "index.html#downloads", "methods.html", "provenance.html"} <= links
+    for _, address in standards.BESIDE.values():
+        page = built / "html" / address
+        anchors = {link.partition("#")[2] for link in links if link.startswith(f"{address}#")}
+        if page.is_file():
+            assert anchors <= {attributes.get("id") for _, attributes in Page(page).elements}, address
+    assert (built / "html" / "files" / "reporting_standards.tsv").is_file()
 
 
 def test_site_is_refused_if_a_claim_names_a_section_that_is_not_there(
