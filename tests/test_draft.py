@@ -143,6 +143,7 @@ def test_draft_of_khadka_needs_four_lines_of_edit(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="not whole"):
         build_cohort(study)
     assert {"counts", "visit", "minimum_depth", "group", "arm"} <= set(checks(text))
+    assert (study.adjust.group, study.adjust.arm) == ([], ["age", "sex"]), "the controls' ages are not recorded"
     for drafted_line, edited in (
         ("fractions: error", "fractions: round"),
         ("followup: ['5']", "followup: ['4']"),
@@ -169,6 +170,8 @@ def test_draft_of_the_demo_guesses_its_columns(tmp_path: Path) -> None:
     assert study.columns.model_dump(exclude={"covariates"}) == written.columns.model_dump(exclude={"covariates"})
     assert study.severity == written.severity
     assert study.minimum_depth == written.minimum_depth
+    assert study.adjust.group == written.adjust.group
+    assert checks(text) == ["title, about, source, licence", "randomised", "labels", "minimum_depth", "swabs"]
     for column in written.columns.covariates:
         assert f"  #   {column}: {column}" in text
     assert build_cohort(study)[0].shape == build_cohort(written)[0].shape
@@ -247,6 +250,12 @@ def test_skin_of_controls_beside_lesional_and_not() -> None:
     assert guesses.columns["lesional"] == values("skin_type", lesional=["AD-L"], non_lesional=["AD-NL", "healthy"])
     assert "columns.lesional" in guesses.checks
     assert guesses.columns["group"] == values("skin_type", control=["healthy"], case=["AD-L", "AD-NL"])
+
+
+def test_labels_are_short_and_never_the_same() -> None:
+    labels = guessed(people(diagnosis=["healthy" + "x" * 80, "AD", "AD"], drug=["NA", "drug_a", "Drug a"])).labels
+    assert max(map(len, labels.values())) == 60
+    assert len(set(labels.values())) == len(labels)
 
 
 def test_negative_controls_are_no_controls() -> None:
@@ -340,6 +349,12 @@ def test_weird_headers_survive_a_draft(tmp_path: Path) -> None:
     assert build_cohort(study)[0].shape == (24, 4)
 
 
+def test_metadata_without_any_value_is_drafted(tmp_path: Path) -> None:
+    counts, metadata = cohort()
+    study, _, _ = drafted(tmp_path, *made(tmp_path, counts, metadata.map(lambda _: "NA")))
+    assert meaning(study.columns.group) == meaning(study.columns.visit) == {}
+
+
 def test_an_existing_study_is_left_as_it_is(tmp_path: Path) -> None:
     paths = made(tmp_path, *cohort())
     (tmp_path / "data/mine").mkdir(parents=True)
@@ -365,14 +380,30 @@ def test_files_of_one_name_are_both_kept(tmp_path: Path) -> None:
     build_cohort(study)
 
 
-@pytest.mark.parametrize("wrong", ["absent", "folder", "text", "write"])
-def test_nothing_is_left_of_a_draft_that_failed(tmp_path: Path, wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("absent", "no such file"),
+        ("folder", "folder"),
+        ("pipe", "device"),
+        ("name", "cannot be printed"),
+        ("text", "is not a table"),
+        ("write", "No space"),
+    ],
+)
+def test_nothing_is_left_of_a_draft_that_failed(
+    tmp_path: Path, wrong: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table, metadata = made(tmp_path, *cohort())
     (tmp_path / "data").mkdir()
     if wrong == "absent":
         table = tmp_path / "no"
     elif wrong == "folder":
         table = tmp_path
+    elif wrong == "pipe":
+        os.mkfifo(table := tmp_path / "pipe")
+    elif wrong == "name":
+        table = table.rename(tmp_path / "a\nb")
     elif wrong == "text":
         metadata.write_text("no table")
     else:
@@ -381,9 +412,7 @@ def test_nothing_is_left_of_a_draft_that_failed(tmp_path: Path, wrong: str, monk
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(draft, "load_study", full)
-    with pytest.raises(
-        StudyError, match={"absent": "no such file", "folder": "folder", "text": "table"}.get(wrong, "No space")
-    ):
+    with pytest.raises(StudyError, match=told):
         drafted(tmp_path, table, metadata)
     assert not list((tmp_path / "data").iterdir())
 

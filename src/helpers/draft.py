@@ -207,11 +207,11 @@ def draft_study(
     data = {role: _bytes(path, role) for role, path in paths.items()}
     counts, whole = _read_counts(paths["counts"], data["counts"])
     draft = guess(text_table(paths["metadata"], data["metadata"]), counts, whole, "taxonomy" in paths)
+    taken: set[str] = set()
     for role, path in paths.items():
-        used = [file["path"].lower() for file in draft.files.values() if isinstance(file, dict)]
-        draft.files[role] = {
-            "path": f"raw/{path.name}" if f"raw/{path.name}".lower() not in used else f"raw/{role}-{path.name}"
-        }
+        copy = path.name if path.name.lower() not in taken else f"{role}-{path.name}"
+        taken.add(copy.lower())
+        draft.files[role] = {"path": f"raw/{copy}"}
     draft.files["counts"] |= {} if whole else {"fractions": "error"}
     unfinished = folder.with_name(f".{name}-{os.getpid()}")
     try:

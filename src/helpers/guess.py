@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
@@ -60,7 +60,6 @@ SCORES = {
     "poem": (r"\bpoem\b", "POEM", 28),
     "dlqi": (r"\bc?dlqi\b", "DLQI", 30),
     "nrs": (r"\bnrs\b|\bitch\b|\bpruritus\b", "Itch NRS", 10),
-    "severity": (r"\bseverity\b|\bscore\b", "", 0),
 }
 #: Values, as `_folded` writes them, that mean something whatever the column is called.
 VALUES = {
@@ -241,11 +240,10 @@ def _matching(metadata: pd.DataFrame, *sides: list[str]) -> tuple[str, int, str]
     for side, names in enumerate(sides):
         known, like = set(names), set(map(bare, names))
         for column, cells in metadata.items():
-            fewest = min(len(known), len(cells))
             same, alike = len(known & set(cells)), len(like & set(map(bare, cells)))
             # Ages and scores may be like some identifiers by chance.
-            matches = same * (same > fewest / 10), alike * (alike > fewest / 2 and cells.is_unique)
-            rank = (*matches, cells.is_unique, column != "", _named(column, "sample"))
+            alike *= cells.is_unique and alike > min(len(known), len(cells)) / 2
+            rank = (same, alike, cells.is_unique, column != "", _named(column, "sample"))
             found.append((rank, column, side, names))
     (same, alike, *_), column, side, names = max(found, key=_rank)
     cells, why = list(metadata[column]), ""
@@ -258,13 +256,16 @@ def _matching(metadata: pd.DataFrame, *sides: list[str]) -> tuple[str, int, str]
     return column, side, why + "Each swab needs one row, named as in the counts, letter by letter." if why else ""
 
 
-def _control_type(draft: Draft) -> None:
-    found = []
+def _split(draft: Draft, key: str, *meanings: str) -> Iterator[tuple[tuple[int, int], str, dict[str, list[str]]]]:
+    """The columns of few values, how well each is named, and its values by what they mean."""
     for column in draft.free():
-        levels, named = draft.levels(column), _named(column, "control_type")
-        parts = _by_meaning(levels, named, "negative", "mock")
-        if parts["negative"] and parts["other"] and len(levels) <= MOST_VALUES:
-            found.append(((named, -len(levels)), column, parts))
+        levels, named = draft.levels(column), _named(column, key)
+        if len(levels) <= MOST_VALUES:
+            yield (named, -len(levels)), column, _by_meaning(levels, named, *meanings)
+
+
+def _control_type(draft: Draft) -> None:
+    found = [f for f in _split(draft, "control_type", "negative", "mock") if f[2]["negative"] and f[2]["other"]]
     if not found:
         return
     (named, _), column, parts = max(found, key=_rank)
@@ -289,11 +290,9 @@ def _severity(draft: Draft) -> None:
         draft.check(
             "severity",
             f"the range of '{column}' is made from its values, {numbers.min():g} to {numbers.max():g}"
-            f"{f'; {label} is usually 0 to {highest}' if label else ''}. Write the lowest and the highest possible "
-            "value, or take the score out if higher is not worse.",
+            f"; {label} is usually 0 to {highest}. Write the lowest and the highest possible value.",
             (low, high) != (0, highest),
         )
-        label = label or column[:60]
         draft.severity.append({"name": name, "column": column, "label": label, "range": [low, high]})
     draft.severity.sort(key=lambda score: list(SCORES).index(score["name"]))
     why = "no column is named like a severity score (EASI, SCORAD, IGA, …); claims about severity and response cannot "
@@ -342,17 +341,12 @@ def _subject(draft: Draft) -> None:
 
 
 def _lesional(draft: Draft) -> None:
-    found = []
-    for column in draft.free():
-        levels, named = draft.levels(column), _named(column, "lesional")
-        parts = _by_meaning(levels, named, "lesional", "non_lesional", "control")
-        if parts["lesional"] and parts["non_lesional"] and not parts["other"] and len(levels) <= MOST_VALUES:
-            found.append(((named, -len(levels)), column, parts))
-    if found:
-        _, column, parts = max(found, key=_rank)
-        healthy = parts["control"]
-        values = {"lesional": parts["lesional"], "non_lesional": parts["non_lesional"] + healthy}
-        draft.choose("lesional", column, values)
+    found = _split(draft, "lesional", "lesional", "non_lesional", "control")
+    both = [f for f in found if f[2]["lesional"] and f[2]["non_lesional"] and not f[2]["other"]]
+    if both:
+        _, column, parts = max(both, key=_rank)
+        lesional, healthy = parts["lesional"], parts["control"]
+        draft.choose("lesional", column, {"lesional": lesional, "non_lesional": parts["non_lesional"] + healthy})
         why = f"{quoted(healthy)}, the controls' skin, stands with the skin that is not lesional."
         draft.check("columns.lesional", why, healthy)
 
@@ -455,14 +449,11 @@ def _covariates(draft: Draft) -> None:
     used = draft.used()
     taken = {*STANDARD_COLUMNS, *(score["name"] for score in draft.severity)}
     for column in draft.swabs:
-        levels = draft.levels(column)
-        if not column or any(draft.swabs[column].equals(draft.swabs[c]) for c in used):
-            continue
-        if draft.dates(column):
-            draft.left_out.append(f"'{column}' has dates")
-        elif len(levels) < 2 or (len(levels) > 12 and draft.numbers(column) is None):
-            draft.left_out.append(f"'{column}' has {len(levels) or 'no'} different values")
-        else:
+        levels, dates = draft.levels(column), draft.dates(column)
+        repeats = any(draft.swabs[column].equals(draft.swabs[c]) for c in used)
+        if dates or (len(levels) > 12 and draft.numbers(column) is None):
+            draft.left_out += [] if repeats else [f"'{column}' has {'dates' if dates else f'{len(levels)} values'}"]
+        elif column and not repeats and len(levels) > 1:
             name = re.sub("[^a-z0-9]+", "_", column.lower()).strip("_")
             name = name if name.isidentifier() else f"covariate_{name}".rstrip("_")
             while name in taken:
@@ -497,7 +488,7 @@ def _stand_in(draft: Draft, key: str, standard: str, why: str) -> None:
     if key not in draft.columns:
         cells = {c: (draft.dates(c), draft.swabs[c].isna().any(), len(draft.levels(c))) for c in draft.swabs}
         column = min(cells, key=lambda c: cells[c])
-        draft.choose(key, column, {standard: draft.levels(column)[:MOST_LISTED] or ["?"]})
+        draft.choose(key, column, {standard: draft.levels(column)[:MOST_LISTED]})
         why += f". As a stand-in, all values of '{column}' mean {standard}, so that nothing about it can be tested. If "
         why += "a column tells it, name it and its values here; if none does, it has to be added."
         draft.check(f"columns.{key}", why)
@@ -529,7 +520,7 @@ def _depth(draft: Draft, depths: np.ndarray, whole: bool) -> None:
 
 
 def _taxonomy(draft: Draft, counts: Counts) -> None:
-    named = np.mean([bool(parse_lineage(f)[1]) for f in counts.features])
+    named = sum(bool(parse_lineage(f)[1]) for f in counts.features) / max(len(counts.features), 1)
     if any(counts.lineages or ()):
         draft.check("files.taxonomy", "no file was given, but the count table has lineages itself, which are used.")
         return
@@ -574,9 +565,9 @@ def guess(metadata: pd.DataFrame, counts: Counts, whole: bool, taxonomy: bool) -
     _plain(draft, "site", "batch")
     _covariates(draft)
     _labels(draft)
-    _adjust(draft)
     _stand_in(draft, "visit", "baseline", "no column is named like visit, week or month, or has such values")
     _stand_in(draft, "group", "case", "no column has values like healthy or control beside others")
+    _adjust(draft)
     swabs = set(map(bare, draft.swabs[sample].dropna()))
     _depth(draft, np.asarray(counts.X.sum(axis=1)).ravel()[[bare(s) in swabs for s in counts.samples]], whole)
     if not taxonomy:
