@@ -77,8 +77,8 @@ def crate_json(run: Run, html: Path) -> str:
     _describe_root(crate, run.study)
     files = _add_files(crate, run.folder, html)
     objects = [*_add_inputs(crate, run.study), *_add_parameters(crate, run.parameters).values()]
-    tools = {chapter: _add_tool(crate, chapter, run) for chapter in run.chapters}
     runs = run_times(run.folder, run.chapters)
+    tools = {chapter: _add_tool(crate, chapter, run, runs[chapter]) for chapter in run.chapters}
     actions = [_add_notebook_run(crate, chapter, run, tools[chapter], files, runs[chapter]) for chapter in run.chapters]
     if WORKFLOW in files:
         workflow = _add_workflow(crate, files.pop(WORKFLOW), tools, objects)
@@ -170,7 +170,7 @@ def _declared(chapter: str, run: Run) -> list[str]:
     return [name for name in declared(source, run.parameters) if name in Settings.model_fields]
 
 
-def _add_tool(crate: ROCrate, chapter: str, run: Run) -> Entity:
+def _add_tool(crate: ROCrate, chapter: str, run: Run, ran: Ran | None) -> Entity:
     notebook = nbformat.read(run.folder / "notebooks" / f"{chapter}.ipynb", as_version=4)
     title = notebook.cells[0].source.splitlines()[0].lstrip("# ") if notebook.cells else ""
     properties = {
@@ -179,6 +179,8 @@ def _add_tool(crate: ROCrate, chapter: str, run: Run) -> Entity:
         "description": f"Notebook: {title}" if title else "Notebook",
         "input": [{"@id": f"#parameter-{name}"} for name in _declared(chapter, run)],
     }
+    if ran and ran.commit:
+        properties["softwareVersion"] = ran.commit
     return crate.add(ContextEntity(crate, f"#notebook-{chapter}", properties))
 
 

@@ -97,7 +97,7 @@ def utc(time: datetime) -> str:
     -------
     str
     """
-    return time.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return time.astimezone(UTC).isoformat(timespec="seconds")
 
 
 def commit() -> str | None:

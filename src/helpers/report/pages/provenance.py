@@ -3,6 +3,7 @@
 import ast
 import html
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import nbformat
@@ -163,12 +164,12 @@ def _software() -> str:
 # ---------------------------------------------------------------- run times
 
 
-def runs_html(runs: dict[str, Ran | None], code: str | None) -> str:
+def runs_html(runs: Mapping[str, Ran | None], code: str | None) -> str:
     """When each notebook ran, for how long, and with which code.
 
     Parameters
     ----------
-    runs : dict of str to Ran, optional
+    runs : mapping of str to Ran, optional
     code : str, optional
         The commit that built the site.
 
