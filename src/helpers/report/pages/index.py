@@ -157,7 +157,7 @@ def _claim_row(row: dict[str, Any], study: Study) -> str:
     text = {key: html.escape(str(row[key])) for key in ("id", "verdict", "unit", "n")}
     effect = "–"
     if pd.notna(row["estimate"]):
-        effect = f"{number(row['estimate'])} {text['unit']}<br>({interval(row['ci_low'], row['ci_high'])})"
+        effect = f"{number(row['estimate'])} {text['unit']} <br>({interval(row['ci_low'], row['ci_high'])})"
     p = p_number(row["p_holm"]) if pd.notna(row["p_holm"]) else "–"
     cells = [
         _with_italics(row["statement"], study),
@@ -167,8 +167,12 @@ def _claim_row(row: dict[str, Any], study: Study) -> str:
         text["n"],
         f'<a href="{evidence(row)}">{emphasised(row["section"])}</a>',
     ]
-    classes = ("", ' class="verdict"', ' class="effect"', ' class="number"', ' class="number"', "")
-    body = "".join(f"<td{kind}>{cell}</td>" for kind, cell in zip(classes, cells, strict=True))
+    classes = ("claim", "verdict", "effect", "number", "number", "evidence")
+    names = ("", "", "Effect", "p (Holm)", "n", "Evidence")  # beside the value where the table is folded: on a phone
+    body = "".join(
+        f'<td class="{kind}" data-label="{name}">{cell}</td>'
+        for kind, name, cell in zip(classes, names, cells, strict=True)
+    )
     return f'<tr id="{text["id"]}"><th scope="row">{text["id"]}</th>{body}</tr>'
 
 
