@@ -62,7 +62,6 @@ def page(run: Run, others: list[str]) -> str:
             "```{toctree}\n:maxdepth: 2\n\n" + "\n".join([*run.chapters, *others]) + "\n```",
             "## Downloads",
             raw(_downloads(files)),
-            "## Provenance",
             raw(PROVENANCE),
         ]
     )
