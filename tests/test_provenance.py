@@ -18,10 +18,11 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from rocrate.rocrate import ROCrate
 from toy import BODY, NAMES, STUDY, make, toy_notebook, toy_project, toy_study
 
+from helpers.report import site
 from helpers.report.__main__ import main
 from helpers.report.origin import Ran, commit, run_times
 from helpers.report.pages.provenance import code_told, runs_html, seeded
-from helpers.study import Settings
+from helpers.study import Settings, StudyError
 
 ADDRESS = "https://example.org/counts.tsv"
 PROFILES = {
@@ -269,6 +270,21 @@ def test_crate_of_steps_run_one_by_one_claims_no_workflow_and_no_times(by_hand: 
     assert "mainEntity" not in found["./"]
     assert "startTime" not in found["#run-01_ingest"]
     assert ROCrate(by_hand).root_dataset["name"] == "Report: A *toy* & <i>study</i>"
+
+
+def test_site_and_crate_are_replaced_together_or_not_at_all(by_hand: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(by_hand.parent.parent)
+    kept = [by_hand / name for name in ("html/index.html", "html/provenance.html", "ro-crate-metadata.json")]
+    before = [path.stat().st_ino for path in kept]
+
+    def fails(*_: Any) -> str:
+        raise StudyError("no crate")
+
+    monkeypatch.setattr(site, "crate_json", fails)
+    with pytest.raises(StudyError, match="no crate"):
+        site.build_site("demo")
+    assert [path.stat().st_ino for path in kept] == before
+    assert not list(by_hand.glob(".site-*"))
 
 
 def test_nothing_tells_of_the_machine_or_the_user(made: Path, by_hand: Path, unpacked: Path) -> None:

@@ -342,6 +342,7 @@ def test_make_runs_what_changed_and_what_follows_from_it(tmp_path: Path) -> None
         ("results/estimates/04_response.json", [NAMES[3], "site"]),
         ("results/claims.json", ["site"]),
         ("html/01_ingest.html", ["site"]),
+        ("ro-crate-metadata.json", ["site"]),
     ):
         (reports / lost).unlink()
         assert make("SET=seed=1", "-j1")[1] == again, f"{lost} was deleted"

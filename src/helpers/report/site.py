@@ -209,7 +209,8 @@ def as_page(notebook: Any, files: Path) -> Any:
             cell.source = cell.source[heading.end() :].strip()
         if cell.cell_type == "code":
             anchor = f"cell-{cell.id}"
-            cells.append(new_markdown_cell(raw(f'<span id="{anchor}"></span>')))
+            if any({"figure", "table"} & set(output.get("metadata", {})) for output in cell.outputs):
+                cells.append(new_markdown_cell(raw(f'<span id="{anchor}"></span>')))
             cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
             for output in cell.outputs:
                 role = output.get("metadata", {}).get("role")

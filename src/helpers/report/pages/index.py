@@ -66,7 +66,6 @@ def page(run: Run, others: list[str]) -> str:
             "```{toctree}\n:maxdepth: 1\n\n" + "\n".join([*run.chapters, *others]) + "\n```",
             "## Downloads",
             raw(_downloads(files)),
-            "## Provenance",
             raw(PROVENANCE),
         ]
     )
