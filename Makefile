@@ -180,7 +180,7 @@ test: environment ## lint, types, tests, and the notebooks against their referen
 	$(PYTHON) -m ruff check . || failed=1; \
 	$(PYTHON) -m ruff format --check . || failed=1; \
 	$(PYTHON) -m mypy || failed=1; \
-	$(PYTHON) -m pytest tests notebooks --nbval --nbval-current-env -n auto --dist loadfile || failed=1; \
+	$(PYTHON) -m pytest notebooks tests --nbval --nbval-current-env -n auto --dist loadfile || failed=1; \
 	exit $$failed
 
 share: report ## reports/<study>/<study>-report.zip: the report, its tables, figures and notebooks, to send to others
