@@ -1,9 +1,11 @@
 """Every page of the demo's and of the real study's report, read in headless Chromium from the file system."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 from bs4 import BeautifulSoup
 from toy import ROOT
 
-from helpers.report.printing import QUIET, find_chromium
+from helpers.report.printing import QUIET, find_chromium, print_report
 
 CHROMIUM = find_chromium()
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH: browser tests not run")
@@ -220,14 +222,30 @@ def test_who_prefers_the_dark_gets_it(html: Path, browser: Any) -> None:
     tab.close()
 
 
+def test_the_whole_report_becomes_one_pdf_that_names_no_folder(html: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, study = html.parents[2], html.parent.name
+    monkeypatch.chdir(root)
+    pdf = print_report(study).read_bytes()
+    assert pdf.startswith(b"%PDF")
+    assert len(re.findall(rb"/Type /Page\b", pdf)) > 20
+    streams = re.findall(rb"/FlateDecode[^>]*>>\s*stream\r?\n(.*?)\r?\nendstream", pdf, re.DOTALL)
+    content = pdf + b"".join(zlib.decompressobj().decompress(stream) for stream in streams)
+    assert len(content) > 2 * len(pdf)
+    assert b"file:" not in content
+    assert str(root).encode() not in content
+    assert [p.name for p in html.parent.iterdir() if p.name.startswith(".pdf")] == []
+
+
 def test_on_paper_there_is_the_banner_and_no_navigation_and_no_code(html: Path, browser: Any) -> None:
-    tab = browser.new_page(viewport={"width": 720, "height": 1000})
+    tab = browser.new_page()
     tab.emulate_media(media="print")
     for page in pages(html):
+        tab.set_viewport_size({"width": 1300, "height": 1000})  # where the screen would show all navigation
         tab.goto(page.as_uri())
         for hidden in (".bd-sidebar-primary", ".bd-sidebar-secondary", ".bd-header-article", "details", ".files"):
             assert not any(part.is_visible() for part in tab.locator(hidden).all()), (page.name, hidden)
         assert tab.locator(".bd-header-announcement").is_visible(), page.name
+        tab.set_viewport_size({"width": 720, "height": 1000})  # a sheet
         assert tab.evaluate("document.documentElement.scrollWidth") <= 720, page.name
         assert tab.locator("h1").last.is_visible(), page.name
         for unbroken in ("figure.report-figure", ".report-table tr"):

@@ -12,12 +12,14 @@ from typing import Any
 import nbformat
 import pytest
 import yaml
+from bs4 import BeautifulSoup
 from toy import BODY, NAMES, ROOT, STUDY, toy_notebook, toy_study
 
 from helpers.report.__main__ import main
 from helpers.report.execution import execute, tidied
 from helpers.report.pages import standards
 from helpers.report.parameters import notebook_defaults, parse_overrides, resolve_settings
+from helpers.report.printing import joined
 from helpers.report.site import build_site
 from helpers.study import Settings, StudyError, load_study
 
@@ -264,6 +266,38 @@ def test_site_is_refused_if_a_claim_names_a_section_that_is_not_there(
         build_site("demo")
     assert Path("reports/demo/html/index.html").stat().st_ino == before, "the old site stays"
     assert [p.name for p in Path("reports/demo").iterdir() if p.name.startswith(".site")] == []
+
+
+def test_for_paper_the_pages_are_one_whose_links_stay_in_it(built: Path) -> None:
+    whole = joined(built / "html")
+    page = BeautifulSoup(whole, "html.parser")
+    pages = [article["id"] for article in page.find_all("article")]
+    assert pages[:2] == ["index.html", "01_ingest.html"]
+    assert {"methods.html", "provenance.html", "reporting_standards.html"} <= set(pages)
+    ids = [tag["id"] for article in page.find_all("article") for tag in [article, *article.find_all(id=True)]]
+    assert len(ids) == len(set(ids))
+    addresses = [str(link["href"]) for article in page.find_all("article") for link in article.find_all("a", href=True)]
+    inside = {address.removeprefix("#") for address in addresses if not address.startswith("https://")}
+    assert {"01_ingest.html-s-aureus-more-2-ways", "methods.html"} <= inside & set(ids)
+    assert {address.partition(".html")[0] + ".html" for address in inside} <= set(pages)
+    assert page.find("script") is None
+    assert 'content: "SIMULATED DATA' in whole
+
+
+def test_without_a_browser_the_pdf_is_refused_with_what_to_install(
+    built: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(built.parent.parent)
+    before = sorted(path.name for path in built.iterdir())
+    monkeypatch.setattr("helpers.report.printing.find_chromium", lambda: None)
+    assert main(["pdf", "demo"]) == 1
+    assert "install Chromium or Chrome" in capsys.readouterr().err
+    monkeypatch.setattr("helpers.report.printing.find_chromium", lambda: shutil.which("false"))
+    assert main(["pdf", "demo"]) == 1
+    assert "the browser failed" in capsys.readouterr().err
+    assert main(["pdf", "none"]) == 1
+    assert "there is no report" in capsys.readouterr().err
+    assert sorted(path.name for path in built.iterdir()) == before
 
 
 # ---------------------------------------------------------------- make
