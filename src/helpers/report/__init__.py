@@ -23,6 +23,9 @@ from helpers.narrate import interval, italicised, number, p_number
 from helpers.report.disclosure import for_spreadsheets, in_figure, in_table, in_text
 from helpers.study import Study, StudyError
 
+#: Dots an inch of saved pictures: what journals ask for.
+PRINT = 300
+
 
 def save_table(df: pd.DataFrame, results_dir: str | Path, name: str) -> None:
     """Save a table as ``tables/<name>.tsv``, the same bytes for the same numbers.
@@ -54,7 +57,7 @@ def save_figure(fig: Figure, results_dir: str | Path, name: str, *, simulated: b
         fig.text(1, -0.01, "SIMULATED DATA", ha="right", va="top", fontsize=7, color="#8a1c1c", weight="bold")
     with mpl.rc_context({"svg.hashsalt": "report"}):
         for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-            write_whole(Path(results_dir) / "figures" / f"{name}.{kind}", _drawn(fig, kind, 200, metadata))
+            write_whole(Path(results_dir) / "figures" / f"{name}.{kind}", _drawn(fig, kind, PRINT, metadata))
 
 
 class Output:

@@ -81,7 +81,8 @@ def earlier_run(named: str) -> Path:
     -------
     Path
     """
-    for folder in (Path(named) / "results", Path(named)):
+    named_folder = Path(named).expanduser()
+    for folder in (named_folder / "results", named_folder):
         if (folder / _CLAIMS).is_file():
             return folder
     raise StudyError(
