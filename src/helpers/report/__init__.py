@@ -182,6 +182,7 @@ class Output:
         table = _for_readers(table.infer_objects())
         texts = {_brief(str(c)): [_cell(v, str(c)) for v in table[c]] for c in table}
         numeric = {_brief(str(c)) for c in table if pd.api.types.is_numeric_dtype(table[c]) and table[c].dtype != bool}
+        numeric |= {"interval", "bootstrap interval"} & set(texts)
         lines = caption + "\n" + pd.DataFrame(texts).to_string(index=False)
         shown = {"text/html": table_html(texts, numeric, caption, [*self.taxa, *taxa]), "text/plain": lines}
         display(shown, raw=True, metadata={"table": name})
