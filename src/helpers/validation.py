@@ -19,7 +19,7 @@ from scipy.stats import norm
 from skbio import DistanceMatrix
 from tqdm import tqdm
 
-from helpers import claims, diversity, estimates, figures, permutation, quality, response, taxa, treatment
+from helpers import claims, diversity, estimates, permutation, quality, response, taxa, treatment
 from helpers.ingest import build_cohort
 from helpers.simulate import write_study
 from helpers.study import Settings, Study, load_study
@@ -469,21 +469,13 @@ def light(study: Study) -> Study:
     return study.model_copy(update={"settings": study.settings.model_copy(update=LIGHT)})
 
 
-def main(runs: str = "500", file: str = "data/demo/validation.tsv", drawn: str = "docs/validation.png") -> None:
-    """Write the table of ``make validate``, and its figure."""
+def main(runs: str = "500", file: str = "data/demo/validation.tsv") -> None:
+    """Write the table of ``make validate``."""
     like = light(load_study("data/demo"))
     with workers() as pool:
         table = validate(int(runs), like, pool)
     table.to_csv(file, sep="\t", index=False, float_format="%.6g", lineterminator="\n")
-    draw(table, like.settings.alpha, drawn)
-    print(f"{runs} cohorts a scenario: {file}, {drawn}")
-
-
-def draw(table: pd.DataFrame, alpha: float, file: str) -> None:
-    """Write the figure of the table, stamped SIMULATED."""
-    fig = figures.validation(table, alpha)
-    fig.text(1, -0.01, "SIMULATED DATA", ha="right", va="top", fontsize=7, color="#8a1c1c", weight="bold")
-    fig.savefig(file, dpi=150, metadata={"Software": None}, bbox_inches="tight", facecolor="white")
+    print(f"{runs} cohorts a scenario: {file}")
 
 
 if __name__ == "__main__":

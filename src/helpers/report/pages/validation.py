@@ -1,14 +1,13 @@
 """How the report's tests and intervals do on simulated cohorts of known truth."""
 
-import html
 from pathlib import Path
 
 import pandas as pd
 
 from helpers.claims import CLAIMS
-from helpers.figures import validation
-from helpers.narrate import interval, number
-from helpers.report import save_figure, save_table, table_html
+from helpers.figures import italicise, validation
+from helpers.narrate import interval, italicised, number
+from helpers.report import emphasised, save_figure, save_table, table_html
 from helpers.report.pages import Run, figure_html, raw
 
 #: What `make validate` found, the same in each study's report: it is about the methods.
@@ -22,6 +21,7 @@ MEASURES = {
     "easi": "EASI",
     "oscorad": "oSCORAD",
 }
+_TAXA = (MEASURES["genus_clr"], MEASURES["pathogen_clr"])
 
 
 def page(run: Run) -> str:
@@ -82,14 +82,16 @@ def validation_page(table: pd.DataFrame, parts: pd.DataFrame | None, files: Path
         Markdown.
     """
     alpha = 0.05
-    save_figure(validation(table, alpha), files, "validation", simulated=True)
+    fig = validation(table, alpha)
+    italicise(fig, _TAXA)
+    save_figure(fig, files, "validation", simulated=True)
     save_table(table, files, "validation")
     runs = int(table["runs"].max())
     null = table[table["scenario"].eq("no effect")]
     supported = null[["id", "supported"]].groupby("id")["supported"].sum().drop("", errors="ignore")
     wrong = off_target(table, alpha)
     told = [
-        f"<li>{html.escape(f'{row.id} {row.measure}'.strip())} ({row.scenario}): "
+        f"<li>{emphasised(italicised(f'{row.id} {row.measure}'.strip(), _TAXA))} ({row.scenario}): "
         f"rejects in {number(100 * row.rejected)} %, interval holds the truth in {number(100 * row.coverage)} %</li>"
         for row in wrong.itertuples()
     ]
@@ -131,7 +133,7 @@ def validation_page(table: pd.DataFrame, parts: pd.DataFrame | None, files: Path
         files,
         "tables/validation.tsv",
     )
-    body = table_html(columns, set(list(columns)[2:]), caption)
+    body = table_html(columns, set(list(columns)[2:]), caption, taxa=_TAXA)
     demo = [] if parts is None else ["## This cohort against its truth", raw(_against_truth(parts, truth))]
     return "\n\n".join(["# Validation on simulated cohorts", raw(about), raw(body), raw(figure), *demo]) + "\n"
 
@@ -155,4 +157,4 @@ def _against_truth(parts: pd.DataFrame, truth: pd.DataFrame) -> str:
         "Holds the truth": ["yes" if held else "no" for held in holds],
     }
     caption = f"{holds.sum()} of {len(both)} intervals of the simulated demo cohort hold the truth."
-    return table_html(columns, {"Estimate", "Truth"}, caption)
+    return table_html(columns, {"Estimate", "Truth"}, caption, taxa=_TAXA)
