@@ -959,5 +959,5 @@ def validation(table: pd.DataFrame, alpha: float) -> Figure:
     axes[0].set_yticks([-i for i in range(len(order))], order, size=7)
     axes[0].set(xlim=(-2, 102), ylim=(-len(order) + 0.3, 0.7))
     axes[1].set(xlim=(min(80, 100 * table["coverage"].min() - 3), 101))
-    axes[1].legend(loc="lower left", title=f"what is true (n = {table['runs'].max()} each)", fontsize=7)
+    axes[1].legend(loc="lower left", title=f"what is true\n(n = {table['runs'].max()} each)", fontsize=7)
     return fig
