@@ -35,12 +35,12 @@ export PYDEVD_DISABLE_FILE_VALIDATION = 1
 
 OUT := reports/$(STUDY)
 PAGE := $(OUT)/html/index.html
-STEP := $(PYTHON) -m helpers.report
+STEP := $(PYTHON) -m helpers
 RAN := $(OUT)/notebooks
 EVERY := 01_ingest 02_diversity 03_taxa 04_response 05_treatment_comparison
-SITE_CODE := $(wildcard $(addprefix src/helpers/report/,site.py crate.py sharing.py theme/* pages/*.py pages/*.j2 pages/*.bib pages/*.yaml) data/demo/validation.tsv)
-ASIDE := %/draft.py %/guess.py %/report/printing.py %/report/inspection.py %/report/keys.py %/simulate.py %/truth.py %/validation.py %/report/alone.py %/report/fetch.py
-HELPERS := $(filter-out $(SITE_CODE) $(ASIDE),$(wildcard src/helpers/*.py src/helpers/report/*.py))
+SITE_CODE := $(wildcard $(addprefix src/helpers/site/,*.py theme/* pages/*.py pages/*.j2 pages/*.bib pages/*.yaml) data/demo/validation.tsv)
+ASIDE := %/site/pdf.py %/site/archive.py %/run/lock.py
+HELPERS := $(filter-out $(SITE_CODE) $(ASIDE),$(wildcard src/helpers/*.py src/helpers/run/*.py))
 
 ifneq ($(words $(STUDY))$(findstring /,$(STUDY))$(filter . ..,$(STUDY)),1)
 $(error STUDY is "$(STUDY)"; expected the name of a folder in data/: $(patsubst data/%/study.yaml,%,$(wildcard data/*/study.yaml)))
@@ -80,7 +80,7 @@ $(INSTALLED): requirements.lock pyproject.toml $(if $(wildcard .venv/bin/python)
 	for python in python3 python3.14 python3.13 python3.12 python3.11 none; do \
 	  "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
 	done; \
-	exec 9<requirements.lock; [ $$python = none ] || "$$python" -P src/helpers/report/alone.py <&9; \
+	exec 9<requirements.lock; [ $$python = none ] || "$$python" -P src/helpers/run/lock.py <&9; \
 	if [ -e $@ ] && .venv/bin/python -c '' 2>/dev/null; then \
 	  [ requirements.lock -nt $@ ] || [ pyproject.toml -nt $@ ] || exit 0; \
 	else \
@@ -111,7 +111,7 @@ environment: $(INSTALLED)
 # ---------------------------------------------------------------- report
 
 # One make at a time works on a study: alone.py waits for the other, and clears up after one that was killed.
-ALONE = $(if $(findstring n,$(firstword -$(MAKEFLAGS))),,$(PYTHON) -P src/helpers/report/alone.py $(OUT))
+ALONE = $(if $(findstring n,$(firstword -$(MAKEFLAGS))),,$(PYTHON) -P src/helpers/run/lock.py $(OUT))
 
 report: $(INSTALLED) ## run the notebooks that changed, build reports/<study>/html
 	@$(ALONE) $(MAKE) --no-print-directory report-alone
@@ -133,7 +133,7 @@ $(OUT)/.inputs: FORCE
 	@mkdir -p $(@D); cat $(INPUTS) 2>/dev/null </dev/null | cksum > $@.new; cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
 $(OUT)/parameters.yaml: data/$(STUDY)/study.yaml $(OUT)/.set $(OUT)/.inputs requirements.lock \
-  $(wildcard src/helpers/study.py src/helpers/report/parameters.py) | $(INSTALLED)
+  $(wildcard src/helpers/study.py src/helpers/run/parameters.py) | $(INSTALLED)
 	@$(HAS_HELPERS)
 	@$(STEP) check "$$STUDY" --set="$$SET"
 	@$(MAKE) --no-print-directory --silent $(OUT)/.inputs && touch $@ # now that inputs.mk is known
@@ -194,13 +194,13 @@ reference: environment ## re-run the notebooks in place with their defaults, pri
 
 data: environment ## simulate data/demo, or fetch a study's public files
 ifeq ($(STUDY),demo)
-	@$(PYTHON) -m helpers.simulate data/demo
+	@$(PYTHON) -m helpers.simulation.cohort data/demo
 else
 	@$(STEP) data "$$STUDY"
 endif
 
 validate: environment ## type I error, coverage and power on RUNS=500 simulated cohorts; on DASK_SCHEDULER_ADDRESS if set
-	@$(PYTHON) -m helpers.validation $(RUNS) data/demo/validation.tsv
+	@$(PYTHON) -m helpers.simulation.performance $(RUNS) data/demo/validation.tsv
 
 bench: environment ## time the heavy helpers beside named peers: benchmarks/RESULTS.md
 	@$(PYTHON) benchmarks/run.py

@@ -31,9 +31,9 @@ from skbio.stats.ordination import pcoa
 
 from helpers import diversity, permutation
 from helpers.ingest import build_cohort
-from helpers.simulate import write_study
+from helpers.simulation.cohort import write_study
+from helpers.simulation.truth import Truth
 from helpers.study import load_study
-from helpers.truth import Truth
 
 HERE = Path(__file__).parent
 DEPTH, PERMUTATIONS, SCALES = 1000, 9999, (1, 4, 16)
@@ -313,7 +313,7 @@ EMPTY = """
 import sys, time, nbformat, papermill
 from pathlib import Path
 cells = [nbformat.v4.new_code_cell("from helpers import claims, diversity, estimates, figures, ingest\\n"
-                                   "from helpers import narrate, permutation\\nfrom helpers.report import Output")]
+                                   "from helpers import narrate, permutation\\nfrom helpers.output import Output")]
 nbformat.write(nbformat.v4.new_notebook(cells=cells), sys.argv[1])
 papermill.execute_notebook(sys.argv[1], sys.argv[2], kernel_name="python3", language="python", progress_bar=False)
 """

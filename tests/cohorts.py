@@ -10,8 +10,8 @@ import pytest
 import yaml
 from matplotlib.figure import Figure
 
-from helpers import report
-from helpers.report.site import judge
+from helpers import output
+from helpers.run.judging import judge
 from helpers.study import Study, load_study
 
 ROOT = Path(__file__).parents[1]
@@ -86,7 +86,7 @@ def analysed(study: Study, results: Path) -> dict[str, dict[str, Any]]:
     parameters = study.settings.model_dump() | {"study_dir": str(study.folder), "results_dir": str(results)}
     chapters = sorted((ROOT / "notebooks").glob("0*.ipynb"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "_drawn", laid_out)
+        patch.setattr(output, "_drawn", laid_out)
         for chapter in chapters:
             names: dict[str, Any] = {}
             for cell in json.loads(chapter.read_text(encoding="utf-8"))["cells"]:

@@ -16,7 +16,7 @@ import pytest
 from bs4 import BeautifulSoup
 from toy import ROOT
 
-from helpers.report.printing import QUIET, find_chromium, print_report
+from helpers.site.pdf import QUIET, find_chromium, print_report
 
 CHROMIUM = find_chromium()
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH: browser tests not run")

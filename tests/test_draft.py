@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from scipy import sparse
 from test_hostile import tables
 
-from helpers import draft
-from helpers.guess import Draft, guess
+from helpers.__main__ import main
 from helpers.ingest import build_cohort
-from helpers.report.__main__ import main
+from helpers.intake import draft
+from helpers.intake.guess import Draft, guess
 from helpers.study import Column, Study, StudyError, load_study
 from helpers.tables import Counts
 

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from helpers import claims, figures
-from helpers.report.pages.validation import off_target
+from helpers.site import figures as site_figures
+from helpers.site.pages.validation import off_target
 
 LABELS = {
     "control": "Control",
@@ -152,7 +153,7 @@ def test_claims_forest_scales_each_interval_to_a_half_width_of_one():
             for c, e, h, cannot in (("C1", -1.0, 0.5, ""), ("C12", np.nan, 1, "no second arm"))
         ]
     )  # fmt: skip
-    ax: Any = figures.claims_forest(claims.verdicts(parts)).axes[0]
+    ax: Any = site_figures.claims_forest(claims.verdicts(parts)).axes[0]
     assert (-3.0, -1.0) in {tuple(map(float, line.get_xdata())) for line in ax.lines}
     assert "not testable" in {t.get_text() for t in ax.texts}
 
@@ -164,13 +165,13 @@ def test_drawing_leaves_no_style_behind(visits):
 
 
 def performance(**changes: Any) -> pd.DataFrame:
-    """Two tests in three worlds, as `helpers.validation.summarise` gives them."""
+    """Two tests in three worlds, as `helpers.simulation.performance.summarise` gives them."""
     rows = [
         {
             "scenario": scenario, "id": claim, "measure": "m", "runs": 400, "target": 0.0, "mean_estimate": 0.0,
             "rejected": 0.05, "rejected_error": 0.011, "coverage": 0.95, "coverage_error": 0.011, "supported": 0.0,
         }
-        for scenario in figures.SCENARIOS
+        for scenario in site_figures.SCENARIOS
         for claim in ("C1", "C2")
     ]  # fmt: skip
     table = pd.DataFrame(rows)
@@ -180,7 +181,7 @@ def performance(**changes: Any) -> pd.DataFrame:
 
 
 def test_validation_shows_each_share_with_two_monte_carlo_errors():
-    axes: Any = figures.validation(performance(coverage=(5, 0.9)), 0.05).axes
+    axes: Any = site_figures.validation(performance(coverage=(5, 0.9)), 0.05).axes
     left, right = axes
     assert [line.get_xdata()[0] for line in left.lines[:1]] == [5]
     assert [line.get_xdata()[0] for line in right.lines[:1]] == [95]

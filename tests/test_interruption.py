@@ -16,14 +16,14 @@ import papermill
 import pytest
 from toy import NAMES, ROOT, make, toy_notebook, toy_project, toy_study
 
-from helpers.report import write_whole
-from helpers.report.__main__ import main
-from helpers.report.execution import execute
-from helpers.report.site import run_sphinx
+from helpers.__main__ import main
+from helpers.files import write_whole
+from helpers.run.execution import execute
+from helpers.site.build import run_sphinx
 from helpers.study import StudyError
 
 pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="make is not on PATH")
-ALONE = [sys.executable, "-P", str(ROOT / "src/helpers/report/alone.py")]
+ALONE = [sys.executable, "-P", str(ROOT / "src/helpers/run/lock.py")]
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 RUNS = {f".runs/{name}.json" for name in NAMES}
 UP_TO_DATE = "reports/demo/html/index.html is up to date\n"
@@ -171,7 +171,7 @@ def test_file_that_cannot_be_written_is_told_and_the_old_one_stays(
 
 def test_full_disk_inside_a_notebook_is_told(tmp_path: Path) -> None:
     body = (
-        "import errno, os\nfrom pathlib import Path\nfrom helpers.report import write_whole\n"
+        "import errno, os\nfrom pathlib import Path\nfrom helpers.output import write_whole\n"
         "def full(path, content):\n    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))\n"
         "Path.write_bytes = full\nwrite_whole(Path('../reports/demo/results/a.tsv'), 'a')"
     )

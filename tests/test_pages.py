@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from toy import ROOT, STUDY, toy_study
 
-from helpers.report.pages import Run, changes, escaped, methods
+from helpers.site.pages import Run, changes, escaped, methods
 from helpers.study import Study, StudyError, load_study
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from toy import NAMES, ROOT, toy_study
 
 from helpers.narrate import beside_margin, italicised, top_of
-from helpers.report import Output
+from helpers.output import Output
 from helpers.study import load_study
 
 #: Numbers that are part of a citation, a claim's name, a heading, a column or a method.

@@ -18,10 +18,10 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from rocrate.rocrate import ROCrate
 from toy import BODY, NAMES, STUDY, make, toy_notebook, toy_project, toy_study
 
-from helpers.report import site
-from helpers.report.__main__ import main
-from helpers.report.origin import Ran, commit, run_times
-from helpers.report.pages.provenance import code_told, runs_html, seeded
+from helpers.__main__ import main
+from helpers.run.origin import Ran, commit, run_times
+from helpers.site import build
+from helpers.site.pages.provenance import code_told, runs_html, seeded
 from helpers.study import Settings, StudyError
 
 ADDRESS = "https://example.org/counts.tsv"
@@ -280,9 +280,9 @@ def test_site_and_crate_are_replaced_together_or_not_at_all(by_hand: Path, monke
     def fails(*_: Any) -> str:
         raise StudyError("no crate")
 
-    monkeypatch.setattr(site, "crate_json", fails)
+    monkeypatch.setattr(build, "crate_json", fails)
     with pytest.raises(StudyError, match="no crate"):
-        site.build_site("demo")
+        build.build_site("demo")
     assert [path.stat().st_ino for path in kept] == before
     assert not list(by_hand.glob(".site-*"))
 

@@ -15,12 +15,12 @@ import yaml
 from bs4 import BeautifulSoup
 from toy import BODY, NAMES, ROOT, STUDY, toy_notebook, toy_study
 
-from helpers.report.__main__ import main
-from helpers.report.execution import execute, tidied
-from helpers.report.pages import standards
-from helpers.report.parameters import notebook_defaults, parse_overrides, resolve_settings
-from helpers.report.printing import joined
-from helpers.report.site import build_site
+from helpers.__main__ import main
+from helpers.run.execution import execute, tidied
+from helpers.run.parameters import notebook_defaults, parse_overrides, resolve_settings
+from helpers.site.build import build_site
+from helpers.site.pages import standards
+from helpers.site.pdf import joined
 from helpers.study import Settings, StudyError, load_study
 
 COMMITTED = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -289,10 +289,10 @@ def test_without_a_browser_the_pdf_is_refused_with_what_to_install(
 ) -> None:
     monkeypatch.chdir(built.parent.parent)
     before = sorted(path.name for path in built.iterdir())
-    monkeypatch.setattr("helpers.report.printing.find_chromium", lambda: None)
+    monkeypatch.setattr("helpers.site.pdf.find_chromium", lambda: None)
     assert main(["pdf", "demo"]) == 1
     assert "install Chromium or Chrome" in capsys.readouterr().err
-    monkeypatch.setattr("helpers.report.printing.find_chromium", lambda: shutil.which("false"))
+    monkeypatch.setattr("helpers.site.pdf.find_chromium", lambda: shutil.which("false"))
     assert main(["pdf", "demo"]) == 1
     assert "the browser failed" in capsys.readouterr().err
     assert main(["pdf", "none"]) == 1

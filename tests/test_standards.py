@@ -11,8 +11,8 @@ import yaml
 from cohorts import merged
 from toy import ROOT
 
-from helpers.report.pages import Run, standards
-from helpers.report.pages.standards import ANSWERED, FOR_AUTHORS, IN_PART, NOT_APPLICABLE, Item, Reply
+from helpers.site.pages import Run, standards
+from helpers.site.pages.standards import ANSWERED, FOR_AUTHORS, IN_PART, NOT_APPLICABLE, Item, Reply
 from helpers.study import Study
 
 DEMO = yaml.safe_load((ROOT / "data" / "demo" / "study.yaml").read_text(encoding="utf-8"))

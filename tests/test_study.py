@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from helpers.report.keys import study_reference
+from helpers.intake.reference import study_reference
 from helpers.study import Study, StudyError, load_study
 
 STUDY = {

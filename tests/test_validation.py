@@ -12,26 +12,26 @@ import pytest
 from distributed import Client
 from scipy import stats
 
-from helpers import validation
 from helpers.ingest import build_cohort
 from helpers.narrate import interval
-from helpers.simulate import simulate_cohort
+from helpers.simulation import performance
+from helpers.simulation.cohort import simulate_cohort
 from helpers.study import load_study
 
 DEMO = load_study("data/demo")
-QUICK = validation.light(DEMO)
+QUICK = performance.light(DEMO)
 
 
 @pytest.fixture(scope="module")
 def null_runs() -> pd.DataFrame:
-    with validation.workers() as pool:
-        return validation.simulate_runs([("no effect", seed) for seed in range(1, 21)], QUICK, pool)
+    with performance.workers() as pool:
+        return performance.simulate_runs([("no effect", seed) for seed in range(1, 21)], QUICK, pool)
 
 
 def test_the_validated_estimates_are_those_of_the_notebooks():
     cohort, _ = build_cohort(DEMO)
-    _, visits = validation.measured(cohort, DEMO, DEMO.settings)
-    parts, _ = validation.claim_parts(visits, DEMO, DEMO.settings)
+    _, visits = performance.measured(cohort, DEMO, DEMO.settings)
+    parts, _ = performance.claim_parts(visits, DEMO, DEMO.settings)
     shown = {}
     for notebook in Path("notebooks").glob("*.ipynb"):
         shown[notebook.stem] = json.dumps(nbformat.read(notebook, as_version=4)["cells"], ensure_ascii=False)
@@ -68,14 +68,14 @@ def test_the_summary_counts_what_the_runs_say():
         }
     )  # fmt: skip
     truths = pd.DataFrame({"scenario": ["demo"], "id": "C1", "measure": "shannon", "target": 2.0, "target_error": 0.0})
-    row = validation.summarise(runs, truths, 0.05).iloc[0]
+    row = performance.summarise(runs, truths, 0.05).iloc[0]
     assert (row["runs"], row["mean_estimate"], row["bias"]) == (4, 3.0, 1.0)
     assert (row["coverage"], row["rejected"], row["supported"]) == (0.5, 0.75, 0.5)
     assert row["coverage_error"] == pytest.approx((0.5 * 0.5 / 4) ** 0.5)
 
 
 def test_the_worlds_differ_only_in_what_the_drugs_do():
-    worlds = validation.worlds(validation.SCENARIOS["demo"])
+    worlds = performance.worlds(performance.SCENARIOS["demo"])
     hidden = {name: simulate_cohort(truth, 5).hidden for name, truth in worlds.items()}
     treated, compared, crossed = (hidden[name] for name in ("treatment", "comparator", "crossed"))
     pd.testing.assert_series_equal(treated["D_M0"], compared["D_M0"])
@@ -114,10 +114,10 @@ def cluster(tmp_path) -> Iterator[str]:
 
 def test_a_dask_cluster_gives_the_same_table(cluster, monkeypatch):
     jobs = [("no effect", 1), ("demo", 2)]
-    here = validation.simulate_runs(jobs, QUICK, ThreadPoolExecutor(1))
+    here = performance.simulate_runs(jobs, QUICK, ThreadPoolExecutor(1))
     monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster)
-    with validation.workers() as pool:
-        there = validation.simulate_runs(jobs, QUICK, pool)
+    with performance.workers() as pool:
+        there = performance.simulate_runs(jobs, QUICK, pool)
     pd.testing.assert_frame_equal(here, there)
     with Client(cluster) as client:
         client.wait_for_workers(2, timeout=30)

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 from cohorts import ROOT, Files, merged, small_demo, write
 
-from helpers.report.__main__ import main
-from helpers.report.disclosure import COUNTS
+from helpers.__main__ import main
+from helpers.disclosure import COUNTS
 
 SCRIPT = "<script>alert(1)</script>"
 TAXA = [SCRIPT, "<img src=x onerror=alert(2)>", "=HYPERLINK(1)", "+x", "@x", "$x^2$", "{eval}`1+1`", "y" * 3000]

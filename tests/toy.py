@@ -39,7 +39,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 from helpers.claims import part
-from helpers.report import Output
+from helpers.output import Output
 from helpers.study import load_study
 
 study = load_study(study_dir)
@@ -87,7 +87,8 @@ WORK = """
 from pathlib import Path
 import pandas as pd
 from helpers.claims import part
-from helpers.report import Output, write_whole
+from helpers.files import write_whole
+from helpers.output import Output
 from helpers.study import load_study
 
 study, results = load_study(study_dir), Path(results_dir)

@@ -57,10 +57,6 @@ def statement(claim: str, study: Study) -> str:
     claim : str
         One of `CLAIMS`.
     study : Study
-
-    Returns
-    -------
-    str
     """
     names = study.labels.model_dump()
     score = study.severity[0].label if study.severity else "severity"

@@ -489,10 +489,6 @@ def aitchison(rarefied: AnnData, *, pseudocount: float = 0.5) -> DistanceMatrix:
     pseudocount : float
         Added to each count, since a zero has no logarithm.
 
-    Returns
-    -------
-    skbio.DistanceMatrix
-
     Raises
     ------
     ValueError
@@ -512,14 +508,6 @@ def aitchison(rarefied: AnnData, *, pseudocount: float = 0.5) -> DistanceMatrix:
 def square_root(distmat: DistanceMatrix) -> DistanceMatrix:
     """Square root of each distance, which makes Bray-Curtis Euclidean.
 
-    Parameters
-    ----------
-    distmat : skbio.DistanceMatrix
-
-    Returns
-    -------
-    skbio.DistanceMatrix
-
     References
     ----------
     Legendre & Legendre, Numerical Ecology, 2012, section 7.4.
@@ -529,10 +517,6 @@ def square_root(distmat: DistanceMatrix) -> DistanceMatrix:
 
 def ordinate(distmat: DistanceMatrix) -> OrdinationResults:
     """Principal coordinates of the first two axes.
-
-    Parameters
-    ----------
-    distmat : skbio.DistanceMatrix
 
     Returns
     -------

@@ -111,10 +111,6 @@ def cases_and_controls(visits: pd.DataFrame, measure: str) -> tuple[pd.Series, p
     visits : DataFrame
         One row a person, with boolean ``case``.
     measure : str
-
-    Returns
-    -------
-    cases, controls : Series
     """
     return visits.loc[visits["case"], measure], visits.loc[~visits["case"], measure]
 
@@ -265,10 +261,6 @@ def as_numbers(columns: pd.DataFrame, *, prefix_sep: str = "_") -> pd.DataFrame:
         None missing.
     prefix_sep : str
         Between the name of a category and its level.
-
-    Returns
-    -------
-    DataFrame
     """
     if columns.shape[1] == 0:
         return columns
@@ -286,10 +278,6 @@ def scaled(estimate: dict[str, Any], factor: float) -> dict[str, float]:
         Keys of `ESTIMATE`.
     factor : float
         Positive: by what the estimate, its interval and its standard error are multiplied.
-
-    Returns
-    -------
-    dict
     """
     return estimate | {key: factor * estimate[key] for key in ("estimate", "ci_low", "ci_high", "se")}
 
@@ -513,10 +501,6 @@ def cliffs_delta(a: pd.Series, b: pd.Series) -> float:
     ----------
     a, b : Series
         Values of the two groups; missing values are dropped.
-
-    Returns
-    -------
-    float
 
     References
     ----------

@@ -31,7 +31,6 @@ MARKERS = {"control": "o", "treatment": "^", "comparator": "s", "case": "D"}
 #: How to read `by_visit`.
 PAIRED = "Small marks: people, joined by a line if they came twice; large marks: means with 95 % intervals."
 VISITS = ("baseline", "followup")
-VERDICT_MARKERS = {"supported": "o", "contradicted": "X", "equivalent": "s", "inconclusive": "o"}
 
 #: Inches: the text width of a printed page.
 WIDTH = 7.0
@@ -53,7 +52,7 @@ STYLE: Any = {
 P = ParamSpec("P")
 
 
-def _styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     """Draw in the report's style without changing anybody else's."""
 
     @wraps(draw)
@@ -64,7 +63,8 @@ def _styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     return wrapped
 
 
-def _figure(height: float) -> Figure:
+def figure(height: float) -> Figure:
+    """An empty figure as wide as a page's text, so many inches high."""
     return Figure(figsize=(WIDTH, height), layout="constrained")
 
 
@@ -118,15 +118,11 @@ def groups(who: pd.Series) -> list[str]:
     ----------
     who : Series
         Keys of `COLOURS`.
-
-    Returns
-    -------
-    list of str
     """
     return [g for g in COLOURS if who.eq(g).any()]
 
 
-@_styled
+@styled
 def sample_flow(ledger: pd.DataFrame, people: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
     """Draw what was read, what was dropped and why, and who was kept.
 
@@ -138,14 +134,10 @@ def sample_flow(ledger: pd.DataFrame, people: pd.DataFrame, labels: Mapping[str,
         As from `helpers.quality.people`.
     labels : mapping
         Display names.
-
-    Returns
-    -------
-    Figure
     """
     steps = ledger.groupby(["step", "reason"], sort=False)[["swabs_before", "swabs_after"]].sum().reset_index()
     steps = steps[(steps.index == 0) | (steps["swabs_after"] < steps["swabs_before"])]
-    fig = _figure(0.72 * len(steps) + 1.6)
+    fig = figure(0.72 * len(steps) + 1.6)
     ax = fig.subplots()
     box: Any = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": "black"}
     arrow: Any = {"arrowstyle": "-|>", "color": "black", "shrinkA": 13, "shrinkB": 13}
@@ -172,7 +164,7 @@ def sample_flow(ledger: pd.DataFrame, people: pd.DataFrame, labels: Mapping[str,
     return fig
 
 
-@_styled
+@styled
 def depth(obs: pd.DataFrame, labels: Mapping[str, str], thresholds: Mapping[str, int]) -> Figure:
     """Reads of each swab by group, on a logarithmic axis.
 
@@ -184,12 +176,8 @@ def depth(obs: pd.DataFrame, labels: Mapping[str, str], thresholds: Mapping[str,
         Display names.
     thresholds : mapping of str to int
         Named depths, drawn as lines.
-
-    Returns
-    -------
-    Figure
     """
-    fig = _figure(2.8)
+    fig = figure(2.8)
     ax = fig.subplots()
     shown = groups(obs["who"])
     for i, who in enumerate(shown):
@@ -206,7 +194,7 @@ def depth(obs: pd.DataFrame, labels: Mapping[str, str], thresholds: Mapping[str,
     return fig
 
 
-@_styled
+@styled
 def rarefaction(curves: pd.DataFrame, labels: Mapping[str, str], rarefaction_depth: int) -> Figure:
     """Rarefaction curves: alpha diversity at rising depth, each swab faint, the mean of each group with its interval.
 
@@ -217,12 +205,8 @@ def rarefaction(curves: pd.DataFrame, labels: Mapping[str, str], rarefaction_dep
     labels : mapping
     rarefaction_depth : int
         The depth used, drawn as a line.
-
-    Returns
-    -------
-    Figure
     """
-    fig = _figure(3.2)
+    fig = figure(3.2)
     axes = fig.subplots(1, 2)
     measures = {"observed_features": "Observed ASVs", "shannon": "Shannon (nats)"}
     for ax, (measure, name) in zip(axes, measures.items(), strict=True):
@@ -242,7 +226,7 @@ def rarefaction(curves: pd.DataFrame, labels: Mapping[str, str], rarefaction_dep
     return fig
 
 
-@_styled
+@styled
 def by_visit(visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylabel: str) -> Figure:
     """A measure at both visits, patients joined by a line, a panel for each group.
 
@@ -254,13 +238,9 @@ def by_visit(visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylab
     labels : mapping
     ylabel : str
         Name and unit of the measure.
-
-    Returns
-    -------
-    Figure
     """
     shown = groups(visits["who"])
-    fig = _figure(3.2)
+    fig = figure(3.2)
     axes = fig.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     for ax, who in zip(axes, shown, strict=True):
         part = visits[visits["who"].eq(who)]
@@ -279,7 +259,7 @@ def by_visit(visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylab
     return fig
 
 
-@_styled
+@styled
 def against(
     data: pd.DataFrame, xs: Mapping[str, str], y: str, ylabel: str, labels: Mapping[str, str], *, line: bool = True
 ) -> Figure:
@@ -295,12 +275,8 @@ def against(
     labels : mapping
     line : bool
         Draw the least-squares line; it guides the eye and is not the test.
-
-    Returns
-    -------
-    Figure
     """
-    fig = _figure(3.3)
+    fig = figure(3.3)
     axes = fig.subplots(1, len(xs), sharey=True, squeeze=False)[0]
     for ax, (x, xlabel) in zip(axes, xs.items(), strict=True):
         for who in groups(data["who"]):
@@ -332,7 +308,7 @@ def _ellipse(ax: Axes, points: np.ndarray, level: float = 0.95) -> None:
     ax.add_patch(Ellipse(points.mean(axis=0), width, height, angle=angle, fill=False, ls="--", ec=EDGE, lw=1.3))
 
 
-@_styled
+@styled
 def pcoa_paths(
     coordinates: pd.DataFrame, labels: Mapping[str, str], explained: Sequence[float], distance: str
 ) -> Figure:
@@ -347,14 +323,10 @@ def pcoa_paths(
         Share of the variation on each axis.
     distance : str
         Name of the distance.
-
-    Returns
-    -------
-    Figure
     """
     arms = [g for g in groups(coordinates["who"]) if g != "control"]
     controls = coordinates[coordinates["who"].eq("control") & coordinates["visit"].eq("baseline")]
-    fig = _figure(3.7)
+    fig = figure(3.7)
     axes = fig.subplots(1, max(len(arms), 1), sharex=True, sharey=True, squeeze=False)[0]
     for ax, who in zip(axes, arms, strict=False):
         ax.scatter(controls["PC1"], controls["PC2"], s=9, color=COLOURS["control"], alpha=0.5, lw=0)
@@ -376,7 +348,7 @@ def pcoa_paths(
     return fig
 
 
-@_styled
+@styled
 def distance_to_healthy(visits: pd.DataFrame, labels: Mapping[str, str], measure: str, ylabel: str) -> Figure:
     """Distance to the healthy reference by group and visit, over the band of the controls.
 
@@ -386,13 +358,9 @@ def distance_to_healthy(visits: pd.DataFrame, labels: Mapping[str, str], measure
         One row a patient and visit: who, visit, `measure`.
     labels : mapping
     measure, ylabel : str
-
-    Returns
-    -------
-    Figure
     """
     shown = groups(visits["who"])
-    fig = _figure(3.5)
+    fig = figure(3.5)
     ax = fig.subplots()
     reference = visits.loc[visits["who"].eq("control") & visits["visit"].eq("baseline"), measure]
     low, high = reference.quantile([0.25, 0.75])
@@ -421,7 +389,7 @@ def distance_to_healthy(visits: pd.DataFrame, labels: Mapping[str, str], measure
     return fig
 
 
-@_styled
+@styled
 def forest(rows: pd.DataFrame) -> Figure:
     """Estimates with intervals, one a line, the numbers beside them; a panel for each scale.
 
@@ -430,13 +398,9 @@ def forest(rows: pd.DataFrame) -> Figure:
     rows : DataFrame
         Columns scale (what is estimated, with its unit: the label of the axis), label, estimate, ci_low, ci_high, n;
         optionally ``who`` (a key of `COLOURS`), and ``margin`` of equivalence, one a scale: a shaded zone around zero.
-
-    Returns
-    -------
-    Figure
     """
     scales = list(dict.fromkeys(rows["scale"]))
-    fig = _figure(0.32 * len(rows) + 0.85 * len(scales))
+    fig = figure(0.32 * len(rows) + 0.85 * len(scales))
     axes = fig.subplots(len(scales), 1, squeeze=False)[:, 0]
     for ax, scale in zip(axes, scales, strict=True):
         part = rows[rows["scale"].eq(scale)]
@@ -458,7 +422,7 @@ def forest(rows: pd.DataFrame) -> Figure:
     return fig
 
 
-@_styled
+@styled
 def composition(shares: pd.DataFrame, ylabel: str = "Mean share of reads (%)") -> Figure:
     """Stacked bars of mean composition, told apart by colour and hatch.
 
@@ -467,12 +431,8 @@ def composition(shares: pd.DataFrame, ylabel: str = "Mean share of reads (%)") -
     shares : DataFrame
         Bars x (n, taxa in per cent), as from `helpers.taxa.composition`; the index holds the bars' labels.
     ylabel : str
-
-    Returns
-    -------
-    Figure
     """
-    fig = _figure(3.8)
+    fig = figure(3.8)
     ax = fig.subplots()
     palette = sns.color_palette("colorblind", 10)
     hatches = ["", "//", "..", "xx", "\\\\"]
@@ -496,7 +456,7 @@ def composition(shares: pd.DataFrame, ylabel: str = "Mean share of reads (%)") -
     return fig
 
 
-@_styled
+@styled
 def composition_by_patient(visits: pd.DataFrame, taxa: Sequence[str], labels: Mapping[str, str]) -> Figure:
     """Every patient's composition as a bar, ordered by the first taxon; panels by visit and group.
 
@@ -507,14 +467,10 @@ def composition_by_patient(visits: pd.DataFrame, taxa: Sequence[str], labels: Ma
     taxa : sequence of str
         Columns in the order of stacking, the last of them the rest. Told apart by lightness, so that grey is enough.
     labels : mapping
-
-    Returns
-    -------
-    Figure
     """
     shown = groups(visits["who"])
     sizes = [max(visits["who"].eq(who).sum(), len(visits) / 5) for who in shown]
-    fig = _figure(4.6)
+    fig = figure(4.6)
     axes = fig.subplots(2, len(shown), sharey=True, squeeze=False, width_ratios=sizes)
     colours = [*sns.color_palette("magma", len(taxa) - 1), (0.95, 0.95, 0.95)]
     for ax, (visit, who) in zip(axes.flat, product(VISITS, shown), strict=True):
@@ -538,7 +494,7 @@ def composition_by_patient(visits: pd.DataFrame, taxa: Sequence[str], labels: Ma
     return fig
 
 
-@_styled
+@styled
 def species_by_visit(visits: pd.DataFrame, species: Sequence[str], labels: Mapping[str, str]) -> Figure:
     """Share of each species before and after: patients, and means with intervals; a panel for each group.
 
@@ -556,7 +512,7 @@ def species_by_visit(visits: pd.DataFrame, species: Sequence[str], labels: Mappi
         On a square-root axis: most shares are small, and some are zero.
     """
     shown = groups(visits["who"])
-    fig = _figure(1.9 * len(shown) + 0.5)
+    fig = figure(1.9 * len(shown) + 0.5)
     axes = fig.subplots(len(shown), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for ax, who in zip(axes, shown, strict=True):
         of = visits[visits["who"].eq(who)]
@@ -603,13 +559,7 @@ def _mathit(name: str) -> str:
 
 
 def italicise(fig: Figure, names: Sequence[str]) -> None:
-    """Set names of taxa in italics wherever they stand in a figure's texts.
-
-    Parameters
-    ----------
-    fig : matplotlib.figure.Figure
-    names : sequence of str
-    """
+    """Set names of taxa in italics wherever they stand in a figure's texts."""
     found = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, sorted(names, key=len, reverse=True)))})(?!\w)")
 
     def marked(text: str) -> str:
@@ -626,7 +576,7 @@ def italicise(fig: Figure, names: Sequence[str]) -> None:
             text.set(text=marked(text.get_text()), parse_math=True)
 
 
-@_styled
+@styled
 def differential(table: pd.DataFrame, xlabel: str, second: str = "", *, top: int = 20) -> Figure:
     """Differential taxa as a forest: the first method's estimate and interval, the second's estimate beside it.
 
@@ -639,13 +589,9 @@ def differential(table: pd.DataFrame, xlabel: str, second: str = "", *, top: int
         Name of the second method, if its estimates have the unit of the first and are to be drawn.
     top : int
         How many taxa are drawn, by the first method's p-value.
-
-    Returns
-    -------
-    Figure
     """
     rows = table.nsmallest(top, "p_value").sort_values("estimate")
-    fig = _figure(0.24 * len(rows) + 1.2)
+    fig = figure(0.24 * len(rows) + 1.2)
     ax = fig.subplots()
     y = np.arange(len(rows))
     both = rows["agreement"].eq("both").to_numpy()
@@ -662,7 +608,7 @@ def differential(table: pd.DataFrame, xlabel: str, second: str = "", *, top: int
     return fig
 
 
-@_styled
+@styled
 def strata(
     table: pd.DataFrame, changes: pd.DataFrame, labels: Mapping[str, str], noise: Mapping[str, tuple[float, float]]
 ) -> Figure:
@@ -677,14 +623,10 @@ def strata(
     labels : mapping
     noise : mapping of str to tuple of float
         For each scale the controls' own mean change, as an interval: the yardstick of noise.
-
-    Returns
-    -------
-    Figure
     """
     scales, names = list(dict.fromkeys(table["scale"])), list(table["stratum"].cat.categories)
     arms = groups(table["arm"])
-    fig = _figure(2.3 * len(scales) + 0.6)
+    fig = figure(2.3 * len(scales) + 0.6)
     axes = fig.subplots(len(scales), 1, sharex=True, squeeze=False)[:, 0]
     for ax, scale in zip(axes, scales, strict=True):
         if np.isfinite(noise[scale]).all():
@@ -713,7 +655,7 @@ def strata(
     return fig
 
 
-@_styled
+@styled
 def percentiles(table: pd.DataFrame) -> Figure:
     """Percentile of each patient in the distribution of the controls, by measure.
 
@@ -721,13 +663,9 @@ def percentiles(table: pd.DataFrame) -> Figure:
     ----------
     table : DataFrame
         Columns measure and percentile, one row a patient and measure.
-
-    Returns
-    -------
-    Figure
     """
     measures = list(dict.fromkeys(table["measure"]))
-    fig = _figure(0.7 * len(measures) + 1.0)
+    fig = figure(0.7 * len(measures) + 1.0)
     ax = fig.subplots()
     ax.axvspan(25, 75, color=COLOURS["control"], alpha=0.25, lw=0)
     ax.axvline(50, color="black", lw=0.8)
@@ -743,7 +681,7 @@ def percentiles(table: pd.DataFrame) -> Figure:
     return fig
 
 
-@_styled
+@styled
 def love_plot(balance: pd.DataFrame, n: int, threshold: float = 0.1) -> Figure:
     """Standardised differences between the arms before and after weighting.
 
@@ -755,12 +693,8 @@ def love_plot(balance: pd.DataFrame, n: int, threshold: float = 0.1) -> Figure:
         Patients.
     threshold : float
         Common bound of acceptable imbalance, shaded.
-
-    Returns
-    -------
-    Figure
     """
-    fig = _figure(0.36 * len(balance) + 1.1)
+    fig = figure(0.36 * len(balance) + 1.1)
     ax = fig.subplots()
     y = np.arange(len(balance))[::-1]
     ax.axvspan(-threshold, threshold, color="0.9", lw=0)
@@ -775,7 +709,7 @@ def love_plot(balance: pd.DataFrame, n: int, threshold: float = 0.1) -> Figure:
     return fig
 
 
-@_styled
+@styled
 def subsampled(table: pd.DataFrame, sizes: Mapping[str, int], labels: Mapping[str, str], alpha: float) -> Figure:
     """How often a subsample of the treatment arm shows its own change, by size.
 
@@ -787,12 +721,8 @@ def subsampled(table: pd.DataFrame, sizes: Mapping[str, int], labels: Mapping[st
         Patients of each arm; that of the comparator is marked.
     labels : mapping
     alpha : float
-
-    Returns
-    -------
-    Figure
     """
-    fig = _figure(3.1)
+    fig = figure(3.1)
     ax = fig.subplots()
     styles = zip(("-", "--", ":"), ("o", "s", "^"), table.groupby("measure", sort=False), strict=False)
     for style, marker, (measure, part) in styles:
@@ -808,42 +738,7 @@ def subsampled(table: pd.DataFrame, sizes: Mapping[str, int], labels: Mapping[st
     return fig
 
 
-@_styled
-def claims_forest(claims: pd.DataFrame) -> Figure:
-    """Every claim on one scale: the estimate divided by half the width of its interval.
-
-    Parameters
-    ----------
-    claims : DataFrame
-        As from `helpers.claims.verdicts`.
-
-    Returns
-    -------
-    Figure
-    """
-    fig = _figure(0.32 * len(claims) + 0.8)
-    ax = fig.subplots()
-    ax.axvline(0, color="black", lw=0.8)
-    for i, row in enumerate(claims.to_dict("records")):
-        if row["verdict"] == "not testable":
-            ax.text(0.1, -i, "not testable", va="center", size=8, style="italic")
-            continue
-        half = (row["ci_high"] - row["ci_low"]) / 2
-        low, high, estimate = (row[k] / half for k in ("ci_low", "ci_high", "estimate"))
-        if np.isfinite(row["margin"]):
-            margin = row["margin"] / half
-            ax.plot([-margin, margin], [-i, -i], color="0.8", lw=9, solid_capstyle="butt", zorder=0)
-        ax.plot([low, high], [-i, -i], color="black", lw=1.8)
-        filled = row["verdict"] != "inconclusive"
-        ax.plot(estimate, -i, VERDICT_MARKERS[row["verdict"]], ms=8, color="black", mfc="black" if filled else "white")
-        text = f"{number(row['estimate'])} {row['unit']}".strip() + f", n = {row['n']}: {row['verdict']}"
-        ax.text(1.02, -i, text, transform=ax.get_yaxis_transform(), va="center", size=8)
-    ax.set_yticks([-i for i in range(len(claims))], [f"{r.id} {r.measure.split(',')[0]}" for r in claims.itertuples()])
-    ax.set(xlabel="Estimate / half width of its interval (grey: margin of equivalence)", ylim=(-len(claims), 0.8))
-    return fig
-
-
-@_styled
+@styled
 def mediation_path(effects: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     """The paths from arm to outcome, direct and through the mediator, each with its estimate and interval.
 
@@ -853,12 +748,8 @@ def mediation_path(effects: pd.DataFrame, names: Mapping[str, str]) -> Figure:
         As from `helpers.treatment.mediation`.
     names : mapping
         What stands in the boxes: arm, mediator, outcome.
-
-    Returns
-    -------
-    Figure
     """
-    fig = _figure(3.3)
+    fig = figure(3.3)
     ax = fig.subplots()
     at = {"arm": (0.14, 0.2), "mediator": (0.5, 0.85), "outcome": (0.86, 0.2)}
     box: Any = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": "black"}
@@ -887,7 +778,7 @@ def mediation_path(effects: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     return fig
 
 
-@_styled
+@styled
 def sensitivity(curve: pd.DataFrame, zero: float, ylabel: str, n: int) -> Figure:
     """Direct effect against the correlation of errors that an unmeasured cause would leave.
 
@@ -900,12 +791,8 @@ def sensitivity(curve: pd.DataFrame, zero: float, ylabel: str, n: int) -> Figure
     ylabel : str
     n : int
         Patients.
-
-    Returns
-    -------
-    Figure
     """
-    fig = _figure(3.2)
+    fig = figure(3.2)
     ax = fig.subplots()
     ax.fill_between(curve["rho"], curve["direct_low"], curve["direct_high"], color="0.88", lw=0)
     ax.plot(curve["rho"], curve["direct"], color="black", lw=1.8)
@@ -919,45 +806,4 @@ def sensitivity(curve: pd.DataFrame, zero: float, ylabel: str, n: int) -> Figure
         above: Any = {"textcoords": "offset points", "ha": "center", "size": 8}
         ax.annotate(f"no effect at {number(zero)}", (zero, 0), (0, 12), **above)
     ax.set(xlabel=f"Correlation of errors left by an unmeasured cause (n = {n} patients)", ylabel=fill(ylabel, 40))
-    return fig
-
-
-#: Scenarios of the validation: marker and grey, from light to dark.
-SCENARIOS = {"no effect": ("o", "0.75"), "no treatment effect": ("^", "0.45"), "demo": ("s", "black")}
-
-
-@_styled
-def validation(table: pd.DataFrame, alpha: float) -> Figure:
-    """Share of simulated cohorts in which each test rejects, and in which each interval holds the truth.
-
-    Parameters
-    ----------
-    table : DataFrame
-        As from `helpers.validation.summarise`.
-    alpha : float
-        Level of the tests.
-
-    Returns
-    -------
-    Figure
-        A: rejections, with the level as a line; B: coverage, with 1 - alpha. Bars: two Monte-Carlo standard errors.
-    """
-    names = (table["id"] + " " + table["measure"]).str.strip()
-    order = list(dict.fromkeys(names))
-    fig = _figure(0.19 * len(order) + 1.2)
-    axes = fig.subplots(1, 2, sharey=True)
-    panels = (("rejected", alpha, "A  p-value below the level"), ("coverage", 1 - alpha, "B  interval holds the truth"))
-    for ax, (share, line, title) in zip(axes, panels, strict=True):
-        ax.axvline(100 * line, color="black", lw=0.8)
-        for j, (scenario, (marker, grey)) in enumerate(SCENARIOS.items()):
-            rows = table[table["scenario"].eq(scenario)]
-            y = np.array([-order.index(name) for name in names[rows.index]]) - 0.22 * (j - 1)
-            error = 200 * rows[f"{share}_error"]
-            ax.errorbar(100 * rows[share], y, xerr=error, fmt=marker, color=grey, ms=4, lw=1, label=scenario)
-        ax.set(title=title, xlabel="Share of the simulated cohorts (%)")
-        ax.grid(axis="y", color="0.92")
-    axes[0].set_yticks([-i for i in range(len(order))], order, size=7)
-    axes[0].set(xlim=(-2, 102), ylim=(-len(order) + 0.3, 0.7))
-    axes[1].set(xlim=(min(80, 100 * table["coverage"].min() - 3), 101))
-    axes[1].legend(loc="lower left", title=f"what is true\n(n = {table['runs'].max()} each)", fontsize=7)
     return fig

@@ -303,10 +303,6 @@ def _typed(study: Study, obs: pd.DataFrame) -> pd.DataFrame:
 def build_cohort(study: Study) -> tuple[AnnData, pd.DataFrame]:
     """Read the study's files, check them, and keep the swabs that can be analysed.
 
-    Parameters
-    ----------
-    study : Study
-
     Returns
     -------
     cohort : AnnData

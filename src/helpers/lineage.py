@@ -38,14 +38,6 @@ def species_name(genus: str, text: str) -> str:
     An epithet alone (Greengenes, DADA2) is joined with the genus. A first word that is another genus (a contradiction
     between the ranks, as in "Corynebacterium diphtheriae" under *Staphylococcus*), "sp.", "bacterium" and several
     epithets ("aureus/epidermidis") give no name. Strain and subspecies are left out, since claims are about species.
-
-    Parameters
-    ----------
-    genus, text : str
-
-    Returns
-    -------
-    str
     """
     stem = re.sub(r"[ _]\d+$", "", genus)  # SILVA numbers the parts of a genus: "Corynebacterium 1"
     if not genus or not (text := _named(text)):
@@ -91,10 +83,6 @@ def dotted_ranks(name: str) -> list[str]:
        inside a genus.
     5. What is not reached so is "", kingdom and phylum aside.
 
-    Parameters
-    ----------
-    name : str
-
     Returns
     -------
     list of str
@@ -124,10 +112,6 @@ def parse_lineage(text: str) -> list[str]:
 
     Greengenes (``k__…; s__epithet``), SILVA (``d__``, ``D_0__``), GTDB (``s__Genus species``), seven plain ranks joined
     by ``;`` or ``|``, and dotted names (`dotted_ranks`). A rank without a name is "".
-
-    Parameters
-    ----------
-    text : str
 
     Returns
     -------

@@ -48,10 +48,6 @@ def number(x: float, digits: int = DIGITS) -> str:
 def p_value(p: float) -> str:
     """P-value to two significant digits, never below 0.001.
 
-    Parameters
-    ----------
-    p : float
-
     Returns
     -------
     str
@@ -62,16 +58,7 @@ def p_value(p: float) -> str:
 
 
 def p_number(p: float) -> str:
-    """P-value as it stands in a table: as in `p_value`, without the p.
-
-    Parameters
-    ----------
-    p : float
-
-    Returns
-    -------
-    str
-    """
+    """P-value as it stands in a table: as in `p_value`, without the p."""
     if p is None or math.isnan(p):
         return "not estimable"
     if p < 0.001:
@@ -82,17 +69,7 @@ def p_number(p: float) -> str:
 
 
 def interval(low: float, high: float, unit: str = "") -> str:
-    """An interval, as ``−0.62 to −0.31 nats``.
-
-    Parameters
-    ----------
-    low, high : float
-    unit : str
-
-    Returns
-    -------
-    str
-    """
+    """An interval, as ``−0.62 to −0.31 nats``."""
     return f"{number(low)} to {number(high)}{_spaced(unit)}"
 
 
@@ -104,10 +81,6 @@ def effect(estimate: dict[str, Any], unit: str = "") -> str:
     estimate : dict
         Keys estimate, ci_low, ci_high, level, p_value, n.
     unit : str
-
-    Returns
-    -------
-    str
     """
     if math.isnan(estimate["estimate"]):
         return f"not estimable (n = {estimate['n']:.0f})"
@@ -121,10 +94,6 @@ def effect(estimate: dict[str, Any], unit: str = "") -> str:
 def introduction(study: Study) -> str:
     """Say what the data are, and loudly whether they are simulated.
 
-    Parameters
-    ----------
-    study : Study
-
     Returns
     -------
     str
@@ -136,48 +105,21 @@ def introduction(study: Study) -> str:
 
 
 def suppression(study: Study) -> str:
-    """Say how counts are shown, if not as they are.
-
-    Parameters
-    ----------
-    study : Study
-
-    Returns
-    -------
-    str
-    """
+    """Say how counts are shown, if not as they are."""
     if study.privacy.small_cells == "show":
         return ""
     return f"Counts of {SMALL} or fewer people or swabs are hidden, all others rounded to the nearest 5."
 
 
 def visits_used(study: Study) -> str:
-    """Say which values of the visit column are analysed, and which are not.
-
-    Parameters
-    ----------
-    study : Study
-
-    Returns
-    -------
-    str
-    """
+    """Say which values of the visit column are analysed, and which are not."""
     visit, labels = study.columns.visit, study.labels.model_dump()
     used = " and ".join(f"{labels[v]} ({', '.join(visit.values[v])})" for v in visit.values)  # noqa: PD011
     return f"Visits analysed: {used}; left out: {', '.join(visit.ignore) or 'none'}."
 
 
 def allocation(study: Study) -> str:
-    """Say what the way in which the arms were allocated allows.
-
-    Parameters
-    ----------
-    study : Study
-
-    Returns
-    -------
-    str
-    """
+    """Say what the way in which the arms were allocated allows."""
     if study.randomised:
         return "The arms were allocated by chance; in few patients, chance too leaves differences between them."
     return (
@@ -197,10 +139,6 @@ def agreement(table: pd.DataFrame, what: str, methods: tuple[str, str]) -> str:
         What the taxa do, as a verb.
     methods : tuple of str
         Names of the two methods.
-
-    Returns
-    -------
-    str
     """
     if table.empty:
         return f"No genus could be tested, so that which {what} is not known."
@@ -223,10 +161,6 @@ def ends(what: str, strata: pd.DataFrame, who: str) -> str:
         One row a stratum, as from `helpers.response.shift_by_stratum`, of one arm.
     who : str
         The arm.
-
-    Returns
-    -------
-    str
     """
     if strata.empty:
         return f"{what}: no patient under {who} has a stratum."
@@ -245,10 +179,6 @@ def permanova(row: dict[str, Any], *, alpha: float = 0.05) -> str:
     row : dict
         As from `helpers.permutation.permanova_table`.
     alpha : float
-
-    Returns
-    -------
-    str
     """
     what = {"group": "Group", "visit": "Time within patient", "visit:arm": "Time × arm"}[row["term"]]
     head = f"{what} ({row['patients']}, {row['distance']})"
@@ -326,10 +256,6 @@ def linked(what: str, other: str, estimate: dict[str, Any]) -> str:
         The two measures.
     estimate : dict
         ``estimate`` is rho.
-
-    Returns
-    -------
-    str
     """
     if math.isnan(estimate["estimate"]):
         return f"The correlation of {what} with {other} could not be estimated (n = {estimate['n']:.0f})."
@@ -341,16 +267,7 @@ def linked(what: str, other: str, estimate: dict[str, Any]) -> str:
 
 
 def excludes_zero(estimate: dict[str, Any]) -> bool:
-    """Say whether the interval lies on one side of zero.
-
-    Parameters
-    ----------
-    estimate : dict
-
-    Returns
-    -------
-    bool
-    """
+    """Say whether the interval lies on one side of zero."""
     return estimate["ci_low"] > 0 or estimate["ci_high"] < 0
 
 
@@ -365,10 +282,6 @@ def equivalent(what: str, estimate: dict[str, Any], unit: str, *, alpha: float =
         With ``margin`` and ``p_equivalence``, from `helpers.estimates.equivalence`.
     unit : str
     alpha : float
-
-    Returns
-    -------
-    str
     """
     p, margin = estimate["p_equivalence"], f"±{number(estimate['margin'])}{_spaced(unit)}"
     if math.isnan(p):
@@ -392,10 +305,6 @@ def worth(what: str, estimate: dict[str, Any], unit: str, *, alpha: float = 0.05
         With ``margin``, ``p_equivalence`` and ``detectable``, the minimum detectable effect.
     unit : str
     alpha : float
-
-    Returns
-    -------
-    str
     """
     if math.isnan(estimate["estimate"]):
         return f"{what}: not estimable (n = {estimate['n']:.0f})."
@@ -420,10 +329,6 @@ def closed(row: dict[str, Any]) -> str:
     ----------
     row : dict
         ``label`` and the keys of `helpers.diversity.closure`.
-
-    Returns
-    -------
-    str
     """
     if math.isnan(row["estimate"]):
         gap = f"{number(row['gap'])}, interval {interval(row['gap_low'], row['gap_high'])}"
@@ -439,10 +344,6 @@ def positions(means: pd.DataFrame) -> str:
     ----------
     means : DataFrame
         One row a group and visit (the index has both): coordinates, and ``n``.
-
-    Returns
-    -------
-    str
     """
     told = []
     for key, row in means.iterrows():
@@ -458,10 +359,6 @@ def top_of(bars: pd.DataFrame) -> str:
     ----------
     bars : DataFrame
         As from `helpers.taxa.composition`.
-
-    Returns
-    -------
-    str
     """
     shares = bars.drop(columns=["n", "Other"])
     told = [f"*{short_name(row.idxmax())}* in {bar} ({number(row.max())} %)" for bar, row in shares.iterrows()]
@@ -476,10 +373,6 @@ def beside_margin(tests: Mapping[str, Mapping[str, Any]], *, alpha: float = 0.05
     tests : mapping
         For each measure what `helpers.estimates.equivalence` adds to an estimate.
     alpha : float
-
-    Returns
-    -------
-    str
     """
     within = [name for name, e in tests.items() if e["p_equivalence"] < alpha]
     beyond = [name for name, e in tests.items() if e["ci_low"] > e["margin"] or e["ci_high"] < -e["margin"]]
@@ -503,10 +396,6 @@ def vanishing(rho: float) -> str:
     ----------
     rho : float
         Correlation of errors, as from `helpers.treatment.rho_of_no_effect`.
-
-    Returns
-    -------
-    str
     """
     if math.isnan(rho):
         return "No correlation of errors from −0.9 to 0.9 would take the direct effect to zero."
@@ -520,25 +409,12 @@ def same_side(estimates: pd.DataFrame) -> bool:
     ----------
     estimates : DataFrame
         Columns ci_low and ci_high.
-
-    Returns
-    -------
-    bool
     """
     return bool((estimates["ci_low"] > 0).all() or (estimates["ci_high"] < 0).all())
 
 
 def short_name(species: str) -> str:
-    """Abbreviate a binomial: ``Staphylococcus aureus`` to ``S. aureus``.
-
-    Parameters
-    ----------
-    species : str
-
-    Returns
-    -------
-    str
-    """
+    """Abbreviate a binomial: ``Staphylococcus aureus`` to ``S. aureus``."""
     genus, _, epithet = species.partition(" ")
     return f"{genus[0]}. {epithet}" if epithet.isalpha() and epithet.islower() else species
 
@@ -551,10 +427,6 @@ def italicised(text: str, names: Iterable[str]) -> str:
     text : str
         Names that are marked already stay so.
     names : iterable of str
-
-    Returns
-    -------
-    str
     """
     either = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
     return re.sub(rf"(?<![\w*])(?:{either})(?![\w*])", r"*\g<0>*", text)
@@ -570,16 +442,7 @@ def _null(estimate: dict[str, Any], unit: str, what: str) -> str:
 
 
 def with_unit(name: str, unit: str) -> str:
-    """A measure with its unit in brackets, if it has one, as for an axis.
-
-    Parameters
-    ----------
-    name, unit : str
-
-    Returns
-    -------
-    str
-    """
+    """A measure with its unit in brackets, if it has one, as for an axis."""
     return f"{name} ({unit})" if unit else name
 
 

@@ -18,14 +18,6 @@ BATCH = 4_000_000
 def gower(distmat: DistanceMatrix) -> np.ndarray:
     """Gower's centred matrix G = -J d2 J / 2, the inner products of the samples in principal-coordinate space.
 
-    Parameters
-    ----------
-    distmat : skbio.DistanceMatrix
-
-    Returns
-    -------
-    ndarray of shape (n, n)
-
     Raises
     ------
     ValueError

@@ -19,16 +19,7 @@ from helpers.tables import few
 
 
 def characteristics(study: Study) -> list[str]:
-    """Columns of Table 1: age, sex, severity, state of the skin, covariates and batch, where the study has them.
-
-    Parameters
-    ----------
-    study : Study
-
-    Returns
-    -------
-    list of str
-    """
+    """Columns of Table 1: age, sex, severity, state of the skin, covariates and batch, where the study has them."""
     standard = [c for c in ("age", "sex") if getattr(study.columns, c)]
     batch = ["batch"] if study.columns.batch else []
     lesional = ["lesional"] if study.columns.lesional else []
@@ -140,10 +131,6 @@ def people(obs: pd.DataFrame) -> pd.DataFrame:
 def checksums(cohort: AnnData) -> pd.DataFrame:
     """SHA-256 of the files that the cohort was read from.
 
-    Parameters
-    ----------
-    cohort : AnnData
-
     Returns
     -------
     DataFrame
@@ -202,10 +189,6 @@ def flag_contaminants(cohort: AnnData, alpha: float) -> pd.DataFrame:
 def integrity_checks(cohort: AnnData) -> pd.DataFrame:
     """The checks of the pipeline, done again on the cohort.
 
-    Parameters
-    ----------
-    cohort : AnnData
-
     Returns
     -------
     DataFrame
@@ -254,10 +237,6 @@ def tree_differs(cohort: AnnData) -> str:
     ----------
     cohort : AnnData
         With a tree.
-
-    Returns
-    -------
-    str
     """
     differs = json.loads(cohort.uns["tree_differs"])
     without, others = differs["without_tip"], differs["other_tips"]
@@ -275,10 +254,6 @@ def tree_differs(cohort: AnnData) -> str:
 
 def missingness(cohort: AnnData) -> pd.DataFrame:
     """How much of each column is missing, by group; negative controls aside, and the arm of patients only.
-
-    Parameters
-    ----------
-    cohort : AnnData
 
     Returns
     -------

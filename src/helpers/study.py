@@ -78,10 +78,6 @@ class StudyError(Exception):
         ----------
         errors : iterable of StudyError
             At least one.
-
-        Returns
-        -------
-        StudyError
         """
         each = [single for error in errors for single in error.each]
         if len(each) == 1:
@@ -355,10 +351,6 @@ class Privacy(Strict):
     def shown(self, count: float) -> str:
         """A number of people or swabs as the report may show it.
 
-        Parameters
-        ----------
-        count : int
-
         Returns
         -------
         str
@@ -448,14 +440,6 @@ class Study(Strict):
     def read(self, file: DataFile) -> bytes:
         """Read a file of this study and verify its checksum.
 
-        Parameters
-        ----------
-        file : DataFile
-
-        Returns
-        -------
-        bytes
-
         Raises
         ------
         StudyError
@@ -494,16 +478,7 @@ def _shown(value: object) -> str:
 
 
 def validation_message(error: ValidationError) -> str:
-    """All problems of a pydantic validation, one a line, each with its key.
-
-    Parameters
-    ----------
-    error : pydantic.ValidationError
-
-    Returns
-    -------
-    str
-    """
+    """All problems of a pydantic validation, one a line, each with its key."""
     lines = []
     for e in error.errors():
         key = ".".join(str(part) for part in e["loc"])
@@ -542,16 +517,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def unprintable(text: str) -> bool:
-    """Whether a text has control characters (other than tabs and line ends) or half of a surrogate pair.
-
-    Parameters
-    ----------
-    text : str
-
-    Returns
-    -------
-    bool
-    """
+    """Whether a text has control characters (other than tabs and line ends) or half of a surrogate pair."""
     return any((c < " " and c not in "\t\n\r") or "\x7f" <= c <= "\x9f" or "\ud800" <= c <= "\udfff" for c in text)
 
 
@@ -562,10 +528,6 @@ def load_study(folder: str | Path) -> Study:
     ----------
     folder : str or Path
         The study's folder, such as ``data/demo``.
-
-    Returns
-    -------
-    Study
 
     Raises
     ------

@@ -91,10 +91,6 @@ def unpacked(path: Path, data: bytes) -> bytes:
         For messages.
     data : bytes
 
-    Returns
-    -------
-    bytes
-
     Raises
     ------
     StudyError

@@ -115,10 +115,6 @@ def counts_of(taxa: AnnData, name: str) -> pd.Series:
     taxa : AnnData
         As from `aggregate`.
     name : str
-
-    Returns
-    -------
-    Series
     """
     values = taxa.X[:, taxa.var_names.get_loc(name)] if name in taxa.var_names else np.zeros(taxa.n_obs)
     return pd.Series(values, index=taxa.obs_names, name=name)
@@ -336,10 +332,6 @@ def prevalent(taxa: AnnData, min_prevalence: float) -> list[str]:
         As from `aggregate`.
     min_prevalence : float
         Between 0 and 1.
-
-    Returns
-    -------
-    list of str
     """
     return list(taxa.var_names[(taxa.X > 0).mean(axis=0) >= min_prevalence])
 

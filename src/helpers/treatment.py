@@ -17,10 +17,6 @@ def arms(pairs: pd.DataFrame) -> pd.DataFrame:
     ----------
     pairs : DataFrame
         One row a patient, with ``arm``.
-
-    Returns
-    -------
-    DataFrame
     """
     return pairs[pairs["arm"].notna()].assign(treated=lambda p: p["arm"].eq("treatment"))
 
@@ -407,14 +403,6 @@ def balance(pairs: pd.DataFrame, covariates: Sequence[str], weights: pd.Series) 
 
 def effective_sample_size(weights: pd.Series) -> float:
     """Number of equally weighted patients that would be as informative: (sum w)² / sum w².
-
-    Parameters
-    ----------
-    weights : Series
-
-    Returns
-    -------
-    float
 
     References
     ----------

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from skbio import TreeNode
 
-from helpers.simulate import simulate_cohort
-from helpers.truth import Population, Truth
+from helpers.simulation.cohort import simulate_cohort
+from helpers.simulation.truth import Population, Truth
 
 HERE = Path(__file__).parent
 NAMES = {"visit": {"M0": "baseline", "M3": "followup"}, "arm": {"dupilumab": "treatment", "cyclosporine": "comparator"}}

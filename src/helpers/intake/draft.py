@@ -1,0 +1,229 @@
+"""A first study.yaml from the user's own files: copies of them, and what was guessed, as YAML with comments."""
+
+import math
+import os
+import re
+import shutil
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from helpers.intake.guess import Draft, guess, quoted
+from helpers.study import CountsFile, Files, Study, StudyError, load_study
+from helpers.tables import Counts, read_counts, text_table
+
+# ---------------------------------------------------------------- the text
+
+#: What the draft says of keys besides their descriptions in the model.
+REMARKS = {
+    "title": "CHECK: title, about, source, licence: placeholders; they stand in the report. Write your own.",
+    "randomised": "CHECK: randomised: no file tells.",
+    "files": "The files are copies, to be mended here where need be; raw/ is not put under version control. Once "
+    "final, `sha256: …` beside a path makes the report refuse any other file.",
+    "labels": "CHECK: labels: made from the values. Figures and sentences say them.",
+    "settings.swabs": "CHECK: swabs: `lesional_at_baseline` if lesional and non-lesional skin should not be pooled.",
+}
+
+
+class _Dumper(yaml.SafeDumper):
+    """Mappings over several lines, lists of plain values on one, texts that cannot be printed in double quotes."""
+
+    def represented(self, value: Any) -> yaml.Node:
+        """A mapping, a list or a text."""
+        if isinstance(value, dict):
+            return self.represent_mapping("tag:yaml.org,2002:map", value, flow_style=False)
+        if isinstance(value, list):
+            flow = not any(isinstance(item, dict) for item in value)
+            return self.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=flow)
+        return self.represent_scalar("tag:yaml.org,2002:str", value, style=None if value.isprintable() else '"')
+
+
+for _kind in (dict, list, str):
+    _Dumper.add_representer(_kind, _Dumper.represented)
+
+
+def _yaml(key: str, value: Any) -> str:
+    text: str = yaml.dump({key: value}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=math.inf)
+    return text.removesuffix("\n")
+
+
+def _wrapped(text: str, first: str, rest: str) -> list[str]:
+    return textwrap.wrap(
+        text, 116, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _printable(text: str) -> str:
+    """Characters that cannot be printed as escapes, which comments may have, and YAML in double quotes."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def _study_text(name: str, draft: Draft) -> str:
+    """study.yaml, with comments: why a key is to be checked, and what the model says that it is."""
+    swabs = {"swabs": "all"} if "lesional" in draft.columns else {}
+    content: dict[str, Any] = {
+        "title": f"Study {name}",
+        "simulated": False,
+        "randomised": False,
+        "about": "Not described yet: who was studied, what was given, when and where swabs were taken.",
+        "source": "not given",
+        "licence": "not given",
+        "files": draft.files,
+        "columns": draft.columns,
+        "severity": draft.severity,
+        "labels": draft.labels,
+        "adjust": draft.adjust,
+        "minimum_depth": draft.minimum_depth,
+        "settings": {**swabs, "rarefaction_depth": draft.minimum_depth},
+        "privacy": {"small_cells": "suppress", "oldest_age": 89},
+    }
+
+    def entry(path: str, about: str, text: str) -> Iterator[str]:
+        """A key with its comments; what it is stands beside it, if there is space."""
+        *above, key = path.split(".")
+        indent, (first, *more) = "  " * len(above), text.split("\n")
+        beside = text and len(first) + len(about) < 110
+        checks = [f"CHECK: {key}: {why}" for why in draft.checks.get(path, ())]
+        for comment in [text and REMARKS.get(path), *checks, text and not beside and about]:
+            yield from _wrapped(comment or "", f"{indent}# ", f"{indent}#   ")
+        if text:
+            yield from (f"{indent}{first}{f'  # {about}' if beside else ''}", *(f"{indent}{line}" for line in more))
+
+    def lines() -> Iterator[str]:
+        head = "A first draft, guessed from the names and values in the files. Read every line; where a guess is not "
+        head += f"certain, CHECK says why. Then: make check STUDY={name}. All keys: docs/study_yaml.md."
+        yield from _wrapped(head, "# ", "# ")
+        for key, value in content.items():
+            model: Any = Study.model_fields[key]
+            section = isinstance(value, dict)
+            yield from ("", *entry(key, model.description, f"{key}:" if section else _yaml(key, value)))
+            for inner, described in model.annotation.model_fields.items() if section else ():
+                text = _yaml(inner, value[inner]) if inner in value else ""
+                yield from entry(f"{key}.{inner}", described.description, text)
+            if key == "columns" and draft.covariates:
+                yield "  # Further columns: for those to be used, take away the leading `# `, and that of covariates."
+                yield textwrap.indent(_yaml("covariates", draft.covariates), "  # ")
+            if key == "columns" and draft.left_out:
+                yield from _wrapped(f"Not used: {'; '.join(draft.left_out)}.", "  # ", "  #   ")
+
+    return _printable("\n".join(lines()) + "\n")
+
+
+def _summary(name: str, draft: Draft) -> str:
+    """What was guessed, what is unsure, and what to do next."""
+    lines = [f"data/{name}/study.yaml is drafted. Guessed:"]
+    for key, chosen in draft.columns.items():
+        text = f"'{draft.column_of(key)}'"
+        if isinstance(chosen, dict):
+            text += ": " + "; ".join(f"{standard} = {quoted(values)}" for standard, values in chosen["values"].items())
+            text += f"; left out: {quoted(chosen['ignore'])}" if "ignore" in chosen else ""
+        lines.append(f"  {key + ':':<14}{' '.join(text.split())}")
+    if draft.severity:
+        lines.append(f"  {'severity:':<14}{quoted(score['column'] for score in draft.severity)}")
+    reasons = [f"{key}: {why}" for key, each in draft.checks.items() for why in each]
+    lines.append(f"To check ({len(reasons)}; also title, about, source, licence, randomised, labels):")
+    for reason in reasons:
+        lines += _wrapped(reason, "  - ", "    ")
+    lines += [f"Next: edit data/{name}/study.yaml, then", f"  make check STUDY={name}", f"  make report STUDY={name}"]
+    return _printable("\n".join(lines))
+
+
+# ---------------------------------------------------------------- the files
+
+#: Which variable of `make study` names which file.
+VARIABLES = {"counts": "TABLE", "metadata": "METADATA", "taxonomy": "TAXONOMY", "tree": "TREE"}
+
+
+def _bytes(path: Path, role: str) -> bytes:
+    if not str(path).isprintable():
+        raise StudyError("has a name that cannot be printed", file=repr(str(path)), fix="rename it")
+    try:
+        if path.is_file():  # a pipe or a device could be read for ever
+            return path.read_bytes()
+        found = "a folder or a device" if path.exists() else "no such file"
+    except OSError as e:
+        found = e.strerror or str(e)
+    fix = f"give the path of a file as {VARIABLES[role]}="
+    raise StudyError("is not a file that can be read", file=path, found=found, fix=fix)
+
+
+def _read_counts(path: Path, data: bytes) -> tuple[Counts, bool]:
+    """The counts, rounded, as if the columns were the samples; and whether they are whole."""
+
+    def read(fractions: Literal["error", "round"]) -> Counts:
+        file = CountsFile(path=str(path), orientation="samples_in_columns", fractions=fractions)
+        content: dict[str, Any] = {"files": Files(counts=file, metadata=file)}
+        return read_counts(Study.model_construct(**content), data, [])
+
+    try:
+        return read("error"), True
+    except StudyError:
+        return read("round"), False
+
+
+def draft_study(
+    name: str,
+    table: str | Path,
+    metadata: str | Path,
+    taxonomy: str | Path | None = None,
+    tree: str | Path | None = None,
+    data_folder: str | Path = "data",
+) -> str:
+    """Make ``data/<name>`` with copies of the files and a commented study.yaml; all or nothing.
+
+    Parameters
+    ----------
+    name : str
+        Of the new study: letters, digits, ``_`` and ``-``.
+    table, metadata : str or Path
+        The count table (BIOM, .qza or text) and the metadata (text).
+    taxonomy, tree : str or Path, optional
+        Empty, if there is none.
+    data_folder : str or Path, optional
+        Where the studies are.
+
+    Returns
+    -------
+    str
+        What was guessed, what is unsure, and what to do next.
+
+    Raises
+    ------
+    StudyError
+        If the name cannot be used, there is such a study already, or a file cannot be read.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name):
+        expected = "letters without accents, digits, _ and - (not first)"
+        raise StudyError("NAME cannot be a study", found=repr(name), expected=expected, fix="such as NAME=mycohort")
+    folder = Path(data_folder) / name
+    if folder.exists() or folder.is_symlink():
+        fix = f"give another NAME, or remove or rename {folder} if it is no longer needed"
+        raise StudyError("there is such a study already; it is left as it is", file=folder, fix=fix)
+    given = {"counts": table, "metadata": metadata, "taxonomy": taxonomy, "tree": tree}
+    paths = {role: Path(path or "") for role, path in given.items() if path or role in ("counts", "metadata")}
+    data = {role: _bytes(path, role) for role, path in paths.items()}
+    counts, whole = _read_counts(paths["counts"], data["counts"])
+    draft = guess(text_table(paths["metadata"], data["metadata"]), counts, whole, "taxonomy" in paths)
+    taken: set[str] = set()
+    for role, path in paths.items():
+        copy = path.name if path.name.lower() not in taken else f"{role}-{path.name}"
+        taken.add(copy.lower())
+        draft.files[role] = {"path": f"raw/{copy}"}
+    draft.files["counts"] |= {} if whole else {"fractions": "error"}
+    unfinished = folder.with_name(f".{name}-{os.getpid()}")
+    try:
+        (unfinished / "raw").mkdir(parents=True)
+        for role, content in data.items():
+            (unfinished / draft.files[role]["path"]).write_bytes(content)
+        (unfinished / "study.yaml").write_text(_study_text(name, draft), encoding="utf-8")
+        load_study(unfinished)
+        unfinished.rename(folder)
+    except OSError as e:
+        fix = "see to space and permissions"
+        raise StudyError("cannot be written", file=folder, found=e.strerror, fix=fix) from None
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return _summary(name, draft)

@@ -1,0 +1,145 @@
+"""Fetching of a study's public files."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from helpers.files import unwritable
+from helpers.run.lock import wait_for_lock
+from helpers.study import DataFile, Problems, Study, StudyError
+
+
+def fetch_data(study: Study, *, timeout: float = 60, attempts: int = 3, pause: float = 2) -> None:
+    """Fetch the files whose address study.yaml gives; a file that is there is never overwritten.
+
+    Parameters
+    ----------
+    study : Study
+    timeout : float
+        Seconds that a server may be silent.
+    attempts : int
+        How often to try if the connection fails or the server does.
+    pause : float
+        Seconds before the second attempt; the third waits twice as long, and so on.
+
+    Raises
+    ------
+    StudyError
+        All problems of all files. What was fetched until then stays; no part of a file does.
+    """
+    problems = Problems()
+    with (study.folder / "study.yaml").open() as lock:
+        wait_for_lock(lock, f"another make data of {study.folder.name}")
+        for file in study.files.each().values():
+            with problems:
+                print(_have(study, file, timeout, attempts, pause), flush=True)
+    problems.stop()
+
+
+def _have(study: Study, file: DataFile, timeout: float, attempts: int, pause: float) -> str:
+    """Fetch one file if need be, and tell what was done."""
+    path = study.path(file)
+    if file.url and not file.sha256:
+        raise StudyError(
+            "has a url but no sha256", file=study.folder / "study.yaml", found=file.path, fix="add its checksum"
+        )
+    if file.url and not path.is_symlink() and not path.exists():
+        size = _fetch(file.url, str(file.sha256), path, timeout, attempts, pause)
+        return f"{path} fetched ({_size(size)})"
+    try:
+        study.read(file)
+    except StudyError as e:
+        if not (file.url and e.problem.startswith("is not the file")):
+            raise
+        fix = "it may be edited, so it stays: remove it to fetch the original, or write its checksum into study.yaml"
+        raise StudyError(str(e).rsplit("\n  fix:", 1)[0] + f"\n  fix:      {fix}") from None
+    return f"{path} is there"
+
+
+def _fetch(url: str, checksum: str, path: Path, timeout: float, attempts: int, pause: float) -> int:
+    """Fetch a file under another name, verify it, move it to its place; the number of its bytes."""
+    import pooch  # type: ignore[import-untyped]
+
+    bar = {"progressbar": True} if sys.stderr.isatty() else {}
+    download = pooch.HTTPDownloader(timeout=timeout, chunk_size=1 << 16, **bar)
+    part = path.with_name(f".{path.name}.part")
+    if bar:
+        print(path, file=sys.stderr)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _try(download, url, part, path, attempts, pause)
+            found = pooch.file_hash(str(part))
+            if found != checksum:
+                raise StudyError(
+                    "what was fetched is not the file that study.yaml describes",
+                    file=path,
+                    where="SHA-256",
+                    found=f"{found} ({_size(part.stat().st_size)} from {url})",
+                    expected=checksum,
+                    fix="correct url and sha256 in study.yaml, or lay the file there by hand",
+                )
+            size = part.stat().st_size
+            part.replace(path)
+            return size
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as e:
+        raise unwritable(e, path) from None
+
+
+def _try(download: Any, url: str, part: Path, path: Path, attempts: int, pause: float) -> None:
+    from requests import RequestException
+
+    for attempt in range(1, attempts + 1):
+        try:
+            download(url, str(part), None)
+            return
+        except RequestException as e:
+            if attempt == attempts or not _may_pass(e):
+                raise StudyError(
+                    "could not be fetched",
+                    file=path,
+                    found=_reason(e) + (f" ({attempt} attempts)" if attempt > 1 else ""),
+                    expected=f"the file at {url}",
+                    fix="try again later, correct url in study.yaml, or lay the file there by hand",
+                ) from None
+            print(f"{path}: {_reason(e)}; trying again", file=sys.stderr, flush=True)
+            time.sleep(pause * attempt)
+
+
+def _may_pass(error: Any) -> bool:
+    """Whether another attempt may help."""
+    from requests import exceptions
+
+    if isinstance(error, exceptions.HTTPError):
+        status = error.response.status_code if error.response is not None else 0
+        return status >= 500 or status == 429
+    passing = (exceptions.ConnectionError, exceptions.Timeout, exceptions.ChunkedEncodingError)
+    return isinstance(error, passing) and not isinstance(error, exceptions.SSLError)
+
+
+#: What the errors of the connection say, and what that means.
+_REASONS = {
+    "timed out": "the server is silent",
+    "resol": "the server's name is not known: is there a network?",
+    "refused": "the server refuses the connection",
+    "unreachable": "the server cannot be reached: is there a network?",
+    "Connection broken": "the connection was cut",
+    "Connection aborted": "the connection was cut",
+}
+
+
+def _reason(error: Any) -> str:
+    if getattr(error, "response", None) is not None:
+        return f"the server answered {error.response.status_code} {error.response.reason}"
+    return next((reason for said, reason in _REASONS.items() if said in str(error)), str(error))
+
+
+def _size(count: float) -> str:
+    units = iter(("B", "kB", "MB", "GB"))
+    unit = next(units)
+    while count >= 1000 and unit != "GB":
+        count, unit = count / 1000, next(units)
+    return f"{count:.3g} {unit}"

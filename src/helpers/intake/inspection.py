@@ -1,0 +1,86 @@
+"""What a cohort is and can test, told before the report is run: for its owner, who may see every number."""
+
+from pathlib import Path
+
+import pandas as pd
+from anndata import AnnData
+
+from helpers.claims import statement, untestable
+from helpers.estimates import analysis_swabs
+from helpers.ingest import build_cohort
+from helpers.narrate import visits_used
+from helpers.quality import people, tree_differs
+from helpers.run.parameters import resolve_settings
+from helpers.study import Problems, Settings, Study, load_study
+
+
+def inspect(name: str, overrides: str = "") -> str:
+    """Read and check everything that the report would, and sum it up.
+
+    Parameters
+    ----------
+    name : str
+        The study.
+    overrides : str
+        Of the variable SET.
+
+    Returns
+    -------
+    str
+        Swabs, people, pairs, depth, taxonomy, tree, and the claims that can be tested and that cannot.
+
+    Raises
+    ------
+    StudyError
+        With all problems at once.
+    """
+    study, problems = load_study(Path("data") / name), Problems()
+    with problems:
+        settings = resolve_settings(study, overrides)
+    with problems:
+        cohort, ledger = build_cohort(study)
+    problems.stop()
+    return "\n".join([*_swabs(study, cohort, ledger), *_people(study, cohort), *_testable(study, cohort, settings)])
+
+
+def _swabs(study: Study, cohort: AnnData, ledger: pd.DataFrame) -> list[str]:
+    read = ledger.loc[ledger["step"].eq("read"), "swabs_after"].sum()
+    dropped = (ledger["swabs_before"] - ledger["swabs_after"]).groupby(ledger["reason"], sort=False).sum()
+    lost = [f"  left out, {reason}: {n}" for reason, n in dropped[dropped > 0].items()]
+    named = {rank: (cohort.var[rank] != "").mean() for rank in ("phylum", "genus", "species")}
+    lines = [
+        f"{study.title}: no problem found.",
+        "",
+        f"Swabs: {cohort.n_obs} of {read}; features: {cohort.n_vars}. {visits_used(study)}",
+        *lost,
+        "Features with a name: " + ", ".join(f"{rank} {100 * share:.0f} %" for rank, share in named.items()),
+    ]
+    if "tree" in cohort.uns:
+        lines.append(f"Tree: {tree_differs(cohort)}")
+    if study.counted:
+        depth = cohort.obs.loc[cohort.obs["control_type"].eq("sample"), "depth"]
+        lines.append(f"Reads a swab: median {depth.median():,.0f}, from {depth.min():,} to {depth.max():,}")
+    return lines
+
+
+def _people(study: Study, cohort: AnnData) -> list[str]:
+    labels = study.labels.model_dump()
+    swabs = cohort.obs[cohort.obs["control_type"].eq("sample")]
+    table = people(swabs).rename(columns={**labels, "both": "both visits"}, index=labels).rename_axis(index=None)
+    sites = f"; up to {swabs.groupby(['subject', 'visit'], observed=True).size().max()} swabs a person and visit"
+    return ["", f"People{sites}:", *(f"  {line}" for line in table.to_string().splitlines())]
+
+
+def _testable(study: Study, cohort: AnnData, settings: Settings) -> list[str]:
+    used = analysis_swabs(cohort.obs, settings.swabs)
+    if study.counted:
+        used &= cohort.obs["depth"] >= settings.rarefaction_depth
+    reasons = untestable(cohort[used], study)
+    lines = []
+    for claim, why in reasons.items():
+        lines.append(f"  {claim:<4} {'cannot be tested' if why else 'can be tested':<17} {statement(claim, study)}")
+        if why:
+            lines.append(f"{'':<24} because {why}")
+    which = f"{used.sum()} swabs ({settings.swabs.replace('_', ' ')}"
+    which += f", at least {settings.rarefaction_depth:,} reads)" if study.counted else ")"
+    return ["", f"Claims, with {which}:", *lines, "", f"Next: make report STUDY={study.folder.name}"]

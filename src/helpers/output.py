@@ -1,0 +1,328 @@
+"""What a notebook saves and shows: text, tables, figures, its parts of the claims."""
+
+import base64
+import html
+import io
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib as mpl
+import pandas as pd
+from IPython.display import display
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from helpers.disclosure import for_spreadsheets, in_figure, in_table, in_text
+from helpers.figures import italicise
+from helpers.files import write_whole
+from helpers.narrate import interval, italicised, number, p_number
+from helpers.study import Study
+
+#: Dots an inch of saved pictures: what journals ask for.
+PRINT = 300
+
+
+def save_table(df: pd.DataFrame, results_dir: str | Path, name: str) -> None:
+    """Save a table as ``tables/<name>.tsv``, the same bytes for the same numbers.
+
+    Parameters
+    ----------
+    df : DataFrame
+        Written without its index.
+    results_dir : str or Path
+    name : str
+        Starts with the notebook's number, as ``02_alpha``.
+    """
+    text = for_spreadsheets(df).to_csv(sep="\t", index=False, float_format="%.10g", lineterminator="\n")
+    write_whole(Path(results_dir) / "tables" / f"{name}.tsv", text)
+
+
+def save_figure(fig: Figure, results_dir: str | Path, name: str, *, simulated: bool) -> None:
+    """Save a figure as ``figures/<name>.png`` and ``.svg``, the same bytes for the same figure.
+
+    Parameters
+    ----------
+    fig : matplotlib.figure.Figure
+    results_dir : str or Path
+    name : str
+    simulated : bool
+        Write SIMULATED DATA under the figure's lower right corner.
+    """
+    if simulated:
+        fig.text(1, -0.01, "SIMULATED DATA", ha="right", va="top", fontsize=7, color="#8a1c1c", weight="bold")
+    with mpl.rc_context({"svg.hashsalt": "report"}):
+        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+            write_whole(Path(results_dir) / "figures" / f"{name}.{kind}", _drawn(fig, kind, PRINT, metadata))
+
+
+class Output:
+    """What a notebook saves under ``results/`` and shows: text, tables, figures, and its parts of the claims.
+
+    All that a reader sees goes through here, so that what `helpers.study.Privacy` hides is hidden in one place.
+
+    Parameters
+    ----------
+    results_dir : str or Path
+    study : Study
+        Figures of simulated data say so; its privacy settings decide how counts are shown.
+    """
+
+    def __init__(self, results_dir: str | Path, study: Study) -> None:
+        self.results_dir = Path(results_dir)
+        self.simulated = study.simulated
+        self.privacy = study.privacy
+        self.taxa = study.taxa.names
+
+    def _told(self, markdown: str) -> str:
+        return italicised(in_text(markdown, self.privacy), self.taxa)
+
+    def text(self, markdown: str, role: Literal["", "finding", "answer"] = "") -> None:
+        """Show a text.
+
+        Parameters
+        ----------
+        markdown : str
+        role : {"", "finding", "answer"}
+            The report's page sets a finding at the beginning of its section, an answer at that of the chapter.
+        """
+        text = self._told(markdown)
+        display({"text/markdown": text, "text/plain": text}, raw=True, metadata={"role": role} if role else {})
+
+    def finding(self, sentence: str, *more: str) -> None:
+        """Show what a section found.
+
+        Parameters
+        ----------
+        sentence : str
+            Which the section's page begins with.
+        *more : str
+            What else there is to say, at this place.
+        """
+        self.text(sentence, "finding")
+        if more:
+            self.text(" ".join(more))
+
+    def answer(self, markdown: str) -> None:
+        """Show the chapter's answer in two or three sentences, which its page opens with."""
+        self.text(markdown, "answer")
+
+    def figure(self, fig: Figure, name: str, *, caption: str, alt: str, data: str = "") -> None:
+        """Save a figure and show it with its caption.
+
+        Parameters
+        ----------
+        fig : matplotlib.figure.Figure
+        name : str
+            Starts with the notebook's number, as ``02_alpha``.
+        caption : str
+            Shown under the figure; ``*emphasis*`` and ``**strong**`` are understood.
+        alt : str
+            What the figure shows, for who cannot see it.
+        data : str
+            Name of the table that has its numbers, if not that of the figure.
+
+        Raises
+        ------
+        ValueError
+            If it has no caption, no alternative text, or does not say of how many it is (``n = ``).
+        """
+        if not caption or not alt or not any("n = " in text.get_text() for text in fig.findobj(Text)):
+            raise ValueError(f"{name}: a figure needs a caption, an alternative text, and its n")
+        caption, alt = self._told(caption), in_text(alt, self.privacy)
+        in_figure(fig, self.privacy)
+        italicise(fig, self.taxa)
+        save_figure(fig, self.results_dir, name, simulated=self.simulated)
+        image = base64.b64encode(_drawn(fig, "png", 100, {"Software": None})).decode()
+        shown = {"image/png": image, "text/plain": f"Figure: {name}"}
+        display(shown, raw=True, metadata={"image/png": {"alt": alt}, "figure": name, "data": data or name})
+        display({"text/markdown": caption, "text/plain": caption}, raw=True, metadata={"caption_of": name})
+
+    def table(
+        self,
+        df: pd.DataFrame,
+        name: str,
+        *,
+        caption: str,
+        index: bool = False,
+        whole: pd.DataFrame | None = None,
+        counts: Iterable[str] = (),
+        taxa: Iterable[str] = (),
+    ) -> None:
+        """Save a table in full and show it: numbers rounded by the report's rule and set right, all text escaped.
+
+        Parameters
+        ----------
+        df : DataFrame
+        name : str
+            As of a figure.
+        caption : str
+        index : bool
+            Show the index, as the row's heading. Without it, the first column is the heading.
+        whole : DataFrame, optional
+            What is saved, if `df` is only its head.
+        counts : iterable of str
+            Columns that count people or swabs, beside those of `helpers.disclosure.COUNTS`.
+        taxa : iterable of str
+            Columns that are named after taxa.
+        """
+        table = df.reset_index() if index else df
+        table, whole = (in_table(t, self.privacy, counts) for t in (table, table if whole is None else whole))
+        save_table(whole, self.results_dir, name)
+        caption = self._told(caption)
+        table = _for_readers(table.infer_objects())
+        texts = {_brief(str(c)): [_cell(v, str(c)) for v in table[c]] for c in table}
+        numeric = {_brief(str(c)) for c in table if pd.api.types.is_numeric_dtype(table[c]) and table[c].dtype != bool}
+        numeric |= {"interval", "bootstrap interval"} & set(texts)
+        lines = caption + "\n" + pd.DataFrame(texts).to_string(index=False)
+        shown = {"text/html": table_html(texts, numeric, caption, [*self.taxa, *taxa]), "text/plain": lines}
+        display(shown, raw=True, metadata={"table": name})
+
+    def estimates(self, parts: list[dict[str, Any]], notebook: str) -> None:
+        """Save the parts of claims that a notebook estimated, for the claims table of the index page.
+
+        Parameters
+        ----------
+        parts : list of dict
+            As from `helpers.claims.part`.
+        notebook : str
+            Its name without suffix.
+        """
+        rows = [{**row, "notebook": notebook} for row in parts]
+        text = json.dumps(plain(rows), indent=1) + "\n"
+        write_whole(self.results_dir / "estimates" / f"{notebook}.json", text)
+
+
+#: Columns of estimates as a reader sees them.
+_HEADINGS = {
+    "p_value": "p",
+    "q_value": "q",
+    "estimate_2": "estimate, second method",
+    "q_value_2": "q, second method",
+    "p_holm": "p (Holm)",
+    "p_equivalence": "p (equivalence)",
+    "n_dropped": "dropped",
+    "r2": "R²",
+    "pseudo_f": "pseudo-F",
+    "dispersion_f": "dispersion F",
+    "dispersion_p": "p, dispersion",
+    "mc_error": "Monte-Carlo error",
+    "gap_low": "gap, lower bound",
+    "gap_high": "gap, upper bound",
+    "n_missing": "missing",
+    "per_cent": "missing (%)",
+    "swabs_before": "swabs before",
+    "swabs_after": "swabs after",
+    "present_before": "present at baseline",
+    "present_after": "present at follow-up",
+    "prevalence_negatives": "prevalence, negative controls",
+    "prevalence_swabs": "prevalence, swabs",
+    "mean_negatives": "mean share, negative controls",
+    "mean_swabs": "mean share, swabs",
+    "followup": "follow-up",
+    "observed_features": "observed ASVs",
+    "shannon": "Shannon (nats)",
+}
+
+
+def _for_readers(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with intervals in one column and headings in words, less what only further computing needs."""
+    shown = table.drop(columns=["se", "df", "level"] if "se" in table else [], errors="ignore")
+    for low, high, heading in (("ci_low", "ci_high", "interval"), ("boot_low", "boot_high", "bootstrap interval")):
+        if {low, high} <= set(shown):
+            spans = [interval(a, b) if pd.notna(a) else "–" for a, b in zip(shown[low], shown[high], strict=True)]
+            shown.insert(shown.columns.get_loc(low), heading, spans)
+            shown = shown.drop(columns=[low, high])
+    return shown.rename(columns=_HEADINGS)
+
+
+def _brief(text: str) -> str:
+    """A text that does not widen a table out of the page; the saved table has all of it."""
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def _cell(value: Any, column: str) -> str:
+    if pd.isna(value):
+        return "–"
+    if isinstance(value, bool) or type(value).__name__ == "bool_":
+        return "yes" if value else "no"
+    if not isinstance(value, float):
+        return f"{value:,}" if isinstance(value, int) and value >= 10_000 else _brief(str(value))
+    if column in ("p", "q") or column.startswith(("p (", "p, ", "q, ")):
+        return p_number(value)
+    return f"{value:,.0f}" if value.is_integer() else number(value)
+
+
+#: Columns whose texts are names of taxa.
+_OF_TAXA = {"taxon", "genus", "species"}
+
+
+def table_html(texts: dict[str, list[str]], numeric: set[str], caption: str, taxa: Sequence[str] = ()) -> str:
+    """A table that a screen reader can walk: caption, scope of headings; scrolls if it is wide.
+
+    Parameters
+    ----------
+    texts : dict of str to list of str
+        The columns.
+    numeric : set of str
+        Columns set right.
+    caption : str
+    taxa : sequence of str
+        Names that are set in italics; what stands in columns of taxa is too.
+    """
+    escape = html.escape
+
+    def cell(value: str, column: str) -> str:
+        if column in _OF_TAXA and re.fullmatch(r"[A-Z][\w .-]+", value, re.ASCII) and not value.startswith("Other"):
+            return f"<em>{escape(value)}</em>"
+        return emphasised(italicised(value, taxa)) if taxa and "*" not in value else escape(value)
+
+    side = {
+        c: ' class="number" style="text-align:right"' if c in numeric else ' style="text-align:left"' for c in texts
+    }
+    head = "".join(f'<th scope="col"{side[c]}>{cell(c, "taxon" if c in taxa else "")}</th>' for c in texts)
+    rows = []
+    for values in zip(*texts.values(), strict=True):
+        cells = [f"<td{side[c]}>{cell(v, c)}</td>" for c, v in zip(texts, values, strict=True)]
+        first = next(iter(texts))
+        cells[0] = f'<th scope="row"{side[first]}>{cell(values[0], first)}</th>'
+        rows.append(f"<tr>{''.join(cells)}</tr>")
+    wide, name = " wide" if len(texts) > 9 else "", escape(caption.replace("*", ""))
+    return (
+        f'<div class="report-table{wide}" role="region" tabindex="0" aria-label="{name}"><table>'
+        f"<caption>{emphasised(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n"
+        f"<tbody>\n{chr(10).join(rows)}\n</tbody></table></div>"
+    )
+
+
+def emphasised(text: str) -> str:
+    """Text as HTML: escaped, with ``*emphasis*`` and ``**strong**``."""
+    text = re.sub(r"\*\*(\S(?:.*?\S)?)\*\*", r"<strong>\1</strong>", html.escape(text))
+    return re.sub(r"\*(\S(?:.*?\S)?)\*", r"<em>\1</em>", text)
+
+
+def _drawn(fig: Figure, kind: str, dpi: int, metadata: dict[str, None]) -> bytes:
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format=kind, dpi=dpi, metadata=metadata, bbox_inches="tight", facecolor="white")
+    return buffer.getvalue()
+
+
+def plain(value: Any) -> Any:
+    """Values as JSON has them: ten digits, and null for what is not a number.
+
+    Parameters
+    ----------
+    value : object
+        With dicts and lists in it.
+    """
+    if isinstance(value, dict):
+        return {key: plain(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, float):
+        return float(f"{value:.10g}") if math.isfinite(value) else None
+    return None if value is pd.NA else value

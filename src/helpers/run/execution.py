@@ -1,0 +1,154 @@
+"""Runs the notebooks: for a study, or in place for the reference outputs."""
+
+import hashlib
+import re
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+from traitlets.config import Config
+
+from helpers.files import remedy, unwritable, write_whole
+from helpers.run.origin import Ran, commit, record, record_of
+from helpers.run.parameters import declared
+from helpers.study import StudyError
+
+#: The kernel of this environment, no progress bars, and nothing of what a kernel logs when it is told to stop.
+HOW = {
+    "kernel_name": "python3",
+    "language": "python",
+    "progress_bar": False,
+    "extra_arguments": ["--log-level=CRITICAL"],
+}
+
+
+def execute(source: Path, target: Path, parameters: dict[str, Any], finish: Callable[[], None] = lambda: None) -> None:
+    """Run a notebook; its target appears only if it succeeded, else ``<name>.failed.ipynb`` does.
+
+    Parameters
+    ----------
+    source, target : Path
+    parameters : dict
+        Injected after the parameters cell.
+    finish : callable
+        Called when the notebook succeeded: who is killed before the target appears runs the notebook again.
+    """
+    import nbformat
+    import papermill
+    from nbclient.exceptions import CellExecutionError
+
+    unfinished = target.with_name(f".{target.stem}.unfinished.ipynb")
+    failed = target.with_name(f"{target.stem}.failed.ipynb")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix="kernel-") as sockets:  # of TCP ports, two kernels may take the same
+            config = Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/socket"})
+            papermill.execute_notebook(source, unfinished, parameters, cwd=source.parent, config=config, **HOW)
+        done = nbformat.writes(tidied(nbformat.read(unfinished, as_version=4))) + "\n"
+        finish()
+        failed.unlink(missing_ok=True)
+        write_whole(target, done)
+    except papermill.PapermillExecutionError as e:
+        unfinished.replace(failed)
+        if e.ename == "StudyError":
+            # The kernel runs in notebooks/, its reader in the project's root.
+            told = re.sub(r"\.\./(data|reports)/", r"\1/", e.evalue)
+            raise StudyError(f"[{target.stem}] stopped: {told}") from None
+        where = f"section '{_section_of_error(nbformat.read(failed, as_version=4))}'"
+        fix = "; ".join(filter(None, [remedy(e.evalue), f"the traceback is in {failed}"]))
+        raise StudyError(f"[{target.stem}] failed", where=where, found=f"{e.ename}: {e.evalue}", fix=fix) from None
+    except (RuntimeError, CellExecutionError) as e:  # the kernel died, or never answered
+        raise StudyError(f"[{target.stem}] failed", found=e, fix="is there enough memory?") from None
+    except OSError as e:
+        raise unwritable(e, Path(e.filename or target)) from None
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _section_of_error(notebook: Any) -> str:
+    heading = "the beginning"
+    for cell in notebook.cells:
+        titles = re.findall(r"^#+ +(.+)$", cell.source, re.MULTILINE) if cell.cell_type == "markdown" else []
+        heading = titles[-1] if titles else heading
+        if any(output.output_type == "error" for output in cell.get("outputs", [])):
+            break
+    return heading
+
+
+def tidied(notebook: Any) -> Any:
+    """A notebook without what differs from run to run and from machine to machine.
+
+    A checksum of its code stays in the metadata: an edit that was not re-run no longer fits it.
+    """
+    notebook.nbformat_minor = 5
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    notebook.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"file_extension": ".py", "name": "python", "pygments_lexer": "ipython3"},
+        "code_sha256": hashlib.sha256("\0".join(code).encode()).hexdigest(),
+    }
+    for i, cell in enumerate(notebook.cells):
+        tags = cell.metadata.get("tags", [])
+        cell.metadata = {"tags": tags} if tags else {}
+        cell.id = "injected-parameters" if "injected-parameters" in tags else cell.get("id", f"cell-{i}")
+        if cell.cell_type == "code":
+            cell.outputs = _joined_streams(cell.outputs)
+    return notebook
+
+
+def _joined_streams(outputs: list[Any]) -> list[Any]:
+    """Outputs with what a cell printed in one piece: a kernel flushes when it likes."""
+    joined: list[Any] = []
+    for output in outputs:
+        if joined and output.output_type == "stream" == joined[-1].output_type and joined[-1].name == output.name:
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
+
+
+def run(name: str, notebook: str) -> None:
+    """Run one notebook with the parameters that it declares, and record when that was and how long it took.
+
+    Parameters
+    ----------
+    name : str
+        The study, which was checked.
+    notebook : str
+        Name without suffix.
+    """
+    folder, source = Path("reports") / name, Path("notebooks") / f"{notebook}.ipynb"
+    parameters = yaml.safe_load((folder / "parameters.yaml").read_text(encoding="utf-8"))
+    _say(f"[{notebook}] started")
+    record_of(folder, notebook).unlink(missing_ok=True)  # no outputs are shown with the times of another run
+    started, began, code = datetime.now(UTC), time.monotonic(), commit()
+    before = _saved(folder / "results", notebook)
+
+    def remove_stale() -> None:
+        """What an earlier run saved and this one did not: every file is written anew, and so is another one."""
+        for path, number in _saved(folder / "results", notebook).items():
+            if before.get(path) == number:
+                path.unlink()
+
+    execute(source, folder / "notebooks" / source.name, declared(source, parameters), remove_stale)
+    seconds = time.monotonic() - began
+    record(folder, notebook, Ran(started, seconds, code))
+    _say(f"[{notebook}] done in {seconds:.0f} s")
+
+
+def _saved(results: Path, notebook: str) -> dict[Path, tuple[int, int]]:
+    """What a notebook saved: the files' numbers and times in the file system."""
+    paths = [path for kind in ("figures", "tables") for path in (results / kind).glob(f"{notebook[:3]}*")]
+    paths += (results / "estimates").glob(f"{notebook}.json")
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
+
+
+def _say(text: str) -> None:
+    """Print in one write: notebooks run side by side, and their lines must not run into each other."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,174 @@
+"""Where a report comes from: code, command, input files, packages, machine, run times; None where it is not known."""
+
+import hashlib
+import json
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+from helpers.files import write_whole
+from helpers.study import Study
+
+LOCK = Path("requirements.lock")
+#: What `commit` ends with where tracked files had changes.
+DIRTY = "-dirty"
+
+
+class Ran(NamedTuple):
+    """A notebook's run that succeeded."""
+
+    started: datetime
+    seconds: float
+    #: As from `commit`, when it started.
+    commit: str | None
+
+    @property
+    def ended(self) -> datetime:
+        """When it was done."""
+        return self.started + timedelta(seconds=self.seconds)
+
+
+def record_of(folder: Path, notebook: str) -> Path:
+    """Where a notebook's run is recorded: aside from what is published, which is the same from run to run.
+
+    Parameters
+    ----------
+    folder : Path
+        ``reports/<study>``
+    notebook : str
+        Name without suffix.
+    """
+    return folder / ".runs" / f"{notebook}.json"
+
+
+def record(folder: Path, notebook: str, ran: Ran) -> None:
+    """Record a notebook's run.
+
+    Parameters
+    ----------
+    folder, notebook
+        As of `record_of`.
+    ran : Ran
+    """
+    content = {"started": utc(ran.started), "seconds": round(ran.seconds, 1), "commit": ran.commit}
+    write_whole(record_of(folder, notebook), json.dumps(content) + "\n")
+
+
+def run_times(folder: Path, notebooks: list[str]) -> dict[str, Ran | None]:
+    """The recorded runs of notebooks.
+
+    Returns
+    -------
+    dict
+        Name to `Ran`, or to None where no run was recorded.
+    """
+    runs: dict[str, Ran | None] = dict.fromkeys(notebooks)
+    for notebook in notebooks:
+        if (path := record_of(folder, notebook)).is_file():
+            content = json.loads(path.read_text(encoding="utf-8"))
+            runs[notebook] = Ran(**{**content, "started": datetime.fromisoformat(content["started"])})
+    return runs
+
+
+def utc(time: datetime) -> str:
+    """A time as ISO 8601 has it, to the second, in UTC.
+
+    Parameters
+    ----------
+    time : datetime
+        With its time zone.
+    """
+    return time.astimezone(UTC).isoformat(timespec="seconds")
+
+
+def commit() -> str | None:
+    """The commit that is checked out, with ``-dirty`` if a tracked file differs from it.
+
+    Returns
+    -------
+    str, optional
+        None outside a git repository, and in one that only happens to lie around this project.
+    """
+
+    def git(*arguments: str) -> str:
+        command = ["git", "--no-optional-locks", *arguments]  # notebooks start side by side
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "pyproject.toml")
+        return git("describe", "--always", "--abbrev=40", "--exclude=*", f"--dirty={DIRTY}")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def overrides(folder: Path) -> str | None:
+    """The parameters that the command set.
+
+    Parameters
+    ----------
+    folder : Path
+        ``reports/<study>``, in which the Makefile notes them.
+    """
+    noted = folder / ".set"
+    return noted.read_text(encoding="utf-8").strip() if noted.is_file() else None
+
+
+def command(folder: Path) -> str | None:
+    """The command that makes this report.
+
+    Parameters
+    ----------
+    folder : Path
+        ``reports/<study>``
+    """
+    text = overrides(folder)
+    if text is None:
+        return None
+    return " ".join(["make report", f"STUDY={folder.name}", *([f"SET={shlex.quote(text)}"] if text else [])])
+
+
+def inputs(study: Study) -> dict[str, Path]:
+    """The input files by role. Of their paths only the names are to be shown: they may lie anywhere on the machine."""
+    return {"study": study.folder / "study.yaml"} | {role: study.path(f) for role, f in study.files.each().items()}
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def packages() -> dict[str, str]:
+    """Versions of the packages that the project names as its dependencies, as installed."""
+    names = [re.split(r"[^\w.-]", line)[0] for line in metadata.requires("helpers") or [] if "extra ==" not in line]
+    return {name: metadata.version(name) for name in names}
+
+
+def locked() -> dict[str, list[str]]:
+    """Versions in ``requirements.lock``: one a package, or one for each range of Pythons or systems.
+
+    Returns
+    -------
+    dict
+        Empty without the file.
+    """
+    versions: dict[str, list[str]] = {}
+    text = LOCK.read_text(encoding="utf-8") if LOCK.is_file() else ""
+    for name, version in re.findall(r"^([\w.-]+)==([^\s;\\]+)", text, re.MULTILINE):
+        versions.setdefault(name, []).append(version)
+    return versions
+
+
+def python() -> str:
+    """Version of Python."""
+    return ".".join(map(str, sys.version_info[:3]))
+
+
+def machine() -> str:
+    """Operating system and type of the processor, and nothing else of the machine."""
+    return f"{platform.system()} {platform.machine()}"

@@ -1,0 +1,130 @@
+"""Parameters of the notebooks: study.yaml's settings, overridden by SET, validated before anything runs."""
+
+import ast
+import difflib
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from helpers.files import write_whole
+from helpers.study import Settings, Study, StudyError, load_study, validation_message
+
+EXAMPLE = 'such as SET="permutations=9999 alpha=0.01"'
+
+
+def notebooks() -> list[Path]:
+    """The report's notebooks in their order."""
+    return sorted(Path("notebooks").glob("[0-9][0-9]_*.ipynb"))
+
+
+def notebook_defaults(path: str | Path) -> dict[str, Any]:
+    """What the cell tagged ``parameters`` of a notebook assigns.
+
+    Returns
+    -------
+    dict
+        Name to value.
+    """
+    cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
+    tagged = [c for c in cells if "parameters" in c["metadata"].get("tags", [])]
+    if len(tagged) != 1:
+        raise StudyError("needs one cell tagged `parameters`", file=path, found=len(tagged))
+    values = {}
+    for line in ast.parse("".join(tagged[0]["source"])).body:
+        try:
+            assert isinstance(line, ast.Assign)
+            values[ast.unparse(line.targets[0])] = ast.literal_eval(line.value)
+        except (AssertionError, ValueError):
+            raise StudyError(
+                "the parameters cell may only assign literals", file=path, found=ast.unparse(line), expected="name = 1"
+            ) from None
+    return values
+
+
+def parse_overrides(text: str) -> dict[str, str]:
+    """``a=1 b='x y'`` as a dict of texts.
+
+    Parameters
+    ----------
+    text : str
+        Of the variable SET.
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError as e:
+        raise StudyError(f"SET: {str(e).lower()}", found=text, expected=EXAMPLE) from None
+    values: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not (name and equals and value):
+            raise StudyError("SET: not a parameter and its value", found=word, expected=EXAMPLE)
+        if name in values:
+            raise StudyError(f"SET: {name} is given twice", found=text)
+        values[name] = value
+    return values
+
+
+def resolve_settings(study: Study, text: str = "") -> Settings:
+    """The study's settings, overridden by SET, all validated.
+
+    Parameters
+    ----------
+    study : Study
+    text : str
+        Of the variable SET.
+    """
+    overrides = parse_overrides(text)
+    known = list(Settings.model_fields)
+    for name in overrides:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            fix = f"did you mean {close[0]}?" if close else None
+            raise StudyError(f"SET: no parameter {name}", expected="one of " + ", ".join(known), fix=fix)
+    content = study.model_dump()
+    content["settings"].update(overrides)
+    try:
+        return Study.model_validate(content).settings
+    except ValidationError as e:
+        raise StudyError("SET: " + validation_message(e).replace("settings.", ""), fix=EXAMPLE) from None
+
+
+def check(name: str, overrides: str = "") -> None:
+    """Validate study, parameters and input files; write ``parameters.yaml`` and, for make, ``inputs.mk``.
+
+    Parameters
+    ----------
+    name : str
+        The study.
+    overrides : str
+        Of the variable SET.
+    """
+    study = load_study(Path("data") / name)
+    parameters = {
+        **resolve_settings(study, overrides).model_dump(),
+        "study_dir": f"../data/{name}",
+        "results_dir": f"../reports/{name}/results",
+    }
+    for notebook in notebooks():
+        declared(notebook, parameters)
+    files = study.files.each()
+    for file in files.values():
+        study.read(file)
+    folder = Path("reports") / name
+    paths = " ".join(shlex.quote(str(study.path(file))) for file in files.values())
+    write_whole(folder / "inputs.mk", "INPUTS := " + paths.replace("$", "$$").replace("#", "\\#") + "\n")
+    write_whole(folder / "parameters.yaml", yaml.safe_dump(parameters, sort_keys=False, allow_unicode=True))
+
+
+def declared(notebook: Path, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Those of the parameters that a notebook declares."""
+    names = notebook_defaults(notebook)
+    unknown = [name for name in names if name not in parameters]
+    if unknown:
+        raise StudyError(
+            f"declares unknown parameters: {', '.join(unknown)}", file=notebook, expected=", ".join(parameters)
+        )
+    return {name: parameters[name] for name in names}

@@ -1,0 +1,1 @@
+"""Cohorts of known truth, and how the report's tests and intervals do on them."""

@@ -1,0 +1,265 @@
+"""The truth of the simulated cohort: every parameter, calibrated or assumed, and the taxa of its skin."""
+
+from pydantic import Field
+
+from helpers.study import Strict
+
+PATHOGEN = "Staphylococcus aureus"
+ARMS = ("dupilumab", "cyclosporine")
+
+#: Phylum;class;order|family:genera|family:genera, in the names of SILVA 138.
+LINEAGES = """
+Actinobacteriota;Actinobacteria;Propionibacteriales|Propionibacteriaceae:Cutibacterium,Propionibacterium
+Actinobacteriota;Actinobacteria;Propionibacteriales|Nocardioidaceae:Nocardioides,Aeromicrobium,Marmoricola,Kribbella
+Actinobacteriota;Actinobacteria;Corynebacteriales|Corynebacteriaceae:Corynebacterium,Lawsonella|Dietziaceae:Dietzia
+Actinobacteriota;Actinobacteria;Corynebacteriales|Nocardiaceae:Rhodococcus,Gordonia,Nocardia,Williamsia
+Actinobacteriota;Actinobacteria;Corynebacteriales|Mycobacteriaceae:Mycobacterium
+Actinobacteriota;Actinobacteria;Micrococcales|Micrococcaceae:Micrococcus,Kocuria,Rothia,Arthrobacter,Nesterenkonia
+Actinobacteriota;Actinobacteria;Micrococcales|Brevibacteriaceae:Brevibacterium
+Actinobacteriota;Actinobacteria;Micrococcales|Dermabacteraceae:Brachybacterium,Dermabacter
+Actinobacteriota;Actinobacteria;Micrococcales|Dermacoccaceae:Dermacoccus,Kytococcus
+Actinobacteriota;Actinobacteria;Micrococcales|Intrasporangiaceae:Janibacter,Ornithinimicrobium,Knoellia
+Actinobacteriota;Actinobacteria;Micrococcales|Microbacteriaceae:Microbacterium,Curtobacterium,Leucobacter,Agrococcus
+Actinobacteriota;Actinobacteria;Micrococcales|Cellulomonadaceae:Cellulomonas
+Actinobacteriota;Actinobacteria;Actinomycetales|Actinomycetaceae:Actinomyces,Schaalia,Varibaculum,Mobiluncus
+Actinobacteriota;Actinobacteria;Bifidobacteriales|Bifidobacteriaceae:Bifidobacterium,Gardnerella,Scardovia
+Actinobacteriota;Actinobacteria;Frankiales|Geodermatophilaceae:Blastococcus,Geodermatophilus,Modestobacter
+Actinobacteriota;Actinobacteria;Streptomycetales|Streptomycetaceae:Streptomyces
+Actinobacteriota;Actinobacteria;Pseudonocardiales|Pseudonocardiaceae:Pseudonocardia
+Actinobacteriota;Coriobacteriia;Coriobacteriales|Atopobiaceae:Atopobium,Olsenella|Coriobacteriaceae:Collinsella
+Firmicutes;Bacilli;Staphylococcales|Staphylococcaceae:Staphylococcus,Macrococcus,Jeotgalicoccus,Salinicoccus
+Firmicutes;Bacilli;Staphylococcales|Gemellaceae:Gemella
+Firmicutes;Bacilli;Lactobacillales|Streptococcaceae:Streptococcus,Lactococcus|Lactobacillaceae:Lactobacillus,Pediococcus
+Firmicutes;Bacilli;Lactobacillales|Enterococcaceae:Enterococcus
+Firmicutes;Bacilli;Lactobacillales|Carnobacteriaceae:Granulicatella,Dolosigranulum,Alloiococcus
+Firmicutes;Bacilli;Lactobacillales|Aerococcaceae:Abiotrophia,Aerococcus,Facklamia
+Firmicutes;Bacilli;Bacillales|Bacillaceae:Bacillus,Anoxybacillus,Geobacillus
+Firmicutes;Bacilli;Bacillales|Planococcaceae:Lysinibacillus,Planococcus,Sporosarcina
+Firmicutes;Bacilli;Paenibacillales|Paenibacillaceae:Paenibacillus
+Firmicutes;Bacilli;Exiguobacterales|Exiguobacteraceae:Exiguobacterium
+Firmicutes;Clostridia;Peptostreptococcales-Tissierellales|Family XI:Anaerococcus,Finegoldia,Peptoniphilus,Ezakiella
+Firmicutes;Clostridia;Peptostreptococcales-Tissierellales|Peptostreptococcaceae:Peptostreptococcus,Romboutsia
+Firmicutes;Clostridia;Lachnospirales|Lachnospiraceae:Blautia,Roseburia,Dorea,Oribacterium,Stomatobaculum
+Firmicutes;Clostridia;Oscillospirales|Ruminococcaceae:Faecalibacterium,Ruminococcus,Subdoligranulum
+Firmicutes;Negativicutes;Veillonellales-Selenomonadales|Veillonellaceae:Veillonella,Dialister,Megasphaera
+Firmicutes;Negativicutes;Veillonellales-Selenomonadales|Selenomonadaceae:Selenomonas
+Bacteroidota;Bacteroidia;Bacteroidales|Prevotellaceae:Prevotella,Alloprevotella|Bacteroidaceae:Bacteroides
+Bacteroidota;Bacteroidia;Bacteroidales|Porphyromonadaceae:Porphyromonas|Rikenellaceae:Alistipes
+Bacteroidota;Bacteroidia;Flavobacteriales|Flavobacteriaceae:Flavobacterium,Capnocytophaga
+Bacteroidota;Bacteroidia;Flavobacteriales|Weeksellaceae:Chryseobacterium,Bergeyella,Cloacibacterium
+Bacteroidota;Bacteroidia;Cytophagales|Hymenobacteraceae:Hymenobacter|Spirosomaceae:Spirosoma,Dyadobacter
+Bacteroidota;Bacteroidia;Sphingobacteriales|Sphingobacteriaceae:Pedobacter,Sphingobacterium
+Proteobacteria;Alphaproteobacteria;Rhodobacterales|Rhodobacteraceae:Paracoccus,Rubellimicrobium
+Proteobacteria;Alphaproteobacteria;Sphingomonadales|Sphingomonadaceae:Sphingomonas,Novosphingobium,Sphingobium
+Proteobacteria;Alphaproteobacteria;Rhizobiales|Beijerinckiaceae:Methylobacterium,Bosea
+Proteobacteria;Alphaproteobacteria;Rhizobiales|Xanthobacteraceae:Bradyrhizobium,Afipia
+Proteobacteria;Alphaproteobacteria;Rhizobiales|Rhizobiaceae:Ochrobactrum,Aureimonas,Mesorhizobium
+Proteobacteria;Alphaproteobacteria;Caulobacterales|Caulobacteraceae:Brevundimonas,Caulobacter
+Proteobacteria;Alphaproteobacteria;Acetobacterales|Acetobacteraceae:Roseomonas,Acetobacter
+Proteobacteria;Gammaproteobacteria;Pseudomonadales|Moraxellaceae:Moraxella,Acinetobacter,Enhydrobacter,Psychrobacter
+Proteobacteria;Gammaproteobacteria;Pseudomonadales|Pseudomonadaceae:Pseudomonas
+Proteobacteria;Gammaproteobacteria;Enterobacterales|Enterobacteriaceae:Escherichia-Shigella,Klebsiella,Enterobacter
+Proteobacteria;Gammaproteobacteria;Enterobacterales|Erwiniaceae:Pantoea|Yersiniaceae:Serratia
+Proteobacteria;Gammaproteobacteria;Pasteurellales|Pasteurellaceae:Haemophilus,Aggregatibacter,Actinobacillus
+Proteobacteria;Gammaproteobacteria;Xanthomonadales|Xanthomonadaceae:Stenotrophomonas,Xanthomonas,Lysobacter
+Proteobacteria;Gammaproteobacteria;Burkholderiales|Comamonadaceae:Delftia,Pelomonas,Acidovorax,Comamonas,Variovorax
+Proteobacteria;Gammaproteobacteria;Burkholderiales|Burkholderiaceae:Ralstonia,Cupriavidus,Lautropia
+Proteobacteria;Gammaproteobacteria;Burkholderiales|Oxalobacteraceae:Massilia,Herbaspirillum,Duganella
+Proteobacteria;Gammaproteobacteria;Burkholderiales|Neisseriaceae:Neisseria,Kingella,Eikenella
+Fusobacteriota;Fusobacteriia;Fusobacteriales|Fusobacteriaceae:Fusobacterium|Leptotrichiaceae:Leptotrichia
+Deinococcota;Deinococci;Deinococcales|Deinococcaceae:Deinococcus
+Deinococcota;Deinococci;Thermales|Thermaceae:Thermus,Meiothermus
+Campylobacterota;Campylobacteria;Campylobacterales|Campylobacteraceae:Campylobacter
+Verrucomicrobiota;Verrucomicrobiae;Verrucomicrobiales|Akkermansiaceae:Akkermansia
+"""
+
+
+# "Calibrated": chosen so that the cohort's shape meets published figures (data/README.md). "Assumption": chosen freely.
+
+
+class Population(Strict):
+    """Who takes part."""
+
+    patients: dict[str, int] = Field({"dupilumab": 130, "cyclosporine": 27}, description="by drug; the study's sizes")
+    controls: int = Field(258, description="the study's size")
+    age: tuple[float, float] = Field(
+        (41.5, 15.5), description="patients, mean and SD before the cut at 18 and 85; calibrated"
+    )
+    age_controls: tuple[float, float] = Field((46.0, 16.0), description="assumption")
+    female: float = Field(0.40, description="share of the patients; calibrated")
+    female_controls: float = Field(0.50, description="assumption")
+    previous_systemic: tuple[float, float] = Field((0.2, 0.5), description="logit: intercept, severity; assumption")
+    previous_cyclosporine: float = Field(0.45, description="share of those treated systemically before; assumption")
+    allocation: tuple[float, float, float] = Field(
+        (0.4, 0.5, 0.4),
+        description="log odds of dupilumab by severity (SD), previous systemic, previous cyclosporine; assumption",
+    )
+
+
+class Severity(Strict):
+    """EASI and oSCORAD; the latent severity z is standard normal at baseline."""
+
+    easi: tuple[float, float] = Field((3.0, 0.5), description="log EASI at baseline, mean and SD; assumption")
+    oscorad: tuple[float, float] = Field((40.8, 16.3), description="at baseline, mean and SD; calibrated")
+    oscorad_correlation: float = Field(0.78, description="of oSCORAD with z; assumption")
+    oscorad_improvement: tuple[float, float] = Field(
+        (0.7, 0.12), description="oSCORAD falls by this part of the relative improvement of EASI, and SD; assumption"
+    )
+    lesional: tuple[float, float] = Field(
+        (0.75, 0.6), description="logit of a lesional swab at each visit: intercept, z of that visit; assumption"
+    )
+
+
+class Arm(Strict):
+    """What a drug does to EASI and to the skin."""
+
+    remaining: tuple[float, float] = Field(description="log of EASI at month 3 / baseline, mean and SD; assumption")
+    direct: float = Field(description="part of the dysbiosis that goes whatever the severity does; assumption")
+    mediated: float = Field(description="part that goes for an improvement of EASI by 100 %; assumption")
+
+
+class Treatment(Strict):
+    """The two arms, and what they share."""
+
+    dupilumab: Arm = Arm(remaining=(-1.65, 0.95), direct=0.35, mediated=0.35)
+    cyclosporine: Arm = Arm(remaining=(-1.15, 0.85), direct=0.0, mediated=0.25)
+    previous_systemic: float = Field(0.1, description="added to log remaining EASI if treated before; assumption")
+    shift_sd: float = Field(0.15, description="SD of the noise of the shift; assumption")
+    confounding: float = Field(
+        0.0, ge=-1, le=1, description="correlation of that noise with improvement: an unmeasured cause; assumption"
+    )
+
+
+class Skin(Strict):
+    """From severity to the skin; what the skin does to each taxon is in `Taxon`."""
+
+    disease: float = Field(1.0, description="multiplies the dysbiosis of all patients: 0 makes AD skin control skin")
+    intercept: float = Field(0.7, description="D of non-lesional skin at mean severity; calibrated")
+    severity: float = Field(0.3, description="D by one SD of severity; assumption")
+    lesional: float = Field(0.35, description="D of lesional skin, added; calibrated")
+    sd: float = Field(0.15, description="SD of D between patients of the same severity; assumption")
+    subject_share: float = Field(
+        0.5, ge=0, le=1, description="share of a taxon's variance that is the person's; assumption"
+    )
+    strains: float = Field(0.8, description="concentration of the Dirichlet split of a taxon into ASVs; calibrated")
+    strain_drift: float = Field(0.3, description="SD of an ASV's log share of its taxon within a person; assumption")
+    batch_sd: float = Field(0.25, description="SD of a taxon's log abundance between sequencing runs; assumption")
+
+
+class Sequencing(Strict):
+    """Reads, contaminants, and what gets lost."""
+
+    runs_patients: tuple[float, ...] = Field((0.3, 0.25, 0.25, 0.2), description="shares of the runs; assumption")
+    runs_controls: tuple[float, ...] = Field((0.2, 0.25, 0.25, 0.3), description="shares of the runs; assumption")
+    same_run: float = Field(0.6, description="share of persons with both swabs in one run; assumption")
+    depth: tuple[float, float] = Field((9.6, 0.75), description="log reads, mean and SD; calibrated")
+    depth_most: int = Field(60_000, description="no swab has more reads; assumption")
+    shallow: float = Field(0.04, description="share of swabs that hardly amplified; assumption")
+    depth_shallow: tuple[float, float] = Field((6.0, 0.6), description="log reads of those; assumption")
+    contaminant_reads: float = Field(
+        6.0, description="expected in a swab of median depth; falls with the square root of depth; assumption"
+    )
+    contaminant_profile: float = Field(0.7, description="Dirichlet concentration of a run's contaminants; assumption")
+    negatives: int = Field(8, description="negative-control swabs, spread over the runs")
+    negative_depth: tuple[float, float] = Field((5.5, 0.7), description="log reads of those; assumption")
+    negative_skin: float = Field(0.1, description="share of skin reads in those (cross-talk); assumption")
+    lost: float = Field(0.06, description="share of persons without month 3; assumption")
+    missing: float = Field(0.03, description="share of other swabs that are missing; assumption")
+
+
+class Taxon(Strict):
+    """A species, or a genus not split further, as the skin has it."""
+
+    name: str
+    share: float = Field(description="abundance in control skin where present, relative; the median person")
+    effect: float = Field(description="change of log abundance by D = 1")
+    prevalence: float = Field(description="share of control swabs that have it")
+    colonisation: float = Field(0.0, description="change of the logit of its prevalence by D = 1")
+    sd: float = Field(1.4, description="SD of log abundance between swabs")
+    asvs: int
+    unnamed: float = Field(0.0, description="share of its reads in ASVs without a species name")
+
+
+def _taxa(table: str) -> tuple[Taxon, ...]:
+    fields = ("share", "effect", "prevalence", "colonisation", "sd", "asvs", "unnamed")
+    rows = (line.split(",") for line in table.split("\n") if line)
+    return tuple(Taxon(name=name, **dict(zip(fields, map(float, rest), strict=True))) for name, *rest in rows)
+
+
+#: The columns are the fields of `Taxon`. *S. aureus* alone colonises more where the skin is inflamed.
+TAXA = _taxa("""
+Staphylococcus aureus,0.026,2.6,0.07,7.5,2,10,0.12
+Staphylococcus epidermidis,0.012,0.5,0.9,0,2.2,10,0.1
+Staphylococcus hominis,0.008,0.3,0.85,0,2.2,8,0.1
+Staphylococcus capitis,0.004,0.3,0.6,0,2,6,0.1
+Staphylococcus haemolyticus,0.004,0.4,0.5,0,1.8,5,0.1
+Staphylococcus lugdunensis,0.002,0.2,0.3,0,1.8,4,0.1
+Staphylococcus,0.003,0.3,0.6,0,1.8,6,1
+Cutibacterium acnes,0.200,-0.6,1,0,1.2,12,0.15
+Cutibacterium granulosum,0.010,-0.5,0.7,0,1.3,4,0
+Corynebacterium tuberculostearicum,0.060,-0.5,0.95,0,1.3,10,0.1
+Corynebacterium kroppenstedtii,0.015,-0.4,0.5,0,1.5,5,0
+Corynebacterium,0.040,-0.5,0.95,0,1.3,20,1
+Micrococcus luteus,0.040,-0.4,0.9,0,1.3,8,0.2
+Streptococcus mitis,0.035,-0.3,0.9,0,1.4,10,0.3
+Streptococcus salivarius,0.012,-0.2,0.7,0,1.4,6,0.3
+Streptococcus,0.015,-0.3,0.8,0,1.4,12,1
+Anaerococcus octavius,0.012,-0.6,0.7,0,1.4,6,0
+Anaerococcus,0.015,-0.6,0.8,0,1.4,12,1
+Finegoldia magna,0.010,-0.5,0.7,0,1.4,6,0
+Peptoniphilus,0.008,-0.5,0.6,0,1.4,10,1
+Lawsonella clevelandensis,0.015,-0.6,0.7,0,1.4,5,0
+Kocuria palustris,0.012,-0.2,0.7,0,1.4,5,0.3
+Rothia mucilaginosa,0.008,0,0.6,0,1.4,4,0
+Acinetobacter,0.015,0,0.8,0,1.5,14,1
+Enhydrobacter aerosaccus,0.012,-0.2,0.7,0,1.5,5,0
+Paracoccus,0.015,-0.3,0.8,0,1.4,12,1
+Kytococcus sedentarius,0.004,-0.2,0.4,0,1.4,3,0
+Brevibacterium,0.006,-0.3,0.5,0,1.5,6,1
+Dermacoccus,0.006,-0.4,0.5,0,1.4,5,1
+Haemophilus parainfluenzae,0.006,0,0.5,0,1.4,4,0
+""")
+
+
+class Tail(Strict):
+    """The other genera, made from `Truth.catalogue_seed`."""
+
+    total: float = Field(0.22, description="their abundance in control skin together, relative; calibrated")
+    slope: float = Field(0.8, description="power law of their abundance by rank; assumption")
+    prevalence: tuple[float, float] = Field((0.45, 0.05), description="of the commonest and the rarest; assumption")
+    effect: tuple[float, float] = Field((-0.7, 0.3), description="mean and SD of their effects; assumption")
+    unaffected: float = Field(0.4, description="share with no effect at all; assumption")
+    asvs: tuple[int, int] = Field((1, 6), description="fewest and most a genus; assumption")
+
+
+class Truth(Strict):
+    """Every parameter of the simulated cohort."""
+
+    seed: int = Field(
+        3, description="seed of people, swabs and reads; the first, from 1 on, whose cohort has the shape of real data"
+    )
+    catalogue_seed: int = Field(1, description="seed of ASVs, tree and rare genera, which do not vary between cohorts")
+    population: Population = Population()
+    severity: Severity = Severity()
+    treatment: Treatment = Treatment()
+    skin: Skin = Skin()
+    sequencing: Sequencing = Sequencing()
+    tail: Tail = Tail()
+    contaminants: tuple[str, ...] = (
+        "Ralstonia", "Bradyrhizobium", "Pelomonas", "Delftia", "Sphingomonas", "Methylobacterium", "Herbaspirillum",
+    )  # fmt: skip
+    taxa: tuple[Taxon, ...] = Field(TAXA, description="effects are assumptions; shares are calibrated")
+
+
+def without_effects(truth: Truth, *, disease: bool = True) -> Truth:
+    """The null truth: no drug changes the skin and, unless `disease` is kept, the disease does not either.
+
+    Parameters
+    ----------
+    truth : Truth
+    disease : bool
+        Whether patients differ from controls.
+    """
+    arms = {name: getattr(truth.treatment, name).model_copy(update={"direct": 0.0, "mediated": 0.0}) for name in ARMS}
+    skin = truth.skin if disease else truth.skin.model_copy(update={"disease": 0.0})
+    return truth.model_copy(update={"treatment": truth.treatment.model_copy(update=arms), "skin": skin})

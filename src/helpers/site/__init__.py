@@ -1,0 +1,1 @@
+"""The HTML report: pages, figures of its own, crate, PDF, archive."""

@@ -1,0 +1,227 @@
+"""The HTML report: index page with the claims, one page a notebook, nothing from another host."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import nbformat
+import pandas as pd
+import yaml
+from nbformat.v4 import new_markdown_cell
+
+from helpers.files import unwritable, write_whole
+from helpers.run.judging import judge
+from helpers.run.parameters import notebooks
+from helpers.site.crate import METADATA, crate_json
+from helpers.site.pages import (
+    Run,
+    changes,
+    evidence,
+    figure_html,
+    index,
+    links_html,
+    methods,
+    provenance,
+    raw,
+    standards,
+    text_html,
+    validation,
+)
+from helpers.study import Study, StudyError, load_study
+
+#: The pages beside the index and the notebooks, in their order; one that returns nothing is left out.
+PAGES: dict[str, Callable[[Run], str]] = {
+    "reading_guide": methods.reading_guide,
+    "methods": methods.page,
+    "validation": validation.page,
+    "changes": changes.page,
+    "reporting_standards": standards.page,
+    "provenance": provenance.page,
+}
+
+
+def build_site(name: str, against: str = "") -> None:
+    """Build ``reports/<study>/html`` and its RO-Crate from the notebooks that were run; all or nothing.
+
+    Parameters
+    ----------
+    name : str
+        The study.
+    against : str
+        Folder of an earlier run to compare with.
+    """
+    study, folder = load_study(Path("data") / name), Path("reports") / name
+    parameters = yaml.safe_load((folder / "parameters.yaml").read_text(encoding="utf-8"))
+    earlier = changes.earlier_run(against) if against else None
+    chapters = [notebook.stem for notebook in notebooks()]
+    parts, claims = judge(study, folder / "results", chapters, parameters["alpha"])
+    index.draw_claims(claims, study, folder / "results")
+    with TemporaryDirectory(dir=folder, prefix=".site-") as work:
+        source, built = Path(work) / "source", Path(work) / "html"
+        files = source / "extra" / "files"
+        run = Run(study, folder, parameters, claims, parts, chapters, files, earlier)
+        write_source(source, run)
+        run_sphinx(source, built)
+        for chapter in chapters:
+            page = built / f"{chapter}.html"
+            page.write_text(anchors_in_folds(page.read_text(encoding="utf-8")), encoding="utf-8")
+        check_links(claims, built)
+        write_whole(Path(work) / METADATA, crate_json(run, built))
+        old = Path(work) / "old"
+        if (folder / "html").exists():
+            (folder / "html").rename(old)
+        (Path(work) / METADATA).replace(folder / METADATA)
+        built.rename(folder / "html")  # last: a site without it is built again
+
+
+# ---------------------------------------------------------------- source of the site
+
+
+def write_source(source: Path, run: Run) -> None:
+    """Write the folder that Sphinx reads."""
+    study, folder, files = run.study, run.folder, run.files
+    for kind, suffix in (("figures", "*.*"), ("tables", "*.tsv"), ("notebooks", "[0-9]*.ipynb")):
+        origin = folder / ("" if kind == "notebooks" else "results") / kind
+        for path in sorted(origin.glob(suffix)):
+            if not path.name.endswith(".failed.ipynb"):
+                write_whole(files / kind / path.name, path.read_bytes())
+    for claims_file in ("claims.tsv", "claims.json"):
+        write_whole(files / claims_file, (folder / "results" / claims_file).read_bytes())
+    if Path("Makefile").is_file():  # the steps may have been run one by one
+        write_whole(files / "Makefile", Path("Makefile").read_bytes())
+    pages = {name: text for name, page in PAGES.items() if (text := page(run))}
+    for name, text in {**pages, "index": index.page(run, list(pages))}.items():
+        write_whole(source / f"{name}.md", text)
+    for chapter in run.chapters:
+        page = as_page(nbformat.read(folder / "notebooks" / f"{chapter}.ipynb", as_version=4), files)
+        write_whole(source / f"{chapter}.ipynb", nbformat.writes(page))
+    here = Path(__file__).parent / "theme"
+    write_whole(source / "conf.py", (here / "conf.py").read_bytes())
+    write_whole(source / "references.bib", (Path(__file__).parent / "pages" / "references.bib").read_bytes())
+    write_whole(source / "static" / "report.css", (here / "report.css").read_bytes())
+    write_whole(source / "site.json", json.dumps({"name": f"{study.folder.name} report", "banner": banner(study)}))
+
+
+def banner(study: Study) -> str:
+    """What stands at the top of every page, as HTML."""
+    if study.simulated:
+        return "SIMULATED DATA — made by a generator with a known truth; not the result of any study"
+    return f"Real data: {html.escape(study.title)}"
+
+
+def as_page(notebook: Any, files: Path) -> Any:
+    """A notebook as a page: findings before their evidence, code folded, figures and tables linked, no HTML from data.
+
+    Before the code of a figure or a table stands an anchor, to which these link.
+
+    Parameters
+    ----------
+    notebook : nbformat.NotebookNode
+    files : Path
+        The site's files, to link those that are there.
+    """
+    cells, top, section = [], 0, 0
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and (heading := re.match(r"#+ .+", cell.source)):
+            cells.append(new_markdown_cell(heading[0]))
+            section, top = len(cells), top or len(cells)
+            cell.source = cell.source[heading.end() :].strip()
+        if cell.cell_type == "code":
+            anchor = f"cell-{cell.id}"
+            if any({"figure", "table"} & set(output.get("metadata", {})) for output in cell.outputs):
+                cells.append(new_markdown_cell(raw(f'<span id="{anchor}"></span>')))
+            cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
+            for output in cell.outputs:
+                role = output.get("metadata", {}).get("role")
+                if role:  # a section begins with its finding, a chapter with its answer
+                    lead = raw(f'<div class="{role}">{text_html(output.data["text/markdown"])}</div>')
+                    cells.insert(top if role == "answer" else section, new_markdown_cell(lead))
+            cell.outputs = shown(cell.outputs, f"#{anchor}", files)
+        cells.append(cell)
+    notebook.cells = cells
+    return notebook
+
+
+def shown(outputs: list[Any], code: str, files: Path) -> list[Any]:
+    """A cell's outputs as its page shows them, each figure with its caption, less what has its place elsewhere.
+
+    Parameters
+    ----------
+    outputs : list of nbformat.NotebookNode
+    code : str
+        Address of the cell.
+    files : Path
+    """
+    captions = {o.metadata["caption_of"]: o for o in outputs if "caption_of" in o.get("metadata", {})}
+    for output in outputs:
+        about, data = output.get("metadata", {}), output.get("data", {})
+        if "figure" in about:
+            name, caption = about["figure"], captions[about["figure"]].data["text/plain"]
+            table = f"tables/{about['data']}.tsv"
+            page = figure_html(name, about["image/png"]["alt"], caption, files, table, code)
+        elif "table" in about:
+            links = links_html({"table as TSV": f"files/tables/{about['table']}.tsv", "code": code})
+            page = f'{data["text/html"]}<p class="files">{links}</p>'
+        elif "text/markdown" in data:
+            page = text_html(data["text/markdown"])
+        else:
+            continue
+        output.data = {"text/html": page}
+    return [o for o in outputs if not {"caption_of", "role"} & set(o.get("metadata", {}))]
+
+
+# ---------------------------------------------------------------- building
+
+
+def run_sphinx(source: Path, built: Path) -> None:
+    """Build the site.
+
+    Parameters
+    ----------
+    source, built : Path
+        Folders.
+    """
+    command = [sys.executable, "-m", "sphinx", "-q", "--no-color", "-b", "html"]
+    doctrees = str(source.parent / "doctrees")
+    done = subprocess.run([*command, "-d", doctrees, str(source), str(built)], capture_output=True, text=True)
+    if done.returncode and (system := re.findall(r"\w*Error: (\[Errno \d+\] .+)", done.stderr)):
+        raise unwritable(OSError(system[-1]), built)
+    print(done.stderr.replace(str(source) + "/", ""), end="", file=sys.stderr)
+    if done.returncode:
+        raise StudyError("[site] Sphinx failed", found=done.stdout.strip() or None)
+    for leftover in (".buildinfo", "objects.inv", "_sources"):
+        shutil.rmtree(built / leftover) if (built / leftover).is_dir() else (built / leftover).unlink(missing_ok=True)
+
+
+def anchors_in_folds(page: str) -> str:
+    """A page whose anchors of code are in the folds of the code: browsers open a fold to show what is linked in it.
+
+    Parameters
+    ----------
+    page : str
+        HTML.
+    """
+    anchored = r'(<span id="cell-[^"]*"></span>)(\s*<div class="cell[^>]*>\s*<details[^>]*>\s*<summary.*?</summary>)'
+    return re.sub(anchored, r"\2\1", page, flags=re.DOTALL)
+
+
+def check_links(claims: pd.DataFrame, built: Path) -> None:
+    """Raise `StudyError` unless every claim's link leads to a section that is there.
+
+    Parameters
+    ----------
+    claims : DataFrame
+    built : Path
+        The folder of the site.
+    """
+    for row in claims.to_dict("records"):
+        page, _, anchor = evidence(row).partition("#")
+        if not anchor or f'id="{anchor}"' not in (built / page).read_text(encoding="utf-8"):
+            raise StudyError(f"{row['id']}: there is no section '{row['section']}'", file=f"{row['notebook']}.ipynb")

@@ -1,0 +1,255 @@
+"""The report as an RO-Crate: what it is made of and which run made it, in a form that software reads.
+
+It follows Provenance Run Crate 0.5: the Makefile is the workflow, each notebook a tool that it runs. The study's files
+are described, and not part of the crate; nor is what may not be shared.
+
+References
+----------
+Leo S, et al. Recording provenance of workflow runs with RO-Crate. PLoS ONE 2024, doi:10.1371/journal.pone.0309210.
+"""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from rocrate.model import ComputerLanguage, ContextEntity, Entity
+from rocrate.rocrate import ROCrate
+
+from helpers.run.origin import (
+    LOCK,
+    Ran,
+    command,
+    commit,
+    inputs,
+    machine,
+    python,
+    run_times,
+    sha256,
+    utc,
+)
+from helpers.run.parameters import declared
+from helpers.site.archive import shared
+from helpers.site.pages import Run
+from helpers.study import Settings, Study
+
+METADATA = "ro-crate-metadata.json"
+CONTEXT = "https://w3id.org/ro/terms/workflow-run/context"
+PROCESS = "https://w3id.org/ro/wfrun/process/0.5"
+#: What the crate conforms to, beside RO-Crate 1.1. All but the first need the file of the workflow.
+PROFILES = {
+    PROCESS: "Process Run Crate",
+    "https://w3id.org/ro/wfrun/workflow/0.5": "Workflow Run Crate",
+    "https://w3id.org/ro/wfrun/provenance/0.5": "Provenance Run Crate",
+    "https://w3id.org/workflowhub/workflow-ro-crate/1.0": "Workflow RO-Crate",
+}
+WORKFLOW = "html/files/Makefile"
+#: By suffix: what the system knows of them differs from machine to machine.
+FORMATS = {
+    "": "text/x-makefile",
+    ".html": "text/html",
+    ".ipynb": "application/x-ipynb+json",
+    ".json": "application/json",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
+    ".tsv": "text/tab-separated-values",
+}
+TYPES = {int: "Integer", float: "Float"}
+
+
+def crate_json(run: Run, html: Path) -> str:
+    """The crate's metadata.
+
+    Parameters
+    ----------
+    run : Run
+    html : Path
+        The site, wherever it was built; in the crate it is ``html``.
+
+    Returns
+    -------
+    str
+        JSON-LD.
+    """
+    crate = ROCrate(version="1.1")
+    crate.metadata.extra_contexts.append(CONTEXT)
+    _describe_root(crate, run.study)
+    files = _add_files(crate, run.folder, html)
+    objects = [*_add_inputs(crate, run.study), *_add_parameters(crate, run.parameters).values()]
+    runs = run_times(run.folder, run.chapters)
+    tools = {chapter: _add_tool(crate, chapter, run, runs[chapter]) for chapter in run.chapters}
+    actions = [_add_notebook_run(crate, chapter, run, tools[chapter], files, runs[chapter]) for chapter in run.chapters]
+    if WORKFLOW in files:
+        workflow = _add_workflow(crate, files.pop(WORKFLOW), tools, objects)
+        actions.append(_add_whole_run(crate, run, workflow, objects, list(files.values()), list(runs.values())))
+    profiles = PROFILES if crate.mainEntity else {PROCESS: PROFILES[PROCESS]}
+    for address, name in profiles.items():
+        version = address.rpartition("/")[2]
+        profile = {"@type": "CreativeWork", "name": name, "version": version}
+        crate.root_dataset.append_to("conformsTo", crate.add(ContextEntity(crate, address, profile)))
+    crate.root_dataset["mentions"] = actions
+    return json.dumps(crate.metadata.generate(), indent=1, ensure_ascii=False) + "\n"
+
+
+def _describe_root(crate: ROCrate, study: Study) -> None:
+    simulated = "SIMULATED DATA: made by a generator, not the result of any study. " if study.simulated else ""
+    crate.name = f"Report: {study.title}"
+    crate.description = f"{simulated}Report on a treatment-response skin-microbiome study. {study.about}".strip()
+    crate.datePublished = utc(datetime.now(UTC))
+    licence = {
+        "@type": "CreativeWork",
+        "name": study.licence,
+        "description": "Licence of the study's data, as its study.yaml states it.",
+    }
+    crate.license = crate.add(ContextEntity(crate, "#licence", licence))
+
+
+# ---------------------------------------------------------------- files, inputs, parameters
+
+
+def _add_files(crate: ROCrate, folder: Path, html: Path) -> dict[str, Entity]:
+    """The files that are shared, with their checksums; of the site its pages and the workflow, the rest as a folder."""
+    site = folder / "html"
+    paths = {path.relative_to(folder).as_posix(): path for path in shared(folder) if site not in path.parents}
+    paths.pop(METADATA, None)  # of the last time
+    paths |= {f"html/{page.name}": page for page in sorted(html.glob("*.html"))}
+    if (html / "files" / "Makefile").is_file():
+        paths[WORKFLOW] = html / "files" / "Makefile"
+    about = {"name": "The report as a website", "description": "Begins with index.html; works offline."}
+    crate.add_dataset(dest_path="html/", properties=about)
+    return {
+        name: crate.add_file(
+            dest_path=name,
+            properties={
+                "name": Path(name).name,
+                "sha256": sha256(path),
+                "contentSize": str(path.stat().st_size),
+                "encodingFormat": FORMATS.get(path.suffix, "application/octet-stream"),
+            },
+        )
+        for name, path in paths.items()
+    }
+
+
+def _add_inputs(crate: ROCrate, study: Study) -> list[Entity]:
+    """The study's files: they are no part of the crate, and only their names and checksums leave the machine."""
+    described, files = [], study.files.each()
+    for role, path in inputs(study).items():
+        properties: dict[str, Any] = {"@type": "CreativeWork", "name": path.name, "sha256": sha256(path)}
+        if role in files:
+            slot = {"@type": "FormalParameter", "name": role, "additionalType": "File"}
+            properties["exampleOfWork"] = crate.add(ContextEntity(crate, f"#parameter-{role}", slot))
+            if address := files[role].url:
+                properties["contentUrl"] = address
+        described.append(crate.add(ContextEntity(crate, f"#input-{role}", properties)))
+    return described
+
+
+def _add_parameters(crate: ROCrate, parameters: dict[str, Any]) -> dict[str, Entity]:
+    values = {}
+    for name, field in Settings.model_fields.items():
+        slot = {
+            "@type": "FormalParameter",
+            "name": name,
+            "description": field.description,
+            "additionalType": TYPES.get(type(field.default), "Text"),
+            "defaultValue": field.default,
+        }
+        formal = crate.add(ContextEntity(crate, f"#parameter-{name}", slot))
+        value = {"@type": "PropertyValue", "name": name, "value": parameters[name], "exampleOfWork": formal}
+        values[name] = crate.add(ContextEntity(crate, f"#value-{name}", value))
+    return values
+
+
+# ---------------------------------------------------------------- workflow, tools, runs
+
+
+def _declared(chapter: str, run: Run) -> list[str]:
+    source = Path("notebooks") / f"{chapter}.ipynb"
+    return [name for name in declared(source, run.parameters) if name in Settings.model_fields]
+
+
+def _add_tool(crate: ROCrate, chapter: str, run: Run, ran: Ran | None) -> Entity:
+    notebook = nbformat.read(run.folder / "notebooks" / f"{chapter}.ipynb", as_version=4)
+    title = notebook.cells[0].source.splitlines()[0].lstrip("# ") if notebook.cells else ""
+    properties = {
+        "@type": "SoftwareApplication",
+        "name": f"{chapter}.ipynb",
+        "description": f"Notebook: {title}" if title else "Notebook",
+        "input": [{"@id": f"#parameter-{name}"} for name in _declared(chapter, run)],
+    }
+    if ran and ran.commit:
+        properties["softwareVersion"] = ran.commit
+    return crate.add(ContextEntity(crate, f"#notebook-{chapter}", properties))
+
+
+def _add_notebook_run(
+    crate: ROCrate, chapter: str, run: Run, tool: Entity, files: dict[str, Entity], ran: Ran | None
+) -> Entity:
+    """A notebook's run: it made the files whose names begin with its number."""
+    made = [entity for name, entity in files.items() if Path(name).parts[0] != "html" and _begins(name, chapter)]
+    read = [f"#input-{role}" for role in inputs(run.study)] + [f"#value-{name}" for name in _declared(chapter, run)]
+    properties = {
+        "@type": "CreateAction",
+        "name": f"Run of {chapter}.ipynb",
+        "description": "Run by papermill. Notebooks after the first read the study's files by way of what earlier ones "
+        "saved; these intermediate files hold data of single people and are not part of the crate.",
+        "actionStatus": "http://schema.org/CompletedActionStatus",
+        **_times([ran]),
+    }
+    return crate.add_action(tool, f"#run-{chapter}", [{"@id": i} for i in read], made, properties)
+
+
+def _begins(name: str, chapter: str) -> bool:
+    return Path(name).name.startswith(chapter[:3])
+
+
+def _times(runs: list[Ran | None]) -> dict[str, str]:
+    """When the first began and the last ended, if that is known of all."""
+    known = [ran for ran in runs if ran]
+    if not known or len(known) < len(runs):
+        return {}
+    return {"startTime": utc(min(ran.started for ran in known)), "endTime": utc(max(ran.ended for ran in known))}
+
+
+def _add_workflow(crate: ROCrate, workflow: Entity, tools: dict[str, Entity], objects: list[Entity]) -> Entity:
+    """The Makefile as the main workflow, its steps, and what controlled each."""
+    make = {"name": "GNU Make", "url": "https://www.gnu.org/software/make/"}
+    properties = {
+        **{key: value for key, value in workflow.properties().items() if not key.startswith("@")},
+        "@type": ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"],
+        "name": "make report",
+        "description": "Runs the notebooks in the order of what they need, then builds the website.",
+        "version": commit() or "not known",
+    }
+    language = crate.add(ComputerLanguage(crate, "#make", make))
+    main = crate.add_workflow(dest_path=WORKFLOW, properties=properties, main=True, lang=language)
+    main["hasPart"] = list(tools.values())
+    main["input"] = [entity["exampleOfWork"] for entity in objects if "exampleOfWork" in entity]
+    for position, (chapter, tool) in enumerate(tools.items(), start=1):
+        step = {"@type": "HowToStep", "name": chapter, "position": str(position), "workExample": tool}
+        main.append_to("step", crate.add(ContextEntity(crate, f"#step-{chapter}", step)))
+        control = {"@type": "ControlAction", "name": f"Step {chapter}", "object": {"@id": f"#run-{chapter}"}}
+        crate.add_action({"@id": f"#step-{chapter}"}, f"#control-{chapter}", properties=control)
+    return main
+
+
+def _add_whole_run(
+    crate: ROCrate,
+    run: Run,
+    workflow: Entity,
+    objects: list[Entity],
+    made: list[Entity],
+    runs: list[Ran | None],
+) -> Entity:
+    lock = f"{LOCK} with SHA-256 {sha256(LOCK)}" if LOCK.is_file() else f"no {LOCK}"
+    properties = {
+        "@type": "CreateAction",
+        "name": f"Run of {command(run.folder) or 'the steps one by one'}",
+        "description": f"Python {python()} on {machine()}, {lock}. Notebooks that nothing had changed for were not run "
+        "again; the times are those of the runs whose outputs are here.",
+        "actionStatus": "http://schema.org/CompletedActionStatus",
+        **_times(runs),
+    }
+    return crate.add_action(workflow, "#run", objects, made, properties)

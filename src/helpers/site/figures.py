@@ -1,0 +1,80 @@
+"""The site's own figures: the claims on one scale, and how their tests do on simulated cohorts."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from helpers.figures import figure, styled
+from helpers.narrate import number
+
+VERDICT_MARKERS = {"supported": "o", "contradicted": "X", "equivalent": "s", "inconclusive": "o"}
+#: Scenarios of the validation: marker and grey, from light to dark.
+SCENARIOS = {"no effect": ("o", "0.75"), "no treatment effect": ("^", "0.45"), "demo": ("s", "black")}
+
+
+@styled
+def claims_forest(claims: pd.DataFrame) -> Figure:
+    """Every claim on one scale: the estimate divided by half the width of its interval.
+
+    Parameters
+    ----------
+    claims : DataFrame
+        As from `helpers.claims.verdicts`.
+    """
+    fig = figure(0.32 * len(claims) + 0.8)
+    ax = fig.subplots()
+    ax.axvline(0, color="black", lw=0.8)
+    for i, row in enumerate(claims.to_dict("records")):
+        if row["verdict"] == "not testable":
+            ax.text(0.1, -i, "not testable", va="center", size=8, style="italic")
+            continue
+        half = (row["ci_high"] - row["ci_low"]) / 2
+        low, high, estimate = (row[k] / half for k in ("ci_low", "ci_high", "estimate"))
+        if np.isfinite(row["margin"]):
+            margin = row["margin"] / half
+            ax.plot([-margin, margin], [-i, -i], color="0.8", lw=9, solid_capstyle="butt", zorder=0)
+        ax.plot([low, high], [-i, -i], color="black", lw=1.8)
+        filled = row["verdict"] != "inconclusive"
+        ax.plot(estimate, -i, VERDICT_MARKERS[row["verdict"]], ms=8, color="black", mfc="black" if filled else "white")
+        text = f"{number(row['estimate'])} {row['unit']}".strip() + f", n = {row['n']}: {row['verdict']}"
+        ax.text(1.02, -i, text, transform=ax.get_yaxis_transform(), va="center", size=8)
+    ax.set_yticks([-i for i in range(len(claims))], [f"{r.id} {r.measure.split(',')[0]}" for r in claims.itertuples()])
+    ax.set(xlabel="Estimate / half width of its interval (grey: margin of equivalence)", ylim=(-len(claims), 0.8))
+    return fig
+
+
+@styled
+def validation(table: pd.DataFrame, alpha: float) -> Figure:
+    """Share of simulated cohorts in which each test rejects, and in which each interval holds the truth.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As from `helpers.simulation.performance.summarise`.
+    alpha : float
+        Level of the tests.
+
+    Returns
+    -------
+    Figure
+        A: rejections, with the level as a line; B: coverage, with 1 - alpha. Bars: two Monte-Carlo standard errors.
+    """
+    names = (table["id"] + " " + table["measure"]).str.strip()
+    order = list(dict.fromkeys(names))
+    fig = figure(0.19 * len(order) + 1.2)
+    axes = fig.subplots(1, 2, sharey=True)
+    panels = (("rejected", alpha, "A  p-value below the level"), ("coverage", 1 - alpha, "B  interval holds the truth"))
+    for ax, (share, line, title) in zip(axes, panels, strict=True):
+        ax.axvline(100 * line, color="black", lw=0.8)
+        for j, (scenario, (marker, grey)) in enumerate(SCENARIOS.items()):
+            rows = table[table["scenario"].eq(scenario)]
+            y = np.array([-order.index(name) for name in names[rows.index]]) - 0.22 * (j - 1)
+            error = 200 * rows[f"{share}_error"]
+            ax.errorbar(100 * rows[share], y, xerr=error, fmt=marker, color=grey, ms=4, lw=1, label=scenario)
+        ax.set(title=title, xlabel="Share of the simulated cohorts (%)")
+        ax.grid(axis="y", color="0.92")
+    axes[0].set_yticks([-i for i in range(len(order))], order, size=7)
+    axes[0].set(xlim=(-2, 102), ylim=(-len(order) + 0.3, 0.7))
+    axes[1].set(xlim=(min(80, 100 * table["coverage"].min() - 3), 101))
+    axes[1].legend(loc="lower left", title=f"what is true\n(n = {table['runs'].max()} each)", fontsize=7)
+    return fig

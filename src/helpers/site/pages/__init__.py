@@ -1,0 +1,131 @@
+"""The pages of the site beside the notebooks: each is a function of what a run made, and returns Markdown of MyST."""
+
+import html
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from docutils.nodes import make_id  # type: ignore[import-untyped]
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from helpers.output import emphasised
+from helpers.study import Study
+
+
+class Run(NamedTuple):
+    """What the pages tell of: a study, and what the notebooks made of it."""
+
+    study: Study
+    #: ``reports/<study>``
+    folder: Path
+    #: As `helpers.run.parameters.check` wrote them.
+    parameters: dict[str, Any]
+    #: As from `helpers.claims.verdicts`, counts as they may be shown.
+    claims: pd.DataFrame
+    #: As from `helpers.site.build.estimated`.
+    parts: pd.DataFrame
+    #: The notebooks' names.
+    chapters: list[str]
+    #: Folder of the site's downloads, which pages link as ``files/``.
+    files: Path
+    #: Results of an earlier run to compare with, if one was named.
+    against: Path | None = None
+
+
+def text_html(text: str) -> str:
+    """A notebook's sentences as HTML: paragraphs and lists; whatever the data bring in stays text.
+
+    Parameters
+    ----------
+    text : str
+        Paragraphs with a blank line between, or lines that begin with ``- ``.
+    """
+    blocks = []
+    for block in filter(None, re.split(r"\n\s*\n", text.strip())):
+        lines = block.splitlines()
+        if all(line.startswith("- ") for line in lines):
+            blocks.append(f"<ul>{''.join(f'<li>{emphasised(line[2:])}</li>' for line in lines)}</ul>")
+        else:
+            blocks.append(f"<p>{emphasised(block)}</p>")
+    return "".join(blocks)
+
+
+def figure_html(name: str, alt: str, caption: str, files: Path, data: str, code: str = "") -> str:
+    """A figure, which leads to its picture in full, with its caption and links to its files and its code.
+
+    Parameters
+    ----------
+    name, alt, caption : str
+    files : Path
+        The site's files; those that are there are linked.
+    data : str
+        The table that has its numbers, as a path in `files`.
+    code : str
+        Address of the notebook cell that made it.
+    """
+    offered = {"PNG": f"figures/{name}.png", "SVG": f"figures/{name}.svg", "data": data}
+    links = {kind: f"files/{path}" for kind, path in offered.items() if (files / path).is_file()}
+    return (
+        f'<figure class="report-figure" id="figure-{make_id(name)}">'
+        f'<a href="files/figures/{name}.svg"><img src="files/figures/{name}.png" alt="{html.escape(alt)}"></a>'
+        f"<figcaption>{emphasised(caption)} {links_html({**links, 'code': code})}</figcaption></figure>"
+    )
+
+
+def links_html(links: dict[str, str]) -> str:
+    """The small links beside a figure or a table.
+
+    Parameters
+    ----------
+    links : dict of str to str
+        Address by name; one without an address is left out.
+    """
+    each = " · ".join(f'<a href="{address}">{name}</a>' for name, address in links.items() if address)
+    return f'<span class="files">{each}</span>'
+
+
+def evidence(row: dict[str, Any]) -> str:
+    """Address of the section where a claim's evidence is.
+
+    Parameters
+    ----------
+    row : dict
+        With notebook and section.
+    """
+    return f"{row['notebook']}.html#{make_id(re.sub(r'[*_`]', '', row['section']))}"
+
+
+def raw(content: str) -> str:
+    """HTML as a block of MyST."""
+    return "```{raw} html\n" + content.replace("`", "&#96;") + "\n```"
+
+
+def escaped(text: str) -> str:
+    """Text that is taken as it stands in a sentence of Markdown.
+
+    Returns
+    -------
+    str
+        On one line, every mark of ASCII behind a backslash.
+    """
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))
+
+
+def rendered(template: str, **facts: Any) -> str:
+    """A page of prose with facts.
+
+    Parameters
+    ----------
+    template : str
+        Name of the file ``<template>.md.j2`` beside this one. Whatever it inserts is escaped.
+    **facts
+        What it may insert, or ask for.
+    """
+    env = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        finalize=lambda value: escaped(str(value)),
+        trim_blocks=True,
+    )
+    return env.get_template(f"{template}.md.j2").render(facts)

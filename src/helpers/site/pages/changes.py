@@ -1,0 +1,212 @@
+"""What changed: this run beside the committed reference, or beside an earlier run that the user names."""
+
+import hashlib
+import html
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from helpers.files import write_whole
+from helpers.narrate import interval, number
+from helpers.output import save_table, table_html
+from helpers.site.pages import Run, raw
+from helpers.study import StudyError
+
+#: The demo cohort's results, committed beside the notebooks' reference outputs; `make reference` writes them.
+REFERENCE = Path("notebooks/reference")
+#: Numbers that differ by less, relative to their size, are the same: other processors round otherwise.
+TOLERANCE = 1e-6
+_CLAIMS, _FIGURES = "claims.tsv", "figures.tsv"
+
+
+class Results(NamedTuple):
+    """What a run saved: its claims, its tables, and the checksum of each picture."""
+
+    claims: pd.DataFrame
+    tables: dict[str, pd.DataFrame]
+    figures: dict[str, str]
+
+
+def read_results(folder: Path) -> Results:
+    """Read what a run saved.
+
+    Parameters
+    ----------
+    folder : Path
+        ``results`` of a report, or what `keep_results` wrote.
+    """
+
+    def table(path: Path) -> pd.DataFrame:
+        return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+
+    if (folder / _FIGURES).is_file():
+        figures = dict(table(folder / _FIGURES).to_numpy())
+    else:
+        pictures = sorted((folder / "figures").glob("*.png"))
+        figures = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in pictures}
+    tables = {path.stem: table(path) for path in sorted((folder / "tables").glob("*.tsv"))}
+    return Results(table(folder / _CLAIMS), tables, figures)
+
+
+def keep_results(results: Path, target: Path = REFERENCE) -> None:
+    """Keep what a run saved, less the pictures, of which the checksums are enough."""
+    kept = {_CLAIMS: results / _CLAIMS} | {f"tables/{path.name}": path for path in (results / "tables").glob("*.tsv")}
+    for stale in {path.relative_to(target).as_posix() for path in target.rglob("*.tsv")} - {*kept, _FIGURES}:
+        (target / stale).unlink()
+    for name, path in kept.items():
+        write_whole(target / name, path.read_bytes())
+    figures = "".join(f"{name}\t{checksum}\n" for name, checksum in sorted(read_results(results).figures.items()))
+    write_whole(target / _FIGURES, f"figure\tsha256\n{figures}")
+
+
+def earlier_run(named: str) -> Path:
+    """The results of the run that a user names.
+
+    Parameters
+    ----------
+    named : str
+        Folder of a report, as ``reports/demo`` or an unpacked `make share`, or its ``results``.
+    """
+    named_folder = Path(named).expanduser()
+    for folder in (named_folder / "results", named_folder):
+        if (folder / _CLAIMS).is_file():
+            return folder
+    raise StudyError(
+        "AGAINST: no results of an earlier run there",
+        found=named,
+        expected="a folder with results/claims.tsv, such as a copy of reports/demo",
+    )
+
+
+def moved_claims(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
+    """Claims whose verdict, estimate, interval or n moved.
+
+    Parameters
+    ----------
+    before, after : DataFrame
+        As in ``claims.tsv``, all text.
+
+    Returns
+    -------
+    DataFrame
+        Columns id, verdict, estimate, interval, n: each as it was and as it is; ``change`` of the estimate.
+    """
+    both = before.merge(after, on="id", how="outer", suffixes=("_0", "_1"), sort=False).fillna("")
+    shown = ["verdict", "estimate", "ci_low", "ci_high", "n"]
+    same = np.logical_and.reduce([[not _differs(*pair) for pair in _pairs(both, column)] for column in shown])
+    rows = []
+    for row in both[~same].to_dict("records"):
+        old, new = (_parsed(row[f"estimate_{i}"]) for i in (0, 1))
+        spans = [interval(_parsed(row[f"ci_low_{i}"]), _parsed(row[f"ci_high_{i}"])) for i in (0, 1)]
+        rows.append(
+            {
+                "id": row["id"],
+                "verdict": _arrow(row["verdict_0"], row["verdict_1"]),
+                "estimate": _arrow(number(old), number(new)),
+                "change": number(new - old),
+                "interval": _arrow(*spans),
+                "n": _arrow(row["n_0"], row["n_1"]),
+            }
+        )
+    return pd.DataFrame(rows, columns=["id", "verdict", "estimate", "change", "interval", "n"])
+
+
+def moved_tables(before: dict[str, pd.DataFrame], after: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Tables that moved, and the cell of each that moved most.
+
+    Parameters
+    ----------
+    before, after : dict of str to DataFrame
+        All text.
+
+    Returns
+    -------
+    DataFrame
+        Columns table, what (new, gone, other rows or columns, or how many cells differ), largest.
+    """
+    rows = []
+    for name in sorted({*before, *after}):
+        old, new = before.get(name), after.get(name)
+        if old is None or new is None:
+            rows.append({"table": name, "what": "new" if old is None else "gone", "largest": ""})
+        elif list(old) != list(new) or len(old) != len(new):
+            shape = _arrow(*(f"{len(t)} rows, {len(t.columns)} columns" for t in (old, new)))
+            rows.append({"table": name, "what": f"other rows or columns: {shape}", "largest": ""})
+        else:
+            cells = [
+                (_distance(a, b), f"{new.iloc[i, 0]}, {column}: {_arrow(_rounded(a), _rounded(b))}")
+                for column in new
+                for i, (a, b) in enumerate(zip(old[column], new[column], strict=True))
+                if _differs(a, b)
+            ]
+            if cells:
+                what = f"{len(cells)} of {new.size} cells"
+                rows.append({"table": name, "what": what, "largest": max(cells, key=lambda c: c[0])[1]})
+    return pd.DataFrame(rows, columns=["table", "what", "largest"])
+
+
+def _pairs(both: pd.DataFrame, column: str) -> list[tuple[str, str]]:
+    return list(zip(both[f"{column}_0"], both[f"{column}_1"], strict=True))
+
+
+def _parsed(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")
+
+
+def _rounded(text: str) -> str:
+    value = _parsed(text)
+    return text or "–" if np.isnan(value) else number(value)
+
+
+def _distance(a: str, b: str) -> float:
+    """Difference relative to the larger of the two; infinite where one is no number."""
+    x, y = _parsed(a), _parsed(b)
+    return float("inf") if np.isnan(x) or np.isnan(y) else abs(x - y) / max(abs(x), abs(y), 1e-12)
+
+
+def _differs(a: str, b: str) -> bool:
+    return a != b and _distance(a, b) > TOLERANCE
+
+
+def _arrow(old: str, new: str) -> str:
+    return new if old == new else f"{old or '–'} → {new or '–'}"
+
+
+def page(run: Run) -> str:
+    """The page."""
+    title = "# What changed"
+    against = run.against or (REFERENCE if run.study.folder == Path("data/demo") and REFERENCE.is_dir() else None)
+    if against is None:
+        how = f"make report STUDY={html.escape(run.study.folder.name)} AGAINST=folder"
+        told = (
+            "<p>No earlier run of this study was named to compare with. Keep a copy of <code>reports</code>, and name "
+            f"it: <code>{how}</code>.</p>"
+        )
+        return f"{title}\n\n{raw(told)}\n"
+    before, after = read_results(against), read_results(run.folder / "results")
+    claims, tables = moved_claims(before.claims, after.claims), moved_tables(before.tables, after.tables)
+    names = sorted({*before.figures, *after.figures})
+    figures = [name for name in names if before.figures.get(name) != after.figures.get(name)]
+    what = "the run that was named" if run.against else "the committed reference"
+    verdicts = claims["verdict"].str.contains("→").sum()
+    told = (
+        f"<p>This run beside {what}: {len(claims)} of {len(after.claims)} claims moved, {verdicts} of them to another "
+        f"verdict; {len(tables)} of {len({*before.tables, *after.tables})} tables and {len(figures)} of {len(names)} "
+        f"figures differ. Numbers within {TOLERANCE:g} of each other, relative to their size, count as the same; a "
+        "figure differs if its picture does.</p>"
+    )
+    sections = [title, raw(told)]
+    for heading, table, name in (("Claims", claims, "changed_claims"), ("Tables", tables, "changed_tables")):
+        if len(table):
+            save_table(table, run.files, name)
+            texts = {column: list(table[column]) for column in table}
+            sections += [f"## {heading}", raw(table_html(texts, set(), f"{heading} that moved: as it was → as it is"))]
+    if figures:
+        items = "".join(f"<li>{html.escape(name)}</li>" for name in figures)
+        sections += ["## Figures", raw(f"<ul>{items}</ul>")]
+    return "\n\n".join(sections) + "\n"

@@ -1,0 +1,199 @@
+"""The index page: what was studied, what was found, and how sure that is."""
+
+import html
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from helpers.figures import italicise
+from helpers.narrate import interval, italicised, number, p_number, suppression
+from helpers.output import emphasised, save_figure, table_html
+from helpers.site.figures import claims_forest
+from helpers.site.pages import Run, evidence, figure_html, raw, text_html
+from helpers.study import Study
+
+SYMBOLS = {"supported": "●", "contradicted": "✕", "equivalent": "≈", "inconclusive": "○", "not testable": "–"}
+FOREST = "claims"
+#: The claim that no separate test of each arm can show: what the study's title says.
+PRIMARY = "C12"
+PROVENANCE = (
+    '<p>Code, command, parameters, input files, software, run times and random seeds: <a href="provenance.html">where '
+    "this report comes from</a>.</p>"
+)
+
+
+def page(run: Run, others: list[str]) -> str:
+    """The page.
+
+    Parameters
+    ----------
+    run : Run
+    others : list of str
+        Names of the pages that follow the chapters.
+    """
+    study, claims, files = run.study, run.claims, run.files
+    level = f"{100 * (1 - run.parameters['alpha']):g}"
+    found = ", ".join(f"{row.id} {row.verdict}" for row in claims.itertuples())
+    alt = f"Forest plot of the claims' effects with {level} % intervals. Verdicts: {found}."
+    caption = (
+        f"Each claim's estimate with its {level} % interval, divided by half the width of the interval: all are as "
+        "long, and one that misses the line excludes zero. Circle: supported; square: equivalent; cross: contradicted; "
+        "open: inconclusive. Grey: the margin, for claims of no change or little difference."
+    )
+    title = (
+        f'<div class="in-short"><p class="study-title">{html.escape(study.title)}</p>\n'
+        f"<p>{studied(run)} {primary_answer(claims, study)}</p></div>"
+    )
+    about = (
+        f"<p>{emphasised(study.about)}</p>\n"
+        f"<p>Source: {html.escape(study.source)}<br>Licence: {html.escape(study.licence)}</p>\n"
+        f"{text_html(suppression(study))}"
+    )
+    return "\n\n".join(
+        [
+            "# Overview",  # not the study's title: the theme repeats this heading without escaping it
+            raw(title),
+            raw(claims_html(claims, study, level)),
+            "## Why these verdicts",
+            raw(reasons_html(claims, study)),
+            raw(figure_html(FOREST, alt, caption, files, "claims.tsv")),
+            "## The study",
+            raw(about),
+            "## Chapters and pages",
+            "```{toctree}\n:maxdepth: 1\n\n" + "\n".join([*run.chapters, *others]) + "\n```",
+            "## Downloads",
+            raw(_downloads(files)),
+            raw(PROVENANCE),
+        ]
+    )
+
+
+def draw_claims(claims: pd.DataFrame, study: Study, results: Path) -> None:
+    """Draw and save the forest of the claims.
+
+    Parameters
+    ----------
+    claims : DataFrame
+        As from `helpers.run.judging.judge`.
+    study : Study
+    results : Path
+        Folder of the run's results.
+    """
+    forest = claims_forest(claims)
+    italicise(forest, study.taxa.names)
+    save_figure(forest, results, FOREST, simulated=study.simulated)
+
+
+def studied(run: Run) -> str:
+    """Say who was studied: the people of each group by visit, as chapter 1 counted them.
+
+    Returns
+    -------
+    str
+        HTML; empty if chapter 1 has no such table.
+    """
+    table = run.folder / "results" / "tables" / "01_people.tsv"
+    if not table.is_file():
+        return ""
+    people = pd.read_csv(table, sep="\t", dtype=str)
+    first, last = run.study.labels.baseline, run.study.labels.followup
+    told = "; ".join(
+        f"{row['group']} {row['baseline']} and {row['followup']}, {row['both']} at both" for _, row in people.iterrows()
+    )
+    return f"People at {html.escape(first)} and {html.escape(last)}: {html.escape(told)}."
+
+
+def primary_answer(claims: pd.DataFrame, study: Study) -> str:
+    """What the study says of its primary claim, C12, in a sentence.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
+    row = claims.set_index("id").loc[PRIMARY] if PRIMARY in set(claims["id"]) else None
+    if row is None:
+        return ""
+    told = f"<b>{_with_italics(row['statement'], study)}: {SYMBOLS[row['verdict']]} {row['verdict']}.</b>"
+    why = _with_italics(row["reason"][:1].upper() + row["reason"][1:], study)
+    link = f'<a href="{evidence({**row, "id": PRIMARY})}">the evidence</a>'
+    return f"The primary claim, {PRIMARY}. {told} {why}. See {link}."
+
+
+def _with_italics(text: str, study: Study) -> str:
+    return emphasised(italicised(text, study.taxa.names))
+
+
+def claims_html(claims: pd.DataFrame, study: Study, level: str) -> str:
+    """The claims table: what is claimed, the verdict, how much, how sure, and where the evidence is.
+
+    Parameters
+    ----------
+    claims : DataFrame
+    study : Study
+    level : str
+        Coverage of the intervals in per cent.
+    """
+    heads = (
+        "",
+        "Claim of Hartmann et al. 2023",
+        "Verdict here",
+        f"Effect ({level} % interval)",
+        "p (Holm)",
+        "n",
+        "Evidence",
+    )
+    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+    body = "\n".join(_claim_row(row, study) for row in claims.to_dict("records"))
+    return (
+        '<div class="report-table claims" role="region" tabindex="0" aria-label="Claims"><table>'
+        f"<thead><tr>{head}</tr></thead>\n"
+        f"<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def _claim_row(row: dict[str, Any], study: Study) -> str:
+    text = {key: html.escape(str(row[key])) for key in ("id", "verdict", "unit", "n")}
+    effect = "–"
+    if pd.notna(row["estimate"]):
+        effect = f"{number(row['estimate'])} {text['unit']} <br>({interval(row['ci_low'], row['ci_high'])})"
+    p = p_number(row["p_holm"]) if pd.notna(row["p_holm"]) else "–"
+    cells = [
+        _with_italics(row["statement"], study),
+        f"<b>{SYMBOLS[row['verdict']]} {text['verdict']}</b>",
+        effect,
+        html.escape(p),
+        text["n"],
+        f'<a href="{evidence(row)}">{emphasised(row["section"])}</a>',
+    ]
+    classes = ("claim", "verdict", "effect", "number", "number", "evidence")
+    names = ("", "", "Effect", "p (Holm)", "n", "Evidence")  # beside the value where the table is folded: on a phone
+    body = "".join(
+        f'<td class="{kind}" data-label="{name}">{cell}</td>'
+        for kind, name, cell in zip(classes, names, cells, strict=True)
+    )
+    return f'<tr id="{text["id"]}"><th scope="row">{text["id"]}</th>{body}</tr>'
+
+
+def reasons_html(claims: pd.DataFrame, study: Study) -> str:
+    """The reason of each verdict."""
+    columns = {
+        "claim": list(claims["id"]),
+        "verdict": [f"{SYMBOLS[verdict]} {verdict}" for verdict in claims["verdict"]],
+        "reason": list(claims["reason"]),
+    }
+    caption = (
+        "Where a claim has several parts, the weakest stands for it. p: of the test that the verdict rests on (against "
+        "zero, or of equivalence), after Holm's adjustment over the claims."
+    )
+    return table_html(columns, set(), caption, study.taxa.names)
+
+
+def _downloads(files: Path) -> str:
+    items = []
+    for label, pattern in (("Claims", "claims.*"), ("Tables", "tables/*"), ("Executed notebooks", "notebooks/*")):
+        paths = sorted(path.relative_to(files).as_posix() for path in files.glob(pattern))
+        links = ", ".join(f'<a href="files/{path}">{Path(path).name}</a>' for path in paths)
+        items.append(f"<li>{label}: {links or '–'}</li>")
+    return f'<ul class="downloads">{"".join(items)}</ul>'

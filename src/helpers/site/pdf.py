@@ -1,0 +1,134 @@
+"""The report on paper: one PDF of all pages, by the Chromium or Chrome that is there."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from bs4 import BeautifulSoup, Tag
+
+from helpers.files import write_whole
+from helpers.study import StudyError
+
+#: Names of programs that print, and where macOS keeps them.
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
+MACOS = (
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+    "/Applications/Chromium.app/Contents/MacOS/Chromium",
+)
+#: Nothing of what a browser does besides.
+QUIET = ("gpu", "quic", "background-networking", "component-update", "sync", "extensions")
+
+
+def find_chromium() -> str | None:
+    """Where Chromium or a browser made of it is.
+
+    Returns
+    -------
+    str, optional
+        Path of the program.
+    """
+    on_path = (shutil.which(name) for name in BROWSERS)
+    return next(filter(None, (*on_path, *(place for place in MACOS if Path(place).is_file()))), None)
+
+
+def print_report(name: str) -> Path:
+    """Print a report that was built.
+
+    Parameters
+    ----------
+    name : str
+        The study.
+
+    Returns
+    -------
+    Path
+        ``reports/<study>/<study>-report.pdf``
+
+    Raises
+    ------
+    StudyError
+        If there is no report, no browser, or the browser fails.
+    """
+    folder = Path("reports") / name
+    site, target = folder / "html", folder / f"{name}-report.pdf"
+    if not (site / "index.html").is_file():
+        raise StudyError("there is no report", file=site, fix=f"make report STUDY={name}")
+    browser = find_chromium()
+    if browser is None:
+        raise StudyError(
+            "no browser that prints is on PATH",
+            expected=" or ".join(BROWSERS[:3]),
+            fix="install Chromium or Chrome; or open the report in any browser and print page by page",
+        )
+    with TemporaryDirectory(dir=folder, prefix=".pdf-") as work:
+        page, printed = Path(work, "report.html").resolve(), Path(work, "report.pdf").resolve()
+        write_whole(page, joined(site))
+        options = [f"--disable-{what}" for what in QUIET] + ["--no-sandbox"] * (os.name == "posix" and os.getuid() == 0)
+        command = [
+            browser,
+            "--headless",
+            *options,
+            "--no-first-run",
+            f"--user-data-dir={Path(work, 'profile').resolve()}",
+        ]
+        command += ["--no-pdf-header-footer", "--generate-pdf-document-outline", f"--print-to-pdf={printed}"]
+        done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True)
+        if not printed.is_file():
+            said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+            raise StudyError("[pdf] the browser failed", found=said[-1] if said else f"exit code {done.returncode}")
+        write_whole(target, printed.read_bytes())
+    return target
+
+
+def joined(site: Path) -> str:
+    """All pages of a site as one, in their order, without what leads out of it but to the web.
+
+    Parameters
+    ----------
+    site : Path
+        Folder of the pages; the result belongs into a folder beside it.
+
+    Returns
+    -------
+    str
+        HTML.
+    """
+    whole = BeautifulSoup((site / "index.html").read_text(encoding="utf-8"), "html.parser")
+    linked = [str(link["href"]).partition("#")[0] for link in whole.select("nav.bd-links a[href]")]
+    pages = ["index.html", *dict.fromkeys(page for page in linked if page and page != "index.html")]
+    articles = [_article(site, page, pages) for page in pages]
+    place = whole.select_one("article")
+    assert place is not None
+    place.replace_with(*articles)
+    for part in whole.find_all("script"):
+        part.decompose()
+    for part in whole.select("link[href], img[src]"):
+        attribute = "href" if part.name == "link" else "src"
+        part[attribute] = f"../{site.name}/{part[attribute]}"
+    banner = whole.select_one(".bd-header-announcement")
+    told = json.dumps(" ".join(banner.get_text().split()) if banner else "", ensure_ascii=False)
+    style = whole.new_tag("style")  # on every sheet, since sheets get parted
+    style.string = f"@page {{ @top-center {{ content: {told.replace('<', chr(92) + '3c ')}; font-size: 8pt; }} }}"
+    assert whole.head is not None
+    whole.head.append(style)
+    return str(whole)
+
+
+def _article(site: Path, page: str, pages: list[str]) -> Tag:
+    """A page's content, its ids and links made to fit among those of all the pages."""
+    found = BeautifulSoup((site / page).read_text(encoding="utf-8"), "html.parser").select_one("article")
+    assert found is not None
+    found["id"] = page
+    for part in found.find_all(id=True):
+        part["id"] = f"{page}-{part['id']}"
+    for link in found.find_all("a", href=True):
+        address, _, anchor = str(link["href"]).partition("#")
+        if (address or page) in pages:
+            link["href"] = f"#{address or page}" + (f"-{anchor}" if anchor else "")
+        elif "://" not in address:
+            link.unwrap()  # a download: on paper it would name a folder of this machine
+    found["style"] = "break-before: page" if page != pages[0] else ""
+    return found
