@@ -6,6 +6,7 @@ from scipy import stats
 from statsmodels.stats.weightstats import ttost_paired
 
 from helpers import estimates
+from helpers import visits as visits_of
 
 
 @pytest.fixture
@@ -107,14 +108,14 @@ def test_patients_are_averaged_within_a_visit_and_paired_over_visits():
         }
     )
     measures = pd.DataFrame({"y": [1.0, 3.0, 5.0, 2.0, np.nan, 7.0]})
-    visits = estimates.by_patient(obs, measures)
+    visits = visits_of.by_patient(obs, measures)
     assert visits.set_index(["subject", "visit"])["y"].dropna().to_dict() == {
         ("a", "baseline"): 2,
         ("a", "followup"): 5,
         ("b", "baseline"): 2,
         ("c", "baseline"): 7,
     }
-    pairs = estimates.paired(visits, "y")
+    pairs = visits_of.paired(visits, "y")
     assert pairs[["subject", "y0", "y1", "change"]].to_numpy().tolist() == [["a", 2, 5, 3]]
 
 
@@ -129,8 +130,8 @@ def test_sites_lesional_at_baseline_are_followed_after_they_heal():
             "control_type": "sample",
         }
     )
-    assert estimates.analysis_swabs(obs, "lesional_at_baseline").tolist() == [True, False, True, False, True]
-    assert estimates.analysis_swabs(obs, "all").all()
+    assert visits_of.analysis_swabs(obs, "lesional_at_baseline").tolist() == [True, False, True, False, True]
+    assert visits_of.analysis_swabs(obs, "all").all()
 
 
 def test_ols_helper_is_used_with_t_not_normal_quantiles(patients):

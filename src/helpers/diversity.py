@@ -13,14 +13,8 @@ from skbio import DistanceMatrix, TreeNode
 from skbio.stats.composition import clr
 from skbio.stats.ordination import OrdinationResults, pcoa
 
-#: Alpha-diversity measures, with the unit in which they are reported.
-ALPHA_UNITS = {"observed_features": "ASVs", "shannon": "nats", "simpson": "", "faith_pd": "branch length"}
-ALPHA_NAMES = {
-    "observed_features": "Observed ASVs",
-    "shannon": "Shannon",
-    "simpson": "Simpson",
-    "faith_pd": "Faith's PD",
-}
+#: Alpha-diversity measures.
+ALPHA = ("observed_features", "shannon", "simpson", "faith_pd")
 #: Numbers held at once where a table is worked through in parts.
 CHUNK = 2**19
 #: Swabs whose distances are computed together: small enough for the processor's cache.
@@ -195,7 +189,7 @@ def _draw(counts: sparse.csr_array, depth: int, rng: np.random.Generator) -> spa
 def expected_alpha(
     counts: AnnData | pd.DataFrame,
     depth: int,
-    metrics: Sequence[str] = tuple(ALPHA_UNITS),
+    metrics: Sequence[str] = ALPHA,
     tree: TreeNode | None = None,
 ) -> pd.DataFrame:
     """Alpha diversity of each swab at one depth: the exact mean over all subsamples of its reads.
@@ -234,8 +228,8 @@ def expected_alpha(
     ----------
     Hurlbert, Ecology 1971;52:577 (observed features); Nipperess & Matsen, Methods Ecol Evol 2013;4:566 (Faith's PD).
     """
-    if unknown := sorted(set(metrics) - set(ALPHA_UNITS)):
-        raise ValueError(f"unknown metrics {unknown}; expected some of {list(ALPHA_UNITS)}")
+    if unknown := sorted(set(metrics) - set(ALPHA)):
+        raise ValueError(f"unknown metrics {unknown}; expected some of {list(ALPHA)}")
     metrics = [m for m in metrics if m != "faith_pd" or tree is not None]
     if isinstance(counts, AnnData) and counts.uns.get("relative", False):
         return pd.DataFrame(np.nan, index=counts.obs_names, columns=metrics)

@@ -271,6 +271,11 @@ def excludes_zero(estimate: dict[str, Any]) -> bool:
     return estimate["ci_low"] > 0 or estimate["ci_high"] < 0
 
 
+def beyond(estimate: Mapping[str, Any]) -> bool:
+    """Say whether the interval lies on one side of the margin of equivalence."""
+    return estimate["ci_low"] > estimate["margin"] or estimate["ci_high"] < -estimate["margin"]
+
+
 def equivalent(what: str, estimate: dict[str, Any], unit: str, *, alpha: float = 0.05) -> str:
     """Tell what an equivalence test shows.
 
@@ -289,7 +294,7 @@ def equivalent(what: str, estimate: dict[str, Any], unit: str, *, alpha: float =
     if p < alpha:
         return f"{what} is smaller than the margin of {margin} (equivalence {p_value(p)})."
     span = f"interval {interval(estimate['ci_low'], estimate['ci_high'], unit)}"
-    if estimate["ci_low"] > estimate["margin"] or estimate["ci_high"] < -estimate["margin"]:
+    if beyond(estimate):
         return f"{what} is larger than the margin of {margin} ({span})."
     return f"{what} is not shown to be smaller than the margin of {margin}, nor larger ({span})."
 
@@ -316,10 +321,9 @@ def worth(what: str, estimate: dict[str, Any], unit: str, *, alpha: float = 0.05
     detectable = f"{verdict} Detectable with 80 % power: {number(estimate['detectable'])}{_spaced(unit)}"
     if math.isnan(estimate["margin"]):
         return f"{detectable}."
-    beyond = estimate["detectable"] > estimate["margin"]
-    return (
-        f"{detectable}, {'beyond the margin, so that this null is not informative' if beyond else 'within the margin'}."
-    )
+    if estimate["detectable"] > estimate["margin"]:
+        return f"{detectable}, beyond the margin, so that this null is not informative."
+    return f"{detectable}, within the margin."
 
 
 def closed(row: dict[str, Any]) -> str:
@@ -375,13 +379,13 @@ def beside_margin(tests: Mapping[str, Mapping[str, Any]], *, alpha: float = 0.05
     alpha : float
     """
     within = [name for name, e in tests.items() if e["p_equivalence"] < alpha]
-    beyond = [name for name, e in tests.items() if e["ci_low"] > e["margin"] or e["ci_high"] < -e["margin"]]
-    neither = [name for name in tests if name not in (*within, *beyond)]
+    outside = [name for name, e in tests.items() if beyond(e)]
+    neither = [name for name in tests if name not in (*within, *outside)]
     told = [
         f"{what}: {', '.join(names)}"
         for what, names in (
             ("shown to differ by less than the margin", within),
-            ("shown to differ by more", beyond),
+            ("shown to differ by more", outside),
             ("neither shown", neither),
         )
         if names

@@ -181,19 +181,18 @@ class Output:
         shown = {"text/html": table_html(texts, numeric, caption, [*self.taxa, *taxa]), "text/plain": lines}
         display(shown, raw=True, metadata={"table": name})
 
-    def estimates(self, parts: list[dict[str, Any]], notebook: str) -> None:
-        """Save the parts of claims that a notebook estimated, for the claims table of the index page.
+    def evidence(self, parts: pd.DataFrame, name: str) -> None:
+        """Save the evidence of claims that a section has gathered, for their verdicts.
 
         Parameters
         ----------
-        parts : list of dict
-            As from `helpers.claims.part`.
-        notebook : str
-            Its name without suffix.
+        parts : DataFrame
+            As from `helpers.evidence.gather`.
+        name : str
+            As of a figure.
         """
-        rows = [{**row, "notebook": notebook} for row in parts]
-        text = json.dumps(plain(rows), indent=1) + "\n"
-        write_whole(self.results_dir / "estimates" / f"{notebook}.json", text)
+        text = json.dumps(plain(parts.to_dict("records")), indent=1, ensure_ascii=False) + "\n"
+        write_whole(self.results_dir / "evidence" / f"{name}.json", text)
 
 
 #: Columns of estimates as a reader sees them.

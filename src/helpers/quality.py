@@ -12,10 +12,10 @@ from scipy import stats
 from skbio import TreeNode
 from tableone import TableOne
 
-from helpers.estimates import who
 from helpers.ingest import NOT_RECORDED, in_several, swabbed_twice
 from helpers.study import RANKS, SMALL, VOCABULARY, Privacy, Study
 from helpers.tables import few
+from helpers.visits import who
 
 
 def characteristics(study: Study) -> list[str]:
@@ -119,7 +119,7 @@ def people(obs: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Indexed by who (see `helpers.estimates.who`): baseline, followup, both.
+        Indexed by who (see `helpers.visits.who`): baseline, followup, both.
     """
     once = obs.assign(who=who(obs)).drop_duplicates(["subject", "visit"])
     table = pd.crosstab(once["who"], once["visit"]).reindex(columns=list(VOCABULARY["visit"]), fill_value=0)

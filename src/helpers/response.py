@@ -19,7 +19,7 @@ def improvement(visits: pd.DataFrame, severity: Sequence[Severity]) -> pd.Series
     Parameters
     ----------
     visits : DataFrame
-        One row a patient and visit, as from `helpers.estimates.by_patient`.
+        One row a patient and visit, as from `helpers.visits.by_patient`.
     severity : sequence of Severity
         The study's scores, higher is worse; without one, nobody's improvement is known.
 
@@ -146,7 +146,7 @@ def within_between_slopes(
     Parameters
     ----------
     visits : DataFrame
-        One row a patient and visit, as from `helpers.estimates.by_patient`; controls are left out.
+        One row a patient and visit, as from `helpers.visits.by_patient`; controls are left out.
     outcome, severity : str
         Numeric columns.
     covariates : sequence of str
@@ -195,7 +195,7 @@ def with_controls(visits: pd.DataFrame, patients: Sequence[str]) -> pd.DataFrame
     Parameters
     ----------
     visits : DataFrame
-        One row a patient and visit, as from `helpers.estimates.by_patient`.
+        One row a patient and visit, as from `helpers.visits.by_patient`.
     patients : sequence of str
         Subjects.
 

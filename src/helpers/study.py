@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -39,6 +39,9 @@ SMALL = 7
 
 #: Columns of ``obs`` that no severity score or covariate may be named like.
 STANDARD_COLUMNS = ("subject", *VOCABULARY, "site", "age", "sex", "batch", "depth", "response")
+
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class StudyError(Exception):
@@ -381,6 +384,12 @@ class Study(Strict):
     )
     response: Response = Field(Response(), description="thresholds of response")
     taxa: Taxa = Field(Taxa(), description="the taxa that the claims are about")
+    claims: Name = Field("hartmann2023", description="the claims to test: name of a file in data/claims, see claims.md")
+    own_claims: dict[str, Any] = Field(
+        default_factory=dict,
+        description="further claims, in the form of that file",
+        examples=[{"X1": {"says": "Under {treatment}, …", "parts": []}}],
+    )
     labels: Labels = Field(Labels(), description="display names")
     adjust: Adjust = Field(
         Adjust(), description="covariates of the models: of age, sex, batch, scores, further columns"
@@ -477,7 +486,7 @@ def _shown(value: object) -> str:
         return "a very long number"
 
 
-def validation_message(error: ValidationError) -> str:
+def schema_message(error: ValidationError) -> str:
     """All problems of a pydantic validation, one a line, each with its key."""
     lines = []
     for e in error.errors():
@@ -521,6 +530,67 @@ def unprintable(text: str) -> bool:
     return any((c < " " and c not in "\t\n\r") or "\x7f" <= c <= "\x9f" or "\ud800" <= c <= "\udfff" for c in text)
 
 
+def read_yaml(file: Path, fix: str, keys: str) -> dict[str, Any]:
+    """Read a YAML file of keys and values, safely.
+
+    Parameters
+    ----------
+    file : Path
+    fix : str
+        What to do if there is no such file.
+    keys : str
+        Where its keys are described.
+
+    Raises
+    ------
+    StudyError
+        If the file is missing, or is not YAML with keys and values.
+    """
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=_Loader)
+    except FileNotFoundError:
+        raise StudyError("there is no such file", file=file, fix=fix) from None
+    except (OSError, UnicodeDecodeError) as e:
+        expected, fix = "a text file in UTF-8", "save it as such"
+        raise StudyError("cannot be read", file=file, found=e, expected=expected, fix=fix) from None
+    except Exception as e:  # PyYAML raises whatever a broken date, number or nesting meets
+        found, fix = (
+            " ".join(str(e).split()) or type(e).__name__,
+            "mend the line that is named; quote texts: 'like this'",
+        )
+        raise StudyError("is not valid YAML", file=file, found=found[:500], fix=fix) from None
+    if not isinstance(content, dict):
+        found, fix = "nothing" if content is None else type(content).__name__, f"see {keys} for the keys"
+        raise StudyError("is not a study", file=file, found=found, expected="keys and values", fix=fix)
+    return content
+
+
+def validated(model: type[M], content: Any, file: Path, what: str, keys: str) -> M:
+    """What a file says, as its model.
+
+    Parameters
+    ----------
+    model : type of pydantic.BaseModel
+    content : object
+    file : Path
+        Where it stands.
+    what : str
+        What it should be.
+    keys : str
+        Where its keys are described.
+
+    Raises
+    ------
+    StudyError
+        Names every wrong key.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as e:
+        found = schema_message(e).replace("\n", "\n" + " " * 12)
+        raise StudyError(f"is not {what}", file=file, found=found, fix=f"the keys are described in {keys}") from None
+
+
 def load_study(folder: str | Path) -> Study:
     """Read and validate ``study.yaml``.
 
@@ -534,31 +604,8 @@ def load_study(folder: str | Path) -> Study:
     StudyError
         If the file is missing, is not YAML, or does not hold a valid study; the message names every wrong key.
     """
-    file = Path(folder) / "study.yaml"
-    try:
-        content = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=_Loader)
-    except FileNotFoundError:
-        raise StudyError("there is no such file", file=file, fix="give STUDY= the name of a folder in data/") from None
-    except (OSError, UnicodeDecodeError) as e:
-        expected, fix = "a text file in UTF-8", "save it as such"
-        raise StudyError("cannot be read", file=file, found=e, expected=expected, fix=fix) from None
-    except Exception as e:  # PyYAML raises whatever a broken date, number or nesting meets
-        found, fix = (
-            " ".join(str(e).split()) or type(e).__name__,
-            "mend the line that is named; quote texts: 'like this'",
-        )
-        raise StudyError("is not valid YAML", file=file, found=found[:500], fix=fix) from None
-    if not isinstance(content, dict):
-        found, fix = "nothing" if content is None else type(content).__name__, "see docs/study_yaml.md for the keys"
-        raise StudyError("is not a study", file=file, found=found, expected="keys and values", fix=fix)
-    try:
-        study = Study.model_validate(content)
-    except ValidationError as e:
-        raise StudyError(
-            "is not a valid study",
-            file=file,
-            found=validation_message(e).replace("\n", "\n" + " " * 12),
-            fix="the keys are described in docs/study_yaml.md",
-        ) from None
+    file, keys = Path(folder) / "study.yaml", "docs/study_yaml.md"
+    content = read_yaml(file, "give STUDY= the name of a folder in data/", keys)
+    study = validated(Study, content, file, "a valid study", keys)
     study._folder = Path(folder)
     return study

@@ -10,8 +10,9 @@ from skbio.stats.composition import ancombc2, dirmult_lme
 from skbio.stats.composition import clr as centred_log_ratio
 from statsmodels.stats.contingency_tables import mcnemar
 
-from helpers.estimates import ESTIMATE, adjusted_p, as_numbers, by_patient, levels_in_use
+from helpers.estimates import ESTIMATE, adjusted_p, as_numbers, levels_in_use
 from helpers.study import RANKS, Taxa
+from helpers.visits import by_patient
 
 #: Added to each rarefied count before a logarithm, since a zero has none.
 PSEUDOCOUNT = 0.5
@@ -138,7 +139,7 @@ def log_ratio(taxa: AnnData, numerator: str, denominator: str) -> pd.Series:
 
 
 def of_interest(genus: AnnData, species: AnnData, taxa: Taxa) -> pd.DataFrame:
-    """Measures of the taxa that the claims are about.
+    """Measures of the taxa that study.yaml names.
 
     Parameters
     ----------
@@ -150,20 +151,15 @@ def of_interest(genus: AnnData, species: AnnData, taxa: Taxa) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Swabs x (``genus_clr``, ``pathogen_clr``, ``commensal_clr``, ``log_ratio`` of pathogen to commensal,
-        ``genus_share`` and ``pathogen_share`` in per cent, ``pathogen_present`` as 0 or 1). A taxon that the taxonomy
+        Swabs x (``genus``, ``pathogen`` and ``commensal``, their CLR; ``log_ratio`` of pathogen to commensal;
+        ``genus_share``, ``pathogen_share`` in per cent, ``pathogen_present`` as 0 or 1). A taxon that the taxonomy
         never names is NaN: absence of the name is not absence of the taxon. Of relative abundances all but the shares
         are NaN.
     """
-    columns = {}
-    for role, table, name in (
-        ("genus", genus, taxa.genus),
-        ("pathogen", species, taxa.pathogen),
-        ("commensal", species, taxa.commensal),
-    ):
-        named = name in table.var_names
-        columns[f"{role}_clr"] = clr(table)[name] if named else np.nan
-        columns[f"{role}_share"] = relative_abundance(table)[name] if named else np.nan
+    columns = {"genus": clr(genus).get(taxa.genus, np.nan)}
+    columns |= {role: clr(species).get(getattr(taxa, role), np.nan) for role in ("pathogen", "commensal")}
+    columns["genus_share"] = relative_abundance(genus).get(taxa.genus, np.nan)
+    columns["pathogen_share"] = relative_abundance(species).get(taxa.pathogen, np.nan)
     measures = pd.DataFrame(columns, index=species.obs_names)
     measures["pathogen_present"] = (
         measures["pathogen_share"].gt(0).astype(float).where(measures["pathogen_share"].notna())
@@ -289,7 +285,7 @@ def by_patient_counts(taxa: AnnData, visit: str) -> AnnData:
     Returns
     -------
     AnnData
-        One row a patient, with the columns of `helpers.estimates.by_patient` in ``obs``.
+        One row a patient, with the columns of `helpers.visits.by_patient` in ``obs``.
     """
     swabs = taxa[taxa.obs["visit"].eq(visit)]
     patients = by_patient(swabs.obs, pd.DataFrame(index=swabs.obs_names)).set_index("subject")

@@ -5,13 +5,14 @@ from pathlib import Path
 import pandas as pd
 from anndata import AnnData
 
-from helpers.claims import statement, untestable
-from helpers.estimates import analysis_swabs
+from helpers.claims import load_claims, statement
+from helpers.evidence import untestable
 from helpers.ingest import build_cohort
 from helpers.narrate import visits_used
 from helpers.quality import people, tree_differs
 from helpers.run.parameters import resolve_settings
 from helpers.study import Problems, Settings, Study, load_study
+from helpers.visits import analysis_swabs
 
 
 def inspect(name: str, overrides: str = "") -> str:
@@ -75,10 +76,13 @@ def _testable(study: Study, cohort: AnnData, settings: Settings) -> list[str]:
     used = analysis_swabs(cohort.obs, settings.swabs)
     if study.counted:
         used &= cohort.obs["depth"] >= settings.rarefaction_depth
-    reasons = untestable(cohort[used], study)
+    claims = load_claims(study)
+    reasons = untestable(claims, cohort[used], study)
     lines = []
     for claim, why in reasons.items():
-        lines.append(f"  {claim:<4} {'cannot be tested' if why else 'can be tested':<17} {statement(claim, study)}")
+        lines.append(
+            f"  {claim:<4} {'cannot be tested' if why else 'can be tested':<17} {statement(claims[claim], study)}"
+        )
         if why:
             lines.append(f"{'':<24} because {why}")
     which = f"{used.sum()} swabs ({settings.swabs.replace('_', ' ')}"

@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from helpers.files import write_whole
-from helpers.study import Settings, Study, StudyError, load_study, validation_message
+from helpers.study import Settings, Study, StudyError, load_study, schema_message
 
 EXAMPLE = 'such as SET="permutations=9999 alpha=0.01"'
 
@@ -89,7 +89,7 @@ def resolve_settings(study: Study, text: str = "") -> Settings:
     try:
         return Study.model_validate(content).settings
     except ValidationError as e:
-        raise StudyError("SET: " + validation_message(e).replace("settings.", ""), fix=EXAMPLE) from None
+        raise StudyError("SET: " + schema_message(e).replace("settings.", ""), fix=EXAMPLE) from None
 
 
 def check(name: str, overrides: str = "") -> None:
