@@ -16,7 +16,7 @@ TEXTS = {"BSD-3-Clause": "BSD 3-Clause License\n", "CC0-1.0": "Creative Commons 
 def paths_named(markdown: str) -> list[str]:
     """Path-like words in backticks, outside code blocks; those with a placeholder or of a built report left out."""
     prose = re.sub(r"^ *```.*?^ *```", "", markdown, flags=re.MULTILINE | re.DOTALL)
-    words = [word for code in re.findall(r"`([^`\n]+)`", prose) for word in code.split()]
+    words = [word for code in re.findall(r"`([^`]+)`", prose) for word in code.split()]
     like = [word for word in words if "/" in word or word.endswith((".py", ".yaml", ".ipynb", ".md"))]
     return [word for word in like if not re.match(r"[.]venv/|reports/|files/|raw/$|study\.yaml$|.*[<>*]", word)]
 
