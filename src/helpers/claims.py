@@ -193,6 +193,11 @@ def load_claims(study: Study) -> dict[str, Claim]:
     return shipped.claims | own
 
 
+def measures_of(claims: Mapping[str, Claim]) -> list[str]:
+    """Keys of the measures that claims ask of."""
+    return list(dict.fromkeys(part.measure for claim in claims.values() for part in claim.parts))
+
+
 def claims_file(study: Study) -> Path:
     """The file of the study's claims."""
     return FOLDER / f"{study.claims}.yaml"

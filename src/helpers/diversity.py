@@ -499,6 +499,28 @@ def aitchison(rarefied: AnnData, *, pseudocount: float = 0.5) -> DistanceMatrix:
     return DistanceMatrix(squareform(pdist(clr(table.counts.toarray()[:, seen] + pseudocount))), table.ids)
 
 
+def distances(swabs: AnnData) -> dict[str, DistanceMatrix]:
+    """Every distance between swabs that the report knows, by its name.
+
+    Parameters
+    ----------
+    swabs : AnnData
+        As from `helpers.measures.measured`.
+
+    Returns
+    -------
+    dict
+        √ Bray–Curtis; of counts also Aitchison, and UniFrac where there is a tree.
+    """
+    distmats = {"√ Bray–Curtis": DistanceMatrix(swabs.obsp["sqrt_bray_curtis"], list(swabs.obs_names))}
+    if not swabs.uns.get("relative", False):
+        distmats["Aitchison"] = aitchison(swabs)
+        if tree := rooted_tree(swabs):
+            for name, weighted in (("Weighted UniFrac", True), ("Unweighted UniFrac", False)):
+                distmats[name] = unifrac(swabs, tree, weighted=weighted)
+    return distmats
+
+
 def square_root(distmat: DistanceMatrix) -> DistanceMatrix:
     """Square root of each distance, which makes Bray-Curtis Euclidean.
 

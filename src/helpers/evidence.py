@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from helpers import estimates, narrate, response, treatment
+from helpers import estimates, narrate, response, taxa, treatment
 from helpers.claims import EXPECT, KEY, Claim, Part
 from helpers.diversity import closure
-from helpers.measures import DISTANCE, by_visit, find
+from helpers.measures import DISTANCE, PATHOGEN, by_visit, find
 from helpers.study import Settings, Study
 from helpers.visits import cases_and_controls, paired, sites_at_baseline
 
@@ -360,21 +360,6 @@ def section_of(asked: Asked, study: Study) -> str:
     return CONTRASTS[asked.contrast].sections[find(asked.measure, study).kind]
 
 
-def asked_in(section: str, claims: Mapping[str, Claim], study: Study, also: Iterable[Asked] = ()) -> list[Asked]:
-    """What a section answers: what it asks for its own sake, then what claims ask of it.
-
-    Parameters
-    ----------
-    section : str
-        Its heading.
-    claims : mapping of str to Claim
-    study : Study
-    also : iterable of Asked
-    """
-    claimed = [a for claim in claims.values() for part in claim.parts for a in questions(part, study)]
-    return list(dict.fromkeys([*also, *(a for a in claimed if section_of(a, study) == section)]))
-
-
 def answers(asked: Iterable[Asked], swabs: AnnData, study: Study, settings: Settings) -> pd.DataFrame:
     """Estimate what is asked.
 
@@ -414,7 +399,7 @@ def answers(asked: Iterable[Asked], swabs: AnnData, study: Study, settings: Sett
             rows.append(
                 about | {"estimator": estimator, "stands": i == 0} | found | estimates.equivalence(found, margin)
             )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=None if rows else [*Asked._fields, "stands", "n", *COLUMNS])
 
 
 def gather(
@@ -450,13 +435,13 @@ def gather(
     ]
     if answered is None:
         answered = answers([asked for _, _, asked in parts], swabs, study, settings)
-    standing = {Asked(*(row[f] for f in Asked._fields)): row for row in answered[answered["stands"]].to_dict("records")}
+    known = {Asked(*(row[f] for f in Asked._fields)): row for row in standing(answered)}
     lacks = lacking(swabs, study)
     rows = []
     for name, part, asked in parts:
-        if asked not in standing:
+        if asked not in known:
             continue
-        row, expect = standing[asked], part.expect
+        row, expect = known[asked], part.expect
         against_margin = claims[name].kind != "direction"
         reason = cannot(asked, expect, lacks, swabs, study) or _not_estimated(row, against_margin, study)
         numbers = {k: row[k] for k in ("estimate", "ci_low", "ci_high", "p_value", "margin", "p_equivalence", "level")}
@@ -537,3 +522,126 @@ def told(row: Mapping[str, Any], study: Study) -> str:
     study : Study
     """
     return CONTRASTS[row["contrast"]].told(dict(row), study)
+
+
+def if_unnamed_were_the_pathogen(swabs: AnnData, study: Study, settings: Settings) -> pd.DataFrame:
+    """The pathogen's difference at baseline and change under treatment, in two scenarios of the unnamed reads.
+
+    Parameters
+    ----------
+    swabs : AnnData
+        As from `helpers.measures.measured`.
+    study : Study
+    settings : Settings
+
+    Returns
+    -------
+    DataFrame
+        Rows as from `answers`; ``unnamed``: ``none`` of the genus's reads without a species name are the pathogen's, or
+        ``all``.
+    """
+    asked = [Asked(PATHOGEN, "group"), Asked(PATHOGEN, "change", "treatment")]
+    species = taxa.aggregate(swabs, "species")
+    bounds = {"none": species, "all": taxa.reassign_unnamed(species, study.taxa.genus, study.taxa.pathogen)}
+    found = []
+    for unnamed, table in bounds.items():
+        values = taxa.clr(table).get(study.taxa.pathogen, np.nan)
+        bounded = AnnData(obs=swabs.obs.assign(**{PATHOGEN: values}), var=swabs.var, uns={"measures": [PATHOGEN]})
+        found.append(answers(asked, bounded, study, settings).assign(unnamed=unnamed))
+    columns = ["what", "unnamed", *estimates.ESTIMATE]
+    return pd.concat(found).sort_values("contrast", kind="stable", ascending=False)[columns].reset_index(drop=True)
+
+
+# --- what a chapter shows --------------------------------------------------------------------------------------------
+
+
+def of_section(
+    section: str,
+    claims: Mapping[str, Claim],
+    swabs: AnnData,
+    study: Study,
+    settings: Settings,
+    also: Iterable[Asked] = (),
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What a section of a chapter shows: what it asks for its own sake, and what claims ask of it.
+
+    Parameters
+    ----------
+    section : str
+        Its heading.
+    claims : mapping of str to Claim
+    swabs : AnnData
+        As from `helpers.measures.measured`.
+    study : Study
+    settings : Settings
+    also : iterable of Asked
+        What the section asks for its own sake, which comes first.
+
+    Returns
+    -------
+    found : DataFrame
+        As from `answers`, with ``claims``, those that ask it.
+    parts : DataFrame
+        As from `gather`.
+    """
+    claimed = [a for claim in claims.values() for part in claim.parts for a in questions(part, study)]
+    asked = [*also, *(a for a in claimed if section_of(a, study) == section)]
+    found = answers(asked, swabs, study, settings)
+    parts = gather(claims, swabs, study, settings, found)
+    fields = list(Asked._fields)
+    names = parts.groupby(fields)["claim"].agg(", ".join)
+    found["claims"] = [names.get(tuple(question), "") for question in found[fields].itertuples(index=False)]
+    return found, parts
+
+
+def standing(found: pd.DataFrame) -> list[dict[str, Any]]:
+    """The answers on which claims rest, or would.
+
+    Parameters
+    ----------
+    found : DataFrame
+        As from `of_section` or `answers`.
+    """
+    return found[found["stands"]].to_dict("records")
+
+
+def sentences(found: pd.DataFrame, study: Study) -> list[str]:
+    """What a section found, a sentence an answer: first what claims ask, then what its tables show beside.
+
+    Parameters
+    ----------
+    found : DataFrame
+        As from `of_section`.
+    study : Study
+    """
+    rows = sorted(standing(found), key=lambda row: not row["claims"])
+    return [told(row, study) for row in rows if row["n"] or row["claims"]]
+
+
+def table(found: pd.DataFrame, study: Study, *more: str, estimators: bool = False) -> pd.DataFrame:
+    """Answers as a reader sees them: what was asked in words, then the numbers.
+
+    Parameters
+    ----------
+    found : DataFrame
+        As from `of_section` or `answers`.
+    study : Study
+    *more : str
+        Further columns, after the estimates.
+    estimators : bool
+        All estimators; else those on which claims rest.
+    """
+    rows = found if estimators else found[found["stands"]]
+    scores = study.column_names()
+    words = {
+        "measure": rows["label"],
+        "patients": rows["arm"].map({"": "", **study.labels.model_dump()}),
+        "among": rows["among"].map(AMONG),
+        "score": rows["score"].map({"": "", **scores}),
+        "estimator": rows["estimator"] if estimators else "",
+        "unit": rows["unit"],
+    }
+    said = pd.DataFrame(words, index=rows.index)
+    said = said[[c for c in said if c in ("measure", "unit") or said[c].ne("").any()]]
+    claims = rows[["claims"]] if "claims" in rows else rows[[]]
+    return pd.concat([said, rows[[*estimates.ESTIMATE, *more]], claims], axis=1).reset_index(drop=True)

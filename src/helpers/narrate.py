@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from helpers.study import SMALL, Study
+from helpers.study import SMALL, Privacy, Study
 
 DIGITS = 3
 _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
@@ -391,6 +391,42 @@ def beside_margin(tests: Mapping[str, Mapping[str, Any]], *, alpha: float = 0.05
         if names
     ]
     return "; ".join(told) + "."
+
+
+def unnamed(bounds: pd.DataFrame, share: float, genus: str) -> list[str]:
+    """Tell whether estimates hold whatever the reads without a species name are.
+
+    Parameters
+    ----------
+    bounds : DataFrame
+        As from `helpers.evidence.if_unnamed_were_the_pathogen`.
+    share : float
+        Per cent of the genus's reads that have no species name.
+    genus : str
+    """
+    told = [f"{number(share)} % of the {genus} reads have no species name."]
+    if bounds["estimate"].isna().all():
+        return [*told, "Nothing can be tested."]
+    same = bounds.groupby("what", sort=False)[["ci_low", "ci_high"]].apply(same_side)
+    return told + [f"{what}: {'holds' if holds else 'does not hold'} in both scenarios." for what, holds in same.items()]
+
+
+def seen(presence: pd.DataFrame, privacy: Privacy) -> str:
+    """Tell in how many a taxon is seen, before and after.
+
+    Parameters
+    ----------
+    presence : DataFrame
+        As from `helpers.taxa.presence_by_group`.
+    privacy : Privacy
+    """
+    shown = privacy.shown
+    each = [
+        f"{row['patients']}: seen in {shown(row['present_before'])} of {shown(row['n'])}, "
+        f"then in {shown(row['present_after'])}"
+        for row in presence.to_dict("records")
+    ]
+    return f"Presence: {'; '.join(each) or 'not known'}."
 
 
 def vanishing(rho: float) -> str:

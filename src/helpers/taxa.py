@@ -11,8 +11,8 @@ from skbio.stats.composition import clr as centred_log_ratio
 from statsmodels.stats.contingency_tables import mcnemar
 
 from helpers.estimates import ESTIMATE, adjusted_p, as_numbers, levels_in_use
-from helpers.study import RANKS, Taxa
-from helpers.visits import by_patient
+from helpers.study import RANKS, Study, Taxa
+from helpers.visits import by_patient, changes
 
 #: Added to each rarefied count before a logarithm, since a zero has none.
 PSEUDOCOUNT = 0.5
@@ -597,6 +597,80 @@ def agreement(first: pd.DataFrame, second: pd.DataFrame, *, alpha: float = 0.05)
         "neither",
     )
     return merged
+
+
+def differential(
+    reads: AnnData, genus: AnnData, study: Study, min_prevalence: float, *, alpha: float = 0.05, seed: int
+) -> dict[str, pd.DataFrame]:
+    """Every prevalent genus by two methods, in three questions.
+
+    Parameters
+    ----------
+    reads : AnnData
+        The swabs that are compared, with all their reads.
+    genus : AnnData
+        The same at one depth, aggregated to genera.
+    study : Study
+    min_prevalence : float
+        Share of the swabs that a genus must be in.
+    alpha, seed
+        Level of the tests, seed of the mixed model.
+
+    Returns
+    -------
+    dict
+        ``baseline`` (patients against controls: LinDA, ANCOM-BC2), ``change`` (under treatment) and ``arms`` (treatment
+        minus comparator: change-score LinDA, Dirichlet-multinomial mixed model): each as from `agreement`.
+    """
+    tested = prevalent(genus, min_prevalence) if study.counted else []
+    persons = by_patient(genus.obs, clr(genus)[tested])
+    baseline = persons[persons["visit"].eq("baseline")]
+    counts = aggregate(reads, "genus")[:, tested]
+    moved = changes(persons, tested).join(baseline.set_index("subject")[study.adjust.arm])
+    moved["treated"] = moved["who"].eq("treatment")
+    of_arms = counts[counts.obs["arm"].notna()]
+    treated = of_arms[of_arms.obs["arm"].eq("treatment")]
+    pairs = {
+        "baseline": (
+            linda(baseline, tested, "case", study.adjust.group, alpha=alpha),
+            ancombc2_contrasts(by_patient_counts(counts, "baseline"), "case", study.adjust.group, alpha=alpha),
+        ),
+        "change": (
+            linda_change(moved[moved["treated"]], tested, alpha=alpha),
+            dirmult_lme_change(treated, seed=seed),
+        ),
+        "arms": (
+            linda_change(moved[moved["who"].ne("control")], tested, "treated", study.adjust.arm, alpha=alpha),
+            dirmult_lme_change(of_arms, True, seed=seed),
+        ),
+    }
+    return {question: agreement(*methods, alpha=alpha) for question, methods in pairs.items()}
+
+
+def share_unnamed(genus: AnnData, species: AnnData, name: str) -> float:
+    """Per cent of a genus's reads that the taxonomy does not name to species."""
+    return float(100 * counts_of(species, f"{name} (unnamed)").sum() / (counts_of(genus, name).sum() or 1))
+
+
+def presence_by_group(pairs: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
+    """Presence at both visits in each group.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        One row a patient: ``who``, and ``y0``, ``y1``, shares of swabs with a read.
+    labels : mapping
+        Display names.
+
+    Returns
+    -------
+    DataFrame
+        One row a group: patients, and the keys of `presence_change`.
+    """
+    rows = [
+        {"patients": labels[who], **presence_change(of["y0"] > 0, of["y1"] > 0)} for who, of in pairs.groupby("who")
+    ]
+    return pd.DataFrame(rows)
 
 
 def presence_change(before: pd.Series, after: pd.Series) -> dict[str, float]:

@@ -12,7 +12,7 @@ VERDICT_MARKERS = {"supported": "o", "contradicted": "X", "equivalent": "s", "in
 SCENARIOS = {"no effect": ("o", "0.75"), "no treatment effect": ("^", "0.45"), "demo": ("s", "black")}
 
 
-@styled
+@styled()
 def claims_forest(claims: pd.DataFrame) -> Figure:
     """Every claim on one scale: the estimate divided by half the width of its interval.
 
@@ -43,7 +43,7 @@ def claims_forest(claims: pd.DataFrame) -> Figure:
     return fig
 
 
-@styled
+@styled()
 def validation(table: pd.DataFrame, alpha: float) -> Figure:
     """Share of simulated cohorts in which each test rejects, and in which each interval holds the truth.
 
