@@ -337,6 +337,39 @@ def closed(row: dict[str, Any]) -> str:
     return f"{row['label']}: {number(row['estimate'])} % of the gap closed (interval {span}; n = {row['n']:.0f})."
 
 
+def levelling(means: pd.DataFrame, rarefaction_depth: int, labels: Mapping[str, str], *, flat: float = 0.1) -> str:
+    """Say by how much the mean Shannon diversity still rises beyond the depth used.
+
+    Parameters
+    ----------
+    means : DataFrame
+        As from `helpers.diversity.rarefaction_means`.
+    rarefaction_depth : int
+    labels : mapping
+        Display names of the groups.
+    flat : float
+        Nats: a curve that rises by less is called level.
+    """
+    greatest = means["depth"].max()
+    if not greatest > rarefaction_depth:
+        return (
+            f"Fewer than half of the swabs have more than {rarefaction_depth:,} reads: whether diversity would rise "
+            "beyond them cannot be told."
+        )
+    ends = means[means["depth"].isin([rarefaction_depth, greatest])]
+    rises = ends.pivot_table(index="group", columns="depth", values="shannon", observed=True, sort=False)
+    counts = ends.groupby("group", observed=True)[["swabs", "of"]].first()
+    told = [
+        f"{labels[group]} by {number(rise)} nats ({'level' if rise < flat else 'not level'}; {counts['swabs'][group]} "
+        f"of {counts['of'][group]} swabs)"
+        for group, rise in (rises[greatest] - rises[rarefaction_depth]).items()
+    ]
+    return (
+        f"From {rarefaction_depth:,} to {greatest:,} reads the mean Shannon diversity of the same swabs rises: "
+        f"{'; '.join(told)}."
+    )
+
+
 def positions(means: pd.DataFrame) -> str:
     """Tell where groups lie on the axes of an ordination.
 
