@@ -9,7 +9,7 @@ from anndata import AnnData
 from scipy import stats
 
 from helpers import taxa
-from helpers.study import RANKS
+from helpers.study import RANKS, Taxa
 
 
 def cohort_of(counts, lineages: list[str], **obs) -> AnnData:
@@ -65,10 +65,49 @@ def test_unnamed_reads_move_to_the_pathogen_and_none_is_lost(staphylococci):
     assert taxa.counts_of(species, "Staphylococcus aureus").tolist() == [15, 0]  # the original is untouched
 
 
-def test_prevalence_threshold(staphylococci):
+def test_a_taxon_is_tested_only_if_the_compared_swabs_have_it(staphylococci):
     species = taxa.aggregate(staphylococci, "species")
     assert "Staphylococcus hominis" in taxa.prevalent(species, 0.5)
     assert "Staphylococcus hominis" not in taxa.prevalent(species, 0.6)
+    only = pd.Series([False, True], index=species.obs_names)
+    assert taxa.prevalent(species, 0.1, among=only) == ["Actinobacteria (unnamed)", "Staphylococcus (unnamed)"]
+    assert "Staphylococcus hominis" in taxa.prevalent(species, 0.6, among=~only[::-1])  # by name, not by place
+    assert taxa.prevalent(species, 0.1, among=only & False) == []
+
+
+ORGANELLES = [
+    "Bacteria;Proteobacteria;Alphaproteobacteria;Rickettsiales;Mitochondria",  # SILVA
+    "Bacteria;Cyanobacteria;Cyanobacteriia;Chloroplast",
+    "Bacteria;Proteobacteria;Alphaproteobacteria;Rickettsiales;mitochondria;Zea",  # Greengenes: Zea is maize
+    "Bacteria;Cyanobacteria;Chloroplast;Streptophyta",
+    "Bacteria;Cyanobacteria_Chloroplast;Chloroplast;Chloroplast_or;Chloroplast_fa;Chloroplast_ge",  # mothur
+]
+BACTERIA = [
+    "Bacteria;Cyanobacteria/Chloroplast;Cyanobacteria;Family I;;GpI",  # RDP
+    "Bacteria;Proteobacteria;Alphaproteobacteria;Rickettsiales;Midichloriaceae;Midichloria;Midichloria mitochondrii",
+    "Bacteria;Proteobacteria;Alphaproteobacteria;Rickettsiales;Rickettsiaceae;Rickettsia",
+    "Bacteria",
+    STAPH,
+]
+
+
+def test_organelles_are_part_of_the_whole_but_no_genera():
+    counts = np.array([[90.0] * 5 + [1, 2, 3, 4, 5]] * 2)
+    who = {"subject": list("ab"), "visit": "baseline", "group": "case", "arm": "treatment"}
+    genus = taxa.aggregate(cohort_of(counts, ORGANELLES + BACTERIA, **who), "genus")
+    bacteria = {"GpI", "Midichloria", "Rickettsia", "Bacteria (unnamed)", "Staphylococcus"}
+    assert set(taxa.prevalent(genus, 0.5)) == bacteria
+    assert len(taxa.organelles(genus)) == len(ORGANELLES)
+    shares = taxa.relative_abundance(genus)
+    assert shares.shape == (2, 10)
+    assert taxa.clr(genus).sum(axis=1).tolist() == pytest.approx([0, 0])  # over all ten
+    labels = {"treatment": "T", "baseline": "0"}
+    bars = taxa.composition(shares, genus.obs, 3, labels, unlisted=taxa.organelles(genus))
+    assert list(bars) == ["n", "Staphylococcus", "Bacteria (unnamed)", "Rickettsia", "Other"]
+    assert bars["Other"].tolist() == pytest.approx([100 * 453 / 465])
+    leading = taxa.leading(genus, genus, Taxa(genus="Staphylococcus"), shown=2)
+    assert list(leading) == ["Staphylococcus", "Bacteria (unnamed)", "Rickettsia", "Other"]
+    assert leading.sum(axis=1).tolist() == pytest.approx([100, 100])
 
 
 def planted(seed: int) -> AnnData:

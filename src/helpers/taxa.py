@@ -11,6 +11,7 @@ from skbio.stats.composition import clr as centred_log_ratio
 from statsmodels.stats.contingency_tables import mcnemar
 
 from helpers.estimates import ESTIMATE, adjusted_p, as_numbers, by_patient, levels_in_use
+from helpers.lineage import is_organelle
 from helpers.study import RANKS, Taxa
 
 #: Added to each rarefied count before a logarithm, since a zero has none.
@@ -56,16 +57,31 @@ def aggregate(cohort: AnnData, rank: str) -> AnnData:
     Returns
     -------
     AnnData
-        Swabs x taxa, ``X`` dense, named by `taxon_names`, sorted by name; ``uns["relative"]`` as of the cohort.
+        Swabs x taxa, ``X`` dense, named by `taxon_names`, sorted by name; ``uns["relative"]`` as of the cohort;
+        ``var["organelle"]`` (bool): all of its features are of mitochondria or chloroplasts. Their reads are part of
+        the whole, but no bacteria to be listed or tested.
     """
     counts = cohort.X.toarray() if hasattr(cohort.X, "toarray") else cohort.X
-    sums = pd.DataFrame(counts.T, columns=cohort.obs_names).groupby(taxon_names(cohort.var, rank).to_numpy()).sum().T
+    names = taxon_names(cohort.var, rank).to_numpy()
+    sums = pd.DataFrame(counts.T, columns=cohort.obs_names).groupby(names).sum().T
+    organelle = pd.Series([is_organelle(ranks) for ranks in cohort.var[list(RANKS)].to_numpy()], dtype=bool)
     return AnnData(
         sums.to_numpy(float),
         obs=cohort.obs.copy(),
-        var=pd.DataFrame(index=sums.columns.astype(str)),
+        var=pd.DataFrame({"organelle": organelle.groupby(names).all()}, index=sums.columns.astype(str)),
         uns={"relative": cohort.uns.get("relative", False)},
     )
+
+
+def organelles(taxa: AnnData) -> list[str]:
+    """Names of the taxa that are mitochondria or chloroplasts.
+
+    Parameters
+    ----------
+    taxa : AnnData
+        As from `aggregate`.
+    """
+    return list(taxa.var_names[taxa.var["organelle"]])
 
 
 def relative_abundance(taxa: AnnData) -> pd.DataFrame:
@@ -200,7 +216,9 @@ def swab_summary(swabs: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
     return table.rename(columns={"count": "swabs"}).query("swabs > 0").reset_index()
 
 
-def composition(shares: pd.DataFrame, obs: pd.DataFrame, shown: int, labels: Mapping[str, str]) -> pd.DataFrame:
+def composition(
+    shares: pd.DataFrame, obs: pd.DataFrame, shown: int, labels: Mapping[str, str], *, unlisted: Sequence[str] = ()
+) -> pd.DataFrame:
     """Mean share of the most abundant taxa by group and visit, each patient once.
 
     Parameters
@@ -213,6 +231,8 @@ def composition(shares: pd.DataFrame, obs: pd.DataFrame, shown: int, labels: Map
         How many taxa; the rest is summed as ``Other``.
     labels : mapping
         Display names of groups and visits.
+    unlisted : sequence of str
+        Taxa that are summed into ``Other`` however abundant they are, as `organelles`.
 
     Returns
     -------
@@ -224,7 +244,7 @@ def composition(shares: pd.DataFrame, obs: pd.DataFrame, shown: int, labels: Map
     means, n = grouped.mean(), grouped.size()
     order = [(w, v) for w in ("control", "treatment", "comparator", "case") for v in ("baseline", "followup")]
     means = means.loc[[key for key in order if key in means.index]]
-    top = means.mean().nlargest(shown).index
+    top = means.drop(columns=list(unlisted)).mean().nlargest(shown).index
     table = means[top].assign(Other=means.drop(columns=top).sum(axis=1))
     table.insert(0, "n", n)
     table.index = pd.Index([f"{labels[w]}, {labels[v]}" for w, v in means.index], name="patients")
@@ -259,7 +279,7 @@ def leading(genus: AnnData, species: AnnData, taxa: Taxa, shown: int = 4) -> pd.
     taxa : Taxa
         The names.
     shown : int
-        Other genera; what is left is ``Other``.
+        Other genera, no organelles; what is left is ``Other``.
 
     Returns
     -------
@@ -273,7 +293,7 @@ def leading(genus: AnnData, species: AnnData, taxa: Taxa, shown: int = 4) -> pd.
     if taxa.genus in shares:
         rest = f"{taxa.genus} (other)" if len(first.columns) else taxa.genus
         first[rest] = shares.pop(taxa.genus) - first.sum(axis=1)
-    top = shares.mean().nlargest(shown).index
+    top = shares.drop(columns=organelles(genus)).mean().nlargest(shown).index
     return first.join(shares[top]).assign(Other=shares.drop(columns=top).sum(axis=1))
 
 
@@ -323,8 +343,11 @@ def reassign_unnamed(species: AnnData, genus: str, pathogen: str) -> AnnData:
     return moved
 
 
-def prevalent(taxa: AnnData, min_prevalence: float) -> list[str]:
-    """Taxa that are in at least a share of the swabs.
+def prevalent(taxa: AnnData, min_prevalence: float, among: pd.Series | None = None) -> list[str]:
+    """Taxa, without organelles, that are in at least a share of the swabs that a question compares.
+
+    A taxon that hardly any of the compared swabs has is not tested: its CLR is the pseudocount's, and moves with the
+    rest of the swab.
 
     Parameters
     ----------
@@ -332,8 +355,19 @@ def prevalent(taxa: AnnData, min_prevalence: float) -> list[str]:
         As from `aggregate`.
     min_prevalence : float
         Between 0 and 1.
+    among : Series of bool, optional
+        The swabs that are compared, indexed like ``taxa.obs``; all, if not given.
+
+    Returns
+    -------
+    list of str
+        None where no swabs are compared.
     """
-    return list(taxa.var_names[(taxa.X > 0).mean(axis=0) >= min_prevalence])
+    swabs = taxa.X if among is None else taxa.X[among.reindex(taxa.obs_names).to_numpy(bool)]
+    if not len(swabs):
+        return []
+    present = (swabs > 0).mean(axis=0) >= min_prevalence
+    return list(taxa.var_names[present & ~taxa.var["organelle"].to_numpy()])
 
 
 def linda(
