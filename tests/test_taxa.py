@@ -253,3 +253,32 @@ def test_mcnemar_is_the_binomial_test_of_the_discordant_pairs():
     got = taxa.presence_change(before, after)
     assert (got["lost"], got["gained"], got["present_before"], got["present_after"]) == (9, 1, 14, 6)
     assert got["p_value"] == pytest.approx(2 * (comb(10, 0) + comb(10, 1)) / 2**10)
+
+
+def test_presence_is_compared_by_odds_ratio_with_the_counts_behind_it():
+    labels = {"case": "AD", "control": "C", "treatment": "T", "comparator": "P", "baseline": "0", "followup": "3"}
+
+    def people(who: str, visit: str, present: list[float]) -> pd.DataFrame:
+        subjects = [f"{who}{i}" for i in range(len(present))]
+        return pd.DataFrame({"subject": subjects, "who": who, "visit": visit, "pathogen_present": present})
+
+    visits = pd.concat(
+        [
+            people("control", "baseline", [1.0] * 4 + [0.0] * 6),
+            people("treatment", "baseline", [0.5] * 6),  # in one of two swabs: present
+            people("comparator", "baseline", [1.0] * 4),
+            people("treatment", "followup", [1.0] + [0.0] * 4 + [np.nan]),
+            people("comparator", "followup", [0.5] * 3 + [0.0]),
+        ],
+        ignore_index=True,
+    ).assign(case=lambda v: v["who"].ne("control"))
+    table = taxa.presence_contrasts(visits, labels)
+    # With one binary term Firth's odds ratio has 1/2 added to each cell: 10/0 against 4/6, and 1/4 against 3/1;
+    # presence at baseline is the same in everybody who has a follow-up, and drops out.
+    assert table["comparison"].tolist() == ["AD against C, 0", "T against P, 3, given 0"]
+    assert table["estimate"].tolist() == pytest.approx([10.5 * 6.5 / (0.5 * 4.5), 1.5 * 1.5 / (4.5 * 3.5)], rel=1e-3)
+    counts = table[["present", "of", "reference_present", "reference_of", "n", "n_dropped"]]
+    assert counts.to_numpy().tolist() == [[10, 10, 4, 10, 20, 0], [1, 5, 3, 4, 9, 1]]
+    unknown = taxa.presence_contrasts(visits.assign(pathogen_present=np.nan), labels)
+    assert unknown["estimate"].isna().all()
+    assert unknown["of"].tolist() == [0, 0]

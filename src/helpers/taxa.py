@@ -10,7 +10,7 @@ from skbio.stats.composition import ancombc2, dirmult_lme
 from skbio.stats.composition import clr as centred_log_ratio
 from statsmodels.stats.contingency_tables import mcnemar
 
-from helpers.estimates import ESTIMATE, adjusted_p, as_numbers, by_patient, levels_in_use
+from helpers.estimates import ESTIMATE, adjusted_p, as_numbers, by_patient, firth_odds_ratio, levels_in_use
 from helpers.lineage import is_organelle
 from helpers.study import RANKS, Taxa
 
@@ -664,3 +664,56 @@ def presence_change(before: pd.Series, after: pd.Series) -> dict[str, float]:
         "lost": lost,
         "p_value": float(mcnemar([[both, lost], [gained, neither]], exact=True).pvalue),
     }
+
+
+def presence_contrasts(
+    visits: pd.DataFrame,
+    labels: Mapping[str, str],
+    covariates: Sequence[str] = (),
+    *,
+    measure: str = "pathogen_present",
+    alpha: float = 0.05,
+) -> pd.DataFrame:
+    """Odds ratios of a taxon's presence: patients against controls at baseline, and the arms at follow-up.
+
+    The arms are compared given presence at baseline. Present is who has the taxon in any swab of the visit.
+
+    Parameters
+    ----------
+    visits : DataFrame
+        One row a person and visit: subject, visit, who, boolean ``case``, the covariates, and the measure.
+    labels : mapping
+        Display names of groups, arms and visits.
+    covariates : sequence of str
+        For patients against controls.
+    measure : str
+        Share of a person's swabs that have the taxon; NaN where it cannot be known.
+    alpha : float
+
+    Returns
+    -------
+    DataFrame
+        One row a comparison: comparison, keys of `helpers.estimates.ESTIMATE` (odds ratio with profile-likelihood
+        interval), and of those in the model ``present`` ``of`` how many in the first group, and
+        ``reference_present`` ``reference_of`` in the other.
+
+    References
+    ----------
+    As of `helpers.estimates.firth_odds_ratio`.
+    """
+    seen = visits.assign(present=visits[measure].gt(0).astype(float).where(visits[measure].notna()))
+    start, end = (seen[seen["visit"].eq(v)].set_index("subject") for v in ("baseline", "followup"))
+    arms = end[end["who"].isin(["treatment", "comparator"])].assign(
+        treated=lambda e: e["who"].eq("treatment"), before=start["present"]
+    )
+    group = f"{labels['case']} against {labels['control']}, {labels['baseline']}"
+    arm = f"{labels['treatment']} against {labels['comparator']}, {labels['followup']}, given {labels['baseline']}"
+    rows = []
+    for comparison, data, term, given in ((group, start, "case", list(covariates)), (arm, arms, "treated", ["before"])):
+        used = data[["present", term, *given]].dropna()
+        counts = used.groupby(used[term].astype(bool))["present"].agg(["sum", "size"]).astype(int)
+        (present, n), (reference, m) = counts.reindex([True, False], fill_value=0).to_numpy()
+        odds = firth_odds_ratio(data, "present", term, given, alpha=alpha)
+        tally = {"present": present, "of": n, "reference_present": reference, "reference_of": m}
+        rows.append({"comparison": comparison, **tally, **odds})
+    return pd.DataFrame(rows)
