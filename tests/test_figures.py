@@ -50,6 +50,17 @@ def test_paired_lines_join_each_patients_two_values(visits):
     assert [t.get_text() for t in fig.axes[2].get_xticklabels()] == ["Baseline\nn = 6", "Month 3\nn = 5"]
 
 
+def test_mean_rarefaction_curves_are_drawn_over_the_swabs_that_reach_the_end():
+    depths, shannon = [10, 100] * 2, [1.0, np.nan, 2.0, 3.0]
+    curves = pd.DataFrame(
+        {"swab": list("aabb"), "group": "case", "depth": depths, "observed_features": shannon, "shannon": shannon}
+    )
+    fig: Any = figures.rarefaction(curves.assign(reaches=curves["swab"].eq("b")), LABELS, 10)
+    mean = next(line for line in fig.axes[1].lines if line.get_marker() == figures.MARKERS["case"])
+    assert list(mean.get_ydata()) == [2.0, 3.0]  # the shallow swab would make it 1.5 and 3
+    assert [t.get_text() for t in fig.legends[0].get_texts()] == ["AD (n = 1 of 2 swabs)"]
+
+
 def test_groups_differ_in_marker_and_in_lightness():
     grey = {who: np.dot(figures.mpl.colors.to_rgb(c), [0.299, 0.587, 0.114]) for who, c in figures.COLOURS.items()}
     shown = [grey[w] for w in ("control", "treatment", "comparator")]

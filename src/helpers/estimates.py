@@ -320,6 +320,35 @@ def firth_odds_ratio(
     )
 
 
+def percentile_test(drawn: np.ndarray, alpha: float) -> tuple[float, float, float]:
+    """Percentile interval of a bootstrap, and the p-value of the same test.
+
+    p is twice the smaller share of resamples on either side of zero, counting the sample as one of them. The limits
+    are the order statistics that lie beyond zero exactly where p < alpha.
+
+    Parameters
+    ----------
+    drawn : array
+        The estimate in each resample.
+    alpha : float
+        The interval covers 1 - alpha.
+
+    Returns
+    -------
+    tuple of float
+        Lower and upper limit, p. The limits are infinite with too few resamples for any p below alpha.
+
+    References
+    ----------
+    Davison & Hinkley, Bootstrap Methods and Their Application, 1997, sections 4.2 (the one added) and 5.3.
+    """
+    x = np.sort(drawn)
+    attainable = np.minimum(2 * np.arange(1, len(x) + 1) / (len(x) + 1), 1)
+    beyond = int((attainable < alpha).sum())  # the most resamples on the other side of zero with which p < alpha
+    low, high = (x[beyond - 1], x[-beyond]) if beyond else (-np.inf, np.inf)
+    return float(low), float(high), float(attainable[min((x <= 0).sum(), (x >= 0).sum(), len(x) - 1)])
+
+
 def adjusted_p(p: pd.Series, method: str) -> pd.Series:
     """Adjust p-values for multiple testing; what could not be tested (NaN) does not count as a test.
 

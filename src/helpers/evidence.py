@@ -15,7 +15,7 @@ from helpers.claims import EXPECT, KEY, Claim, Part
 from helpers.diversity import closure
 from helpers.measures import DISTANCE, PATHOGEN, by_visit, find
 from helpers.study import Settings, Study
-from helpers.visits import cases_and_controls, paired, sites_at_baseline
+from helpers.visits import cases_and_controls, paired, sites_at_baseline, with_controls
 
 Estimates = dict[str, dict[str, Any]]
 #: Strata in words.
@@ -132,7 +132,7 @@ def arms_given_improvement(asked: Asked, data: Data, study: Study, settings: Set
 
 def against_controls(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
     """Near-clear patients of an arm at follow-up against controls; the larger of robust and plain errors."""
-    both = response.with_controls(data.visits, near_clear(data.visits, study, asked.arm))
+    both = with_controls(data.visits, near_clear(data.visits, study, asked.arm))
     difference = estimates.linear_contrast(
         both, asked.measure, "case", study.adjust.group, cautious=True, alpha=settings.alpha
     )

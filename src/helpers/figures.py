@@ -222,6 +222,8 @@ def depth(obs: pd.DataFrame, labels: Mapping[str, str], thresholds: Mapping[str,
 def rarefaction(curves: pd.DataFrame, labels: Mapping[str, str], rarefaction_depth: int) -> Figure:
     """Rarefaction curves: alpha diversity at rising depth, each swab faint, the mean of each group with its interval.
 
+    The means are over the swabs that reach the greatest depth, the same ones at every depth.
+
     Parameters
     ----------
     curves : DataFrame
@@ -238,10 +240,11 @@ def rarefaction(curves: pd.DataFrame, labels: Mapping[str, str], rarefaction_dep
             part = curves[curves["group"].eq(who)]
             wide = part.pivot_table(index="swab", columns="depth", values=measure)
             ax.plot(wide.columns, wide.to_numpy().T, color=COLOURS[who], alpha=0.06, lw=0.5, rasterized=True)
-            means, low, high = np.transpose([_mean_interval(wide[depth]) for depth in wide])
+            same = part.loc[part["reaches"], "swab"].unique()
+            means, low, high = np.transpose([_mean_interval(wide.loc[same, depth]) for depth in wide])
             ax.errorbar(wide.columns, means, yerr=np.nan_to_num([low, high]), color=COLOURS[who], mec="black", lw=1.6,
                         marker=MARKERS[who], ms=5, capsize=2,
-                        label=f"{labels[who]} (n = {len(wide)} swabs)")  # fmt: skip
+                        label=f"{labels[who]} (n = {len(same)} of {part['swab'].nunique()} swabs)")  # fmt: skip
         ax.axvline(rarefaction_depth, ls=":", color="black", lw=1)
         ax.set(xscale="log", xlabel="Reads drawn", ylabel=name, ylim=(0, None))
     _lettered(axes)

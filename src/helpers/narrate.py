@@ -150,25 +150,29 @@ def agreement(table: pd.DataFrame, what: str, methods: tuple[str, str]) -> str:
     )
 
 
-def ends(what: str, strata: pd.DataFrame, who: str) -> str:
-    """Tell the mean change in the lowest and the highest stratum of response.
+def ends(trend: Mapping[str, Any], means: pd.DataFrame, who: str) -> str:
+    """Tell the mean change in the lowest and the highest stratum of response under treatment, and the trend.
 
     Parameters
     ----------
-    what : str
-        The measure.
-    strata : DataFrame
-        One row a stratum, as from `helpers.response.shift_by_stratum`, of one arm.
+    trend : mapping
+        ``measure``, ``unit`` and the trend of both arms.
+    means : DataFrame
+        As of `helpers.response.Shift`.
     who : str
-        The arm.
+        Name of the treatment.
     """
-    if strata.empty:
-        return f"{what}: no patient under {who} has a stratum."
-    first, last = strata.iloc[0], strata.iloc[-1]
-    return (
-        f"{what} under {who}: mean change {number(first['estimate'])} where severity improved {first['stratum']} "
-        f"(n = {first['n']:.0f}), {number(last['estimate'])} where it improved {last['stratum']} (n = {last['n']:.0f})."
-    )
+    strata = means[means["measure"].eq(trend["measure"]) & means["arm"].eq("treatment")]
+    what = trend["measure"]
+    told = f"{what}: no patient under {who} has a stratum."
+    if len(strata):
+        first, last = strata.iloc[0], strata.iloc[-1]
+        told = (
+            f"{what} under {who}: mean change {number(first['estimate'])} where severity improved {first['stratum']} "
+            f"(n = {first['n']:.0f}), {number(last['estimate'])} where it improved {last['stratum']} "
+            f"(n = {last['n']:.0f})."
+        )
+    return f"{told} Trend, a stratum: {effect(dict(trend), trend['unit'])}."
 
 
 def permanova(row: dict[str, Any], *, alpha: float = 0.05) -> str:
@@ -339,6 +343,39 @@ def closed(row: dict[str, Any]) -> str:
         return f"{row['label']}: no gap to the controls at baseline is shown ({gap}), so that none can close."
     span = interval(row["ci_low"], row["ci_high"])
     return f"{row['label']}: {number(row['estimate'])} % of the gap closed (interval {span}; n = {row['n']:.0f})."
+
+
+def levelling(means: pd.DataFrame, rarefaction_depth: int, labels: Mapping[str, str], *, flat: float = 0.1) -> str:
+    """Say by how much the mean Shannon diversity still rises beyond the depth used.
+
+    Parameters
+    ----------
+    means : DataFrame
+        As from `helpers.diversity.rarefaction_means`.
+    rarefaction_depth : int
+    labels : mapping
+        Display names of the groups.
+    flat : float
+        Nats: a curve that rises by less is called level.
+    """
+    greatest = means["depth"].max()
+    if not greatest > rarefaction_depth:
+        return (
+            f"Fewer than half of the swabs have more than {rarefaction_depth:,} reads: whether diversity would rise "
+            "beyond them cannot be told."
+        )
+    ends = means[means["depth"].isin([rarefaction_depth, greatest])]
+    rises = ends.pivot_table(index="group", columns="depth", values="shannon", observed=True, sort=False)
+    counts = ends.groupby("group", observed=True)[["swabs", "of"]].first()
+    told = [
+        f"{labels[group]} by {number(rise)} nats ({'level' if rise < flat else 'not level'}; {counts['swabs'][group]} "
+        f"of {counts['of'][group]} swabs)"
+        for group, rise in (rises[greatest] - rises[rarefaction_depth]).items()
+    ]
+    return (
+        f"From {rarefaction_depth:,} to {greatest:,} reads the mean Shannon diversity of the same swabs rises: "
+        f"{'; '.join(told)}."
+    )
 
 
 def positions(means: pd.DataFrame) -> str:

@@ -140,3 +140,24 @@ def changes(visits: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     start, end = (visits[visits["visit"].eq(v)].set_index("subject") for v in ("baseline", "followup"))
     both = start.index.intersection(end.index)
     return (end.loc[both, list(columns)] - start.loc[both, list(columns)]).join(start["who"])
+
+
+def with_controls(visits: pd.DataFrame, patients: Sequence[str]) -> pd.DataFrame:
+    """Patients at follow-up and the controls at the same visit, or at baseline if fewer than three came twice.
+
+    Parameters
+    ----------
+    visits : DataFrame
+        One row a patient and visit, as from `by_patient`.
+    patients : sequence of str
+        Subjects.
+
+    Returns
+    -------
+    DataFrame
+        Rows of `visits`.
+    """
+    last = visits["visit"].eq("followup")
+    controls = visits["who"].eq("control")
+    reference = last if (controls & last).sum() >= 3 else visits["visit"].eq("baseline")
+    return visits[(last & visits["subject"].isin(patients)) | (reference & controls)]
