@@ -445,7 +445,9 @@ def unnamed(bounds: pd.DataFrame, share: float, genus: str) -> list[str]:
     if bounds["estimate"].isna().all():
         return [*told, "Nothing can be tested."]
     same = bounds.groupby("what", sort=False)[["ci_low", "ci_high"]].apply(same_side)
-    return told + [f"{what}: {'holds' if holds else 'does not hold'} in both scenarios." for what, holds in same.items()]
+    return told + [
+        f"{what}: {'holds' if holds else 'does not hold'} in both scenarios." for what, holds in same.items()
+    ]
 
 
 def seen(presence: pd.DataFrame, privacy: Privacy) -> str:

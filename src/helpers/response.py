@@ -285,9 +285,7 @@ def within_between_slopes(
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("slope").astype({"n": int, "n_dropped": int})
 
 
-def slopes(
-    visits: pd.DataFrame, measures: Mapping[str, Measure], study: Study, *, alpha: float = 0.05
-) -> pd.DataFrame:
+def slopes(visits: pd.DataFrame, measures: Mapping[str, Measure], study: Study, *, alpha: float = 0.05) -> pd.DataFrame:
     """Slopes of several measures on each severity score.
 
     Parameters

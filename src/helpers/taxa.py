@@ -669,15 +669,14 @@ def differential(
         "arms": twice & obs["arm"].notna(),
     }
     tested = {
-        question: prevalent(genus, min_prevalence, swabs) if study.counted else [] for question, swabs in compared.items()
+        question: prevalent(genus, min_prevalence, swabs) if study.counted else []
+        for question, swabs in compared.items()
     }
     of = {question: counts[compared[question].reindex(counts.obs_names), tested[question]] for question in compared}
     pairs = {
         "baseline": (
             linda(baseline, tested["baseline"], "case", study.adjust.group, alpha=alpha),
-            ancombc2_contrasts(
-                by_patient_counts(of["baseline"], "baseline"), "case", study.adjust.group, alpha=alpha
-            ),
+            ancombc2_contrasts(by_patient_counts(of["baseline"], "baseline"), "case", study.adjust.group, alpha=alpha),
         ),
         "change": (
             linda_change(moved[moved["treated"]], tested["change"], alpha=alpha),
