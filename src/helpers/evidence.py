@@ -111,7 +111,8 @@ def change_in(asked: Asked, data: Data, study: Study, settings: Settings) -> Est
 
 
 def _mean_change(pairs: pd.DataFrame, settings: Settings) -> dict[str, Any]:
-    means = {"baseline": pairs["y0"].mean(), "followup": pairs["y1"].mean()}
+    both = pairs.dropna(subset="change")
+    means = {"baseline": both["y0"].mean(), "followup": both["y1"].mean()}
     return estimates.mean_change(pairs["change"], alpha=settings.alpha) | means
 
 

@@ -132,7 +132,7 @@ def shift_by_stratum(
         noise[scale] = (own["ci_low"], own["ci_high"])
         trends.append({"measure": measure.label, "unit": measure.unit, **trend(treated, alpha=alpha)})
         means.append(table.assign(measure=measure.label, scale=scale))
-        changes.append(treated.assign(scale=scale).dropna(subset="stratum"))
+        changes.append(treated.assign(scale=scale).dropna(subset=["stratum", "change"]))
     return Shift(
         pd.concat(means, ignore_index=True), pd.DataFrame(trends), pd.concat(changes, ignore_index=True), noise
     )

@@ -662,7 +662,7 @@ def differential(
     moved = changes(persons, list(ratios)).join(baseline.set_index("subject")[study.adjust.arm])
     moved["treated"] = moved["who"].eq("treatment")
     counts, obs = aggregate(reads, "genus"), genus.obs
-    twice = obs["subject"].isin(moved.index)
+    twice = obs["subject"].isin(moved.index[moved[list(ratios)].notna().all(axis=1)])
     compared = {
         "baseline": obs["visit"].eq("baseline"),
         "change": twice & obs["arm"].eq("treatment"),
@@ -746,10 +746,12 @@ def presence_by_group(pairs: pd.DataFrame, labels: Mapping[str, str]) -> pd.Data
     Returns
     -------
     DataFrame
-        One row a group: patients, and the keys of `presence_change`.
+        One row a group: patients, the keys of `presence_change`, and n_dropped, who was lost.
     """
     rows = [
-        {"patients": labels[who], **presence_change(of["y0"] > 0, of["y1"] > 0)} for who, of in pairs.groupby("who")
+        {"patients": labels[who], **presence_change(of["y0"] > 0, of["y1"] > 0), "n_dropped": lost}
+        for who, each in pairs.groupby("who")
+        for of, lost in [(each.dropna(subset="change"), int(each["change"].isna().sum()))]
     ]
     return pd.DataFrame(rows)
 

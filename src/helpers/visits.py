@@ -112,14 +112,18 @@ def paired(visits: pd.DataFrame, outcome: str) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row a patient with both values: the baseline columns, and ``y0``, ``y1``, ``change`` = y1 - y0.
+        One row a patient: the columns of the first visit that there is, and ``y0``, ``y1``, ``change`` = y1 - y0; NaN
+        where a visit is missing, so that estimators drop and count who was lost.
     """
-    values = visits.pivot_table(index="subject", columns="visit", values=outcome, observed=False).dropna()
-    values = values.reindex(columns=["baseline", "followup"])
-    values.columns = ["y0", "y1"]
-    values["change"] = values["y1"] - values["y0"]
-    baseline = visits[visits["visit"].eq("baseline")].set_index("subject").drop(columns=["visit", outcome])
-    return baseline.join(values.dropna(), how="inner").reset_index()
+    values = pd.DataFrame({f"y{i}": of[outcome] for i, of in enumerate(_at_visits(visits))}).astype(float)
+    first = visits.drop_duplicates("subject").set_index("subject").drop(columns=["visit", outcome])
+    return first.join(values.assign(change=values["y1"] - values["y0"])).reset_index()
+
+
+def _at_visits(visits: pd.DataFrame) -> list[pd.DataFrame]:
+    """Every patient at baseline, and at follow-up; NaN where the visit is missing."""
+    everybody = visits["subject"].unique()
+    return [visits[visits["visit"].eq(v)].set_index("subject").reindex(everybody) for v in ("baseline", "followup")]
 
 
 def changes(visits: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
@@ -135,11 +139,10 @@ def changes(visits: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Patients seen at both visits x `columns`, follow-up minus baseline, and ``who``.
+        Patients x `columns`, follow-up minus baseline, NaN where a visit is missing; and ``who``.
     """
-    start, end = (visits[visits["visit"].eq(v)].set_index("subject") for v in ("baseline", "followup"))
-    both = start.index.intersection(end.index)
-    return (end.loc[both, list(columns)] - start.loc[both, list(columns)]).join(start["who"])
+    start, end = (of[list(columns)] for of in _at_visits(visits))
+    return (end - start).join(visits.drop_duplicates("subject").set_index("subject")["who"])
 
 
 def with_controls(visits: pd.DataFrame, patients: Sequence[str]) -> pd.DataFrame:
