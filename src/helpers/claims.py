@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from string import Formatter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,10 +22,25 @@ EXPECT = {"up": 1, "down": -1, "healthier": 0, "not up": 1, "not down": -1, "not
 #: Contrasts of one arm.
 OF_ONE_ARM = ("change", "change_in", "against_controls")
 
-#: The verdicts, from the best for a claim to the least that can be said.
-SUPPORTED, EQUIVALENT, CONTRADICTED, INCONCLUSIVE, NOT_TESTABLE = VERDICTS = (
-    "supported", "equivalent", "contradicted", "inconclusive", "not testable"
-)  # fmt: skip
+
+class Verdict(NamedTuple):
+    """How a verdict is shown, and what it says."""
+
+    symbol: str
+    #: In figures.
+    marker: str
+    says: str
+
+
+#: Every verdict by its word.
+VERDICTS = {
+    "supported": Verdict("●", "o", "an effect in the claimed direction is shown"),
+    "contradicted": Verdict("✕", "X", "an effect in the other direction, or beyond the margin, is shown"),
+    "equivalent": Verdict("≈", "s", "the effect is shown to be smaller than the margin"),
+    "inconclusive": Verdict("○", "o", "neither: the interval says what remains possible"),
+    "not testable": Verdict("–", "", "the study lacks what the claim needs"),
+}
+SUPPORTED, CONTRADICTED, EQUIVALENT, INCONCLUSIVE, NOT_TESTABLE = VERDICTS
 
 #: What tells a part of a claim from all others: claim, and what was asked (`helpers.evidence.Asked`).
 KEY = ("claim", "measure", "contrast", "arm", "among", "score")
@@ -122,7 +137,7 @@ class Claims(Strict):
 
     of: Text = Field(description="whose claims they are, as it is shown")
     reference: Text = Field(description="the publication")
-    families: list[Text] = Field(description="families in the order in which they are shown")
+    families: list[Text] = Field(min_length=1, description="families in order: the first has the primary claims")
     claims: dict[ClaimId, Claim] = Field(min_length=1, description="claims by their short names")
 
     @model_validator(mode="after")
@@ -209,6 +224,12 @@ def claims_of(study: Study) -> Claims:
     there = ", ".join(sorted(path.stem for path in FOLDER.glob("*.yaml")))
     content = read_yaml(file, f"give `claims` in study.yaml one of: {there}", KEYS)
     return validated(Claims, content, file, "a valid file of claims", KEYS)
+
+
+def primary(study: Study) -> str:
+    """Name of the study's primary claim: the first of the first family."""
+    shipped = claims_of(study)
+    return min(shipped.claims, key=lambda name: shipped.families.index(shipped.claims[name].family))
 
 
 def _check_measure(part: Part, study: Study, file: Path, where: str) -> None:

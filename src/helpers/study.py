@@ -168,7 +168,7 @@ class CountsFile(DataFile):
     fractions: Literal["error", "round", "relative"] = Field(
         "error",
         description="what to do with counts that are not whole: refuse them, round them (means of replicates), or take "
-        "the table as relative abundances, with which all that needs counts is not testable",
+        "the table as relative abundances, with which nothing can be tested that needs counts",
         examples=["round"],
     )
 
@@ -277,9 +277,11 @@ class Response(Strict):
 class Taxa(Strict):
     """The taxa that the claims are about."""
 
-    genus: Label = Field("Staphylococcus", description="genus of C2")
-    pathogen: Label = Field("Staphylococcus aureus", description="species of C3, C5, C8 and C9")
-    commensal: Label = Field("Staphylococcus hominis", description="species in the log ratio to the pathogen")
+    genus: Label = Field("Staphylococcus", description="a genus, the measure `genus`")
+    pathogen: Label = Field("Staphylococcus aureus", description="a species, the measure `pathogen`")
+    commensal: Label = Field(
+        "Staphylococcus hominis", description="a species, the measure `commensal`; also in the log ratio"
+    )
     genera_shown: int = Field(10, ge=1, le=20, description="genera drawn in composition figures")
 
     @property
