@@ -36,7 +36,7 @@ def page(run: Run, others: list[str]) -> str:
     alt = f"Forest plot of the claims' effects with {level} % intervals. Verdicts: {found}."
     caption = (
         f"Each claim's estimate with its {level} % interval, divided by half the width of the interval: all are as "
-        "long, and one that misses the line excludes zero. Filled: what was claimed is shown; cross: the contrary; open: "
+        "long, and one that misses the line excludes zero. Filled: the claim is shown; cross: the contrary; open: "
         "neither. Grey: the margin, for claims of no change or little difference."
     )
     title = (
