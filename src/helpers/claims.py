@@ -1,17 +1,17 @@
 """A claim as an object, read from its file; and the one rule by which evidence becomes a verdict."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from string import Formatter
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
 from helpers.estimates import adjusted_p
-from helpers.measures import find, registry
+from helpers.measures import find, registry, taken
 from helpers.narrate import beyond, excludes_zero, interval, number, p_value
 from helpers.study import Labels, Problems, Strict, Study, StudyError, read_yaml, validated
 
@@ -21,6 +21,10 @@ Contrast = Literal["group", "severity", "change", "change_in", "arms", "arms_giv
 EXPECT = {"up": 1, "down": -1, "healthier": 0, "not up": 1, "not down": -1, "not healthier": 0}
 #: Contrasts of one arm.
 OF_ONE_ARM = ("change", "change_in", "against_controls")
+#: Contrasts of a severity score, which controls do not have.
+OF_SEVERITY = ("change", "arms")
+#: Contrasts in which somebody can become healthier.
+OF_HEALTHIER = ("change", "change_in", "arms", "arms_given_improvement")
 
 
 class Verdict(NamedTuple):
@@ -52,14 +56,25 @@ OWN_FAMILIES = ("own",)
 FOLDER = Path(__file__).parents[2] / "data" / "claims"
 #: Names that a claim's sentence can have in braces.
 NAMES = (*Labels.model_fields, "genus", "pathogen", "commensal", "scores", "near_clear", "non_responder")
+#: A name in braces. Nothing else can stand in them: sentences are not format strings.
+IN_BRACES = re.compile(r"\{([^{}]*)\}")
 
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=300)]
+
+def _one_line(value: str) -> str:
+    line = " ".join(value.split())
+    if not line.isprintable():
+        raise ValueError("has characters that cannot be shown")
+    return line
+
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=300), AfterValidator(_one_line)]
+MeasureKey = Annotated[str, StringConstraints(min_length=1, max_length=60)]
 
 
 class Part(Strict):
     """One measure in one contrast, with what is expected of it."""
 
-    measure: str = Field(
+    measure: MeasureKey = Field(
         description="a key of the registry (`src/helpers/measures.py`): an alpha diversity, `distance_to_healthy`, "
         "`genus`, `pathogen`, `commensal`, …; or the name of any genus or species",
         examples=["pathogen", "Staphylococcus epidermidis"],
@@ -71,7 +86,7 @@ class Part(Strict):
         "severity; `against_controls`: near-clear patients at follow-up against controls",
     )
     arm: Literal["treatment", "comparator"] | None = Field(
-        None, description="of `change`, `change_in` and `against_controls`"
+        None, description="of `change`, `change_in` and `against_controls`", examples=["treatment"]
     )
     among: Literal["lesional", "non_lesional", "non_responders"] | None = Field(
         None,
@@ -82,14 +97,24 @@ class Part(Strict):
     expect: Literal["up", "down", "healthier", "not up", "not down", "not healthier"] | None = Field(
         None,
         description="the direction that the claim asserts; with `not`, that it denies (claims of no change). "
-        "`healthier`: as the measure's registry entry says, or towards the controls' mean",
+        "`healthier`, of changes and between arms: as the measure's registry entry says, or towards the controls' mean",
     )
+
+    @model_validator(mode="after")
+    def _has_what_its_contrast_needs(self) -> "Part":
+        if (self.arm is not None) != (self.contrast in OF_ONE_ARM):
+            raise ValueError(f"the contrast {self.contrast} {'needs an' if self.arm is None else 'has no'} `arm`")
+        if (self.among is not None) != (self.contrast == "change_in"):
+            raise ValueError(f"the contrast {self.contrast} {'needs' if self.among is None else 'has no'} `among`")
+        if self.expect in ("healthier", "not healthier") and self.contrast not in OF_HEALTHIER:
+            raise ValueError(f"the contrast {self.contrast} expects up or down: nobody becomes healthier in it")
+        return self
 
 
 class Claim(Strict):
     """A claim: the sentence, what would show it, and where it comes from. It is as strong as its weakest part."""
 
-    says: Text = Field(description="the sentence, with the study's names in braces: see below")
+    says: Text = Field(description="the sentence, with names of study.yaml in braces, such as {treatment}")
     kind: Kind = Field(
         "direction",
         description="`direction`: tested against zero; `no change` and `little difference`: shown to be smaller than "
@@ -100,27 +125,33 @@ class Claim(Strict):
     source: Text | None = Field(None, description="where it says so", examples=["abstract"])
     parts: list[Part] = Field(min_length=1, max_length=20, description="all must be shown")
 
-    @model_validator(mode="after")
-    def _is_one_thought(self) -> "Claim":
-        names = [name for _, name, _, _ in Formatter().parse(self.says) if name is not None]
-        if unknown := sorted(set(names) - set(NAMES)):
+    @field_validator("says")
+    @classmethod
+    def _braces_hold_known_names(cls, says: str) -> str:
+        if unknown := [name for name in IN_BRACES.findall(says) if name not in NAMES]:
             close = difflib.get_close_matches(unknown[0], NAMES, 1)
             hint = f"; did you mean {{{close[0]}}}?" if close else ""
-            raise ValueError(f"says: unknown name {{{unknown[0]}}}{hint} known: {', '.join(NAMES)}")
+            raise ValueError(f"unknown name {{{unknown[0]:.40}}}{hint} known: {', '.join(NAMES)}")
+        if {"{", "}"} & set(IN_BRACES.sub("", says)):
+            raise ValueError("a brace without its other, or braces in braces; write {treatment}")
+        return says
+
+    @model_validator(mode="after")
+    def _is_one_thought(self) -> "Claim":
         asked: dict[tuple, str | None] = {}
         for i, part in enumerate(self.parts):
             where = f"parts.{i}"
-            if (part.arm is not None) != (part.contrast in OF_ONE_ARM):
-                needs = "needs an arm" if part.arm is None else "has no arm: it compares"
-                raise ValueError(f"{where}: the contrast {part.contrast} {needs}")
-            if (part.among is not None) != (part.contrast == "change_in"):
-                needs = "needs `among`" if part.among is None else "has no `among`; change_in has"
-                raise ValueError(f"{where}: the contrast {part.contrast} {needs}")
             denies = part.expect is not None and part.expect.startswith("not ")
             if self.kind == "direction" and (part.expect is None or denies):
-                raise ValueError(f"{where}: a claim of a direction expects up, down or healthier, not {part.expect}")
-            if self.kind != "direction" and part.expect is not None and not denies:
-                raise ValueError(f"{where}: a claim of {self.kind} cannot expect {part.expect}, only deny it")
+                raise ValueError(
+                    f"{where}: a claim of a direction expects up, down or healthier, not {part.expect or 'nothing'}"
+                )
+            if self.kind == "no change" and part.expect is not None and not denies:
+                raise ValueError(f"{where}: a claim of no change cannot expect {part.expect}, only deny it")
+            if self.kind == "little difference" and part.expect is not None:
+                raise ValueError(f"{where}: a claim of little difference expects nothing: it denies either direction")
+            if self.kind != "direction" and part.contrast == "severity":
+                raise ValueError(f"{where}: a link with severity has no margin; claim a direction")
             question = (part.measure, part.contrast, part.arm, part.among)
             if question in asked:
                 told = "stands twice" if asked[question] == part.expect else f"is also expected to be {asked[question]}"
@@ -138,7 +169,7 @@ class Claims(Strict):
     of: Text = Field(description="whose claims they are, as it is shown")
     reference: Text = Field(description="the publication")
     families: list[Text] = Field(min_length=1, description="families in order: the first has the primary claims")
-    claims: dict[ClaimId, Claim] = Field(min_length=1, description="claims by their short names")
+    claims: dict[ClaimId, Claim] = Field(min_length=1, max_length=100, description="claims by their short names")
 
     @model_validator(mode="after")
     def _families_are_listed(self) -> "Claims":
@@ -146,6 +177,12 @@ class Claims(Strict):
             if claim.family not in self.families:
                 raise ValueError(f"claims.{name}: family '{claim.family}' is not one of {', '.join(self.families)}")
         return self
+
+
+class OwnClaims(Strict):
+    """The claims that a study.yaml adds."""
+
+    own_claims: dict[ClaimId, Claim]
 
 
 def names(study: Study) -> dict[str, str]:
@@ -167,7 +204,8 @@ def names(study: Study) -> dict[str, str]:
 
 def statement(claim: Claim, study: Study) -> str:
     """A claim in the study's own words."""
-    return claim.says.format(**names(study))
+    known = names(study)
+    return IN_BRACES.sub(lambda name: known[name[1]], claim.says)
 
 
 def load_claims(study: Study) -> dict[str, Claim]:
@@ -185,25 +223,40 @@ def load_claims(study: Study) -> dict[str, Claim]:
     Raises
     ------
     StudyError
-        If there is no such file, a claim is not valid, or it names a measure that there is not.
+        With all problems at once: there is no such file, a claim is not valid, its name is taken, it names a measure
+        that there is not, or the study names a column like a measure.
     """
-    file, own_file = claims_file(study), study.folder / "study.yaml"
-    shipped = claims_of(study)
-    listed = {"of": shipped.of, "reference": shipped.reference, "families": [*shipped.families, *OWN_FAMILIES]}
+    problems, own_file = Problems(), study.folder / "study.yaml"
     own: dict[str, Claim] = {}
-    if study.own_claims:
-        content = listed | {"claims": study.own_claims}
-        own = validated(Claims, content, own_file, "valid: own_claims", KEYS).claims
-    if taken := sorted(set(own) & set(shipped.claims)):
-        where, found = f"own_claims.{taken[0]}", f"{file.name} has a claim {taken[0]}"
-        raise StudyError("gives a claim a name that is taken", file=own_file, where=where, found=found,
-                         fix="give it another name")  # fmt: skip
-    problems = Problems()
-    for source, claims in ((file, shipped.claims), (own_file, own)):
+    with problems:
+        if clashes := taken(study):
+            raise StudyError("gives a column the name of a measure", file=own_file, where="severity and covariates",
+                             found=", ".join(clashes), fix="give it another name")  # fmt: skip
+    with problems:
+        shipped = claims_of(study)
+    with problems:
+        content = {"own_claims": study.own_claims}
+        own = validated(OwnClaims, content, own_file, "a valid study", KEYS).own_claims
+    problems.stop()
+    families, before = [*shipped.families, *OWN_FAMILIES], {name.lower() for name in shipped.claims}
+    for name, claim in own.items():
+        where = f"own_claims.{name}"
+        with problems:
+            if name.lower() in before:
+                raise StudyError("gives a claim a name that is taken", file=own_file, where=where, found=name,
+                                 expected=f"a name that no other claim has, nor {study.claims}.yaml in data/claims",
+                                 fix="give it another name")  # fmt: skip
+        with problems:
+            if claim.family not in families:
+                raise StudyError("puts a claim into a family that there is not", file=own_file, where=f"{where}.family",
+                                 found=claim.family, expected=f"one of {', '.join(families)}",
+                                 fix="leave `family` out: the claim is shown as your own")  # fmt: skip
+        before.add(name.lower())
+    for source, key, claims in ((claims_file(study), "claims", shipped.claims), (own_file, "own_claims", own)):
         for name, claim in claims.items():
             for i, part in enumerate(claim.parts):
                 with problems:
-                    _check_measure(part, study, source, f"{name}.parts.{i}.measure")
+                    _check_measure(part, study, source, f"{key}.{name}.parts.{i}")
     problems.stop()
     return shipped.claims | own
 
@@ -220,9 +273,13 @@ def claims_file(study: Study) -> Path:
 
 def claims_of(study: Study) -> Claims:
     """Read the study's claims file, without its own claims."""
-    file = claims_file(study)
-    there = ", ".join(sorted(path.stem for path in FOLDER.glob("*.yaml")))
-    content = read_yaml(file, f"give `claims` in study.yaml one of: {there}", KEYS)
+    file, there = claims_file(study), sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    if study.claims not in there:
+        close = difflib.get_close_matches(study.claims, there, 1)
+        fix = f"did you mean {close[0]}?" if close else f"write data/claims/{study.claims}.yaml: see {KEYS}"
+        raise StudyError("names a file of claims that there is not", file=study.folder / "study.yaml", where="claims",
+                         found=study.claims, expected=f"one of {', '.join(there)}", fix=fix)  # fmt: skip
+    content = read_yaml(file, "a file of claims", "lay it there", KEYS)
     return validated(Claims, content, file, "a valid file of claims", KEYS)
 
 
@@ -239,15 +296,15 @@ def _check_measure(part: Part, study: Study, file: Path, where: str) -> None:
         measure = find(part.measure, study)
     except KeyError:
         close = difflib.get_close_matches(part.measure, known, 1)
-        fix = f"did you mean {close[0]}?" if close else "a genus or species begins with a capital letter"
+        fix = f"did you mean {close[0]}?" if close else "write a taxon as the taxonomy does, the first letter a capital"
+        raise StudyError("names a measure that there is not", file=file, where=f"{where}.measure", found=part.measure,
+                         expected=f"one of {', '.join(known)}; or a genus or species", fix=fix) from None  # fmt: skip
+    if measure.kind == "severity" and part.contrast not in OF_SEVERITY:
         raise StudyError(
-            "names a measure that there is not", file=file, where=where, found=part.measure,
-            expected=f"one of {', '.join(known)}; or a genus or species", fix=fix,
-        ) from None  # fmt: skip
-    if measure.kind == "severity" and part.contrast not in ("change", "arms"):
-        raise StudyError(
-            "compares what cannot be compared", file=file, where=where, found=f"{part.measure}: {part.contrast}",
-            expected="of a severity score, the contrast change or arms: controls have none", fix="change the contrast",
+            "compares what cannot be compared", file=file, where=f"{where}.contrast",
+            found=f"{part.contrast} of {part.measure}",
+            expected=f"of a severity score, the contrast {' or '.join(OF_SEVERITY)}: controls have none",
+            fix="change the contrast or the measure",
         )  # fmt: skip
 
 

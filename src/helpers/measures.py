@@ -37,8 +37,6 @@ class Measure(NamedTuple):
 def registry(study: Study) -> dict[str, Measure]:
     """All measures with a name of their own. Any taxon is one too: see `find`.
 
-    A measure is added here and in `measured`, and is then known to claims, chapters and simulations.
-
     Parameters
     ----------
     study : Study
@@ -49,10 +47,23 @@ def registry(study: Study) -> dict[str, Measure]:
     dict
         Key, which is the column's name in ``obs``, to measure.
     """
+    scores = {s.name: Measure(s.label, "points", "points", "severity", -1) for s in study.severity}
+    return of_swabs(study) | scores
+
+
+def of_swabs(study: Study) -> dict[str, Measure]:
+    """The registry without severity scores.
+
+    A measure is added here and in `measured`, and is then known to claims, chapters and simulations.
+
+    Parameters
+    ----------
+    study : Study
+    """
     counts, named = ("counts",), study.taxa
     names = {role: short_name(getattr(named, role)) for role in ("genus", "pathogen", "commensal")}
     both = (named.pathogen, named.commensal)
-    each = {
+    return {
         "observed_features": Measure("Observed ASVs", "ASVs", "SD of controls", "diversity", 0, counts),
         SHANNON: Measure("Shannon diversity", "nats", "SD of controls", "diversity", 0, counts),
         "simpson": Measure("Simpson", "", "SD of controls", "diversity", 0, counts),
@@ -72,11 +83,15 @@ def registry(study: Study) -> dict[str, Measure]:
         "genus_share": Measure(f"{names['genus']}, share", "%", "per cent", "taxon", -1, (named.genus,)),
         "pathogen_share": Measure(f"{names['pathogen']}, share", "%", "per cent", "taxon", -1, (named.pathogen,)),
     }
-    return each | {s.name: Measure(s.label, "points", "points", "severity", -1) for s in study.severity}
+
+
+def taken(study: Study) -> list[str]:
+    """Names of severity scores and covariates that are columns of measures, too."""
+    return sorted({*of_swabs(study), PRESENT} & {*(s.name for s in study.severity), *study.columns.covariates})
 
 
 def is_taxon(key: str) -> bool:
-    """Whether a key that is not in the registry can name a genus or a species."""
+    """Whether a key that is not in the registry can name a genus or a species, and a column of a file: no slash."""
     return bool(re.fullmatch(r"[A-Z][\w.\[\]-]*( [\w.-]+)*", key))
 
 
@@ -94,7 +109,7 @@ def find(key: str, study: Study) -> Measure:
         If there is no such measure.
     """
     known = registry(study)
-    if key not in known and is_taxon(key):
+    if key not in known and key not in study.columns.covariates and is_taxon(key):
         return Measure(short_name(key), "CLR", "fold change", "taxon", 0, ("counts", key))
     return known[key]
 

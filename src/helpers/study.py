@@ -37,8 +37,11 @@ VOCABULARY = {
 #: The greatest count that is hidden where small cells are suppressed.
 SMALL = 7
 
-#: Columns of ``obs`` that no severity score or covariate may be named like.
-STANDARD_COLUMNS = ("subject", *VOCABULARY, "site", "age", "sex", "batch", "depth", "response")
+#: Columns that no severity score or covariate may be named like: of ``obs``, and of the tables made from it.
+STANDARD_COLUMNS = (
+    "subject", *VOCABULARY, "site", "age", "sex", "batch", "depth", "response",
+    "case", "who", "y0", "y1", "change", "improvement", "treated",
+)  # fmt: skip
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -133,10 +136,10 @@ def _bare_name(value: str) -> str:
     return value
 
 
-Text = Annotated[str, BeforeValidator(_text)]
+Text = Annotated[str, BeforeValidator(_text, json_schema_input_type=str | float)]
 #: A name that is shown in figures and sentences.
 Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=60)]
-Texts = Annotated[list[str], BeforeValidator(_texts)]
+Texts = Annotated[list[str], BeforeValidator(_texts, json_schema_input_type=list[str | float] | str | float)]
 Name = Annotated[str, AfterValidator(_bare_name)]
 
 
@@ -275,13 +278,11 @@ class Response(Strict):
 
 
 class Taxa(Strict):
-    """The taxa that the claims are about."""
+    """The taxa that the claims are about, as the taxonomy names them; measures are named after them."""
 
-    genus: Label = Field("Staphylococcus", description="a genus, the measure `genus`")
-    pathogen: Label = Field("Staphylococcus aureus", description="a species, the measure `pathogen`")
-    commensal: Label = Field(
-        "Staphylococcus hominis", description="a species, the measure `commensal`; also in the log ratio"
-    )
+    genus: Label = Field("Staphylococcus", description="genus of `genus` and `genus_share`")
+    pathogen: Label = Field("Staphylococcus aureus", description="species of `pathogen` and `pathogen_share`")
+    commensal: Label = Field("Staphylococcus hominis", description="species of `commensal`")
     genera_shown: int = Field(10, ge=1, le=20, description="genera drawn in composition figures")
 
     @property
@@ -386,11 +387,14 @@ class Study(Strict):
     )
     response: Response = Field(Response(), description="thresholds of response")
     taxa: Taxa = Field(Taxa(), description="the taxa that the claims are about")
-    claims: Name = Field("hartmann2023", description="the claims to test: name of a file in data/claims, see claims.md")
+    claims: Name = Field(
+        "hartmann2023", description="the claims to test: the name of a file in data/claims, see [claims.md](claims.md)"
+    )
     own_claims: dict[str, Any] = Field(
         default_factory=dict,
-        description="further claims, in the form of that file",
-        examples=[{"X1": {"says": "Under {treatment}, …", "parts": []}}],
+        max_length=100,
+        description="further claims, judged and shown with those; [claims.md](claims.md) has an example",
+        examples=[{"X1": "…"}],
     )
     labels: Labels = Field(Labels(), description="display names")
     adjust: Adjust = Field(
@@ -532,12 +536,14 @@ def unprintable(text: str) -> bool:
     return any((c < " " and c not in "\t\n\r") or "\x7f" <= c <= "\x9f" or "\ud800" <= c <= "\udfff" for c in text)
 
 
-def read_yaml(file: Path, fix: str, keys: str) -> dict[str, Any]:
+def read_yaml(file: Path, what: str, fix: str, keys: str) -> dict[str, Any]:
     """Read a YAML file of keys and values, safely.
 
     Parameters
     ----------
     file : Path
+    what : str
+        What it should be.
     fix : str
         What to do if there is no such file.
     keys : str
@@ -563,7 +569,7 @@ def read_yaml(file: Path, fix: str, keys: str) -> dict[str, Any]:
         raise StudyError("is not valid YAML", file=file, found=found[:500], fix=fix) from None
     if not isinstance(content, dict):
         found, fix = "nothing" if content is None else type(content).__name__, f"see {keys} for the keys"
-        raise StudyError("is not a study", file=file, found=found, expected="keys and values", fix=fix)
+        raise StudyError(f"is not {what}", file=file, found=found, expected="keys and values", fix=fix)
     return content
 
 
@@ -607,7 +613,7 @@ def load_study(folder: str | Path) -> Study:
         If the file is missing, is not YAML, or does not hold a valid study; the message names every wrong key.
     """
     file, keys = Path(folder) / "study.yaml", "docs/study_yaml.md"
-    content = read_yaml(file, "give STUDY= the name of a folder in data/", keys)
+    content = read_yaml(file, "a study", "give STUDY= the name of a folder in data/", keys)
     study = validated(Study, content, file, "a valid study", keys)
     study._folder = Path(folder)
     return study
