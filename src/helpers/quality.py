@@ -11,13 +11,10 @@ from scipy import stats
 from skbio import TreeNode
 from tableone import TableOne
 
-from helpers.estimates import pooled_sd, who
-from helpers.ingest import NOT_RECORDED, in_several, swabbed_twice
+from helpers.estimates import analysis_swabs, pooled_sd, who
+from helpers.ingest import GROUPS, NOT_RECORDED, follow, in_several, swabbed_twice
 from helpers.study import RANKS, SMALL, VOCABULARY, Privacy, Study
 from helpers.tables import few
-
-#: Groups and arms in the order in which tables show them (see `helpers.estimates.who`).
-GROUPS = ("control", *VOCABULARY["arm"], "case")
 
 #: Standardised differences of Table 1: the first minus the second.
 CONTRASTS = (*((patients, "control") for patients in GROUPS[1:]), VOCABULARY["arm"])
@@ -149,6 +146,42 @@ def people(obs: pd.DataFrame) -> pd.DataFrame:
     twice = once[once.duplicated("subject")]["who"].value_counts()
     order = [w for w in GROUPS if w in table.index]
     return table.assign(both=twice).fillna(0).astype(int).rename_axis(columns=None).loc[order]
+
+
+def flow(
+    ledger: pd.DataFrame, cohort: AnnData, swabs: str, rarefaction_depth: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The one flow from all swabs in the files to those that are analysed, and the ledger of all its steps.
+
+    Parameters
+    ----------
+    ledger : DataFrame
+        As from `helpers.ingest.build_cohort`.
+    cohort : AnnData
+        Samples of the cohort without contaminants, whose reads are those that are rarefied.
+    swabs : str
+        As of `helpers.estimates.analysis_swabs`.
+    rarefaction_depth : int
+
+    Returns
+    -------
+    flow, ledger : DataFrame
+        As from `helpers.ingest.follow`, from the files to the analysis.
+    """
+    deep = np.ones(cohort.n_obs, bool)
+    if not cohort.uns["relative"]:
+        deep = np.asarray(cohort.X.sum(axis=1)).ravel() >= rarefaction_depth
+    steps = [
+        ("swabs", "skin that was not lesional at baseline", analysis_swabs(cohort.obs, swabs)),
+        (
+            "rarefaction",
+            f"fewer than {rarefaction_depth:,} reads, without contaminants: too few to compare",
+            pd.Series(deep, index=cohort.obs_names),
+        ),
+    ]
+    _, later, after = follow(cohort.obs, steps)
+    before = pd.DataFrame(json.loads(cohort.uns["flow"]))
+    return pd.concat([before, after], ignore_index=True), pd.concat([ledger, later], ignore_index=True)
 
 
 def checksums(cohort: AnnData) -> pd.DataFrame:
