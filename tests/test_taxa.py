@@ -8,7 +8,7 @@ import pytest
 from anndata import AnnData
 from scipy import stats
 
-from helpers import taxa
+from helpers import estimates, taxa
 from helpers.study import RANKS, Taxa
 
 
@@ -256,6 +256,7 @@ def test_mcnemar_is_the_binomial_test_of_the_discordant_pairs():
 
 
 def test_presence_is_compared_by_odds_ratio_with_the_counts_behind_it():
+    measure = "pathogen_present"
     labels = {"case": "AD", "control": "C", "treatment": "T", "comparator": "P", "baseline": "0", "followup": "3"}
 
     def people(who: str, visit: str, present: list[float]) -> pd.DataFrame:
@@ -279,6 +280,15 @@ def test_presence_is_compared_by_odds_ratio_with_the_counts_behind_it():
     assert table["estimate"].tolist() == pytest.approx([10.5 * 6.5 / (0.5 * 4.5), 1.5 * 1.5 / (4.5 * 3.5)], rel=1e-3)
     counts = table[["present", "of", "reference_present", "reference_of", "n", "n_dropped"]]
     assert counts.to_numpy().tolist() == [[10, 10, 4, 10, 20, 0], [1, 5, 3, 4, 9, 1]]
+    visits.loc[visits["subject"].isin(["treatment1", "comparator3"]) & visits["visit"].eq("baseline"), measure] = 0.0
+    start, end = (visits[visits["visit"].eq(v)].set_index("subject") for v in ("baseline", "followup"))
+    seen = end.dropna(subset=measure).join(start[measure], rsuffix="_0")
+    arms = pd.DataFrame(
+        {"later": seen[measure] > 0, "treated": seen["who"].eq("treatment"), "y0": seen[f"{measure}_0"] > 0}
+    )
+    expected = estimates.firth_odds_ratio(arms, "later", "treated", ["y0"])
+    got = taxa.presence_contrasts(visits, labels).loc[1, list(estimates.ESTIMATE)].drop("n_dropped")
+    assert got.tolist() == pytest.approx([expected[k] for k in got.index], nan_ok=True)
     unknown = taxa.presence_contrasts(visits.assign(pathogen_present=np.nan), labels)
     assert unknown["estimate"].isna().all()
     assert unknown["of"].tolist() == [0, 0]

@@ -148,6 +148,26 @@ def as_numbers(columns: pd.DataFrame, *, prefix_sep: str = "_") -> pd.DataFrame:
     return numbers.loc[:, numbers.nunique() > 1]
 
 
+def pooled_sd(first: pd.DataFrame, second: pd.DataFrame) -> pd.Series:
+    """Unit of a standardised mean difference: the root of the mean of the two groups' variances, by column.
+
+    Parameters
+    ----------
+    first, second : DataFrame
+        Numbers, 0/1 for the levels of a category.
+
+    Returns
+    -------
+    Series
+        NaN where neither group varies.
+
+    References
+    ----------
+    Austin, Stat Med 2009;28:3083.
+    """
+    return np.sqrt((first.var() + second.var()) / 2).replace(0, np.nan)
+
+
 def scaled(estimate: dict[str, Any], factor: float) -> dict[str, float]:
     """An estimate in another unit.
 

@@ -136,46 +136,49 @@ def groups(who: pd.Series) -> list[str]:
 
 
 @styled(
-    "Swabs read, left out and kept (with negative controls, if any), step by step; below, the people whose swabs "
-    "were kept, by group and visit.",
+    "Who was in the files, who was left out and why, and who is compared: people first, then swabs, step by step; below, "
+    "the people by group and visit.",
     "Flow diagram from all swabs to the people of each group.",
 )
-def sample_flow(ledger: pd.DataFrame, people: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
-    """Draw what was read, what was dropped and why, and who was kept.
+def sample_flow(flow: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
+    """Draw who was in the files, who was left out and why, and who is analysed: people first.
 
     Parameters
     ----------
-    ledger : DataFrame
-        Columns step, reason, swabs_before, swabs_after; several rows a step are summed.
-    people : DataFrame
-        As from `helpers.quality.people`.
+    flow : DataFrame
+        As from `helpers.quality.flow`.
     labels : mapping
         Display names.
     """
-    steps = ledger.groupby(["step", "reason"], sort=False)[["swabs_before", "swabs_after"]].sum().reset_index()
-    steps = steps[(steps.index == 0) | (steps["swabs_after"] < steps["swabs_before"])]
+    steps = flow.groupby(["step", "reason"], sort=False)[["people", "swabs"]].sum().reset_index()
+    lost = -steps[["people", "swabs"]].diff().fillna(0).astype(int)
+    steps, lost = (table[(steps.index == 0) | (lost["swabs"] > 0)].reset_index(drop=True) for table in (steps, lost))
     fig = figure(0.72 * len(steps) + 1.6)
     ax = fig.subplots()
     box: Any = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": "black"}
     arrow: Any = {"arrowstyle": "-|>", "color": "black", "shrinkA": 13, "shrinkB": 13}
     for i, row in enumerate(steps.itertuples()):
-        name = "kept" if i == len(steps) - 1 > 0 else "left" if i else "read"
-        ax.text(0.5, -i, f"{name}: n = {row.swabs_after} swabs", ha="center", va="center", bbox=box)
+        # Always "people": a singular would tell a count that is hidden where small cells are suppressed.
+        name = "in the files" if i == 0 else "left" if i < len(steps) - 1 else "analysed"
+        ax.text(0.5, -i, f"{name}: {row.people} people, {row.swabs} swabs", ha="center", va="center", bbox=box)
         if i:
-            lost = fill(f"left out: n = {row.swabs_before - row.swabs_after} swabs, {row.reason}", 34)
+            gone = f"left out: {lost['people'][i]} people, {lost['swabs'][i]} swabs, {row.reason}"
             ax.annotate("", (0.5, -i), (0.5, 1 - i), arrowprops=arrow)
-            ax.annotate(lost, (0.5, 0.5 - i), (0.72, 0.5 - i), va="center", size=8,
+            ax.annotate(fill(gone, 36), (0.5, 0.5 - i), (0.7, 0.5 - i), va="center", size=8,
                         arrowprops={"arrowstyle": "<|-", "color": "black"})  # fmt: skip
-    last, shown = 1 - len(steps), [who for who in COLOURS if who in people.index]
-    places = (np.arange(len(shown)) + 0.5) / max(len(shown), 1)
+    first, end = (flow[flow["step"].eq(flow["step"].iloc[at])].set_index("who") for at in (0, -1))
+    end = end.reindex(first.index, fill_value=0)
+    shown = [who for who in COLOURS if who in first.index]
+    shown = [who for who in shown if who != "case" or not {"treatment", "comparator"} & set(shown)]
+    last, places = 1 - len(steps), (np.arange(len(shown)) + 0.5) / max(len(shown), 1)
     ax.plot([0.5, 0.5], [last - 0.22, last - 0.5], color="black", lw=1)
     ax.plot([min(places, default=0.5), max(places, default=0.5)], [last - 0.5] * 2, color="black", lw=1)
     for x, who in zip(places, shown, strict=True):
-        row = people.loc[who]
-        visits = "\n".join(f"{labels[v]}: n = {row[v]}" for v in VISITS)
         ax.annotate("", (x, last - 0.82), (x, last - 0.5), arrowprops={**arrow, "shrinkA": 0, "shrinkB": 0})
-        ax.text(x, last - 1.3, f"{labels[who]}\n{visits}\nboth visits: n = {row['both']} people", ha="center",
-                va="center", bbox={**box, "ec": COLOURS[who], "lw": 2})  # fmt: skip
+        names = {"baseline": labels["baseline"], "followup": labels["followup"], "both": "both visits"}
+        visits = [f"{name}: {end.loc[who, v]} of {first.loc[who, v]} people" for v, name in names.items()]
+        told = "\n".join([labels[who], *visits])
+        ax.text(x, last - 1.3, told, ha="center", va="center", bbox={**box, "ec": COLOURS[who], "lw": 2})
     ax.set(xlim=(0, 1), ylim=(last - 1.85, 0.4))
     ax.axis("off")
     return fig

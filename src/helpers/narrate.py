@@ -345,6 +345,26 @@ def closed(row: dict[str, Any]) -> str:
     return f"{row['label']}: {number(row['estimate'])} % of the gap closed (interval {span}; n = {row['n']:.0f})."
 
 
+def flow(steps: pd.DataFrame, labels: Mapping[str, str]) -> str:
+    """Say how many people and swabs of those in the files are analysed, and at which visits.
+
+    Parameters
+    ----------
+    steps : DataFrame
+        As from `helpers.quality.flow`.
+    labels : mapping
+        Display names.
+    """
+    first, last = (steps[steps["step"].eq(steps["step"].iloc[at])] for at in (0, -1))
+    people, swabs = (f"{last[c].sum()} of {first[c].sum()} {c}" for c in ("people", "swabs"))
+    visits = [
+        f"{labels[row.who]}: {row.baseline} people at {labels['baseline']}, {row.followup} people at "
+        f"{labels['followup']}, {row.both} people at both"
+        for row in last[last["people"] > 0].itertuples()
+    ]
+    return f"Of those in the files, {people} and {swabs} are analysed. {'; '.join(visits)}."
+
+
 def levelling(means: pd.DataFrame, rarefaction_depth: int, labels: Mapping[str, str], *, flat: float = 0.1) -> str:
     """Say by how much the mean Shannon diversity still rises beyond the depth used.
 

@@ -7,7 +7,7 @@ import pandas as pd
 from scipy import stats
 from scipy.special import expit
 
-from helpers.estimates import as_estimate, as_numbers, linear_contrast, not_estimable, percentile_test
+from helpers.estimates import as_estimate, as_numbers, linear_contrast, not_estimable, percentile_test, pooled_sd
 
 
 def arms(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -370,7 +370,10 @@ def rho_of_no_effect(curve: pd.DataFrame) -> float:
 
 
 def balance(pairs: pd.DataFrame, covariates: Sequence[str], weights: pd.Series) -> pd.DataFrame:
-    """Standardised mean differences between the arms before and after weighting.
+    """Standardised mean differences between the arms, treatment minus comparator, before and after weighting.
+
+    Of the patients of the arms' contrast, not of all at baseline as in Table 1 (`helpers.quality.table_one`), whose
+    differences have the same sign and unit.
 
     Parameters
     ----------
@@ -383,8 +386,8 @@ def balance(pairs: pd.DataFrame, covariates: Sequence[str], weights: pd.Series) 
     Returns
     -------
     DataFrame
-        One row a covariate (a category at a time): ``covariate``, ``unweighted``, ``weighted``; both are divided by
-        the unweighted pooled standard deviation.
+        One row a covariate (a category at a time): ``covariate``, ``unweighted``, ``weighted``, and ``n``, the
+        patients. Both are divided by the unweighted pooled standard deviation.
 
     References
     ----------
@@ -393,10 +396,9 @@ def balance(pairs: pd.DataFrame, covariates: Sequence[str], weights: pd.Series) 
     numbers = as_numbers(pairs[list(covariates)], prefix_sep=": ")
     treated = pairs["treated"].astype(bool)
     a, b = numbers[treated], numbers[~treated]
-    pooled = np.sqrt((a.var() + b.var()) / 2).replace(0, np.nan)
     weighted = a.mul(weights[treated], axis=0).sum() - b.mul(weights[~treated], axis=0).sum()
-    table = pd.DataFrame({"unweighted": (a.mean() - b.mean()) / pooled, "weighted": weighted / pooled})
-    return table.rename_axis("covariate").reset_index()
+    table = pd.DataFrame({"unweighted": a.mean() - b.mean(), "weighted": weighted}).div(pooled_sd(a, b), axis=0)
+    return table.assign(n=len(pairs)).rename_axis("covariate").reset_index()
 
 
 def effective_sample_size(weights: pd.Series) -> float:

@@ -284,7 +284,7 @@ def _swabs(run: Run) -> str:
         return told
     swabs = ledger[ledger["group"].ne("negative control")].astype({"swabs_before": int, "swabs_after": int})
     steps = swabs.groupby("step", sort=False)[["swabs_before", "swabs_after"]].sum()
-    return f"{steps['swabs_after'].iloc[-1]} of {steps['swabs_before'].iloc[0]} swabs are kept. {told}"
+    return f"{steps['swabs_after'].iloc[-1]} of {steps['swabs_before'].iloc[0]} swabs are analysed. {told}"
 
 
 def _people(run: Run) -> str:
