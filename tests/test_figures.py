@@ -61,11 +61,11 @@ def test_the_flow_ends_at_the_analysed_people_of_all_in_the_files_by_group_and_v
     fig: Any = figures.sample_flow(pd.DataFrame(rows, columns=columns), LABELS)
     told = [t.get_text().replace("\n", " ") for t in fig.axes[0].texts if t.get_text()]
     assert told == [
-        "in the files: 15 people, 28 swabs",
-        "left: 15 people, 27 swabs",
-        "left out: 0 people, 1 swabs, few reads",
-        "analysed: 14 people, 25 swabs",
-        "left out: 1 people, 2 swabs, too few",
+        "in the files: n = 15 people, 28 swabs",
+        "left: n = 15 people, 27 swabs",
+        "left out: n = 0 people, 1 swabs, few reads",
+        "analysed: n = 14 people, 25 swabs",
+        "left out: n = 1 people, 2 swabs, too few",
         "Control Baseline: 9 of 9 people Month 3: 7 of 8 people both visits: 7 of 8 people",
         "Dupilumab Baseline: 5 of 6 people Month 3: 4 of 5 people both visits: 4 of 5 people",
     ]

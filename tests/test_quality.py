@@ -63,7 +63,7 @@ def test_table_1_tells_no_difference_that_would_tell_a_hidden_count(people):
     assert (told["drug"] == "").all()
 
 
-def swabs(*rows: tuple[str, str | None, str]) -> pd.DataFrame:
+def swabs(*rows: tuple[str, str | None, int]) -> pd.DataFrame:
     """Subjects (their first letter tells their group), visits and the reads of each swab."""
     obs = pd.DataFrame(rows, columns=["subject", "visit", "depth"], index=[f"s{i}" for i in range(len(rows))])
     first = obs["subject"].str[0]

@@ -160,9 +160,9 @@ def sample_flow(flow: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
     for i, row in enumerate(steps.itertuples()):
         # Always "people": a singular would tell a count that is hidden where small cells are suppressed.
         name = "in the files" if i == 0 else "left" if i < len(steps) - 1 else "analysed"
-        ax.text(0.5, -i, f"{name}: {row.people} people, {row.swabs} swabs", ha="center", va="center", bbox=box)
+        ax.text(0.5, -i, f"{name}: n = {row.people} people, {row.swabs} swabs", ha="center", va="center", bbox=box)
         if i:
-            gone = f"left out: {lost['people'][i]} people, {lost['swabs'][i]} swabs, {row.reason}"
+            gone = f"left out: n = {lost['people'][i]} people, {lost['swabs'][i]} swabs, {row.reason}"
             ax.annotate("", (0.5, -i), (0.5, 1 - i), arrowprops=arrow)
             ax.annotate(fill(gone, 36), (0.5, 0.5 - i), (0.7, 0.5 - i), va="center", size=8,
                         arrowprops={"arrowstyle": "<|-", "color": "black"})  # fmt: skip
