@@ -136,8 +136,8 @@ def groups(who: pd.Series) -> list[str]:
 
 
 @styled(
-    "Who was in the files, who was left out and why, and who is compared: people first, then swabs, step by step; below, "
-    "the people by group and visit.",
+    "Who was in the files, who was left out and why, and who is compared: people, then swabs, step by step; below, the "
+    "people by group and visit.",
     "Flow diagram from all swabs to the people of each group.",
 )
 def sample_flow(flow: pd.DataFrame, labels: Mapping[str, str]) -> Figure:

@@ -28,7 +28,7 @@ from helpers.tables import (
 
 NOT_RECORDED = "not recorded"
 NEGATIVE = "negative control"
-#: Groups and arms in the order in which tables show them (see `helpers.estimates.who`).
+#: Groups and arms in the order in which tables show them (see `helpers.visits.who`).
 GROUPS = ("control", *VOCABULARY["arm"], "case")
 #: Name of a step, reason for which swabs are left out by it, and which pass.
 Step = tuple[str, str, pd.Series]
@@ -290,7 +290,7 @@ def follow(obs: pd.DataFrame, steps: Sequence[Step]) -> tuple[pd.Series, pd.Data
     ledger : DataFrame
         Columns step, reason, group, visit, swabs_before, swabs_after: a row a step, group and visit that had swabs.
     flow : DataFrame
-        Columns step, reason, who (as `helpers.estimates.who`), people, baseline, followup, both (people at the
+        Columns step, reason, who (as `helpers.visits.who`), people, baseline, followup, both (people at the
         visits), swabs: what is left after the step. Without negative controls.
     """
     negative = obs["control_type"].eq("negative")

@@ -40,7 +40,7 @@ def table_one(
     Parameters
     ----------
     people : DataFrame
-        One row a person: ``who`` (as from `helpers.estimates.who`) and `columns`.
+        One row a person: ``who`` (as from `helpers.visits.who`) and `columns`.
     columns : sequence of str
         Characteristics; a number is given as mean (SD), anything else as n (%).
     labels : mapping
@@ -161,7 +161,7 @@ def flow(
     cohort : AnnData
         Samples of the cohort without contaminants, whose reads are those that are rarefied.
     swabs : str
-        As of `helpers.estimates.analysis_swabs`.
+        As of `helpers.visits.analysis_swabs`.
     rarefaction_depth : int
 
     Returns
@@ -241,6 +241,26 @@ def flag_contaminants(cohort: AnnData, alpha: float) -> pd.DataFrame:
     found["contaminant"] = (found["q_value"] < alpha) & (found["mean_negatives"] > found["mean_swabs"])
     found = found.join(cohort.var[list(RANKS)])
     return found.sort_values(["p_value", "mean_negatives", "feature"], ascending=[True, False, True])
+
+
+def without_contaminants(cohort: AnnData, alpha: float) -> tuple[AnnData, pd.DataFrame]:
+    """The swabs that are analysed: without negative controls, and without what these show to be contaminants.
+
+    Parameters
+    ----------
+    cohort : AnnData
+        As from `helpers.ingest.build_cohort`.
+    alpha : float
+
+    Returns
+    -------
+    clean : AnnData
+    found : DataFrame
+        As from `flag_contaminants`.
+    """
+    found = flag_contaminants(cohort, alpha)
+    flagged = found.index[found["contaminant"].astype(bool)]
+    return cohort[cohort.obs["control_type"].eq("sample"), ~cohort.var_names.isin(flagged)].copy(), found
 
 
 def integrity_checks(cohort: AnnData) -> pd.DataFrame:
