@@ -142,7 +142,10 @@ def test_patients_are_averaged_within_a_visit_and_paired_over_visits():
         ("c", "baseline"): 7,
     }
     pairs = visits_of.paired(visits, "y")
-    assert pairs[["subject", "y0", "y1", "change"]].to_numpy().tolist() == [["a", 2, 5, 3]]
+    assert pairs.dropna(subset="change")[["subject", "y0", "y1", "change"]].to_numpy().tolist() == [["a", 2, 5, 3]]
+    # Who was lost is there, to be counted.
+    assert pairs.loc[pairs["change"].isna(), "subject"].tolist() == ["b", "c"]
+    assert estimates.mean_change(pairs["change"])["n_dropped"] == 2
 
 
 def test_sites_lesional_at_baseline_are_followed_after_they_heal():
