@@ -1,7 +1,6 @@
 """The reference of study.yaml, written from the model that checks it: docs/study_yaml.md."""
 
 import types
-from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
@@ -9,11 +8,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from helpers.files import DEMO, KEYS, STUDY_YAML, write_whole
 from helpers.study import Study
 
-REFERENCE = Path("docs/study_yaml.md")
-#: Study whose values are the examples, where it has the key.
-EXAMPLES = Path("data/demo/study.yaml")
 HEAD = """# study.yaml, key by key
 
 Written from the model that checks it (`src/helpers/study.py`) by `make reference`; a test fails if the two differ.
@@ -35,10 +32,8 @@ def study_reference(examples: dict[str, Any]) -> str:
 
 
 def write_reference() -> None:
-    """Write docs/study_yaml.md."""
-    from helpers.files import write_whole
-
-    write_whole(REFERENCE, study_reference(yaml.safe_load(EXAMPLES.read_text(encoding="utf-8"))))
+    """Write docs/study_yaml.md; the demo's values are the examples, where it has the key."""
+    write_whole(KEYS, study_reference(yaml.safe_load((DEMO / STUDY_YAML).read_text(encoding="utf-8"))))
 
 
 def _collect(model: type[BaseModel], path: str, given: Any, sections: dict[type[BaseModel], Any]) -> None:

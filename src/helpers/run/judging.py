@@ -7,7 +7,7 @@ import pandas as pd
 
 from helpers.claims import COLUMNS, verdicts
 from helpers.disclosure import for_spreadsheets, in_table
-from helpers.files import write_whole
+from helpers.files import CLAIMS_JSON, CLAIMS_TABLE, EVIDENCE, write_whole
 from helpers.output import plain
 from helpers.study import Study, StudyError
 
@@ -26,10 +26,10 @@ def estimated(results: Path, chapters: list[str]) -> pd.DataFrame:
     DataFrame
         Rows as from `helpers.claims.part`, with ``notebook``.
     """
-    files = [results / "estimates" / f"{chapter}.json" for chapter in chapters]
-    rows = [row for file in files if file.is_file() for row in json.loads(file.read_text(encoding="utf-8"))]
+    files = sorted((results / EVIDENCE).glob("*.json"))
+    rows = [row for file in files for row in json.loads(file.read_text(encoding="utf-8"))]
     if not rows:
-        raise StudyError("no notebook saved estimates for the claims", file=results / "estimates", fix="make clean")
+        raise StudyError("no notebook saved estimates for the claims", file=results / EVIDENCE, fix="make clean")
     parts = pd.DataFrame(rows)
     numbers = ["estimate", "ci_low", "ci_high", "p_value", "margin", "p_equivalence"]
     parts[numbers] = parts[numbers].apply(pd.to_numeric)
@@ -57,7 +57,7 @@ def judge(study: Study, results: Path, chapters: list[str], alpha: float) -> tup
     parts = estimated(results, chapters)
     claims = in_table(verdicts(parts, alpha).astype({"n": "Int64"}), study.privacy)
     records = plain(claims[list(COLUMNS)].to_dict("records"))
-    write_whole(results / "claims.json", json.dumps(records, indent=1, ensure_ascii=False) + "\n")
+    write_whole(results / CLAIMS_JSON, json.dumps(records, indent=1, ensure_ascii=False) + "\n")
     table = for_spreadsheets(claims).to_csv(sep="\t", index=False, float_format="%.10g", lineterminator="\n")
-    write_whole(results / "claims.tsv", table)
+    write_whole(results / CLAIMS_TABLE, table)
     return parts, claims
