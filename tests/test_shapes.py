@@ -9,6 +9,8 @@ from cohorts import Files, analysed, merged, small_demo, write
 
 from helpers import claims, estimates, ingest
 
+pytestmark = pytest.mark.slow
+
 
 def changed(cohort: Files, **study: object) -> Files:
     return cohort._replace(study=merged(cohort.study, study))
