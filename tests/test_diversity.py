@@ -160,18 +160,42 @@ def test_an_unrooted_tree_is_rooted_at_the_midpoint():
     assert diversity.rooted_tree(cohort_of([[1]])) is None
 
 
-def test_rarefaction_curves_are_the_expectation_of_each_swab_that_reaches_the_depth():
+def test_rarefaction_curves_are_the_expectation_of_each_swab():
     counts = np.random.default_rng(7).poisson(3, (6, 40))
     counts[0] = 0
     counts[0, 0] = 20
     cohort = cohort_of(counts, group=["control"] * 3 + ["case"] * 3)
-    curves = diversity.rarefaction_curves(cohort, [10, 50])
-    swabs = curves.groupby(["group", "depth"], observed=True).size().to_dict()
-    assert swabs == {("control", 10): 3, ("control", 50): 2, ("case", 10): 3, ("case", 50): 3}
-    expected = diversity.expected_alpha(cohort, 50)
+    curves = diversity.rarefaction_curves(cohort, [50, 10])
     at_50 = curves[curves["depth"].eq(50)].set_index("swab")
     for measure in ("observed_features", "shannon"):
-        assert at_50[measure].to_dict() == pytest.approx(expected[measure].iloc[1:].to_dict())
+        expected = diversity.expected_alpha(cohort, 50)[measure]
+        assert at_50[measure].to_dict() == pytest.approx(expected.to_dict(), nan_ok=True)
+    assert curves.groupby("swab")["reaches"].first().tolist() == [False, *[True] * 5]
+
+
+def test_mean_curves_are_of_the_same_swabs_at_every_depth():
+    # Two shallow swabs of one feature, two deep ones of forty even ones: the means of those that reach each depth jump
+    # when the shallow ones go, where no swab's own diversity rises so.
+    shallow, deep = [[20] + [0] * 39] * 2, [[5] * 40] * 2
+    cohort = cohort_of(shallow + deep, group=["case"] * 4)
+    curves = diversity.rarefaction_curves(cohort, [10, 20, 200])
+    means = diversity.rarefaction_means(curves).set_index("depth")
+    expected = [diversity.expected_alpha(cohort, depth)["shannon"].iloc[2] for depth in (10, 20, 200)]
+    assert means["shannon"].tolist() == pytest.approx(expected)
+    assert means[["swabs", "of"]].to_numpy().tolist() == [[2, 4]] * 3
+
+
+@pytest.mark.parametrize(
+    ("reads", "rarefaction_depth", "depths"),
+    [
+        ([900, 1675, 1700, 9000], 1000, [100, 200, 500, 1000, 1600]),
+        ([900, 950, 1200, 9000], 1000, [100, 200, 500, 1000]),  # fewer than half have more: no further
+        ([10, 60, 62, 90], 50, [50, 60]),
+        ([20_000] * 3, 250, [100, 200, 250, 500, 1000, 2000, 5000, 10_000, 20_000]),
+    ],
+)
+def test_at_least_half_of_the_swabs_reach_the_greatest_depth_drawn(reads, rarefaction_depth, depths):
+    assert diversity.curve_depths(cohort_of([[n] for n in reads]), rarefaction_depth) == depths
 
 
 # --- distances --------------------------------------------------------------------------------------------------------

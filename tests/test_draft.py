@@ -102,6 +102,8 @@ def checks(text: str) -> list[str]:
 def test_draft_of_a_plain_cohort_builds_as_it_is(tmp_path: Path) -> None:
     paths = made(tmp_path, *cohort())
     study, text, told = drafted(tmp_path, *paths)
+    schema = text.split("\n")[0].removeprefix("# yaml-language-server: $schema=")
+    assert (ROOT / "data/mine" / schema).resolve() == ROOT / "docs/study.schema.json"
     built, _ = build_cohort(study)
     assert built.shape == (24, 4)
     assert built.obs.groupby(["group", "arm", "visit"], observed=True, dropna=False).size().tolist() == [4] * 6

@@ -6,6 +6,7 @@ from scipy import stats
 from statsmodels.stats.weightstats import ttost_paired
 
 from helpers import estimates
+from helpers import visits as visits_of
 
 
 @pytest.fixture
@@ -74,6 +75,32 @@ def test_firth_odds_ratio_is_the_half_added_odds_ratio_of_a_two_by_two_table():
     assert 1 < got["ci_low"] < got["estimate"] < got["ci_high"] < np.inf
 
 
+def test_firth_interval_and_p_value_are_of_the_same_test():
+    rng = np.random.default_rng(4)
+    case, age = np.arange(60) < 30, rng.normal(40, 10, 60)
+    frame = pd.DataFrame({"present": rng.random(60) < 0.3 + 0.25 * case, "case": case, "age": age})
+    p = estimates.firth_odds_ratio(frame, "present", "case", ["age"])["p_value"]
+    at_p = estimates.firth_odds_ratio(frame, "present", "case", ["age"], alpha=p)
+    assert at_p["ci_low"] == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.1, 0.3])
+@pytest.mark.parametrize("resamples", [10, 99, 100, 999, 1000])
+def test_a_percentile_interval_excludes_zero_exactly_where_its_p_value_is_below_alpha(alpha, resamples):
+    rng = np.random.default_rng(resamples)
+    for shift in np.linspace(-3, 3, 61):
+        low, high, p = estimates.percentile_test(rng.normal(shift, 1, resamples), alpha)
+        assert (low > 0 or high < 0) == (p < alpha)
+        assert 2 / (resamples + 1) <= p <= 1
+
+
+def test_percentile_test_by_hand():
+    drawn = np.array([*range(-2, 0), *range(1, 38)], float)  # 39 resamples, two of them below zero
+    assert estimates.percentile_test(drawn, 0.2) == (1, 35, pytest.approx(2 * 3 / 40))
+    assert estimates.percentile_test(drawn, 0.15)[0] == -1
+    assert estimates.percentile_test(np.zeros(39), 0.05)[2] == 1
+
+
 def test_equivalence_agrees_with_statsmodels():
     change = np.random.default_rng(5).normal(0.1, 1, 40)
     got = estimates.equivalence(estimates.mean_change(pd.Series(change)), 0.5)
@@ -107,14 +134,14 @@ def test_patients_are_averaged_within_a_visit_and_paired_over_visits():
         }
     )
     measures = pd.DataFrame({"y": [1.0, 3.0, 5.0, 2.0, np.nan, 7.0]})
-    visits = estimates.by_patient(obs, measures)
+    visits = visits_of.by_patient(obs, measures)
     assert visits.set_index(["subject", "visit"])["y"].dropna().to_dict() == {
         ("a", "baseline"): 2,
         ("a", "followup"): 5,
         ("b", "baseline"): 2,
         ("c", "baseline"): 7,
     }
-    pairs = estimates.paired(visits, "y")
+    pairs = visits_of.paired(visits, "y")
     assert pairs[["subject", "y0", "y1", "change"]].to_numpy().tolist() == [["a", 2, 5, 3]]
 
 
@@ -129,8 +156,8 @@ def test_sites_lesional_at_baseline_are_followed_after_they_heal():
             "control_type": "sample",
         }
     )
-    assert estimates.analysis_swabs(obs, "lesional_at_baseline").tolist() == [True, False, True, False, True]
-    assert estimates.analysis_swabs(obs, "all").all()
+    assert visits_of.analysis_swabs(obs, "lesional_at_baseline").tolist() == [True, False, True, False, True]
+    assert visits_of.analysis_swabs(obs, "all").all()
 
 
 def test_ols_helper_is_used_with_t_not_normal_quantiles(patients):

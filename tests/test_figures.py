@@ -50,6 +50,38 @@ def test_paired_lines_join_each_patients_two_values(visits):
     assert [t.get_text() for t in fig.axes[2].get_xticklabels()] == ["Baseline\nn = 6", "Month 3\nn = 5"]
 
 
+def test_the_flow_ends_at_the_analysed_people_of_all_in_the_files_by_group_and_visit():
+    rows = [
+        ("read", "all", "control", 9, 9, 8, 8, 17), ("read", "all", "treatment", 6, 6, 5, 5, 11),
+        ("depth", "few reads", "control", 9, 9, 7, 7, 16), ("depth", "few reads", "treatment", 6, 6, 5, 5, 11),
+        ("swabs", "no lesion", "control", 9, 9, 7, 7, 16), ("swabs", "no lesion", "treatment", 6, 6, 5, 5, 11),
+        ("rarefaction", "too few", "control", 9, 9, 7, 7, 16), ("rarefaction", "too few", "treatment", 5, 5, 4, 4, 9),
+    ]  # fmt: skip
+    columns = ["step", "reason", "who", "people", "baseline", "followup", "both", "swabs"]
+    fig: Any = figures.sample_flow(pd.DataFrame(rows, columns=columns), LABELS)
+    told = [t.get_text().replace("\n", " ") for t in fig.axes[0].texts if t.get_text()]
+    assert told == [
+        "in the files: n = 15 people, 28 swabs",
+        "left: n = 15 people, 27 swabs",
+        "left out: n = 0 people, 1 swabs, few reads",
+        "analysed: n = 14 people, 25 swabs",
+        "left out: n = 1 people, 2 swabs, too few",
+        "Control Baseline: 9 of 9 people Month 3: 7 of 8 people both visits: 7 of 8 people",
+        "Dupilumab Baseline: 5 of 6 people Month 3: 4 of 5 people both visits: 4 of 5 people",
+    ]
+
+
+def test_mean_rarefaction_curves_are_drawn_over_the_swabs_that_reach_the_end():
+    depths, shannon = [10, 100] * 2, [1.0, np.nan, 2.0, 3.0]
+    curves = pd.DataFrame(
+        {"swab": list("aabb"), "group": "case", "depth": depths, "observed_features": shannon, "shannon": shannon}
+    )
+    fig: Any = figures.rarefaction(curves.assign(reaches=curves["swab"].eq("b")), LABELS, 10)
+    mean = next(line for line in fig.axes[1].lines if line.get_marker() == figures.MARKERS["case"])
+    assert list(mean.get_ydata()) == [2.0, 3.0]  # the shallow swab would make it 1.5 and 3
+    assert [t.get_text() for t in fig.legends[0].get_texts()] == ["AD (n = 1 of 2 swabs)"]
+
+
 def test_groups_differ_in_marker_and_in_lightness():
     grey = {who: np.dot(figures.mpl.colors.to_rgb(c), [0.299, 0.587, 0.114]) for who, c in figures.COLOURS.items()}
     shown = [grey[w] for w in ("control", "treatment", "comparator")]

@@ -15,7 +15,8 @@ import yaml
 from cohorts import merged
 from skbio import TreeNode
 
-from helpers import diversity, estimates, ingest, lineage, quality
+from helpers import diversity, ingest, lineage, quality
+from helpers import visits as visits_of
 from helpers.study import RANKS, StudyError, load_study
 
 ROOT = Path(__file__).parents[1]
@@ -351,7 +352,7 @@ def test_lesional_and_non_lesional_swabs_of_one_visit_are_sites_of_their_own(tmp
         cohort.obs["site"].tolist()
         == ["skin, lesional", "skin, non-lesional"] * 2 + ["skin, lesional"] * 2 + ["skin"] * 2
     )
-    kept = estimates.analysis_swabs(cohort.obs, "lesional_at_baseline")
+    kept = visits_of.analysis_swabs(cohort.obs, "lesional_at_baseline")
     assert kept.tolist() == [True, False, True, False, True, True, True, True]
 
 

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from helpers import narrate
@@ -82,3 +83,13 @@ def test_short_names():
     assert narrate.short_name("Staphylococcus") == "Staphylococcus"
     assert narrate.short_name("Neorhizobium Pararhizobium Rhizobium") == "Neorhizobium Pararhizobium Rhizobium"
     assert narrate.short_name("Staphylococcus (unnamed)") == "Staphylococcus (unnamed)"
+
+
+def test_a_rise_beyond_the_depth_used_is_told_with_its_swabs_and_not_where_nothing_lies_beyond():
+    means = pd.DataFrame(
+        {"group": ["case"] * 3, "depth": [500, 1000, 5000], "shannon": [1.0, 2.0, 2.3], "swabs": 30, "of": 50}
+    )
+    told = narrate.levelling(means, 1000, {"case": "AD"})
+    assert "From 1,000 to 5,000 reads" in told
+    assert "AD by 0.300 nats (not level; 30 of 50 swabs)" in told
+    assert "cannot be told" in narrate.levelling(means, 5000, {"case": "AD"})

@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 from cohorts import Files, analysed, merged, small_demo, write
 
-from helpers import claims, estimates, ingest
+from helpers import evidence, ingest
+from helpers import visits as visits_of
+from helpers.claims import load_claims
 
 pytestmark = pytest.mark.slow
 
@@ -152,12 +154,13 @@ def test_a_cohort_of_any_shape_gives_all_chapters_and_says_what_it_cannot_test(s
     study = write(make(small_demo()), tmp_path / "study")
     found = analysed(study, tmp_path / "results")
     told = {claim: row["reason"] for claim, row in found.items() if row["verdict"] == "not testable"}
-    assert list(found) == list(claims.CLAIMS)
+    assert list(found) == list(load_claims(study))
     assert set(told) == set(cannot)
     for claim, words in cannot.items():
         assert words in told[claim]
     cohort, _ = ingest.build_cohort(study)
-    foretold = claims.untestable(cohort[estimates.analysis_swabs(cohort.obs, study.settings.swabs)], study)
+    used = visits_of.analysis_swabs(cohort.obs, study.settings.swabs)
+    foretold = evidence.untestable(load_claims(study), cohort[used], study)
     assert {claim: why for claim, why in foretold.items() if why} == {
         claim: why for claim, why in told.items() if "too few" not in why and "standard deviation" not in why
     }

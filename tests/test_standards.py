@@ -100,7 +100,7 @@ def test_each_item_is_answered_or_says_what_is_left_to_the_authors(tmp_path: Pat
         ("STORMS 3.0", REAL | {"randomised": True}, "Real data of a randomised trial"),
         ("STORMS 3.0", REAL | NO_ARMS, "No two arms are compared"),
         ("STORMS 3.0", {"columns": {"group": {"values": {"control": None}}}}, "without controls"),
-        ("STORMS 3.6", REAL, "83 of 90 swabs are kept"),
+        ("STORMS 3.6", REAL, "83 of 90 swabs are analysed"),
         ("STORMS 3.9", {}, "Not applicable: simulated data."),
         ("STORMS 3.9", REAL, ""),
         ("STORMS 4.8", {}, "The data hold negative controls"),

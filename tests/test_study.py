@@ -1,9 +1,12 @@
+import json
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
-from helpers.intake.reference import study_reference
+from helpers.claims import load_claims, statement
+from helpers.intake.reference import OWN, references
 from helpers.study import Study, StudyError, load_study
 
 STUDY = {
@@ -68,6 +71,10 @@ def test_numbers_and_single_values_are_lists_of_text(tmp_path):
         ("columns.covariates", {"body mass": "BMI"}, "letters, digits and underscores"),
         ("columns.covariates", {"group": "BMI"}, "group is the name of another column"),
         ("columns.covariates", {"easi": "BMI"}, "easi is the name of another column"),
+        ("columns.covariates", {"change": "BMI"}, "change is the name of another column"),
+        ("own_claims", [], "own_claims: Input should be a valid dictionary"),
+        ("own_claims", {str(i): {} for i in range(101)}, "at most 100 items"),
+        ("claims", "../demo/truth", "letters, digits and underscores"),
     ],
 )
 def test_a_wrong_key_is_named(tmp_path, key, value, message):
@@ -101,14 +108,49 @@ def test_a_study_survives_json(tmp_path):
     assert Study.model_validate_json(study.model_dump_json()).model_dump() == study.model_dump()
 
 
-def test_the_reference_of_study_yaml_is_that_of_the_model_and_lacks_nothing():
-    root = Path(__file__).parents[1]
-    written = (root / "docs" / "study_yaml.md").read_text(encoding="utf-8")
-    assert written == study_reference(yaml.safe_load((root / "data" / "demo" / "study.yaml").read_text()))
-    rows = [line.split(" | ") for line in written.splitlines() if line.startswith("| `")]
-    assert len(rows) > 60
+def test_references_and_schemas_are_those_of_the_models():
+    for path, text in references().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path}: make reference"
+
+
+@pytest.mark.parametrize(("file", "fewest"), [("study_yaml.md", 60), ("claims.md", 14)])
+def test_references_lack_nothing(file, fewest):
+    keys = (Path("docs") / file).read_text(encoding="utf-8").partition("## Names in braces")[0]
+    rows = [line.split(" | ") for line in keys.splitlines() if line.startswith("| `")]
+    assert len(rows) >= fewest
     for key, kind, default, example, what in rows:
         assert what.strip(" |"), f"{key} has no description"
         assert example != "none", f"{key} has no example"
         assert kind
         assert default
+
+
+@pytest.mark.parametrize(
+    "file", ["data/demo/study.yaml", "data/khadka2021/study.yaml", "data/claims/hartmann2023.yaml"]
+)
+def test_shipped_files_name_their_schema_and_hold_to_it(file):
+    first, content = Path(file).read_text(encoding="utf-8").split("\n", 1)
+    name = first.removeprefix("# yaml-language-server: $schema=")
+    schema = json.loads((Path(file).parent / name).read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    check = jsonschema.Draft202012Validator(schema)
+    check.validate(yaml.safe_load(content))
+    assert not check.is_valid(yaml.safe_load(content) | {"colour": "red"})
+
+
+def test_the_schema_of_a_study_knows_claims():
+    check = jsonschema.Draft202012Validator(json.loads(Path("docs/study.schema.json").read_text(encoding="utf-8")))
+    own = yaml.safe_load(OWN)
+    assert check.is_valid(STUDY | own)
+    own["own_claims"]["X1"]["parts"][0]["contrast"] = "chang"
+    (error,) = check.iter_errors(STUDY | own)
+    assert list(error.path) == ["own_claims", "X1", "parts", 0, "contrast"]
+
+
+def test_the_example_of_a_claim_of_ones_own_is_in_the_demo_and_is_right():
+    written = Path("data/demo/study.yaml").read_text(encoding="utf-8")
+    commented = "".join(f"# {line}" for line in OWN.splitlines(keepends=True))
+    assert commented in written
+    demo = load_study("data/demo")
+    claims = load_claims(demo.model_copy(update=yaml.safe_load(OWN)))
+    assert statement(claims["X1"], demo) == "Under Dupilumab, Cutibacterium increases"

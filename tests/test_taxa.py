@@ -8,8 +8,8 @@ import pytest
 from anndata import AnnData
 from scipy import stats
 
-from helpers import taxa
-from helpers.study import RANKS
+from helpers import estimates, taxa
+from helpers.study import RANKS, Taxa
 
 
 def cohort_of(counts, lineages: list[str], **obs) -> AnnData:
@@ -65,10 +65,49 @@ def test_unnamed_reads_move_to_the_pathogen_and_none_is_lost(staphylococci):
     assert taxa.counts_of(species, "Staphylococcus aureus").tolist() == [15, 0]  # the original is untouched
 
 
-def test_prevalence_threshold(staphylococci):
+def test_a_taxon_is_tested_only_if_the_compared_swabs_have_it(staphylococci):
     species = taxa.aggregate(staphylococci, "species")
     assert "Staphylococcus hominis" in taxa.prevalent(species, 0.5)
     assert "Staphylococcus hominis" not in taxa.prevalent(species, 0.6)
+    only = pd.Series([False, True], index=species.obs_names)
+    assert taxa.prevalent(species, 0.1, among=only) == ["Actinobacteria (unnamed)", "Staphylococcus (unnamed)"]
+    assert "Staphylococcus hominis" in taxa.prevalent(species, 0.6, among=~only[::-1])  # by name, not by place
+    assert taxa.prevalent(species, 0.1, among=only & False) == []
+
+
+ORGANELLES = [
+    "Bacteria;Proteobacteria;Alphaproteobacteria;Rickettsiales;Mitochondria",  # SILVA
+    "Bacteria;Cyanobacteria;Cyanobacteriia;Chloroplast",
+    "Bacteria;Proteobacteria;Alphaproteobacteria;Rickettsiales;mitochondria;Zea",  # Greengenes: Zea is maize
+    "Bacteria;Cyanobacteria;Chloroplast;Streptophyta",
+    "Bacteria;Cyanobacteria_Chloroplast;Chloroplast;Chloroplast_or;Chloroplast_fa;Chloroplast_ge",  # mothur
+]
+BACTERIA = [
+    "Bacteria;Cyanobacteria/Chloroplast;Cyanobacteria;Family I;;GpI",  # RDP
+    "Bacteria;Proteobacteria;Alphaproteobacteria;Rickettsiales;Midichloriaceae;Midichloria;Midichloria mitochondrii",
+    "Bacteria;Proteobacteria;Alphaproteobacteria;Rickettsiales;Rickettsiaceae;Rickettsia",
+    "Bacteria",
+    STAPH,
+]
+
+
+def test_organelles_are_part_of_the_whole_but_no_genera():
+    counts = np.array([[90.0] * 5 + [1, 2, 3, 4, 5]] * 2)
+    who = {"subject": list("ab"), "visit": "baseline", "group": "case", "arm": "treatment"}
+    genus = taxa.aggregate(cohort_of(counts, ORGANELLES + BACTERIA, **who), "genus")
+    bacteria = {"GpI", "Midichloria", "Rickettsia", "Bacteria (unnamed)", "Staphylococcus"}
+    assert set(taxa.prevalent(genus, 0.5)) == bacteria
+    assert len(taxa.organelles(genus)) == len(ORGANELLES)
+    shares = taxa.relative_abundance(genus)
+    assert shares.shape == (2, 10)
+    assert taxa.clr(genus).sum(axis=1).tolist() == pytest.approx([0, 0])  # over all ten
+    labels = {"treatment": "T", "baseline": "0"}
+    bars = taxa.composition(shares, genus.obs, 3, labels, unlisted=taxa.organelles(genus))
+    assert list(bars) == ["n", "Staphylococcus", "Bacteria (unnamed)", "Rickettsia", "Other"]
+    assert bars["Other"].tolist() == pytest.approx([100 * 453 / 465])
+    leading = taxa.leading(genus, genus, Taxa(genus="Staphylococcus"), shown=2)
+    assert list(leading) == ["Staphylococcus", "Bacteria (unnamed)", "Rickettsia", "Other"]
+    assert leading.sum(axis=1).tolist() == pytest.approx([100, 100])
 
 
 def planted(seed: int) -> AnnData:
@@ -214,3 +253,42 @@ def test_mcnemar_is_the_binomial_test_of_the_discordant_pairs():
     got = taxa.presence_change(before, after)
     assert (got["lost"], got["gained"], got["present_before"], got["present_after"]) == (9, 1, 14, 6)
     assert got["p_value"] == pytest.approx(2 * (comb(10, 0) + comb(10, 1)) / 2**10)
+
+
+def test_presence_is_compared_by_odds_ratio_with_the_counts_behind_it():
+    measure = "pathogen_present"
+    labels = {"case": "AD", "control": "C", "treatment": "T", "comparator": "P", "baseline": "0", "followup": "3"}
+
+    def people(who: str, visit: str, present: list[float]) -> pd.DataFrame:
+        subjects = [f"{who}{i}" for i in range(len(present))]
+        return pd.DataFrame({"subject": subjects, "who": who, "visit": visit, "pathogen_present": present})
+
+    visits = pd.concat(
+        [
+            people("control", "baseline", [1.0] * 4 + [0.0] * 6),
+            people("treatment", "baseline", [0.5] * 6),  # in one of two swabs: present
+            people("comparator", "baseline", [1.0] * 4),
+            people("treatment", "followup", [1.0] + [0.0] * 4 + [np.nan]),
+            people("comparator", "followup", [0.5] * 3 + [0.0]),
+        ],
+        ignore_index=True,
+    ).assign(case=lambda v: v["who"].ne("control"))
+    table = taxa.presence_contrasts(visits, labels)
+    # With one binary term Firth's odds ratio has 1/2 added to each cell: 10/0 against 4/6, and 1/4 against 3/1;
+    # presence at baseline is the same in everybody who has a follow-up, and drops out.
+    assert table["comparison"].tolist() == ["AD against C, 0", "T against P, 3, given 0"]
+    assert table["estimate"].tolist() == pytest.approx([10.5 * 6.5 / (0.5 * 4.5), 1.5 * 1.5 / (4.5 * 3.5)], rel=1e-3)
+    counts = table[["present", "of", "reference_present", "reference_of", "n", "n_dropped"]]
+    assert counts.to_numpy().tolist() == [[10, 10, 4, 10, 20, 0], [1, 5, 3, 4, 9, 1]]
+    visits.loc[visits["subject"].isin(["treatment1", "comparator3"]) & visits["visit"].eq("baseline"), measure] = 0.0
+    start, end = (visits[visits["visit"].eq(v)].set_index("subject") for v in ("baseline", "followup"))
+    seen = end.dropna(subset=measure).join(start[measure], rsuffix="_0")
+    arms = pd.DataFrame(
+        {"later": seen[measure] > 0, "treated": seen["who"].eq("treatment"), "y0": seen[f"{measure}_0"] > 0}
+    )
+    expected = estimates.firth_odds_ratio(arms, "later", "treated", ["y0"])
+    got = taxa.presence_contrasts(visits, labels).loc[1, list(estimates.ESTIMATE)].drop("n_dropped")
+    assert got.tolist() == pytest.approx([expected[k] for k in got.index], nan_ok=True)
+    unknown = taxa.presence_contrasts(visits.assign(pathogen_present=np.nan), labels)
+    assert unknown["estimate"].isna().all()
+    assert unknown["of"].tolist() == [0, 0]

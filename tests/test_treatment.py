@@ -109,6 +109,23 @@ def test_mediation_covers_a_known_truth():
     assert min(held.values()) >= stats.binom.ppf(0.001, 150, 0.95), held
 
 
+def test_bootstrap_intervals_and_p_values_are_of_the_same_test():
+    decided = set()
+    for seed in range(40):
+        pairs = linear_system(seed, n=40).assign(
+            change=lambda p: p["y1"] - p["y0"], mediator=lambda p: p["mediator"] / 3
+        )
+        rows = (
+            treatment.mediation(pairs, "mediator", bootstraps=100, seed=seed).loc["indirect"],
+            treatment.arm_contrasts(pairs, ["mediator"], bootstraps=100, seed=seed).loc["overlap weights"],
+        )
+        for name, row in zip(("indirect", "overlap"), rows, strict=True):
+            excludes = row["ci_low"] > 0 or row["ci_high"] < 0
+            assert excludes == (row["p_value"] < 0.05), (seed, name)
+            decided.add((name, excludes))
+    assert len(decided) == 4
+
+
 def test_the_sensitivity_curve_at_the_true_correlation_gives_the_true_direct_effect():
     pairs = linear_system(1, n=20_000, rho=0.4)
     effects = treatment.mediation(pairs, "mediator", bootstraps=10, seed=1)

@@ -1,187 +1,320 @@
-"""An estimate becomes a verdict: the claims of the study and the one rule that judges them."""
+"""A claim as an object, read from its file; and the one rule by which evidence becomes a verdict."""
 
+import difflib
+import re
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from anndata import AnnData
+from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
-from helpers.estimates import adjusted_p, by_patient
-from helpers.narrate import interval, number, p_value, short_name
-from helpers.response import improvement
-from helpers.study import VOCABULARY, Study
+from helpers.estimates import adjusted_p
+from helpers.files import CLAIMS_FOLDER, CLAIMS_KEYS
+from helpers.measures import find, registry, taken
+from helpers.narrate import beyond, excludes_zero, interval, number, p_value
+from helpers.study import Labels, Problems, Strict, Study, StudyError, read_yaml, validated
 
 Kind = Literal["direction", "no change", "little difference"]
+Contrast = Literal["group", "severity", "change", "change_in", "arms", "arms_given_improvement", "against_controls"]
+#: What a part expects: the sign of the effect, 0 where the measure's healthier direction or neither is meant.
+EXPECT = {"up": 1, "down": -1, "healthier": 0, "not up": 1, "not down": -1, "not healthier": 0}
+#: Contrasts of one arm.
+OF_ONE_ARM = ("change", "change_in", "against_controls")
+#: Contrasts of a severity score, which controls do not have.
+OF_SEVERITY = ("change", "arms")
+#: Contrasts in which somebody can become healthier.
+OF_HEALTHIER = ("change", "change_in", "arms", "arms_given_improvement")
 
 
-class Claim(NamedTuple):
-    """A claim of the study: what it says, and which kind of evidence would show it."""
+class Verdict(NamedTuple):
+    """How a verdict is shown, and what it says."""
 
-    statement: str
-    kind: Kind
+    symbol: str
+    #: In figures.
+    marker: str
+    says: str
 
 
-CLAIMS = {
-    "C1": Claim("At baseline, {case} skin has lower bacterial alpha diversity than {control} skin", "direction"),
-    "C2": Claim("At baseline, {case} skin carries more {genus} (genus) than {control} skin", "direction"),
-    "C3": Claim("At baseline, {case} skin carries more {pathogen} than {control} skin", "direction"),
-    "C4": Claim("Alpha diversity is linked to severity at baseline ({scores}), negatively", "direction"),
-    "C5": Claim("{pathogen} is linked to severity at baseline ({scores}), positively", "direction"),
-    "C6": Claim("Under {treatment}, alpha diversity and the whole community shift towards {control}", "direction"),
-    "C7": Claim("Under {comparator}, alpha diversity and the whole community do not shift", "no change"),
-    "C8": Claim("Under {treatment}, {pathogen} decreases", "direction"),
-    "C9": Claim("Under {comparator}, {pathogen} does not decrease", "no change"),
-    "C10": Claim(
-        "At {followup} on {treatment}, near-clear patients ({near_clear}) differ little from {control}",
-        "little difference",
-    ),
-    "C11": Claim("The shift under {treatment} is at least partly independent of clinical improvement", "direction"),
-    "C12": Claim("The shift is larger under {treatment} than under {comparator}", "direction"),
+#: Every verdict by its word.
+VERDICTS = {
+    "supported": Verdict("●", "o", "an effect in the claimed direction is shown"),
+    "contradicted": Verdict("✕", "X", "an effect in the other direction, or beyond the margin, is shown"),
+    "equivalent": Verdict("≈", "s", "the effect is shown to be smaller than the margin"),
+    "inconclusive": Verdict("○", "o", "neither: the interval says what remains possible"),
+    "not testable": Verdict("–", "", "the study lacks what the claim needs"),
 }
+SUPPORTED, CONTRADICTED, EQUIVALENT, INCONCLUSIVE, NOT_TESTABLE = VERDICTS
 
-NEEDS_COUNTS = "the study gives relative abundances, and this needs counts"
+#: What tells a part of a claim from all others: claim, and what was asked (`helpers.evidence.Asked`).
+KEY = ("claim", "measure", "contrast", "arm", "among", "score")
+#: Families of claims that a study adds, beside those of its claims file.
+OWN_FAMILIES = ("own",)
+#: The claims files.
+FOLDER = Path(__file__).parents[2] / CLAIMS_FOLDER
+#: Names that a claim's sentence can have in braces.
+NAMES = (*Labels.model_fields, "genus", "pathogen", "commensal", "scores", "near_clear", "non_responder")
+#: A name in braces. Nothing else can stand in them: sentences are not format strings.
+IN_BRACES = re.compile(r"\{([^{}]*)\}")
 
-#: Columns of claims.tsv and keys of claims.json.
+
+def _one_line(value: str) -> str:
+    line = " ".join(value.split())
+    if not line.isprintable():
+        raise ValueError("has characters that cannot be shown")
+    return line
+
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=300), AfterValidator(_one_line)]
+MeasureKey = Annotated[str, StringConstraints(min_length=1, max_length=60)]
+
+
+class Part(Strict):
+    """One measure in one contrast, with what is expected of it."""
+
+    measure: MeasureKey = Field(
+        description="a key of the registry (`src/helpers/measures.py`): an alpha diversity, `distance_to_healthy`, "
+        "`genus`, `pathogen`, `commensal`, …; or the name of any genus or species",
+        examples=["pathogen", "Staphylococcus epidermidis"],
+    )
+    contrast: Contrast = Field(
+        description="`group`: patients against controls at baseline; `severity`: link to each severity score among "
+        "patients at baseline; `change`: between the visits in one arm; `change_in`: the same in a stratum; `arms`: "
+        "treatment against comparator at follow-up; `arms_given_improvement`: the same at equal improvement of "
+        "severity; `against_controls`: near-clear patients at follow-up against controls",
+    )
+    arm: Literal["treatment", "comparator"] | None = Field(
+        None, description="of `change`, `change_in` and `against_controls`", examples=["treatment"]
+    )
+    among: Literal["lesional", "non_lesional", "non_responders"] | None = Field(
+        None,
+        description="of `change_in`: sites that were lesional or not at baseline, or patients whose severity improved "
+        "by less than the study's `response.non_responder`",
+        examples=["lesional"],
+    )
+    expect: Literal["up", "down", "healthier", "not up", "not down", "not healthier"] | None = Field(
+        None,
+        description="the direction that the claim asserts; with `not`, that it denies (claims of no change). "
+        "`healthier`, of changes and between arms: as the measure's registry entry says, or towards the controls' mean",
+    )
+
+    @model_validator(mode="after")
+    def _has_what_its_contrast_needs(self) -> "Part":
+        if (self.arm is not None) != (self.contrast in OF_ONE_ARM):
+            raise ValueError(f"the contrast {self.contrast} {'needs an' if self.arm is None else 'has no'} `arm`")
+        if (self.among is not None) != (self.contrast == "change_in"):
+            raise ValueError(f"the contrast {self.contrast} {'needs' if self.among is None else 'has no'} `among`")
+        if self.expect in ("healthier", "not healthier") and self.contrast not in OF_HEALTHIER:
+            raise ValueError(f"the contrast {self.contrast} expects up or down: nobody becomes healthier in it")
+        return self
+
+
+class Claim(Strict):
+    """A claim: the sentence, what would show it, and where it comes from. It is as strong as its weakest part."""
+
+    says: Text = Field(description="the sentence, with names of study.yaml in braces, such as {treatment}")
+    kind: Kind = Field(
+        "direction",
+        description="`direction`: tested against zero; `no change` and `little difference`: shown to be smaller than "
+        "the margin of equivalence",
+    )
+    family: Text = Field("own", description="claims of a family are shown together")
+    reported: Text | None = Field(None, description="what the source says, in its words or shorter")
+    source: Text | None = Field(None, description="where it says so", examples=["abstract"])
+    parts: list[Part] = Field(min_length=1, max_length=20, description="all must be shown")
+
+    @field_validator("says")
+    @classmethod
+    def _braces_hold_known_names(cls, says: str) -> str:
+        if unknown := [name for name in IN_BRACES.findall(says) if name not in NAMES]:
+            close = difflib.get_close_matches(unknown[0], NAMES, 1)
+            hint = f"; did you mean {{{close[0]}}}?" if close else ""
+            raise ValueError(f"unknown name {{{unknown[0]:.40}}}{hint} known: {', '.join(NAMES)}")
+        if {"{", "}"} & set(IN_BRACES.sub("", says)):
+            raise ValueError("a brace without its other, or braces in braces; write {treatment}")
+        return says
+
+    @model_validator(mode="after")
+    def _is_one_thought(self) -> "Claim":
+        asked: dict[tuple, str | None] = {}
+        for i, part in enumerate(self.parts):
+            where = f"parts.{i}"
+            denies = part.expect is not None and part.expect.startswith("not ")
+            if self.kind == "direction" and (part.expect is None or denies):
+                raise ValueError(
+                    f"{where}: a claim of a direction expects up, down or healthier, not {part.expect or 'nothing'}"
+                )
+            if self.kind == "no change" and part.expect is not None and not denies:
+                raise ValueError(f"{where}: a claim of no change cannot expect {part.expect}, only deny it")
+            if self.kind == "little difference" and part.expect is not None:
+                raise ValueError(f"{where}: a claim of little difference expects nothing: it denies either direction")
+            if self.kind != "direction" and part.contrast == "severity":
+                raise ValueError(f"{where}: a link with severity has no margin; claim a direction")
+            question = (part.measure, part.contrast, part.arm, part.among)
+            if question in asked:
+                told = "stands twice" if asked[question] == part.expect else f"is also expected to be {asked[question]}"
+                raise ValueError(f"{where}: {part.measure} {told}")
+            asked[question] = part.expect
+        return self
+
+
+ClaimId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,15}$")]
+
+
+class Claims(Strict):
+    """A file of claims, in ``data/claims/``."""
+
+    of: Text = Field(description="whose claims they are, as it is shown")
+    reference: Text = Field(description="the publication")
+    families: list[Text] = Field(min_length=1, description="families in order: the first has the primary claims")
+    claims: dict[ClaimId, Claim] = Field(min_length=1, max_length=100, description="claims by their short names")
+
+    @model_validator(mode="after")
+    def _families_are_listed(self) -> "Claims":
+        for name, claim in self.claims.items():
+            if claim.family not in self.families:
+                raise ValueError(f"claims.{name}: family '{claim.family}' is not one of {', '.join(self.families)}")
+        return self
+
+
+class OwnClaims(Strict):
+    """The claims that a study.yaml adds."""
+
+    own_claims: dict[ClaimId, Claim]
+
+
+def names(study: Study) -> dict[str, str]:
+    """What stands for the names in a claim's braces.
+
+    Parameters
+    ----------
+    study : Study
+    """
+    score = study.severity[0].label if study.severity else "severity"
+    known = registry(study)
+    return study.labels.model_dump() | {
+        **{role: known[role].label for role in ("genus", "pathogen", "commensal")},
+        "scores": ", ".join(s.label for s in study.severity) or "no score recorded",
+        "near_clear": f"{score} improved by at least {study.response.near_clear:g} %",
+        "non_responder": f"{score} improved by less than {study.response.non_responder:g} %",
+    }
+
+
+def statement(claim: Claim, study: Study) -> str:
+    """A claim in the study's own words."""
+    known = names(study)
+    return IN_BRACES.sub(lambda name: known[name[1]], claim.says)
+
+
+def load_claims(study: Study) -> dict[str, Claim]:
+    """The claims that a study tests: those of its claims file, then its own.
+
+    Parameters
+    ----------
+    study : Study
+
+    Returns
+    -------
+    dict
+        By short name, in the order in which they are written.
+
+    Raises
+    ------
+    StudyError
+        With all problems at once: there is no such file, a claim is not valid, its name is taken, it names a measure
+        that there is not, or the study names a column like a measure.
+    """
+    problems, own_file = Problems(), study.folder / "study.yaml"
+    own: dict[str, Claim] = {}
+    with problems:
+        if clashes := taken(study):
+            raise StudyError("gives a column the name of a measure", file=own_file, where="severity and covariates",
+                             found=", ".join(clashes), fix="give it another name")  # fmt: skip
+    with problems:
+        shipped = claims_of(study)
+    with problems:
+        content = {"own_claims": study.own_claims}
+        own = validated(OwnClaims, content, own_file, "a valid study", CLAIMS_KEYS).own_claims
+    problems.stop()
+    families, before = [*shipped.families, *OWN_FAMILIES], {name.lower() for name in shipped.claims}
+    for name, claim in own.items():
+        where = f"own_claims.{name}"
+        with problems:
+            if name.lower() in before:
+                raise StudyError("gives a claim a name that is taken", file=own_file, where=where, found=name,
+                                 expected=f"a name that no other claim has, nor {study.claims}.yaml in data/claims",
+                                 fix="give it another name")  # fmt: skip
+        with problems:
+            if claim.family not in families:
+                raise StudyError("puts a claim into a family that there is not", file=own_file, where=f"{where}.family",
+                                 found=claim.family, expected=f"one of {', '.join(families)}",
+                                 fix="leave `family` out: the claim is shown as your own")  # fmt: skip
+        before.add(name.lower())
+    for source, key, claims in ((claims_file(study), "claims", shipped.claims), (own_file, "own_claims", own)):
+        for name, claim in claims.items():
+            for i, part in enumerate(claim.parts):
+                with problems:
+                    _check_measure(part, study, source, f"{key}.{name}.parts.{i}")
+    problems.stop()
+    return shipped.claims | own
+
+
+def measures_of(claims: Mapping[str, Claim]) -> list[str]:
+    """Keys of the measures that claims ask of."""
+    return list(dict.fromkeys(part.measure for claim in claims.values() for part in claim.parts))
+
+
+def claims_file(study: Study) -> Path:
+    """The file of the study's claims."""
+    return FOLDER / f"{study.claims}.yaml"
+
+
+def claims_of(study: Study) -> Claims:
+    """Read the study's claims file, without its own claims."""
+    file, there = claims_file(study), sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    if study.claims not in there:
+        close = difflib.get_close_matches(study.claims, there, 1)
+        fix = f"did you mean {close[0]}?" if close else f"write {CLAIMS_FOLDER / study.claims}.yaml: see {CLAIMS_KEYS}"
+        raise StudyError("names a file of claims that there is not", file=study.folder / "study.yaml", where="claims",
+                         found=study.claims, expected=f"one of {', '.join(there)}", fix=fix)  # fmt: skip
+    content = read_yaml(file, "a file of claims", "lay it there", CLAIMS_KEYS)
+    return validated(Claims, content, file, "a valid file of claims", CLAIMS_KEYS)
+
+
+def primary(study: Study) -> str:
+    """Name of the study's primary claim: the first of the first family."""
+    shipped = claims_of(study)
+    return min(shipped.claims, key=lambda name: shipped.families.index(shipped.claims[name].family))
+
+
+def _check_measure(part: Part, study: Study, file: Path, where: str) -> None:
+    """Raise `StudyError` unless the measure is one, and has a value in everybody whom the contrast compares."""
+    known = registry(study)
+    try:
+        measure = find(part.measure, study)
+    except KeyError:
+        close = difflib.get_close_matches(part.measure, known, 1)
+        fix = f"did you mean {close[0]}?" if close else "write a taxon as the taxonomy does, the first letter a capital"
+        raise StudyError("names a measure that there is not", file=file, where=f"{where}.measure", found=part.measure,
+                         expected=f"one of {', '.join(known)}; or a genus or species", fix=fix) from None  # fmt: skip
+    if measure.kind == "severity" and part.contrast not in OF_SEVERITY:
+        raise StudyError(
+            "compares what cannot be compared", file=file, where=f"{where}.contrast",
+            found=f"{part.contrast} of {part.measure}",
+            expected=f"of a severity score, the contrast {' or '.join(OF_SEVERITY)}: controls have none",
+            fix="change the contrast or the measure",
+        )  # fmt: skip
+
+
+#: Columns of claims.tsv and keys of claims.json, those first that say what was found.
 COLUMNS = (
     "id", "statement", "estimate", "unit", "ci_low", "ci_high", "p_value", "n", "verdict", "reason", "notebook",
-    "section",
+    "section", "family", "kind", "scale", "reported", "source",
 )  # fmt: skip
 
 
-def statement(claim: str, study: Study) -> str:
-    """A claim in the study's own words.
-
-    Parameters
-    ----------
-    claim : str
-        One of `CLAIMS`.
-    study : Study
-    """
-    names = study.labels.model_dump()
-    score = study.severity[0].label if study.severity else "severity"
-    return CLAIMS[claim].statement.format(
-        **names,
-        genus=study.taxa.genus,
-        pathogen=short_name(study.taxa.pathogen),
-        scores=", ".join(s.label for s in study.severity) or "no score recorded",
-        near_clear=f"{score} improved by at least {study.response.near_clear:g} %",
-    )
-
-
-def part(
-    claim: str,
-    study: Study,
-    measure: str,
-    estimate: Mapping[str, Any],
-    *,
-    unit: str,
-    section: str,
-    sign: int = 0,
-    reason: str = "",
-) -> dict[str, Any]:
-    """One part of a claim: what was measured for it.
-
-    Parameters
-    ----------
-    claim : str
-        One of `CLAIMS`.
-    study : Study
-    measure : str
-        What was measured, such as ``Shannon``.
-    estimate : mapping
-        From an estimator; for a claim of no change or little difference with ``margin`` and ``p_equivalence``.
-    unit : str
-    section : str
-        Heading of the section with the evidence.
-    sign : {-1, 0, 1}
-        The direction that the claim asserts (for a claim of no change: that it denies); 0 for either.
-    reason : str
-        Why the claim cannot be tested, whatever the estimate; empty if it can.
-
-    Returns
-    -------
-    dict
-        A row for `verdicts`, which wants the ``notebook`` too.
-    """
-    against_margin = CLAIMS[claim].kind != "direction"
-    cannot = reason
-    if not cannot and np.isnan(estimate["estimate"]):
-        few = f"too few people have what is needed (n = {study.privacy.shown(estimate['n'])})"
-        cannot = few if study.counted else NEEDS_COUNTS
-    elif not cannot and against_margin and np.isnan(estimate["p_equivalence"]):
-        cannot = "there is no standard deviation of controls to set the margin by"
-    if cannot:
-        estimate = {**estimate, **dict.fromkeys(("estimate", "ci_low", "ci_high", "p_value"), np.nan)}
-    return {
-        "id": claim,
-        "statement": statement(claim, study),
-        "measure": measure,
-        **{key: estimate[key] for key in ("estimate", "ci_low", "ci_high", "p_value", "n")},
-        "unit": unit,
-        "margin": estimate["margin"] if against_margin else np.nan,
-        "p_equivalence": estimate["p_equivalence"] if against_margin else np.nan,
-        "sign": sign,
-        "cannot": cannot,
-        "section": section,
-    }
-
-
-def untestable(cohort: AnnData, study: Study) -> dict[str, str]:
-    """Why the study's shape leaves a claim without a test.
-
-    Parameters
-    ----------
-    cohort : AnnData
-        The swabs that are analysed.
-    study : Study
-
-    Returns
-    -------
-    dict
-        A reason for each of `CLAIMS`, empty if nothing stands against it.
-    """
-    visits = by_patient(cohort.obs, pd.DataFrame(index=cohort.obs.index))
-    first, last = (visits[visits["visit"].eq(v)].set_index("subject") for v in ("baseline", "followup"))
-    pairs = first[first.index.isin(last.index)]
-    labels = study.labels.model_dump()
-
-    def absent(there: object, reason: str) -> str:
-        return "" if there else reason
-
-    counted = absent(study.counted, NEEDS_COUNTS)
-    patients = absent(first["group"].eq("case").any(), "the study has no patients at baseline")
-    controls = absent(first["group"].eq("control").any(), "the study has no controls at baseline")
-    severity = absent(study.severity, "the study records no severity score")
-    genus = absent(cohort.var["genus"].eq(study.taxa.genus).any(), f"no read is named {study.taxa.genus}")
-    pathogen = absent(cohort.var["species"].eq(study.taxa.pathogen).any(), f"no read is named {study.taxa.pathogen}")
-    arms = {arm: pairs["arm"].eq(arm).any() for arm in VOCABULARY["arm"]}
-    treated, compared = (
-        absent(there, f"nobody under {labels[arm]} was swabbed at both visits") for arm, there in arms.items()
-    )
-    both = absent(all(arms.values()), "the study has no second arm with patients at both visits")
-    improved = improvement(visits, study.severity).reindex(pairs.index[pairs["arm"].eq("treatment")])
-    clear = absent(
-        improved.ge(study.response.near_clear).any(), f"no patient under {labels['treatment']} is near clear"
-    )
-    needed = {
-        "C1": (counted, patients, controls),
-        "C2": (counted, patients, controls, genus),
-        "C3": (counted, patients, controls, pathogen),
-        "C4": (counted, severity, patients),
-        "C5": (counted, severity, pathogen, patients),
-        "C6": (controls, treated),
-        "C7": (controls, compared),
-        "C8": (counted, pathogen, treated),
-        "C9": (counted, pathogen, compared),
-        "C10": (controls, severity, treated, clear),
-        "C11": (controls, severity, both),
-        "C12": (controls, both),
-    }
-    return {claim: next(filter(None, reasons), "") for claim, reasons in needed.items()}
-
-
-def verdicts(parts: pd.DataFrame, alpha: float = 0.05) -> pd.DataFrame:
+def verdicts(parts: pd.DataFrame, claims: Mapping[str, Claim], study: Study, alpha: float = 0.05) -> pd.DataFrame:
     """Judge every claim by one rule.
 
     A claim with several parts is as strong as its weakest part (the intersection-union test), which stands for it.
@@ -198,41 +331,48 @@ def verdicts(parts: pd.DataFrame, alpha: float = 0.05) -> pd.DataFrame:
     Parameters
     ----------
     parts : DataFrame
-        Rows as from `part`.
+        Rows as from `helpers.evidence.gather`, with ``notebook``.
+    claims : mapping of str to Claim
+        Those that are judged, in the order of the table.
+    study : Study
     alpha : float
 
     Returns
     -------
     DataFrame
-        One row a claim, in the order of `CLAIMS`: `COLUMNS`, then measure, parts, margin, p_equivalence, p_holm.
+        One row a claim: `COLUMNS`, then what, parts, margin, p_equivalence, p_holm, and the key of the part that stands
+        for the claim.
 
     References
     ----------
     Holm, Scand J Stat 1979;6:65; Berger, Technometrics 1982;24:295 (intersection-union).
     """
-    weakest = pd.DataFrame([_weakest(group) for _, group in parts.groupby("id", sort=False)])
-    equivalence = weakest["id"].map(lambda c: CLAIMS[c].kind != "direction")
-    evidence = weakest["p_value"].where(~equivalence, weakest["p_equivalence"])
-    weakest["p_holm"] = adjusted_p(evidence, "holm")
-    weakest["p_change"] = adjusted_p(weakest["p_value"], "holm")
-    judged = [_verdict(row, alpha) for row in weakest.to_dict("records")]
-    weakest[["verdict", "reason"]] = pd.DataFrame(judged, index=weakest.index)
-    weakest["reason"] += weakest["passed_over"]
+    groups = parts.groupby("claim", sort=False)
+    judged = pd.DataFrame([_weakest(groups.get_group(name), claims[name].kind) for name in claims])
+    judged["id"], told = judged["claim"], [claims[name] for name in judged["claim"]]
+    judged["statement"] = [statement(claim, study) for claim in told]
+    for key in ("family", "kind", "reported", "source"):
+        judged[key] = [getattr(claim, key) for claim in told]
+    equivalence = judged["kind"].ne("direction")
+    evidence = judged["p_value"].where(~equivalence, judged["p_equivalence"])
+    judged["p_holm"] = adjusted_p(evidence, "holm")
+    judged["p_change"] = adjusted_p(judged["p_value"], "holm")
+    rule = [_verdict(row, alpha) for row in judged.to_dict("records")]
+    judged[["verdict", "reason"]] = pd.DataFrame(rule, index=judged.index)
+    judged["reason"] += judged["passed_over"]
     # The p-value that stands beside a verdict is of the test that it rests on.
-    on_change = equivalence & weakest["verdict"].eq("contradicted")
-    weakest["p_holm"] = weakest["p_holm"].where(~on_change, weakest["p_change"])
-    order = {claim: i for i, claim in enumerate(CLAIMS)}
-    extra = ["measure", "parts", "margin", "p_equivalence", "p_holm"]
-    return weakest.sort_values("id", key=lambda s: s.map(order))[[*COLUMNS, *extra]].reset_index(drop=True)
+    on_change = equivalence & judged["verdict"].eq(CONTRADICTED)
+    judged["p_holm"] = judged["p_holm"].where(~on_change, judged["p_change"])
+    return judged[[*COLUMNS, "what", "parts", "margin", "p_equivalence", "p_holm", *KEY[1:]]]
 
 
-def _weakest(group: pd.DataFrame) -> dict[str, Any]:
+def _weakest(group: pd.DataFrame, kind: Kind) -> dict[str, Any]:
     """The part of a claim with the least evidence for it; parts that cannot be tested are passed over if others can."""
     testable, others = group[group["cannot"].eq("")], group[group["cannot"].ne("")]
-    told = "".join(f"; not tested: {row.measure} ({row.cannot})" for row in others.itertuples())
+    told = "".join(f"; not tested: {row.what} ({row.cannot})" for row in others.itertuples())
     if testable.empty:
         return {**group.iloc[0].to_dict(), "parts": 0, "passed_over": ""}
-    if CLAIMS[testable["id"].iloc[0]].kind == "direction":
+    if kind == "direction":
         wrong_way = np.sign(testable["estimate"]) != testable["sign"]
         against = testable["p_value"].where(~wrong_way, 2 - testable["p_value"])
     else:
@@ -243,26 +383,24 @@ def _weakest(group: pd.DataFrame) -> dict[str, Any]:
 def _verdict(row: dict[str, Any], alpha: float) -> tuple[str, str]:
     """Verdict and its reason in words."""
     if row["cannot"]:
-        return "not testable", row["cannot"]
-    kind = CLAIMS[row["id"]].kind
-    which = f"{row['measure']}, the weakest of {row['parts']} parts: " if row["parts"] > 1 else f"{row['measure']}: "
+        return NOT_TESTABLE, row["cannot"]
+    which = f"{row['what']}, the weakest of {row['parts']} parts: " if row["parts"] > 1 else f"{row['what']}: "
     span = f"interval {interval(row['ci_low'], row['ci_high'], row['unit'])}"
     holm = f"Holm {p_value(row['p_holm'])}"
-    if kind == "direction":
+    if row["kind"] == "direction":
         claimed = row["sign"] == np.sign(row["estimate"])
         if row["p_holm"] < alpha:
             way = "the claimed direction" if claimed else "the other direction"
-            return ("supported" if claimed else "contradicted"), f"{which}{span} excludes zero in {way}; {holm}"
+            return (SUPPORTED if claimed else CONTRADICTED), f"{which}{span} excludes zero in {way}; {holm}"
         state = "includes zero" if row["ci_low"] <= 0 <= row["ci_high"] else "excludes zero, but not after Holm"
-        return "inconclusive", f"{which}{span} {state}; {holm}"
+        return INCONCLUSIVE, f"{which}{span} {state}; {holm}"
     margin = f"the margin ±{number(row['margin'])} {row['unit']}".rstrip()
     if row["p_holm"] < alpha:
-        return "equivalent", f"{which}smaller than {margin}; equivalence {holm}"
-    beyond = row["ci_low"] > row["margin"] or row["ci_high"] < -row["margin"]
+        return EQUIVALENT, f"{which}smaller than {margin}; equivalence {holm}"
     denied = row["sign"] in (0, np.sign(row["estimate"]))
-    if kind == "no change" and denied and row["p_change"] < alpha:
-        return "contradicted", f"{which}a change is shown, {span}; Holm {p_value(row['p_change'])}"
-    if kind == "little difference" and beyond and row["p_change"] < alpha:
-        return "contradicted", f"{which}{span} lies beyond {margin}; Holm {p_value(row['p_change'])}"
-    seen = " (which excludes zero, but not after Holm)" if row["ci_low"] > 0 or row["ci_high"] < 0 else ""
-    return "inconclusive", f"{which}equivalence within {margin} is not shown ({holm}); {span}{seen}"
+    if row["kind"] == "no change" and denied and row["p_change"] < alpha:
+        return CONTRADICTED, f"{which}a change is shown, {span}; Holm {p_value(row['p_change'])}"
+    if row["kind"] == "little difference" and beyond(row) and row["p_change"] < alpha:
+        return CONTRADICTED, f"{which}{span} lies beyond {margin}; Holm {p_value(row['p_change'])}"
+    seen = " (which excludes zero, but not after Holm)" if excludes_zero(row) else ""
+    return INCONCLUSIVE, f"{which}equivalence within {margin} is not shown ({holm}); {span}{seen}"

@@ -13,14 +13,8 @@ from skbio import DistanceMatrix, TreeNode
 from skbio.stats.composition import clr
 from skbio.stats.ordination import OrdinationResults, pcoa
 
-#: Alpha-diversity measures, with the unit in which they are reported.
-ALPHA_UNITS = {"observed_features": "ASVs", "shannon": "nats", "simpson": "", "faith_pd": "branch length"}
-ALPHA_NAMES = {
-    "observed_features": "Observed ASVs",
-    "shannon": "Shannon",
-    "simpson": "Simpson",
-    "faith_pd": "Faith's PD",
-}
+#: Alpha-diversity measures.
+ALPHA = ("observed_features", "shannon", "simpson", "faith_pd")
 #: Numbers held at once where a table is worked through in parts.
 CHUNK = 2**19
 #: Swabs whose distances are computed together: small enough for the processor's cache.
@@ -195,7 +189,7 @@ def _draw(counts: sparse.csr_array, depth: int, rng: np.random.Generator) -> spa
 def expected_alpha(
     counts: AnnData | pd.DataFrame,
     depth: int,
-    metrics: Sequence[str] = tuple(ALPHA_UNITS),
+    metrics: Sequence[str] = ALPHA,
     tree: TreeNode | None = None,
 ) -> pd.DataFrame:
     """Alpha diversity of each swab at one depth: the exact mean over all subsamples of its reads.
@@ -234,8 +228,8 @@ def expected_alpha(
     ----------
     Hurlbert, Ecology 1971;52:577 (observed features); Nipperess & Matsen, Methods Ecol Evol 2013;4:566 (Faith's PD).
     """
-    if unknown := sorted(set(metrics) - set(ALPHA_UNITS)):
-        raise ValueError(f"unknown metrics {unknown}; expected some of {list(ALPHA_UNITS)}")
+    if unknown := sorted(set(metrics) - set(ALPHA)):
+        raise ValueError(f"unknown metrics {unknown}; expected some of {list(ALPHA)}")
     metrics = [m for m in metrics if m != "faith_pd" or tree is not None]
     if isinstance(counts, AnnData) and counts.uns.get("relative", False):
         return pd.DataFrame(np.nan, index=counts.obs_names, columns=metrics)
@@ -324,6 +318,28 @@ def _mean_log1p(n: np.ndarray, k: np.ndarray, m: int, log_factorial: np.ndarray)
     return np.add.reduceat(np.exp(np.repeat(dividend, width) - divisor) * np.log1p(taken)[x], begin)
 
 
+def curve_depths(cohort: AnnData, rarefaction_depth: int) -> list[int]:
+    """Depths for rarefaction curves: up to what at least half of the swabs reach, or to the rarefaction depth.
+
+    Parameters
+    ----------
+    cohort : AnnData
+        Counts in ``X``.
+    rarefaction_depth : int
+        Always one of the depths; the greatest, where fewer than half of the swabs have more reads.
+
+    Returns
+    -------
+    list of int
+        Rising: 100, 200, 500, 1,000 and so on, the rarefaction depth, and the greatest (two digits, rounded down).
+    """
+    half = int(np.quantile(_table(cohort).totals, 0.5, method="lower"))
+    unit = 10 ** max(len(str(half)) - 2, 0)
+    greatest = max(half // unit * unit, rarefaction_depth)
+    steps = (digit * 10**power for power in range(2, len(str(greatest))) for digit in (1, 2, 5))
+    return sorted({*(step for step in steps if step < greatest), rarefaction_depth, greatest})
+
+
 def rarefaction_curves(cohort: AnnData, depths: Sequence[int]) -> pd.DataFrame:
     """Expected observed features and Shannon diversity of each swab at rising depths.
 
@@ -332,12 +348,13 @@ def rarefaction_curves(cohort: AnnData, depths: Sequence[int]) -> pd.DataFrame:
     cohort : AnnData
         Counts in ``X``, ``obs["group"]``.
     depths : sequence of int
-        Reads a swab; at each depth the swabs that reach it are used.
+        Reads a swab, as from `curve_depths`.
 
     Returns
     -------
     DataFrame
-        One row a swab and depth that it reaches: swab, group, depth, observed_features, shannon.
+        One row a swab and depth: swab, group, depth, observed_features, shannon (NaN where the swab has fewer reads),
+        and ``reaches``, whether the swab reaches the greatest depth.
 
     Raises
     ------
@@ -346,11 +363,34 @@ def rarefaction_curves(cohort: AnnData, depths: Sequence[int]) -> pd.DataFrame:
     """
     if not len(depths):
         raise ValueError("no depths to draw the curves at; expected at least one")
-    curves = []
-    for depth in depths:
-        swabs = expected_alpha(cohort, depth, ("observed_features", "shannon")).assign(group=cohort.obs["group"])
-        curves.append(swabs.dropna(subset="shannon").assign(depth=depth).rename_axis("swab").reset_index())
-    return pd.concat(curves, ignore_index=True)[["swab", "group", "depth", "observed_features", "shannon"]]
+    drawn = {depth: expected_alpha(cohort, depth, ("observed_features", "shannon")) for depth in sorted(depths)}
+    reaches = drawn[max(depths)]["shannon"].notna()
+    curves = pd.concat(drawn, names=["depth", "swab"]).reset_index()
+    swab = curves["swab"]
+    curves = curves.assign(group=swab.map(cohort.obs["group"]), reaches=swab.map(reaches))
+    return curves[["swab", "group", "depth", "observed_features", "shannon", "reaches"]]
+
+
+def rarefaction_means(curves: pd.DataFrame) -> pd.DataFrame:
+    """Mean rarefaction curve of each group over the same swabs at every depth: those that reach the greatest.
+
+    A mean over the swabs that reach each depth would go on rising, or fall, because they are other swabs.
+
+    Parameters
+    ----------
+    curves : DataFrame
+        As from `rarefaction_curves`.
+
+    Returns
+    -------
+    DataFrame
+        One row a group and depth: group, depth, observed_features, shannon, ``swabs``, and ``of``, all of the group's.
+        A group none of whose swabs reaches the greatest depth is not there.
+    """
+    all_swabs = curves.groupby("group", observed=True)["swab"].nunique()
+    by_depth = curves[curves["reaches"]].groupby(["group", "depth"], observed=True)
+    means = by_depth[["observed_features", "shannon"]].mean().assign(swabs=by_depth.size()).reset_index()
+    return means.assign(of=means["group"].map(all_swabs).astype(int))
 
 
 def bray_curtis(cohort: AnnData, depth: int, *, rarefactions: int, seed: int | np.random.Generator) -> DistanceMatrix:
@@ -503,6 +543,28 @@ def aitchison(rarefied: AnnData, *, pseudocount: float = 0.5) -> DistanceMatrix:
     table = _table(rarefied)
     seen = np.asarray(table.counts.sum(axis=0)) > 0
     return DistanceMatrix(squareform(pdist(clr(table.counts.toarray()[:, seen] + pseudocount))), table.ids)
+
+
+def distances(swabs: AnnData) -> dict[str, DistanceMatrix]:
+    """Every distance between swabs that the report knows, by its name.
+
+    Parameters
+    ----------
+    swabs : AnnData
+        As from `helpers.measures.measured`.
+
+    Returns
+    -------
+    dict
+        √ Bray–Curtis; of counts also Aitchison, and UniFrac where there is a tree.
+    """
+    distmats = {"√ Bray–Curtis": DistanceMatrix(swabs.obsp["sqrt_bray_curtis"], list(swabs.obs_names))}
+    if not swabs.uns.get("relative", False):
+        distmats["Aitchison"] = aitchison(swabs)
+        if tree := rooted_tree(swabs):
+            for name, weighted in (("Weighted UniFrac", True), ("Unweighted UniFrac", False)):
+                distmats[name] = unifrac(swabs, tree, weighted=weighted)
+    return distmats
 
 
 def square_root(distmat: DistanceMatrix) -> DistanceMatrix:

@@ -36,128 +36,6 @@ def as_estimate(
     return {k: v if k in ("n", "n_dropped") else float(v) for k, v in zip(ESTIMATE, values, strict=True)}
 
 
-def analysis_swabs(obs: pd.DataFrame, swabs: str) -> pd.Series:
-    """Say which swabs enter the models.
-
-    Parameters
-    ----------
-    obs : DataFrame
-        One row a swab, with the standard columns.
-    swabs : {"all", "lesional_at_baseline"}
-        ``lesional_at_baseline`` keeps a patient's sites that were lesional at baseline, at both visits. A site is
-        followed whether or not it has healed: choosing by the skin's state at follow-up would choose by the outcome.
-        Controls keep all their swabs.
-
-    Returns
-    -------
-    Series of bool
-        Indexed like `obs`. Negative controls are never in.
-    """
-    sample = obs["control_type"].eq("sample")
-    if swabs == "all":
-        return sample
-    site = obs["subject"].str.cat(obs["site"].astype(str), sep="\0")
-    lesional = set(site[obs["visit"].eq("baseline") & obs["lesional"].fillna(False).astype(bool)])
-    return sample & (obs["group"].eq("control") | site.isin(lesional))
-
-
-def by_patient(obs: pd.DataFrame, measures: pd.DataFrame) -> pd.DataFrame:
-    """Average the swabs of a patient at a visit.
-
-    Parameters
-    ----------
-    obs : DataFrame
-        One row a swab.
-    measures : DataFrame
-        One row a swab, numeric columns, indexed like `obs`; missing values are left out of the mean.
-
-    Returns
-    -------
-    DataFrame
-        One row a patient and visit: the columns of `obs` that belong to the patient or the visit, `measures`, boolean
-        ``case``, and ``who`` (see `who`).
-    """
-    columns = obs.columns.difference(["site", "lesional", "control_type", "depth", *measures.columns], sort=False)
-    keys = ["subject", "visit"]
-    patients = obs[columns].groupby(keys, observed=True, sort=True).first()
-    means = measures.join(obs[keys]).groupby(keys, observed=True, sort=True).mean()
-    visits = patients.join(means).reset_index()
-    visits["case"] = visits["group"].eq("case")
-    visits["who"] = who(visits)
-    return visits
-
-
-def who(obs: pd.DataFrame) -> pd.Series:
-    """Name the arm of a patient, or the group where there is no arm.
-
-    Parameters
-    ----------
-    obs : DataFrame
-        With columns ``group`` and ``arm``.
-
-    Returns
-    -------
-    Series of str
-        ``control``, ``treatment``, ``comparator``, or ``case`` for a patient without an arm.
-    """
-    return obs["arm"].astype(object).where(obs["arm"].notna(), obs["group"].astype(object))
-
-
-def cases_and_controls(visits: pd.DataFrame, measure: str) -> tuple[pd.Series, pd.Series]:
-    """Values of the patients and of the controls.
-
-    Parameters
-    ----------
-    visits : DataFrame
-        One row a person, with boolean ``case``.
-    measure : str
-    """
-    return visits.loc[visits["case"], measure], visits.loc[~visits["case"], measure]
-
-
-def paired(visits: pd.DataFrame, outcome: str) -> pd.DataFrame:
-    """Put the two visits of each patient side by side.
-
-    Parameters
-    ----------
-    visits : DataFrame
-        One row a patient and visit, as from `by_patient`.
-    outcome : str
-        Column that is compared between the visits.
-
-    Returns
-    -------
-    DataFrame
-        One row a patient with both values: the baseline columns, and ``y0``, ``y1``, ``change`` = y1 - y0.
-    """
-    values = visits.pivot_table(index="subject", columns="visit", values=outcome, observed=False).dropna()
-    values = values.reindex(columns=["baseline", "followup"])
-    values.columns = ["y0", "y1"]
-    values["change"] = values["y1"] - values["y0"]
-    baseline = visits[visits["visit"].eq("baseline")].set_index("subject").drop(columns=["visit", outcome])
-    return baseline.join(values.dropna(), how="inner").reset_index()
-
-
-def changes(visits: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Within-patient change of several measures.
-
-    Parameters
-    ----------
-    visits : DataFrame
-        One row a patient and visit, as from `by_patient`.
-    columns : sequence of str
-        Numeric columns.
-
-    Returns
-    -------
-    DataFrame
-        Patients seen at both visits x `columns`, follow-up minus baseline, and ``who``.
-    """
-    start, end = (visits[visits["visit"].eq(v)].set_index("subject") for v in ("baseline", "followup"))
-    both = start.index.intersection(end.index)
-    return (end.loc[both, list(columns)] - start.loc[both, list(columns)]).join(start["who"])
-
-
 def linear_contrast(
     data: pd.DataFrame,
     outcome: str,
@@ -201,8 +79,9 @@ def linear_contrast(
     n, dropped = len(complete), len(data) - len(complete)
     if n < len(varying) + 4 or complete[term].nunique() < 2:
         return not_estimable(n, dropped)
-    frame = complete.assign(**{term: complete[term].astype(float), outcome: complete[outcome].astype(float)})
-    return _coefficient(" + ".join([f"{outcome} ~ {term}", *varying]), frame, term, dropped, alpha, cautious)
+    # A measure may be named after a taxon, which is no name for a formula.
+    frame = complete.assign(**{term: complete[term].astype(float), "_outcome": complete[outcome].astype(float)})
+    return _coefficient(" + ".join([f"_outcome ~ {term}", *varying]), frame, term, dropped, alpha, cautious)
 
 
 def intercept(data: pd.DataFrame, outcome: str, term: str, *, alpha: float = 0.05) -> dict[str, float]:
@@ -269,6 +148,26 @@ def as_numbers(columns: pd.DataFrame, *, prefix_sep: str = "_") -> pd.DataFrame:
     return numbers.loc[:, numbers.nunique() > 1]
 
 
+def pooled_sd(first: pd.DataFrame, second: pd.DataFrame) -> pd.Series:
+    """Unit of a standardised mean difference: the root of the mean of the two groups' variances, by column.
+
+    Parameters
+    ----------
+    first, second : DataFrame
+        Numbers, 0/1 for the levels of a category.
+
+    Returns
+    -------
+    Series
+        NaN where neither group varies.
+
+    References
+    ----------
+    Austin, Stat Med 2009;28:3083.
+    """
+    return np.sqrt((first.var() + second.var()) / 2).replace(0, np.nan)
+
+
 def scaled(estimate: dict[str, Any], factor: float) -> dict[str, float]:
     """An estimate in another unit.
 
@@ -309,38 +208,6 @@ def mean_change(change: pd.Series, *, alpha: float = 0.05) -> dict[str, float]:
     test = stats.ttest_1samp(x, 0)
     low, high = test.confidence_interval(1 - alpha)
     return as_estimate(x.mean(), (low, high), test.pvalue, n, dropped, se=stats.sem(x), df=n - 1, alpha=alpha)
-
-
-def changes_by_arm(
-    visits: pd.DataFrame, measure: str, *, equivalence_margin: float, alpha: float = 0.05
-) -> pd.DataFrame:
-    """Mean change of a measure in the controls and in each arm, with a test of equivalence to no change.
-
-    Parameters
-    ----------
-    visits : DataFrame
-        One row a patient and visit, as from `by_patient`.
-    measure : str
-    equivalence_margin : float
-        In standard deviations of the controls at baseline.
-    alpha : float
-
-    Returns
-    -------
-    DataFrame
-        Indexed by control, treatment, comparator: keys of `ESTIMATE`, ``margin``, ``p_equivalence``, and the means
-        ``baseline`` and ``followup`` of the same patients. Comparing the rows is not a test of their difference
-        (Bland & Altman, Trials 2011;12:264).
-    """
-    margin = equivalence_margin * control_sd(visits, measure)
-    pairs = paired(visits, measure)
-    rows = {}
-    for arm in ("control", "treatment", "comparator"):
-        part = pairs[pairs["who"].eq(arm)]
-        estimate = mean_change(part["change"], alpha=alpha)
-        means = {"baseline": part["y0"].mean(), "followup": part["y1"].mean()}
-        rows[arm] = estimate | equivalence(estimate, margin) | means
-    return pd.DataFrame.from_dict(rows, orient="index").astype({"n": int, "n_dropped": int})
 
 
 def control_sd(visits: pd.DataFrame, measure: str) -> float:
@@ -471,6 +338,35 @@ def firth_odds_ratio(
     return as_estimate(
         np.exp(model.coef_[i]), (low, high), model.lrt_pvalues_[i], n, dropped, se=model.bse_[i], alpha=alpha
     )
+
+
+def percentile_test(drawn: np.ndarray, alpha: float) -> tuple[float, float, float]:
+    """Percentile interval of a bootstrap, and the p-value of the same test.
+
+    p is twice the smaller share of resamples on either side of zero, counting the sample as one of them. The limits
+    are the order statistics that lie beyond zero exactly where p < alpha.
+
+    Parameters
+    ----------
+    drawn : array
+        The estimate in each resample.
+    alpha : float
+        The interval covers 1 - alpha.
+
+    Returns
+    -------
+    tuple of float
+        Lower and upper limit, p. The limits are infinite with too few resamples for any p below alpha.
+
+    References
+    ----------
+    Davison & Hinkley, Bootstrap Methods and Their Application, 1997, sections 4.2 (the one added) and 5.3.
+    """
+    x = np.sort(drawn)
+    attainable = np.minimum(2 * np.arange(1, len(x) + 1) / (len(x) + 1), 1)
+    beyond = int((attainable < alpha).sum())  # the most resamples on the other side of zero with which p < alpha
+    low, high = (x[beyond - 1], x[-beyond]) if beyond else (-np.inf, np.inf)
+    return float(low), float(high), float(attainable[min((x <= 0).sum(), (x >= 0).sum(), len(x) - 1)])
 
 
 def adjusted_p(p: pd.Series, method: str) -> pd.Series:

@@ -6,6 +6,7 @@ Groups are told apart by colour, marker and place, so that they read in greyscal
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
+from inspect import signature
 from itertools import product
 from string import ascii_uppercase
 from textwrap import fill
@@ -28,8 +29,6 @@ COLOURS = {"control": "#56B4E9", "treatment": "#D55E00", "comparator": "#4B2C7F"
 #: The controls' colour, dark enough for lines and text.
 EDGE = "#1B6C9B"
 MARKERS = {"control": "o", "treatment": "^", "comparator": "s", "case": "D"}
-#: How to read `by_visit`.
-PAIRED = "Small marks: people, joined by a line if they came twice; large marks: means with 95 % intervals."
 VISITS = ("baseline", "followup")
 
 #: Inches: the text width of a printed page.
@@ -52,15 +51,29 @@ STYLE: Any = {
 P = ParamSpec("P")
 
 
-def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Draw in the report's style without changing anybody else's."""
+def styled(caption: str = "", alt: str = "") -> Callable[[Callable[P, Figure]], Callable[P, Figure]]:
+    """Draw in the report's style without changing anybody else's, and say how the figure is read.
 
-    @wraps(draw)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with mpl.rc_context(STYLE):
-            return draw(*args, **kwargs)
+    Parameters
+    ----------
+    caption, alt : str
+        How it is read, and what it shows to who cannot see it; the arguments of the drawing function stand in braces.
+        The figure keeps them as ``caption`` and ``alt``.
+    """
 
-    return wrapped
+    def decorate(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+        @wraps(draw)
+        def wrapped(*args: P.args, **kwargs: P.kwargs) -> Figure:
+            with mpl.rc_context(STYLE):
+                fig = draw(*args, **kwargs)
+            given = signature(draw).bind(*args, **kwargs)
+            given.apply_defaults()
+            fig.caption, fig.alt = (text.format(**given.arguments) for text in (caption, alt))
+            return fig
+
+        return wrapped
+
+    return decorate
 
 
 def figure(height: float) -> Figure:
@@ -122,49 +135,59 @@ def groups(who: pd.Series) -> list[str]:
     return [g for g in COLOURS if who.eq(g).any()]
 
 
-@styled
-def sample_flow(ledger: pd.DataFrame, people: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
-    """Draw what was read, what was dropped and why, and who was kept.
+@styled(
+    "Who was in the files, who was left out and why, and who is compared: people, then swabs, step by step; below, the "
+    "people by group and visit.",
+    "Flow diagram from all swabs to the people of each group.",
+)
+def sample_flow(flow: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
+    """Draw who was in the files, who was left out and why, and who is analysed: people first.
 
     Parameters
     ----------
-    ledger : DataFrame
-        Columns step, reason, swabs_before, swabs_after; several rows a step are summed.
-    people : DataFrame
-        As from `helpers.quality.people`.
+    flow : DataFrame
+        As from `helpers.quality.flow`.
     labels : mapping
         Display names.
     """
-    steps = ledger.groupby(["step", "reason"], sort=False)[["swabs_before", "swabs_after"]].sum().reset_index()
-    steps = steps[(steps.index == 0) | (steps["swabs_after"] < steps["swabs_before"])]
+    steps = flow.groupby(["step", "reason"], sort=False)[["people", "swabs"]].sum().reset_index()
+    lost = -steps[["people", "swabs"]].diff().fillna(0).astype(int)
+    steps, lost = (table[(steps.index == 0) | (lost["swabs"] > 0)].reset_index(drop=True) for table in (steps, lost))
     fig = figure(0.72 * len(steps) + 1.6)
     ax = fig.subplots()
     box: Any = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": "black"}
     arrow: Any = {"arrowstyle": "-|>", "color": "black", "shrinkA": 13, "shrinkB": 13}
     for i, row in enumerate(steps.itertuples()):
-        name = "kept" if i == len(steps) - 1 > 0 else "left" if i else "read"
-        ax.text(0.5, -i, f"{name}: n = {row.swabs_after} swabs", ha="center", va="center", bbox=box)
+        # Always "people": a singular would tell a count that is hidden where small cells are suppressed.
+        name = "in the files" if i == 0 else "left" if i < len(steps) - 1 else "analysed"
+        ax.text(0.5, -i, f"{name}: n = {row.people} people, {row.swabs} swabs", ha="center", va="center", bbox=box)
         if i:
-            lost = fill(f"left out: n = {row.swabs_before - row.swabs_after} swabs, {row.reason}", 34)
+            gone = f"left out: n = {lost['people'][i]} people, {lost['swabs'][i]} swabs, {row.reason}"
             ax.annotate("", (0.5, -i), (0.5, 1 - i), arrowprops=arrow)
-            ax.annotate(lost, (0.5, 0.5 - i), (0.72, 0.5 - i), va="center", size=8,
+            ax.annotate(fill(gone, 36), (0.5, 0.5 - i), (0.7, 0.5 - i), va="center", size=8,
                         arrowprops={"arrowstyle": "<|-", "color": "black"})  # fmt: skip
-    last, shown = 1 - len(steps), [who for who in COLOURS if who in people.index]
-    places = (np.arange(len(shown)) + 0.5) / max(len(shown), 1)
+    first, end = (flow[flow["step"].eq(flow["step"].iloc[at])].set_index("who") for at in (0, -1))
+    end = end.reindex(first.index, fill_value=0)
+    shown = [who for who in COLOURS if who in first.index]
+    shown = [who for who in shown if who != "case" or not {"treatment", "comparator"} & set(shown)]
+    last, places = 1 - len(steps), (np.arange(len(shown)) + 0.5) / max(len(shown), 1)
     ax.plot([0.5, 0.5], [last - 0.22, last - 0.5], color="black", lw=1)
     ax.plot([min(places, default=0.5), max(places, default=0.5)], [last - 0.5] * 2, color="black", lw=1)
     for x, who in zip(places, shown, strict=True):
-        row = people.loc[who]
-        visits = "\n".join(f"{labels[v]}: n = {row[v]}" for v in VISITS)
         ax.annotate("", (x, last - 0.82), (x, last - 0.5), arrowprops={**arrow, "shrinkA": 0, "shrinkB": 0})
-        ax.text(x, last - 1.3, f"{labels[who]}\n{visits}\nboth visits: n = {row['both']} people", ha="center",
-                va="center", bbox={**box, "ec": COLOURS[who], "lw": 2})  # fmt: skip
+        names = {"baseline": labels["baseline"], "followup": labels["followup"], "both": "both visits"}
+        visits = [f"{name}: {end.loc[who, v]} of {first.loc[who, v]} people" for v, name in names.items()]
+        told = "\n".join([labels[who], *visits])
+        ax.text(x, last - 1.3, told, ha="center", va="center", bbox={**box, "ec": COLOURS[who], "lw": 2})
     ax.set(xlim=(0, 1), ylim=(last - 1.85, 0.4))
     ax.axis("off")
     return fig
 
 
-@styled
+@styled(
+    "Reads of each swab, by group (one mark a swab; box: quartiles). Lines: the minimum and the rarefaction depth.",
+    "Reads of each swab by group, on a logarithmic axis.",
+)
 def depth(obs: pd.DataFrame, labels: Mapping[str, str], thresholds: Mapping[str, int]) -> Figure:
     """Reads of each swab by group, on a logarithmic axis.
 
@@ -194,9 +217,15 @@ def depth(obs: pd.DataFrame, labels: Mapping[str, str], thresholds: Mapping[str,
     return fig
 
 
-@styled
+@styled(
+    "Expectation over all subsamples of each swab (faint), and its mean with 95 % intervals over the swabs that "
+    "reach the depth. Dotted: the depth used.",
+    "Rarefaction curves of observed ASVs and Shannon diversity, by group.",
+)
 def rarefaction(curves: pd.DataFrame, labels: Mapping[str, str], rarefaction_depth: int) -> Figure:
     """Rarefaction curves: alpha diversity at rising depth, each swab faint, the mean of each group with its interval.
+
+    The means are over the swabs that reach the greatest depth, the same ones at every depth.
 
     Parameters
     ----------
@@ -214,10 +243,11 @@ def rarefaction(curves: pd.DataFrame, labels: Mapping[str, str], rarefaction_dep
             part = curves[curves["group"].eq(who)]
             wide = part.pivot_table(index="swab", columns="depth", values=measure)
             ax.plot(wide.columns, wide.to_numpy().T, color=COLOURS[who], alpha=0.06, lw=0.5, rasterized=True)
-            means, low, high = np.transpose([_mean_interval(wide[depth]) for depth in wide])
+            same = part.loc[part["reaches"], "swab"].unique()
+            means, low, high = np.transpose([_mean_interval(wide.loc[same, depth]) for depth in wide])
             ax.errorbar(wide.columns, means, yerr=np.nan_to_num([low, high]), color=COLOURS[who], mec="black", lw=1.6,
                         marker=MARKERS[who], ms=5, capsize=2,
-                        label=f"{labels[who]} (n = {len(wide)} swabs)")  # fmt: skip
+                        label=f"{labels[who]} (n = {len(same)} of {part['swab'].nunique()} swabs)")  # fmt: skip
         ax.axvline(rarefaction_depth, ls=":", color="black", lw=1)
         ax.set(xscale="log", xlabel="Reads drawn", ylabel=name, ylim=(0, None))
     _lettered(axes)
@@ -226,7 +256,11 @@ def rarefaction(curves: pd.DataFrame, labels: Mapping[str, str], rarefaction_dep
     return fig
 
 
-@styled
+@styled(
+    "{ylabel} at both visits. Small marks: people, joined by a line if they came twice; large marks: means with "
+    "95 % intervals.",
+    "{ylabel} of each person by group and visit.",
+)
 def by_visit(visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylabel: str) -> Figure:
     """A measure at both visits, patients joined by a line, a panel for each group.
 
@@ -259,7 +293,10 @@ def by_visit(visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylab
     return fig
 
 
-@styled
+@styled(
+    "{ylabel}, one mark a patient. Lines with 95 % bands: least squares, to guide the eye.",
+    "Scatter of {ylabel}, by arm.",
+)
 def against(
     data: pd.DataFrame, xs: Mapping[str, str], y: str, ylabel: str, labels: Mapping[str, str], *, line: bool = True
 ) -> Figure:
@@ -308,7 +345,11 @@ def _ellipse(ax: Axes, points: np.ndarray, level: float = 0.95) -> None:
     ax.add_patch(Ellipse(points.mean(axis=0), width, height, angle=angle, fill=False, ls="--", ec=EDGE, lw=1.3))
 
 
-@styled
+@styled(
+    "Each arrow is a patient's path between the visits; the black arrow joins the mean positions. Circles: "
+    "controls at baseline, with the ellipse that covers 95 % of a normal distribution fitted to them.",
+    "Principal coordinates of the community.",
+)
 def pcoa_paths(
     coordinates: pd.DataFrame, labels: Mapping[str, str], explained: Sequence[float], distance: str
 ) -> Figure:
@@ -348,7 +389,11 @@ def pcoa_paths(
     return fig
 
 
-@styled
+@styled(
+    "Distance of each patient to the centroid of the controls, by group and visit. Large marks: means of all who "
+    "were swabbed, with 95 % intervals; the text compares those swabbed twice. Band: middle half of the controls.",
+    "Raincloud of the distance to healthy by group and visit, over the band of the controls.",
+)
 def distance_to_healthy(visits: pd.DataFrame, labels: Mapping[str, str], measure: str, ylabel: str) -> Figure:
     """Distance to the healthy reference by group and visit, over the band of the controls.
 
@@ -389,7 +434,10 @@ def distance_to_healthy(visits: pd.DataFrame, labels: Mapping[str, str], measure
     return fig
 
 
-@styled
+@styled(
+    "Estimates with their intervals; grey, if any: the margin of equivalence.",
+    "Forest of estimates with intervals.",
+)
 def forest(rows: pd.DataFrame) -> Figure:
     """Estimates with intervals, one a line, the numbers beside them; a panel for each scale.
 
@@ -422,7 +470,10 @@ def forest(rows: pd.DataFrame) -> Figure:
     return fig
 
 
-@styled
+@styled(
+    "Mean share of the most abundant taxa; the rest together in grey.",
+    "Stacked bars of mean shares, by group and visit.",
+)
 def composition(shares: pd.DataFrame, ylabel: str = "Mean share of reads (%)") -> Figure:
     """Stacked bars of mean composition, told apart by colour and hatch.
 
@@ -456,7 +507,10 @@ def composition(shares: pd.DataFrame, ylabel: str = "Mean share of reads (%)") -
     return fig
 
 
-@styled
+@styled(
+    "Every person's composition, a bar each, ordered by the share of {taxa[0]}.",
+    "Stacked bars, one a person, by group and visit, ordered by the share of {taxa[0]}.",
+)
 def composition_by_patient(visits: pd.DataFrame, taxa: Sequence[str], labels: Mapping[str, str]) -> Figure:
     """Every patient's composition as a bar, ordered by the first taxon; panels by visit and group.
 
@@ -494,7 +548,10 @@ def composition_by_patient(visits: pd.DataFrame, taxa: Sequence[str], labels: Ma
     return fig
 
 
-@styled
+@styled(
+    "Species at both visits. Small marks: people; large ones: means with 95 % intervals.",
+    "Shares of species, by group and visit.",
+)
 def species_by_visit(visits: pd.DataFrame, species: Sequence[str], labels: Mapping[str, str]) -> Figure:
     """Share of each species before and after: patients, and means with intervals; a panel for each group.
 
@@ -576,7 +633,10 @@ def italicise(fig: Figure, names: Sequence[str]) -> None:
             text.set(text=marked(text.get_text()), parse_math=True)
 
 
-@styled
+@styled(
+    "The genera of lowest p-value by LinDA, with intervals; crosses: {second}.",
+    "Forest of the genera of lowest p-value.",
+)
 def differential(table: pd.DataFrame, xlabel: str, second: str = "", *, top: int = 20) -> Figure:
     """Differential taxa as a forest: the first method's estimate and interval, the second's estimate beside it.
 
@@ -608,7 +668,11 @@ def differential(table: pd.DataFrame, xlabel: str, second: str = "", *, top: int
     return fig
 
 
-@styled
+@styled(
+    "Change by improvement of severity. Small marks: patients; large ones: means with intervals. Blue band, if "
+    "any: the mean change of the controls, with its interval.",
+    "Change of each measure by stratum of response and arm.",
+)
 def strata(
     table: pd.DataFrame, changes: pd.DataFrame, labels: Mapping[str, str], noise: Mapping[str, tuple[float, float]]
 ) -> Figure:
@@ -655,7 +719,11 @@ def strata(
     return fig
 
 
-@styled
+@styled(
+    "Each mark is a near-clear patient's place among the controls. If patients were like controls, the places "
+    "would spread evenly from 0 to 100.",
+    "Percentiles of near-clear patients among the controls.",
+)
 def percentiles(table: pd.DataFrame) -> Figure:
     """Percentile of each patient in the distribution of the controls, by measure.
 
@@ -681,7 +749,10 @@ def percentiles(table: pd.DataFrame) -> Figure:
     return fig
 
 
-@styled
+@styled(
+    "Standardised mean differences between the arms, as observed and weighted; grey: acceptable.",
+    "Love plot of the standardised differences before and after weighting.",
+)
 def love_plot(balance: pd.DataFrame, n: int, threshold: float = 0.1) -> Figure:
     """Standardised differences between the arms before and after weighting.
 
@@ -709,7 +780,10 @@ def love_plot(balance: pd.DataFrame, n: int, threshold: float = 0.1) -> Figure:
     return fig
 
 
-@styled
+@styled(
+    "Share of draws from the treatment arm in which its own change is significant, with Monte-Carlo intervals.",
+    "Share of significant draws by their size.",
+)
 def subsampled(table: pd.DataFrame, sizes: Mapping[str, int], labels: Mapping[str, str], alpha: float) -> Figure:
     """How often a subsample of the treatment arm shows its own change, by size.
 
@@ -738,7 +812,11 @@ def subsampled(table: pd.DataFrame, sizes: Mapping[str, int], labels: Mapping[st
     return fig
 
 
-@styled
+@styled(
+    "Paths from arm to outcome, direct and through improvement, each given the baseline value and the covariates, "
+    "with intervals. The indirect effect is the product of the two links.",
+    "Path diagram of the arms, improvement and outcome.",
+)
 def mediation_path(effects: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     """The paths from arm to outcome, direct and through the mediator, each with its estimate and interval.
 
@@ -778,7 +856,11 @@ def mediation_path(effects: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     return fig
 
 
-@styled
+@styled(
+    "Direct effect with its bootstrap interval, were the errors of improvement and skin correlated by an "
+    "unmeasured cause. At zero: as estimated.",
+    "Curve of the direct effect against the correlation of errors.",
+)
 def sensitivity(curve: pd.DataFrame, zero: float, ylabel: str, n: int) -> Figure:
     """Direct effect against the correlation of errors that an unmeasured cause would leave.
 

@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import anndata as ad
@@ -27,6 +28,10 @@ from helpers.tables import (
 
 NOT_RECORDED = "not recorded"
 NEGATIVE = "negative control"
+#: Groups and arms in the order in which tables show them (see `helpers.visits.who`).
+GROUPS = ("control", *VOCABULARY["arm"], "case")
+#: Name of a step, reason for which swabs are left out by it, and which pass.
+Step = tuple[str, str, pd.Series]
 MISSING = {"", "na", "nan", "n/a", "#n/a"}
 #: Dates: 2021-03-04, 20210304, 4.3.2021, 3/4/21, 4-Mar-2021.
 DATE = re.compile(
@@ -251,7 +256,7 @@ def _check_design(study: Study, obs: pd.DataFrame) -> None:
     problems.stop()
 
 
-def _needed(study: Study, obs: pd.DataFrame) -> list[tuple[str, str, pd.Series]]:
+def _needed(study: Study, obs: pd.DataFrame) -> list[Step]:
     """What a swab needs to be of use: name of the step, reason to drop the others, which swabs have it."""
     arm = obs["arm"].notna() | obs["group"].ne("case").fillna(True) | (study.columns.arm is None)
     return [
@@ -268,20 +273,56 @@ def _usable(study: Study, obs: pd.DataFrame) -> pd.Series:
     return pd.concat([passes for _, _, passes in _needed(study, obs)], axis=1).all(axis=1)
 
 
-def _follow(obs: pd.DataFrame, steps: list[tuple[str, str, pd.Series]]) -> tuple[pd.Series, pd.DataFrame]:
-    """The swabs that pass every step, and the ledger: one row a step, group and visit that had swabs before it."""
-    negative = obs["control_type"] == "negative"
-    by = pd.DataFrame({c: obs[c].fillna(NOT_RECORDED).astype(str) for c in ("group", "visit")})
+def follow(obs: pd.DataFrame, steps: Sequence[Step]) -> tuple[pd.Series, pd.DataFrame, pd.DataFrame]:
+    """Follow swabs and people through the steps of a choice.
+
+    Parameters
+    ----------
+    obs : DataFrame
+        One row a swab, with the standard columns. Negative controls pass every step.
+    steps : sequence of tuple
+        Name of the step, reason for which the others are left out, which swabs pass (Series of bool).
+
+    Returns
+    -------
+    kept : Series of bool
+        The swabs that pass every step.
+    ledger : DataFrame
+        Columns step, reason, group, visit, swabs_before, swabs_after: a row a step, group and visit that had swabs.
+    flow : DataFrame
+        Columns step, reason, who (as `helpers.visits.who`), people, baseline, followup, both (people at the
+        visits), swabs: what is left after the step. Without negative controls.
+    """
+    negative = obs["control_type"].eq("negative")
+    by = pd.DataFrame({c: obs[c].astype(object).fillna(NOT_RECORDED).astype(str) for c in ("group", "visit")})
     by["group"] = by["group"].mask(negative, NEGATIVE)
-    kept, blocks = pd.Series(True, index=obs.index), []
+    kept, blocks, left = pd.Series(True, index=obs.index), [], {}
     for step, reason, passes in steps:
         after = kept & (passes | negative)
         block = by[kept].assign(swabs_before=1, swabs_after=after[kept].astype(int))
         block = block.groupby(["group", "visit"], as_index=False).sum()
         blocks.append(block.assign(step=step, reason=reason))
-        kept = after
+        kept = left[step, reason] = after
     ledger = pd.concat(blocks, ignore_index=True)
-    return kept, ledger[["step", "reason", "group", "visit", "swabs_before", "swabs_after"]]
+    patients = by.assign(who=obs["arm"].astype(object).fillna(by["group"]), subject=obs["subject"])
+    # A person is in one arm: that of the swab which gets furthest, whatever the files say at a visit left out.
+    furthest = patients.assign(at=sum(after.astype(int) for after in left.values()))
+    furthest = furthest.sort_values("at", ascending=False, kind="stable").drop_duplicates("subject")
+    known = furthest.dropna(subset="subject").set_index("subject")["who"]
+    patients["who"] = patients["subject"].map(known).fillna(patients["who"])
+    groups = [w for w in (*GROUPS, NOT_RECORDED) if patients.loc[~negative, "who"].eq(w).any()]
+    flow = pd.concat({at: _people(patients[after & ~negative]).reindex(groups) for at, after in left.items()})
+    flow = flow.rename_axis(["step", "reason", "who"]).fillna(0).astype(int).reset_index()
+    return kept, ledger[["step", "reason", "group", "visit", "swabs_before", "swabs_after"]], flow
+
+
+def _people(patients: pd.DataFrame) -> pd.DataFrame:
+    """People in all, at each visit and at both, and swabs, by who; of swabs with who, subject and visit."""
+    visits = patients.groupby(["who", "subject"])["visit"].agg(set)
+    seen = {visit: visits.map(lambda at, visit=visit: visit in at).astype(int) for visit in VOCABULARY["visit"]}
+    both = seen["baseline"] * seen["followup"]
+    counts = pd.DataFrame({"people": 1, **seen, "both": both}, index=visits.index).groupby("who").sum()
+    return counts.join(patients.groupby("who").size().rename("swabs"), how="outer").fillna(0).astype(int)
 
 
 def _typed(study: Study, obs: pd.DataFrame) -> pd.DataFrame:
@@ -310,6 +351,7 @@ def build_cohort(study: Study) -> tuple[AnnData, pd.DataFrame]:
         subject, group, arm, visit (ordered), site, lesional (nullable), age, sex, batch, control_type, the severity
         scores, the covariates, and depth (reads), where the study has them. Negative controls stay, as ``control_type``
         ``negative``. Of relative abundances ``X`` are shares, and there is no depth. ``uns``: ``relative`` (bool),
+        ``flow`` (people and swabs after each step, as from `follow`; JSON),
         ``tree`` (Newick, if there is one), ``tree_differs`` (features without a tip and other tips; JSON), ``study``
         and ``checksums`` (JSON).
     ledger : DataFrame
@@ -367,7 +409,7 @@ def _kept(study: Study, obs: pd.DataFrame, counts: Counts, var: pd.DataFrame) ->
         enough = obs["depth"] >= study.minimum_depth
     depth = ("depth", f"fewer than {study.minimum_depth:,} reads", enough)
     steps = [("read", "all swabs of the files", pd.Series(True, index=obs.index)), *_needed(study, obs), depth]
-    kept, ledger = _follow(obs, steps)
+    kept, ledger, flow = follow(obs, steps)
     if not (kept & (obs["control_type"] == "sample")).any():
         dropped = (ledger["swabs_before"] - ledger["swabs_after"]).groupby(ledger["reason"]).sum()
         found = "; ".join(f"{reason}: {n}" for reason, n in dropped[dropped > 0].items())
@@ -380,6 +422,7 @@ def _kept(study: Study, obs: pd.DataFrame, counts: Counts, var: pd.DataFrame) ->
         raise StudyError("has no reads", file=study.path(study.files.counts), expected=expected, fix=fix)
     cohort = AnnData(X[kept.to_numpy()][:, present].tocsr(), obs=_typed(study, obs[kept]), var=var[present])
     cohort.uns["relative"] = not study.counted
+    cohort.uns["flow"] = flow.to_json(orient="records")
     return cohort, ledger
 
 

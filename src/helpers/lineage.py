@@ -1,9 +1,11 @@
 """Lineages in every accepted notation become seven named ranks."""
 
 import re
+from collections.abc import Iterable
 
 _PREFIX = re.compile(r"^(?:D_(?P<level>\d+)|(?P<letter>[a-z]{1,2}))__")
 _LETTERS = {"d": 0, "k": 0, "p": 1, "c": 2, "o": 3, "f": 4, "g": 5, "s": 6}
+_ORGANELLE = re.compile(r"(mitochondri(a|on)|chloroplasts?)([^a-z].*)?", re.IGNORECASE)
 _UNNAMED = re.compile(
     r"(|na|nan|none|(uncultured|unidentified|unclassified|unassigned|unknown|ambiguous)\b.*"
     r"|.*\b(metagenome|unclassified|incertae sedis))",
@@ -30,6 +32,15 @@ def _named(text: str) -> str:
     """The name, or "" where it says only that there is none."""
     text = text.strip().strip("_").strip()
     return "" if _UNNAMED.fullmatch(text.replace("_", " ").replace(".", " ").strip()) else text
+
+
+def is_organelle(ranks: Iterable[str]) -> bool:
+    """Whether a lineage is of mitochondria or chloroplasts, at whatever rank a taxonomy puts them.
+
+    SILVA has a family *Mitochondria* and an order *Chloroplast*, Greengenes a family *mitochondria* and a class
+    *Chloroplast*, mothur's files "Chloroplast_or". RDP's phylum "Cyanobacteria/Chloroplast" holds bacteria, too.
+    """
+    return any(_ORGANELLE.fullmatch(rank) for rank in ranks)
 
 
 def species_name(genus: str, text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from helpers.study import SMALL, Study
+from helpers.study import SMALL, Privacy, Study
 
 DIGITS = 3
 _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
@@ -150,25 +150,29 @@ def agreement(table: pd.DataFrame, what: str, methods: tuple[str, str]) -> str:
     )
 
 
-def ends(what: str, strata: pd.DataFrame, who: str) -> str:
-    """Tell the mean change in the lowest and the highest stratum of response.
+def ends(trend: Mapping[str, Any], means: pd.DataFrame, who: str) -> str:
+    """Tell the mean change in the lowest and the highest stratum of response under treatment, and the trend.
 
     Parameters
     ----------
-    what : str
-        The measure.
-    strata : DataFrame
-        One row a stratum, as from `helpers.response.shift_by_stratum`, of one arm.
+    trend : mapping
+        ``measure``, ``unit`` and the trend of both arms.
+    means : DataFrame
+        As of `helpers.response.Shift`.
     who : str
-        The arm.
+        Name of the treatment.
     """
-    if strata.empty:
-        return f"{what}: no patient under {who} has a stratum."
-    first, last = strata.iloc[0], strata.iloc[-1]
-    return (
-        f"{what} under {who}: mean change {number(first['estimate'])} where severity improved {first['stratum']} "
-        f"(n = {first['n']:.0f}), {number(last['estimate'])} where it improved {last['stratum']} (n = {last['n']:.0f})."
-    )
+    strata = means[means["measure"].eq(trend["measure"]) & means["arm"].eq("treatment")]
+    what = trend["measure"]
+    told = f"{what}: no patient under {who} has a stratum."
+    if len(strata):
+        first, last = strata.iloc[0], strata.iloc[-1]
+        told = (
+            f"{what} under {who}: mean change {number(first['estimate'])} where severity improved {first['stratum']} "
+            f"(n = {first['n']:.0f}), {number(last['estimate'])} where it improved {last['stratum']} "
+            f"(n = {last['n']:.0f})."
+        )
+    return f"{told} Trend, a stratum: {effect(dict(trend), trend['unit'])}."
 
 
 def permanova(row: dict[str, Any], *, alpha: float = 0.05) -> str:
@@ -271,6 +275,11 @@ def excludes_zero(estimate: dict[str, Any]) -> bool:
     return estimate["ci_low"] > 0 or estimate["ci_high"] < 0
 
 
+def beyond(estimate: Mapping[str, Any]) -> bool:
+    """Say whether the interval lies on one side of the margin of equivalence."""
+    return estimate["ci_low"] > estimate["margin"] or estimate["ci_high"] < -estimate["margin"]
+
+
 def equivalent(what: str, estimate: dict[str, Any], unit: str, *, alpha: float = 0.05) -> str:
     """Tell what an equivalence test shows.
 
@@ -289,7 +298,7 @@ def equivalent(what: str, estimate: dict[str, Any], unit: str, *, alpha: float =
     if p < alpha:
         return f"{what} is smaller than the margin of {margin} (equivalence {p_value(p)})."
     span = f"interval {interval(estimate['ci_low'], estimate['ci_high'], unit)}"
-    if estimate["ci_low"] > estimate["margin"] or estimate["ci_high"] < -estimate["margin"]:
+    if beyond(estimate):
         return f"{what} is larger than the margin of {margin} ({span})."
     return f"{what} is not shown to be smaller than the margin of {margin}, nor larger ({span})."
 
@@ -316,10 +325,9 @@ def worth(what: str, estimate: dict[str, Any], unit: str, *, alpha: float = 0.05
     detectable = f"{verdict} Detectable with 80 % power: {number(estimate['detectable'])}{_spaced(unit)}"
     if math.isnan(estimate["margin"]):
         return f"{detectable}."
-    beyond = estimate["detectable"] > estimate["margin"]
-    return (
-        f"{detectable}, {'beyond the margin, so that this null is not informative' if beyond else 'within the margin'}."
-    )
+    if estimate["detectable"] > estimate["margin"]:
+        return f"{detectable}, beyond the margin, so that this null is not informative."
+    return f"{detectable}, within the margin."
 
 
 def closed(row: dict[str, Any]) -> str:
@@ -335,6 +343,59 @@ def closed(row: dict[str, Any]) -> str:
         return f"{row['label']}: no gap to the controls at baseline is shown ({gap}), so that none can close."
     span = interval(row["ci_low"], row["ci_high"])
     return f"{row['label']}: {number(row['estimate'])} % of the gap closed (interval {span}; n = {row['n']:.0f})."
+
+
+def flow(steps: pd.DataFrame, labels: Mapping[str, str]) -> str:
+    """Say how many people and swabs of those in the files are analysed, and at which visits.
+
+    Parameters
+    ----------
+    steps : DataFrame
+        As from `helpers.quality.flow`.
+    labels : mapping
+        Display names.
+    """
+    first, last = (steps[steps["step"].eq(steps["step"].iloc[at])] for at in (0, -1))
+    people, swabs = (f"{last[c].sum()} of {first[c].sum()} {c}" for c in ("people", "swabs"))
+    visits = [
+        f"{labels[row.who]}: {row.baseline} people at {labels['baseline']}, {row.followup} people at "
+        f"{labels['followup']}, {row.both} people at both"
+        for row in last[last["people"] > 0].itertuples()
+    ]
+    return f"Of those in the files, {people} and {swabs} are analysed. {'; '.join(visits)}."
+
+
+def levelling(means: pd.DataFrame, rarefaction_depth: int, labels: Mapping[str, str], *, flat: float = 0.1) -> str:
+    """Say by how much the mean Shannon diversity still rises beyond the depth used.
+
+    Parameters
+    ----------
+    means : DataFrame
+        As from `helpers.diversity.rarefaction_means`.
+    rarefaction_depth : int
+    labels : mapping
+        Display names of the groups.
+    flat : float
+        Nats: a curve that rises by less is called level.
+    """
+    greatest = means["depth"].max()
+    if not greatest > rarefaction_depth:
+        return (
+            f"Fewer than half of the swabs have more than {rarefaction_depth:,} reads: whether diversity would rise "
+            "beyond them cannot be told."
+        )
+    ends = means[means["depth"].isin([rarefaction_depth, greatest])]
+    rises = ends.pivot_table(index="group", columns="depth", values="shannon", observed=True, sort=False)
+    counts = ends.groupby("group", observed=True)[["swabs", "of"]].first()
+    told = [
+        f"{labels[group]} by {number(rise)} nats ({'level' if rise < flat else 'not level'}; {counts['swabs'][group]} "
+        f"of {counts['of'][group]} swabs)"
+        for group, rise in (rises[greatest] - rises[rarefaction_depth]).items()
+    ]
+    return (
+        f"From {rarefaction_depth:,} to {greatest:,} reads the mean Shannon diversity of the same swabs rises: "
+        f"{'; '.join(told)}."
+    )
 
 
 def positions(means: pd.DataFrame) -> str:
@@ -375,18 +436,56 @@ def beside_margin(tests: Mapping[str, Mapping[str, Any]], *, alpha: float = 0.05
     alpha : float
     """
     within = [name for name, e in tests.items() if e["p_equivalence"] < alpha]
-    beyond = [name for name, e in tests.items() if e["ci_low"] > e["margin"] or e["ci_high"] < -e["margin"]]
-    neither = [name for name in tests if name not in (*within, *beyond)]
+    outside = [name for name, e in tests.items() if beyond(e)]
+    neither = [name for name in tests if name not in (*within, *outside)]
     told = [
         f"{what}: {', '.join(names)}"
         for what, names in (
             ("shown to differ by less than the margin", within),
-            ("shown to differ by more", beyond),
+            ("shown to differ by more", outside),
             ("neither shown", neither),
         )
         if names
     ]
     return "; ".join(told) + "."
+
+
+def unnamed(bounds: pd.DataFrame, share: float, genus: str) -> list[str]:
+    """Tell whether estimates hold whatever the reads without a species name are.
+
+    Parameters
+    ----------
+    bounds : DataFrame
+        As from `helpers.evidence.if_unnamed_were_the_pathogen`.
+    share : float
+        Per cent of the genus's reads that have no species name.
+    genus : str
+    """
+    told = [f"{number(share)} % of the {genus} reads have no species name."]
+    if bounds["estimate"].isna().all():
+        return [*told, "Nothing can be tested."]
+    same = bounds.groupby("what", sort=False)[["ci_low", "ci_high"]].apply(same_side)
+    return told + [
+        f"{what}: {'holds' if holds else 'does not hold'} in both scenarios." for what, holds in same.items()
+    ]
+
+
+def seen(presence: pd.DataFrame, privacy: Privacy) -> str:
+    """Tell in how many a taxon is seen, before and after.
+
+    Parameters
+    ----------
+    presence : DataFrame
+        As from `helpers.taxa.presence_by_group`.
+    privacy : Privacy
+    """
+    shown = privacy.shown
+    each = [
+        f"{row['patients']}: seen in {shown(row['present_before'])} of {shown(row['n'])}, "
+        f"then in {shown(row['present_after'])}"
+        for row in presence.to_dict("records")
+    ]
+    return f"Presence: {'; '.join(each) or 'not known'}."
 
 
 def vanishing(rho: float) -> str:

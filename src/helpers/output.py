@@ -110,7 +110,9 @@ class Output:
         """Show the chapter's answer in two or three sentences, which its page opens with."""
         self.text(markdown, "answer")
 
-    def figure(self, fig: Figure, name: str, *, caption: str, alt: str, data: str = "") -> None:
+    def figure(
+        self, fig: Figure, name: str, finding: str = "", *, caption: str = "", alt: str = "", data: str = ""
+    ) -> None:
         """Save a figure and show it with its caption.
 
         Parameters
@@ -118,10 +120,11 @@ class Output:
         fig : matplotlib.figure.Figure
         name : str
             Starts with the notebook's number, as ``02_alpha``.
-        caption : str
-            Shown under the figure; ``*emphasis*`` and ``**strong**`` are understood.
-        alt : str
-            What the figure shows, for who cannot see it.
+        finding : str
+            What there is to see, told to who cannot see it after what the figure shows.
+        caption, alt : str
+            How the figure is read, shown under it, and what it shows; as its function in `helpers.figures` says, if not
+            given. ``*emphasis*`` and ``**strong**`` are understood in a caption.
         data : str
             Name of the table that has its numbers, if not that of the figure.
 
@@ -130,6 +133,8 @@ class Output:
         ValueError
             If it has no caption, no alternative text, or does not say of how many it is (``n = ``).
         """
+        caption = caption or getattr(fig, "caption", "")
+        alt = f"{alt or getattr(fig, 'alt', '')} {finding}".strip()
         if not caption or not alt or not any("n = " in text.get_text() for text in fig.findobj(Text)):
             raise ValueError(f"{name}: a figure needs a caption, an alternative text, and its n")
         caption, alt = self._told(caption), in_text(alt, self.privacy)
@@ -181,19 +186,18 @@ class Output:
         shown = {"text/html": table_html(texts, numeric, caption, [*self.taxa, *taxa]), "text/plain": lines}
         display(shown, raw=True, metadata={"table": name})
 
-    def estimates(self, parts: list[dict[str, Any]], notebook: str) -> None:
-        """Save the parts of claims that a notebook estimated, for the claims table of the index page.
+    def evidence(self, parts: pd.DataFrame, name: str) -> None:
+        """Save the evidence of claims that a section has gathered, for their verdicts.
 
         Parameters
         ----------
-        parts : list of dict
-            As from `helpers.claims.part`.
-        notebook : str
-            Its name without suffix.
+        parts : DataFrame
+            As from `helpers.evidence.gather`.
+        name : str
+            As of a figure.
         """
-        rows = [{**row, "notebook": notebook} for row in parts]
-        text = json.dumps(plain(rows), indent=1) + "\n"
-        write_whole(self.results_dir / EVIDENCE / f"{notebook}.json", text)
+        text = json.dumps(plain(parts.to_dict("records")), indent=1, ensure_ascii=False) + "\n"
+        write_whole(self.results_dir / EVIDENCE / f"{name}.json", text)
 
 
 #: Columns of estimates as a reader sees them.
@@ -205,6 +209,11 @@ _HEADINGS = {
     "p_holm": "p (Holm)",
     "p_equivalence": "p (equivalence)",
     "n_dropped": "dropped",
+    "cliffs_delta": "Cliff's delta",
+    "claims": "claim",
+    "unnamed": "unnamed counted",
+    "reference_present": "present, reference",
+    "reference_of": "of, reference",
     "r2": "R²",
     "pseudo_f": "pseudo-F",
     "dispersion_f": "dispersion F",

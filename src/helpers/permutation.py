@@ -9,7 +9,7 @@ from formulaic import Formula
 from scipy.linalg.blas import dtrmm
 from skbio import DistanceMatrix
 
-from helpers.estimates import who
+from helpers.visits import who
 
 #: Permuted columns that are multiplied at a time, as numbers held in memory.
 BATCH = 4_000_000

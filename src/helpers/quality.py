@@ -2,8 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
-from itertools import combinations
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,10 +11,14 @@ from scipy import stats
 from skbio import TreeNode
 from tableone import TableOne
 
-from helpers.estimates import who
-from helpers.ingest import NOT_RECORDED, in_several, swabbed_twice
+from helpers.estimates import pooled_sd
+from helpers.ingest import GROUPS, NOT_RECORDED, follow, in_several, swabbed_twice
 from helpers.study import RANKS, SMALL, VOCABULARY, Privacy, Study
 from helpers.tables import few
+from helpers.visits import analysis_swabs, who
+
+#: Standardised differences of Table 1: the first minus the second.
+CONTRASTS = (*((patients, "control") for patients in GROUPS[1:]), VOCABULARY["arm"])
 
 
 def characteristics(study: Study) -> list[str]:
@@ -27,50 +30,74 @@ def characteristics(study: Study) -> list[str]:
 
 
 def table_one(
-    people: pd.DataFrame, columns: Sequence[str], order: Sequence[str], privacy: Privacy | None = None
+    people: pd.DataFrame, columns: Sequence[str], labels: Mapping[str, str], privacy: Privacy | None = None
 ) -> pd.DataFrame:
-    """Table 1: characteristics by group, with standardised mean differences between each two groups.
+    """Table 1: characteristics by group, with standardised mean differences.
+
+    The differences are of patients minus controls, and of treatment minus comparator, as those of
+    `helpers.treatment.balance`, which are of fewer patients.
 
     Parameters
     ----------
     people : DataFrame
-        One row a person: ``group`` (display name) and `columns`.
+        One row a person: ``who`` (as from `helpers.visits.who`) and `columns`.
     columns : sequence of str
         Characteristics; a number is given as mean (SD), anything else as n (%).
-    order : sequence of str
-        The groups, in order.
+    labels : mapping
+        Display names of the groups.
     privacy : Privacy, optional
-        Where it suppresses small cells, counts are hidden or rounded, shares are of rounded counts, and of a group of
-        hidden size nothing is told.
+        Where it suppresses small cells, counts are hidden or rounded, shares are of rounded counts, and nothing is
+        told of a group of hidden size, nor the difference of a characteristic with a hidden count.
 
     Returns
     -------
     DataFrame
-        Columns characteristic, level, missing, one a group, and one a standardised difference. A group in which a
-        characteristic was never recorded is blank there.
+        Columns characteristic, level, missing, one a group, and one a standardised difference, at each level of a
+        category. A group in which a characteristic was never recorded is blank there.
 
     References
     ----------
-    Pollard et al., JAMIA Open 2018;1:26 (tableone).
+    Pollard et al., JAMIA Open 2018;1:26 (tableone); Austin, Stat Med 2009;28:3083 (differences).
     """
+    order = [w for w in GROUPS if people["who"].eq(w).any()]
     # tableone takes no group without values: each set of groups that have a characteristic gets its own call.
     having: dict[tuple[str, ...], list[str]] = {}
     for column in columns:
-        recorded = people.loc[people[column].notna(), "group"]
-        having.setdefault(tuple(g for g in order if recorded.eq(g).any()), []).append(column)
-    sizes = people["group"].value_counts()
+        recorded = people.loc[people[column].notna(), "who"]
+        having.setdefault(tuple(w for w in order if recorded.eq(w).any()), []).append(column)
+    sizes = people["who"].value_counts()
     number = pd.DataFrame([{"characteristic": "n", "level": "", "missing": "", **sizes.reindex(order).astype(str)}])
-    tables = [_table_one(people[people["group"].isin(g)], names, g) for g, names in having.items() if g]
-    table = pd.concat([number, *tables]).drop_duplicates(["characteristic", "level"])
-    smd = [c for pair in combinations(order, 2) if (c := _smd(*pair)) in table]
+    tables = [_table_one(people[people["who"].isin(g)], names, g) for g, names in having.items() if g]
+    table = pd.concat([number, *tables]).drop_duplicates(["characteristic", "level"]).fillna("")
     if privacy is not None and privacy.small_cells == "suppress":
-        for group in (g for g in order if g in table):
-            table[group] = [_disclosed(cell, sizes[group], privacy) for cell in table[group].fillna("")]
-        table["missing"] = [privacy.shown(float(m)) if m else "" for m in table["missing"].fillna("")]
-        hidden = [g for g in order if sizes.get(g, 0) <= SMALL]
-        for column in (c for c in smd if any(g in c for g in hidden)):
-            table[column] = ""
-    return table[["characteristic", "level", "missing", *(g for g in order if g in table), *smd]].fillna("")
+        for group in order:
+            table[group] = [_disclosed(cell, sizes[group], privacy) for cell in table[group]]
+        table["missing"] = [privacy.shown(float(m)) if m else "" for m in table["missing"]]
+    rows = pd.MultiIndex.from_frame(table[["characteristic", "level"]])
+    smd = {}
+    for first, second in (pair for pair in CONTRASTS if set(pair) <= set(order)):
+        # A difference would tell a count that is hidden, at whatever level of the characteristic.
+        hidden = table[[first, second]].eq(f"≤{SMALL}").any(axis=1).groupby(table["characteristic"]).transform("any")
+        differences = _differences(people, columns, first, second).reindex(rows).mask(hidden.to_numpy())
+        smd[f"SMD: {labels[first]} minus {labels[second]}"] = ["" if np.isnan(d) else f"{d:.3f}" for d in differences]
+    table = table[["characteristic", "level", "missing", *order]].rename(columns=dict(labels))
+    return table.assign(**{name: shown for name, shown in smd.items() if any(shown)})
+
+
+def _differences(people: pd.DataFrame, columns: Sequence[str], first: str, second: str) -> pd.Series:
+    """Standardised differences of two groups, by characteristic and level ("" for a number)."""
+    found = {}
+    for column in columns:
+        values = people.loc[people["who"].isin([first, second]), column].dropna()
+        if pd.api.types.is_numeric_dtype(values):
+            numbers = values.astype(float).to_frame("")
+        else:
+            numbers = pd.get_dummies(values.astype(object).astype(str), dtype=float)
+        who = people.loc[values.index, "who"]
+        a, b = numbers[who.eq(first)], numbers[who.eq(second)]
+        if len(a) and len(b):
+            found[column] = (a.mean() - b.mean()) / pooled_sd(a, b)
+    return pd.concat(found) if found else pd.Series(dtype=float, index=pd.MultiIndex.from_arrays([[], []]))
 
 
 def _disclosed(cell: str, size: int, privacy: Privacy) -> str:
@@ -88,22 +115,16 @@ def _disclosed(cell: str, size: int, privacy: Privacy) -> str:
     return f"{shown} ({100 * int(shown) / int(privacy.shown(size)):.0f})"
 
 
-def _smd(first: str, second: str) -> str:
-    return f"SMD: {first}, {second}"
-
-
 def _table_one(people: pd.DataFrame, columns: list[str], groups: tuple[str, ...]) -> pd.DataFrame:
     numbers = {c: pd.api.types.is_numeric_dtype(people[c]) for c in columns}
-    frame = people[["group", *columns]].reset_index(drop=True)
-    frame = frame.astype({c: (float if numbers[c] else object) for c in columns})
-    with np.errstate(invalid="ignore", divide="ignore"):  # a constant has no standardised difference
-        made = TableOne(
-            frame, columns=columns, categorical=[c for c in columns if not numbers[c]], groupby="group",
-            order={"group": list(groups)}, smd=len(groups) > 1, pval=False, overall=False, label_suffix=False,
-        )  # fmt: skip
+    frame = people[["who", *columns]].reset_index(drop=True)
+    frame = frame.astype({"who": object} | {c: (float if numbers[c] else object) for c in columns})
+    made = TableOne(
+        frame, columns=columns, categorical=[c for c in columns if not numbers[c]], groupby="who",
+        order={"who": list(groups)}, pval=False, overall=False, label_suffix=False,
+    )  # fmt: skip
     flat = made.tableone.copy()
-    names = {f"SMD ({a},{b})": _smd(a, b) for a, b in combinations(groups, 2)}
-    flat.columns = [names.get(str(c[-1]), str(c[-1])) for c in flat.columns]
+    flat.columns = [str(c[-1]) for c in flat.columns]
     flat.index = flat.index.set_names(["characteristic", "level"])
     return flat.reset_index().rename(columns={"Missing": "missing"}).astype(str).replace({"nan": "", "None": ""})
 
@@ -119,13 +140,49 @@ def people(obs: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Indexed by who (see `helpers.estimates.who`): baseline, followup, both.
+        Indexed by who (see `helpers.visits.who`): baseline, followup, both.
     """
     once = obs.assign(who=who(obs)).drop_duplicates(["subject", "visit"])
     table = pd.crosstab(once["who"], once["visit"]).reindex(columns=list(VOCABULARY["visit"]), fill_value=0)
     twice = once[once.duplicated("subject")]["who"].value_counts()
-    order = [w for w in ("control", *VOCABULARY["arm"], "case") if w in table.index]
+    order = [w for w in GROUPS if w in table.index]
     return table.assign(both=twice).fillna(0).astype(int).rename_axis(columns=None).loc[order]
+
+
+def flow(
+    ledger: pd.DataFrame, cohort: AnnData, swabs: str, rarefaction_depth: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The one flow from all swabs in the files to those that are analysed, and the ledger of all its steps.
+
+    Parameters
+    ----------
+    ledger : DataFrame
+        As from `helpers.ingest.build_cohort`.
+    cohort : AnnData
+        Samples of the cohort without contaminants, whose reads are those that are rarefied.
+    swabs : str
+        As of `helpers.visits.analysis_swabs`.
+    rarefaction_depth : int
+
+    Returns
+    -------
+    flow, ledger : DataFrame
+        As from `helpers.ingest.follow`, from the files to the analysis.
+    """
+    deep = np.ones(cohort.n_obs, bool)
+    if not cohort.uns["relative"]:
+        deep = np.asarray(cohort.X.sum(axis=1)).ravel() >= rarefaction_depth
+    steps = [
+        ("swabs", "skin that was not lesional at baseline", analysis_swabs(cohort.obs, swabs)),
+        (
+            "rarefaction",
+            f"fewer than {rarefaction_depth:,} reads, without contaminants: too few to compare",
+            pd.Series(deep, index=cohort.obs_names),
+        ),
+    ]
+    _, later, after = follow(cohort.obs, steps)
+    before = pd.DataFrame(json.loads(cohort.uns["flow"]))
+    return pd.concat([before, after], ignore_index=True), pd.concat([ledger, later], ignore_index=True)
 
 
 def checksums(cohort: AnnData) -> pd.DataFrame:
@@ -184,6 +241,26 @@ def flag_contaminants(cohort: AnnData, alpha: float) -> pd.DataFrame:
     found["contaminant"] = (found["q_value"] < alpha) & (found["mean_negatives"] > found["mean_swabs"])
     found = found.join(cohort.var[list(RANKS)])
     return found.sort_values(["p_value", "mean_negatives", "feature"], ascending=[True, False, True])
+
+
+def without_contaminants(cohort: AnnData, alpha: float) -> tuple[AnnData, pd.DataFrame]:
+    """The swabs that are analysed: without negative controls, and without what these show to be contaminants.
+
+    Parameters
+    ----------
+    cohort : AnnData
+        As from `helpers.ingest.build_cohort`.
+    alpha : float
+
+    Returns
+    -------
+    clean : AnnData
+    found : DataFrame
+        As from `flag_contaminants`.
+    """
+    found = flag_contaminants(cohort, alpha)
+    flagged = found.index[found["contaminant"].astype(bool)]
+    return cohort[cohort.obs["control_type"].eq("sample"), ~cohort.var_names.isin(flagged)].copy(), found
 
 
 def integrity_checks(cohort: AnnData) -> pd.DataFrame:

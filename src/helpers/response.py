@@ -1,6 +1,7 @@
 """Severity change, response strata, and what the shift has to do with them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,19 @@ from statsmodels.genmod.cov_struct import Exchangeable
 from statsmodels.genmod.generalized_estimating_equations import GEE
 from statsmodels.tools import add_constant
 
-from helpers.estimates import ESTIMATE, as_estimate, as_numbers, linear_contrast, mean_change, not_estimable
-from helpers.study import Response, Severity
+from helpers.estimates import (
+    ESTIMATE,
+    as_estimate,
+    as_numbers,
+    intercept,
+    linear_contrast,
+    mean_change,
+    not_estimable,
+)
+from helpers.measures import Measure
+from helpers.narrate import with_unit
+from helpers.study import Response, Severity, Study
+from helpers.visits import cases_and_controls, paired
 
 
 def improvement(visits: pd.DataFrame, severity: Sequence[Severity]) -> pd.Series:
@@ -19,7 +31,7 @@ def improvement(visits: pd.DataFrame, severity: Sequence[Severity]) -> pd.Series
     Parameters
     ----------
     visits : DataFrame
-        One row a patient and visit, as from `helpers.estimates.by_patient`.
+        One row a patient and visit, as from `helpers.visits.by_patient`.
     severity : sequence of Severity
         The study's scores, higher is worse; without one, nobody's improvement is known.
 
@@ -58,7 +70,98 @@ def strata(improved: pd.Series, response: Response) -> pd.Series:
     return pd.cut(improved, edges, right=False, labels=labels).rename("stratum")
 
 
+def patients(visits: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """The patients at baseline, with their improvement and stratum of response.
+
+    Parameters
+    ----------
+    visits : DataFrame
+        One row a patient and visit, as from `helpers.visits.by_patient`.
+    study : Study
+
+    Returns
+    -------
+    DataFrame
+        Indexed by subject.
+    """
+    at_baseline = visits[visits["case"] & visits["visit"].eq("baseline")].set_index("subject")
+    at_baseline = at_baseline.join(improvement(visits, study.severity))
+    return at_baseline.assign(stratum=strata(at_baseline["improvement"], study.response))
+
+
+class Shift(NamedTuple):
+    """Change by stratum of response: mean of each arm; trend over strata; each patient's; the controls' own change."""
+
+    means: pd.DataFrame
+    trends: pd.DataFrame
+    changes: pd.DataFrame
+    noise: dict[str, tuple[float, float]]
+
+
 def shift_by_stratum(
+    visits: pd.DataFrame, strata: pd.Series, measures: Mapping[str, Measure], study: Study, *, alpha: float = 0.05
+) -> Shift:
+    """Change of several measures by stratum of response.
+
+    Parameters
+    ----------
+    visits : DataFrame
+        One row a patient and visit, as from `helpers.visits.by_patient`.
+    strata : Series
+        Of each patient, as from `strata`.
+    measures : mapping of str to Measure
+    study : Study
+    alpha : float
+
+    Returns
+    -------
+    Shift
+        ``means`` as from `mean_by_stratum` and ``trends`` as from `trend`, with ``measure``, its label; ``means``,
+        ``changes`` (scale, arm, stratum, change) and ``noise`` (interval of the controls' mean change) have ``scale``,
+        label and unit. Empty where nobody with an arm has a stratum.
+    """
+    means, trends, changes, noise = [pd.DataFrame()], [], [pd.DataFrame()], {}
+    for key, measure in measures.items():
+        pairs = paired(visits, key).join(strata, on="subject")
+        treated = pairs[pairs["arm"].notna()]
+        table = mean_by_stratum(treated, alpha=alpha, fewest=study.privacy.fewest)
+        if table.empty:
+            continue
+        scale = with_unit(f"{measure.label}, change", measure.unit)
+        own = mean_change(pairs.loc[pairs["who"].eq("control"), "change"], alpha=alpha)
+        noise[scale] = (own["ci_low"], own["ci_high"])
+        trends.append({"measure": measure.label, "unit": measure.unit, **trend(treated, alpha=alpha)})
+        means.append(table.assign(measure=measure.label, scale=scale))
+        changes.append(treated.assign(scale=scale).dropna(subset=["stratum", "change"]))
+    return Shift(
+        pd.concat(means, ignore_index=True), pd.DataFrame(trends), pd.concat(changes, ignore_index=True), noise
+    )
+
+
+def shift_against_improvement(pairs: pd.DataFrame, *, alpha: float = 0.05) -> pd.DataFrame:
+    """How much a change grows with improvement of severity, and what it is where severity did not improve.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        One row a patient: ``change``, and ``improvement`` as a share.
+    alpha : float
+
+    Returns
+    -------
+    DataFrame
+        Two rows: ``estimate of`` in words, and the keys of `helpers.estimates.ESTIMATE`; least squares, HC3.
+    """
+    found = {
+        "change for 100 percentage points more improvement": linear_contrast(
+            pairs, "change", "improvement", alpha=alpha
+        ),
+        "change at no improvement": intercept(pairs, "change", "improvement", alpha=alpha),
+    }
+    return pd.DataFrame(found).T.rename_axis("estimate of").reset_index()
+
+
+def mean_by_stratum(
     pairs: pd.DataFrame, by: Sequence[str] = ("arm", "stratum"), *, alpha: float = 0.05, fewest: int = 1
 ) -> pd.DataFrame:
     """Mean within-patient change in each stratum of response.
@@ -88,24 +191,23 @@ def shift_by_stratum(
     return pd.DataFrame(rows, columns=[*by, *ESTIMATE]).astype({c: pairs[c].dtype for c in by})
 
 
-def trend(pairs: pd.DataFrame, *, permutations: int, seed: int, alpha: float = 0.05) -> dict[str, float]:
+def trend(pairs: pd.DataFrame, *, alpha: float = 0.05) -> dict[str, float]:
     """Trend of the change from one stratum of response to the next, arms apart.
 
-    The strata count 0, 1, 2, 3; the slope is that of least squares with an intercept for each arm and HC3 errors. p is
-    from permuting patients' strata within their arm.
+    The strata count 0, 1, 2, 3; the slope is that of least squares with an intercept for each arm and HC3 errors.
 
     Parameters
     ----------
     pairs : DataFrame
         One row a patient with ``change``, ``arm`` and ``stratum`` (ordered, as from `strata`).
-    permutations, seed, alpha
-        Permutations, their seed, and 1 - coverage.
+    alpha : float
 
     Returns
     -------
     dict
-        Keys of `helpers.estimates.ESTIMATE`: mean change for one stratum more. NaN with fewer than five patients, or
-        one stratum only.
+        Keys of `helpers.estimates.ESTIMATE`: mean change for one stratum more. The only patient of an arm, of whom no
+        slope can be learnt, is dropped. NaN with fewer than five patients, one stratum in each arm, or a slope that
+        hangs on one patient alone (leverage 1).
 
     Raises
     ------
@@ -114,25 +216,19 @@ def trend(pairs: pd.DataFrame, *, permutations: int, seed: int, alpha: float = 0
 
     References
     ----------
-    Agresti, Categorical Data Analysis, 2013, section 3.4 (linear trend); Good, Permutation Tests, 2000 (within strata).
+    Agresti, Categorical Data Analysis, 2013, section 3.4 (linear trend over scores).
     """
     if not getattr(pairs["stratum"].dtype, "ordered", False):
         raise ValueError("stratum must be an ordered category, as from strata()")
     complete = pairs.dropna(subset=["change", "arm", "stratum"])
-    complete = complete.assign(step=complete["stratum"].cat.codes.astype(float))
-    estimate = linear_contrast(complete, "change", "step", ["arm"], alpha=alpha)
-    estimate["n_dropped"] = len(pairs) - len(complete)
-    arm = pd.factorize(complete["arm"])[0]
-    step, change = (complete[c] - complete.groupby(arm)[c].transform("mean") for c in ("step", "change"))
-    if np.isnan(estimate["estimate"]) or np.allclose(step, 0):
-        return not_estimable(len(complete), len(pairs) - len(complete))
-    rng = np.random.default_rng(seed)
-    shuffled = np.tile(step.to_numpy(), (permutations, 1))
-    for name in np.unique(arm):
-        shuffled[:, arm == name] = rng.permuted(shuffled[:, arm == name], axis=1)
-    observed, null = abs(step @ change), abs(shuffled @ change.to_numpy())
-    hits = (null >= observed - 1e-9 * observed).sum()
-    return estimate | {"p_value": float((1 + hits) / (1 + permutations))}
+    size = complete.groupby("arm", observed=True)["arm"].transform("size")
+    complete = complete[size > 1].assign(step=complete["stratum"].cat.codes.astype(float))
+    dropped = len(pairs) - len(complete)
+    off = (complete["step"] - complete.groupby("arm", observed=True)["step"].transform("mean")) ** 2
+    leverage = 1 / size[size > 1] + off / (off.sum() or 1)
+    if off.sum() == 0 or leverage.max() > 1 - 1e-9:
+        return not_estimable(len(complete), dropped)
+    return linear_contrast(complete, "change", "step", ["arm"], alpha=alpha) | {"n_dropped": dropped}
 
 
 def within_between_slopes(
@@ -146,7 +242,7 @@ def within_between_slopes(
     Parameters
     ----------
     visits : DataFrame
-        One row a patient and visit, as from `helpers.estimates.by_patient`; controls are left out.
+        One row a patient and visit, as from `helpers.visits.by_patient`; controls are left out.
     outcome, severity : str
         Numeric columns.
     covariates : sequence of str
@@ -189,25 +285,52 @@ def within_between_slopes(
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("slope").astype({"n": int, "n_dropped": int})
 
 
-def with_controls(visits: pd.DataFrame, patients: Sequence[str]) -> pd.DataFrame:
-    """Patients at follow-up and the controls at the same visit, or at baseline if fewer than three came twice.
+def slopes(visits: pd.DataFrame, measures: Mapping[str, Measure], study: Study, *, alpha: float = 0.05) -> pd.DataFrame:
+    """Slopes of several measures on each severity score.
 
     Parameters
     ----------
     visits : DataFrame
-        One row a patient and visit, as from `helpers.estimates.by_patient`.
-    patients : sequence of str
-        Subjects.
+        One row a patient and visit, as from `helpers.visits.by_patient`.
+    measures : mapping of str to Measure
+    study : Study
+    alpha : float
 
     Returns
     -------
     DataFrame
-        Rows of `visits`.
+        One row a measure, score and slope: their names, and the keys of `helpers.estimates.ESTIMATE`.
     """
-    last = visits["visit"].eq("followup")
-    controls = visits["who"].eq("control")
-    reference = last if (controls & last).sum() >= 3 else visits["visit"].eq("baseline")
-    return visits[(last & visits["subject"].isin(patients)) | (reference & controls)]
+    rows = [
+        {"measure": measure.label, "score": score.label, "slope": slope, **estimate}
+        for key, measure in measures.items()
+        for score in study.severity
+        for slope, estimate in within_between_slopes(visits, key, score.name, study.adjust.group, alpha=alpha)
+        .to_dict("index")
+        .items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def places(both: pd.DataFrame, measures: Mapping[str, Measure]) -> pd.DataFrame:
+    """Where patients lie among the controls.
+
+    Parameters
+    ----------
+    both : DataFrame
+        Patients and controls, one row a person.
+    measures : mapping of str to Measure
+
+    Returns
+    -------
+    DataFrame
+        One row a measure and patient: ``measure``, its label, and ``percentile``.
+    """
+    each = [
+        pd.DataFrame({"measure": m.label, "percentile": percentiles(*cases_and_controls(both, key))})
+        for key, m in measures.items()
+    ]
+    return pd.concat(each)
 
 
 def percentiles(values: pd.Series, controls: pd.Series) -> pd.Series:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
@@ -23,6 +23,8 @@ from pydantic import (
     model_validator,
 )
 
+from helpers.files import STUDY_KEYS, STUDY_YAML
+
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
 
 #: Values that a categorical column of ``obs`` can take (DESIGN: standard names).
@@ -37,8 +39,14 @@ VOCABULARY = {
 #: The greatest count that is hidden where small cells are suppressed.
 SMALL = 7
 
-#: Columns of ``obs`` that no severity score or covariate may be named like.
-STANDARD_COLUMNS = ("subject", *VOCABULARY, "site", "age", "sex", "batch", "depth", "response")
+#: Columns that no severity score or covariate may be named like: of ``obs``, and of the tables made from it.
+STANDARD_COLUMNS = (
+    "subject", *VOCABULARY, "site", "age", "sex", "batch", "depth", "response",
+    "case", "who", "y0", "y1", "change", "improvement", "treated",
+)  # fmt: skip
+
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class StudyError(Exception):
@@ -130,10 +138,10 @@ def _bare_name(value: str) -> str:
     return value
 
 
-Text = Annotated[str, BeforeValidator(_text)]
+Text = Annotated[str, BeforeValidator(_text, json_schema_input_type=str | float)]
 #: A name that is shown in figures and sentences.
 Label = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=60)]
-Texts = Annotated[list[str], BeforeValidator(_texts)]
+Texts = Annotated[list[str], BeforeValidator(_texts, json_schema_input_type=list[str | float] | str | float)]
 Name = Annotated[str, AfterValidator(_bare_name)]
 
 
@@ -165,7 +173,7 @@ class CountsFile(DataFile):
     fractions: Literal["error", "round", "relative"] = Field(
         "error",
         description="what to do with counts that are not whole: refuse them, round them (means of replicates), or take "
-        "the table as relative abundances, with which all that needs counts is not testable",
+        "the table as relative abundances, with which nothing can be tested that needs counts",
         examples=["round"],
     )
 
@@ -272,11 +280,11 @@ class Response(Strict):
 
 
 class Taxa(Strict):
-    """The taxa that the claims are about."""
+    """The taxa that the claims are about, as the taxonomy names them; measures are named after them."""
 
-    genus: Label = Field("Staphylococcus", description="genus of C2")
-    pathogen: Label = Field("Staphylococcus aureus", description="species of C3, C5, C8 and C9")
-    commensal: Label = Field("Staphylococcus hominis", description="species in the log ratio to the pathogen")
+    genus: Label = Field("Staphylococcus", description="genus of `genus` and `genus_share`")
+    pathogen: Label = Field("Staphylococcus aureus", description="species of `pathogen` and `pathogen_share`")
+    commensal: Label = Field("Staphylococcus hominis", description="species of `commensal`")
     genera_shown: int = Field(10, ge=1, le=20, description="genera drawn in composition figures")
 
     @property
@@ -381,6 +389,15 @@ class Study(Strict):
     )
     response: Response = Field(Response(), description="thresholds of response")
     taxa: Taxa = Field(Taxa(), description="the taxa that the claims are about")
+    claims: Name = Field(
+        "hartmann2023", description="the claims to test: the name of a file in data/claims, see [claims.md](claims.md)"
+    )
+    own_claims: dict[str, Any] = Field(
+        default_factory=dict,
+        max_length=100,
+        description="further claims, judged and shown with those; [claims.md](claims.md) has an example",
+        examples=[{"X1": "…"}],
+    )
     labels: Labels = Field(Labels(), description="display names")
     adjust: Adjust = Field(
         Adjust(), description="covariates of the models: of age, sex, batch, scores, further columns"
@@ -477,7 +494,7 @@ def _shown(value: object) -> str:
         return "a very long number"
 
 
-def validation_message(error: ValidationError) -> str:
+def schema_message(error: ValidationError) -> str:
     """All problems of a pydantic validation, one a line, each with its key."""
     lines = []
     for e in error.errors():
@@ -521,6 +538,69 @@ def unprintable(text: str) -> bool:
     return any((c < " " and c not in "\t\n\r") or "\x7f" <= c <= "\x9f" or "\ud800" <= c <= "\udfff" for c in text)
 
 
+def read_yaml(file: Path, what: str, fix: str, keys: str | Path) -> dict[str, Any]:
+    """Read a YAML file of keys and values, safely.
+
+    Parameters
+    ----------
+    file : Path
+    what : str
+        What it should be.
+    fix : str
+        What to do if there is no such file.
+    keys : str
+        Where its keys are described.
+
+    Raises
+    ------
+    StudyError
+        If the file is missing, or is not YAML with keys and values.
+    """
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=_Loader)
+    except FileNotFoundError:
+        raise StudyError("there is no such file", file=file, fix=fix) from None
+    except (OSError, UnicodeDecodeError) as e:
+        expected, fix = "a text file in UTF-8", "save it as such"
+        raise StudyError("cannot be read", file=file, found=e, expected=expected, fix=fix) from None
+    except Exception as e:  # PyYAML raises whatever a broken date, number or nesting meets
+        found, fix = (
+            " ".join(str(e).split()) or type(e).__name__,
+            "mend the line that is named; quote texts: 'like this'",
+        )
+        raise StudyError("is not valid YAML", file=file, found=found[:500], fix=fix) from None
+    if not isinstance(content, dict):
+        found, fix = "nothing" if content is None else type(content).__name__, f"see {keys} for the keys"
+        raise StudyError(f"is not {what}", file=file, found=found, expected="keys and values", fix=fix)
+    return content
+
+
+def validated(model: type[M], content: Any, file: Path, what: str, keys: str | Path) -> M:
+    """What a file says, as its model.
+
+    Parameters
+    ----------
+    model : type of pydantic.BaseModel
+    content : object
+    file : Path
+        Where it stands.
+    what : str
+        What it should be.
+    keys : str
+        Where its keys are described.
+
+    Raises
+    ------
+    StudyError
+        Names every wrong key.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as e:
+        found = schema_message(e).replace("\n", "\n" + " " * 12)
+        raise StudyError(f"is not {what}", file=file, found=found, fix=f"the keys are described in {keys}") from None
+
+
 def load_study(folder: str | Path) -> Study:
     """Read and validate ``study.yaml``.
 
@@ -534,31 +614,8 @@ def load_study(folder: str | Path) -> Study:
     StudyError
         If the file is missing, is not YAML, or does not hold a valid study; the message names every wrong key.
     """
-    file = Path(folder) / "study.yaml"
-    try:
-        content = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=_Loader)
-    except FileNotFoundError:
-        raise StudyError("there is no such file", file=file, fix="give STUDY= the name of a folder in data/") from None
-    except (OSError, UnicodeDecodeError) as e:
-        expected, fix = "a text file in UTF-8", "save it as such"
-        raise StudyError("cannot be read", file=file, found=e, expected=expected, fix=fix) from None
-    except Exception as e:  # PyYAML raises whatever a broken date, number or nesting meets
-        found, fix = (
-            " ".join(str(e).split()) or type(e).__name__,
-            "mend the line that is named; quote texts: 'like this'",
-        )
-        raise StudyError("is not valid YAML", file=file, found=found[:500], fix=fix) from None
-    if not isinstance(content, dict):
-        found, fix = "nothing" if content is None else type(content).__name__, "see docs/study_yaml.md for the keys"
-        raise StudyError("is not a study", file=file, found=found, expected="keys and values", fix=fix)
-    try:
-        study = Study.model_validate(content)
-    except ValidationError as e:
-        raise StudyError(
-            "is not a valid study",
-            file=file,
-            found=validation_message(e).replace("\n", "\n" + " " * 12),
-            fix="the keys are described in docs/study_yaml.md",
-        ) from None
+    file, keys = Path(folder) / STUDY_YAML, STUDY_KEYS
+    content = read_yaml(file, "a study", "give STUDY= the name of a folder in data/", keys)
+    study = validated(Study, content, file, "a valid study", keys)
     study._folder = Path(folder)
     return study

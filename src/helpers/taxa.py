@@ -10,8 +10,10 @@ from skbio.stats.composition import ancombc2, dirmult_lme
 from skbio.stats.composition import clr as centred_log_ratio
 from statsmodels.stats.contingency_tables import mcnemar
 
-from helpers.estimates import ESTIMATE, adjusted_p, as_numbers, by_patient, levels_in_use
-from helpers.study import RANKS, Taxa
+from helpers.estimates import ESTIMATE, adjusted_p, as_numbers, firth_odds_ratio, levels_in_use
+from helpers.lineage import is_organelle
+from helpers.study import RANKS, Study, Taxa
+from helpers.visits import by_patient, changes, with_controls
 
 #: Added to each rarefied count before a logarithm, since a zero has none.
 PSEUDOCOUNT = 0.5
@@ -56,16 +58,31 @@ def aggregate(cohort: AnnData, rank: str) -> AnnData:
     Returns
     -------
     AnnData
-        Swabs x taxa, ``X`` dense, named by `taxon_names`, sorted by name; ``uns["relative"]`` as of the cohort.
+        Swabs x taxa, ``X`` dense, named by `taxon_names`, sorted by name; ``uns["relative"]`` as of the cohort;
+        ``var["organelle"]`` (bool): all of its features are of mitochondria or chloroplasts. Their reads are part of
+        the whole, but no bacteria to be listed or tested.
     """
     counts = cohort.X.toarray() if hasattr(cohort.X, "toarray") else cohort.X
-    sums = pd.DataFrame(counts.T, columns=cohort.obs_names).groupby(taxon_names(cohort.var, rank).to_numpy()).sum().T
+    names = taxon_names(cohort.var, rank).to_numpy()
+    sums = pd.DataFrame(counts.T, columns=cohort.obs_names).groupby(names).sum().T
+    organelle = pd.Series([is_organelle(ranks) for ranks in cohort.var[list(RANKS)].to_numpy()], dtype=bool)
     return AnnData(
         sums.to_numpy(float),
         obs=cohort.obs.copy(),
-        var=pd.DataFrame(index=sums.columns.astype(str)),
+        var=pd.DataFrame({"organelle": organelle.groupby(names).all()}, index=sums.columns.astype(str)),
         uns={"relative": cohort.uns.get("relative", False)},
     )
+
+
+def organelles(taxa: AnnData) -> list[str]:
+    """Names of the taxa that are mitochondria or chloroplasts.
+
+    Parameters
+    ----------
+    taxa : AnnData
+        As from `aggregate`.
+    """
+    return list(taxa.var_names[taxa.var["organelle"]])
 
 
 def relative_abundance(taxa: AnnData) -> pd.DataFrame:
@@ -138,7 +155,7 @@ def log_ratio(taxa: AnnData, numerator: str, denominator: str) -> pd.Series:
 
 
 def of_interest(genus: AnnData, species: AnnData, taxa: Taxa) -> pd.DataFrame:
-    """Measures of the taxa that the claims are about.
+    """Measures of the taxa that study.yaml names.
 
     Parameters
     ----------
@@ -150,20 +167,15 @@ def of_interest(genus: AnnData, species: AnnData, taxa: Taxa) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Swabs x (``genus_clr``, ``pathogen_clr``, ``commensal_clr``, ``log_ratio`` of pathogen to commensal,
-        ``genus_share`` and ``pathogen_share`` in per cent, ``pathogen_present`` as 0 or 1). A taxon that the taxonomy
+        Swabs x (``genus``, ``pathogen`` and ``commensal``, their CLR; ``log_ratio`` of pathogen to commensal;
+        ``genus_share``, ``pathogen_share`` in per cent, ``pathogen_present`` as 0 or 1). A taxon that the taxonomy
         never names is NaN: absence of the name is not absence of the taxon. Of relative abundances all but the shares
         are NaN.
     """
-    columns = {}
-    for role, table, name in (
-        ("genus", genus, taxa.genus),
-        ("pathogen", species, taxa.pathogen),
-        ("commensal", species, taxa.commensal),
-    ):
-        named = name in table.var_names
-        columns[f"{role}_clr"] = clr(table)[name] if named else np.nan
-        columns[f"{role}_share"] = relative_abundance(table)[name] if named else np.nan
+    columns = {"genus": clr(genus).get(taxa.genus, np.nan)}
+    columns |= {role: clr(species).get(getattr(taxa, role), np.nan) for role in ("pathogen", "commensal")}
+    columns["genus_share"] = relative_abundance(genus).get(taxa.genus, np.nan)
+    columns["pathogen_share"] = relative_abundance(species).get(taxa.pathogen, np.nan)
     measures = pd.DataFrame(columns, index=species.obs_names)
     measures["pathogen_present"] = (
         measures["pathogen_share"].gt(0).astype(float).where(measures["pathogen_share"].notna())
@@ -200,7 +212,9 @@ def swab_summary(swabs: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
     return table.rename(columns={"count": "swabs"}).query("swabs > 0").reset_index()
 
 
-def composition(shares: pd.DataFrame, obs: pd.DataFrame, shown: int, labels: Mapping[str, str]) -> pd.DataFrame:
+def composition(
+    shares: pd.DataFrame, obs: pd.DataFrame, shown: int, labels: Mapping[str, str], *, unlisted: Sequence[str] = ()
+) -> pd.DataFrame:
     """Mean share of the most abundant taxa by group and visit, each patient once.
 
     Parameters
@@ -213,6 +227,8 @@ def composition(shares: pd.DataFrame, obs: pd.DataFrame, shown: int, labels: Map
         How many taxa; the rest is summed as ``Other``.
     labels : mapping
         Display names of groups and visits.
+    unlisted : sequence of str
+        Taxa that are summed into ``Other`` however abundant they are, as `organelles`.
 
     Returns
     -------
@@ -224,7 +240,7 @@ def composition(shares: pd.DataFrame, obs: pd.DataFrame, shown: int, labels: Map
     means, n = grouped.mean(), grouped.size()
     order = [(w, v) for w in ("control", "treatment", "comparator", "case") for v in ("baseline", "followup")]
     means = means.loc[[key for key in order if key in means.index]]
-    top = means.mean().nlargest(shown).index
+    top = means.drop(columns=list(unlisted)).mean().nlargest(shown).index
     table = means[top].assign(Other=means.drop(columns=top).sum(axis=1))
     table.insert(0, "n", n)
     table.index = pd.Index([f"{labels[w]}, {labels[v]}" for w, v in means.index], name="patients")
@@ -259,7 +275,7 @@ def leading(genus: AnnData, species: AnnData, taxa: Taxa, shown: int = 4) -> pd.
     taxa : Taxa
         The names.
     shown : int
-        Other genera; what is left is ``Other``.
+        Other genera, no organelles; what is left is ``Other``.
 
     Returns
     -------
@@ -273,7 +289,7 @@ def leading(genus: AnnData, species: AnnData, taxa: Taxa, shown: int = 4) -> pd.
     if taxa.genus in shares:
         rest = f"{taxa.genus} (other)" if len(first.columns) else taxa.genus
         first[rest] = shares.pop(taxa.genus) - first.sum(axis=1)
-    top = shares.mean().nlargest(shown).index
+    top = shares.drop(columns=organelles(genus)).mean().nlargest(shown).index
     return first.join(shares[top]).assign(Other=shares.drop(columns=top).sum(axis=1))
 
 
@@ -289,7 +305,7 @@ def by_patient_counts(taxa: AnnData, visit: str) -> AnnData:
     Returns
     -------
     AnnData
-        One row a patient, with the columns of `helpers.estimates.by_patient` in ``obs``.
+        One row a patient, with the columns of `helpers.visits.by_patient` in ``obs``.
     """
     swabs = taxa[taxa.obs["visit"].eq(visit)]
     patients = by_patient(swabs.obs, pd.DataFrame(index=swabs.obs_names)).set_index("subject")
@@ -323,8 +339,11 @@ def reassign_unnamed(species: AnnData, genus: str, pathogen: str) -> AnnData:
     return moved
 
 
-def prevalent(taxa: AnnData, min_prevalence: float) -> list[str]:
-    """Taxa that are in at least a share of the swabs.
+def prevalent(taxa: AnnData, min_prevalence: float, among: pd.Series | None = None) -> list[str]:
+    """Taxa, without organelles, that are in at least a share of the swabs that a question compares.
+
+    A taxon that hardly any of the compared swabs has is not tested: its CLR is the pseudocount's, and moves with the
+    rest of the swab.
 
     Parameters
     ----------
@@ -332,8 +351,19 @@ def prevalent(taxa: AnnData, min_prevalence: float) -> list[str]:
         As from `aggregate`.
     min_prevalence : float
         Between 0 and 1.
+    among : Series of bool, optional
+        The swabs that are compared, indexed like ``taxa.obs``; all, if not given.
+
+    Returns
+    -------
+    list of str
+        None where no swabs are compared.
     """
-    return list(taxa.var_names[(taxa.X > 0).mean(axis=0) >= min_prevalence])
+    swabs = taxa.X if among is None else taxa.X[among.reindex(taxa.obs_names).to_numpy(bool)]
+    if not len(swabs):
+        return []
+    present = (swabs > 0).mean(axis=0) >= min_prevalence
+    return list(taxa.var_names[present & ~taxa.var["organelle"].to_numpy()])
 
 
 def linda(
@@ -603,6 +633,129 @@ def agreement(first: pd.DataFrame, second: pd.DataFrame, *, alpha: float = 0.05)
     return merged
 
 
+def differential(
+    reads: AnnData, genus: AnnData, study: Study, min_prevalence: float, *, alpha: float = 0.05, seed: int
+) -> dict[str, pd.DataFrame]:
+    """Every prevalent genus by two methods, in three questions.
+
+    Parameters
+    ----------
+    reads : AnnData
+        The swabs that are compared, with all their reads.
+    genus : AnnData
+        The same at one depth, aggregated to genera.
+    study : Study
+    min_prevalence : float
+        Share of the compared swabs that a genus must be in.
+    alpha, seed
+        Level of the tests, seed of the mixed model.
+
+    Returns
+    -------
+    dict
+        ``baseline`` (patients against controls: LinDA, ANCOM-BC2), ``change`` (under treatment) and ``arms`` (treatment
+        minus comparator: change-score LinDA, Dirichlet-multinomial mixed model): each as from `agreement`.
+    """
+    ratios = clr(genus)
+    persons = by_patient(genus.obs, ratios)
+    baseline = persons[persons["visit"].eq("baseline")]
+    moved = changes(persons, list(ratios)).join(baseline.set_index("subject")[study.adjust.arm])
+    moved["treated"] = moved["who"].eq("treatment")
+    counts, obs = aggregate(reads, "genus"), genus.obs
+    twice = obs["subject"].isin(moved.index[moved[list(ratios)].notna().all(axis=1)])
+    compared = {
+        "baseline": obs["visit"].eq("baseline"),
+        "change": twice & obs["arm"].eq("treatment"),
+        "arms": twice & obs["arm"].notna(),
+    }
+    tested = {
+        question: prevalent(genus, min_prevalence, swabs) if study.counted else []
+        for question, swabs in compared.items()
+    }
+    of = {question: counts[compared[question].reindex(counts.obs_names), tested[question]] for question in compared}
+    pairs = {
+        "baseline": (
+            linda(baseline, tested["baseline"], "case", study.adjust.group, alpha=alpha),
+            ancombc2_contrasts(by_patient_counts(of["baseline"], "baseline"), "case", study.adjust.group, alpha=alpha),
+        ),
+        "change": (
+            linda_change(moved[moved["treated"]], tested["change"], alpha=alpha),
+            dirmult_lme_change(of["change"], seed=seed),
+        ),
+        "arms": (
+            linda_change(moved[moved["who"].ne("control")], tested["arms"], "treated", study.adjust.arm, alpha=alpha),
+            dirmult_lme_change(of["arms"], True, seed=seed),
+        ),
+    }
+    return {question: agreement(*methods, alpha=alpha) for question, methods in pairs.items()}
+
+
+def differing_genera(
+    swabs: AnnData, patients: Sequence[str], study: Study, min_prevalence: float, *, alpha: float = 0.05
+) -> dict[str, tuple[int, int]]:
+    """In how many genera patients differ from controls, before and after (LinDA).
+
+    Parameters
+    ----------
+    swabs : AnnData
+        Counts at one depth.
+    patients : sequence of str
+        Subjects.
+    study : Study
+    min_prevalence : float
+        Share of the compared swabs that a genus must be in.
+    alpha : float
+
+    Returns
+    -------
+    dict
+        For each visit at which it can be tested, how many differ, and of how many.
+    """
+    genus = aggregate(swabs, "genus")
+    persons = by_patient(genus.obs, clr(genus))
+    chosen = persons[~persons["case"] | persons["subject"].isin(patients)]
+    found = {}
+    for visit, compared in (
+        ("baseline", chosen[chosen["visit"].eq("baseline")]),
+        ("followup", with_controls(persons, patients)),
+    ):
+        of_them = swabs.obs.set_index(["subject", "visit"], append=True).index.droplevel(0)
+        among = of_them.isin(pd.MultiIndex.from_frame(compared[["subject", "visit"]]))
+        tested = prevalent(genus, min_prevalence, pd.Series(among, swabs.obs_names)) if study.counted else []
+        table = linda(compared, tested, "case", study.adjust.group, alpha=alpha)
+        if len(table):
+            found[visit] = int((table["q_value"] < alpha).sum()), len(table)
+    return found
+
+
+def share_unnamed(genus: AnnData, species: AnnData, name: str) -> float:
+    """Per cent of a genus's reads that the taxonomy does not name to species."""
+    return float(100 * counts_of(species, f"{name} (unnamed)").sum() / (counts_of(genus, name).sum() or 1))
+
+
+def presence_by_group(pairs: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
+    """Presence at both visits in each group.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        One row a patient: ``who``, and ``y0``, ``y1``, shares of swabs with a read.
+    labels : mapping
+        Display names.
+
+    Returns
+    -------
+    DataFrame
+        One row a group: patients, the keys of `presence_change`, and n_dropped, who was lost.
+    """
+    rows = [
+        {"patients": labels[who], **presence_change(of["y0"] > 0, of["y1"] > 0), "n_dropped": lost}
+        for who, each in pairs.groupby("who")
+        for of, lost in [(each.dropna(subset="change"), int(each["change"].isna().sum()))]
+    ]
+    return pd.DataFrame(rows)
+
+
 def presence_change(before: pd.Series, after: pd.Series) -> dict[str, float]:
     """Exact McNemar test of presence at two visits.
 
@@ -630,3 +783,56 @@ def presence_change(before: pd.Series, after: pd.Series) -> dict[str, float]:
         "lost": lost,
         "p_value": float(mcnemar([[both, lost], [gained, neither]], exact=True).pvalue),
     }
+
+
+def presence_contrasts(
+    visits: pd.DataFrame,
+    labels: Mapping[str, str],
+    covariates: Sequence[str] = (),
+    *,
+    measure: str = "pathogen_present",
+    alpha: float = 0.05,
+) -> pd.DataFrame:
+    """Odds ratios of a taxon's presence: patients against controls at baseline, and the arms at follow-up.
+
+    The arms are compared given presence at baseline. Present is who has the taxon in any swab of the visit.
+
+    Parameters
+    ----------
+    visits : DataFrame
+        One row a person and visit: subject, visit, who, boolean ``case``, the covariates, and the measure.
+    labels : mapping
+        Display names of groups, arms and visits.
+    covariates : sequence of str
+        For patients against controls.
+    measure : str
+        Share of a person's swabs that have the taxon; NaN where it cannot be known.
+    alpha : float
+
+    Returns
+    -------
+    DataFrame
+        One row a comparison: comparison, keys of `helpers.estimates.ESTIMATE` (odds ratio with profile-likelihood
+        interval), and of those in the model ``present`` ``of`` how many in the first group, and
+        ``reference_present`` ``reference_of`` in the other.
+
+    References
+    ----------
+    As of `helpers.estimates.firth_odds_ratio`.
+    """
+    seen = visits.assign(present=visits[measure].gt(0).astype(float).where(visits[measure].notna()))
+    start, end = (seen[seen["visit"].eq(v)].set_index("subject") for v in ("baseline", "followup"))
+    arms = end[end["who"].isin(["treatment", "comparator"])].assign(
+        treated=lambda e: e["who"].eq("treatment"), before=start["present"]
+    )
+    group = f"{labels['case']} against {labels['control']}, {labels['baseline']}"
+    arm = f"{labels['treatment']} against {labels['comparator']}, {labels['followup']}, given {labels['baseline']}"
+    rows = []
+    for comparison, data, term, given in ((group, start, "case", list(covariates)), (arm, arms, "treated", ["before"])):
+        used = data[["present", term, *given]].dropna()
+        counts = used.groupby(used[term].astype(bool))["present"].agg(["sum", "size"]).astype(int)
+        (present, n), (reference, m) = counts.reindex([True, False], fill_value=0).to_numpy()
+        odds = firth_odds_ratio(data, "present", term, given, alpha=alpha)
+        tally = {"present": present, "of": n, "reference_present": reference, "reference_of": m}
+        rows.append({"comparison": comparison, **tally, **odds})
+    return pd.DataFrame(rows)

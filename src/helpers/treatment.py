@@ -7,7 +7,7 @@ import pandas as pd
 from scipy import stats
 from scipy.special import expit
 
-from helpers.estimates import as_estimate, as_numbers, linear_contrast, not_estimable
+from helpers.estimates import as_estimate, as_numbers, linear_contrast, not_estimable, percentile_test, pooled_sd
 
 
 def arms(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -158,7 +158,7 @@ def arm_contrasts(
     - ANCOVA (primary): value at follow-up given the baseline value and the covariates; HC3.
     - Change score: change given the covariates; HC3.
     - Overlap weights: difference of the weighted mean changes (`overlap_weights`), the propensity fitted anew in each
-      resample; standard error and p-value (normal) from the bootstrap.
+      resample; standard error, interval and p-value from the bootstrap (`helpers.estimates.percentile_test`).
 
     Parameters
     ----------
@@ -198,19 +198,18 @@ def arm_contrasts(
         "change score": _least_squares(np.column_stack([x, t]), change, counts)[:, -1],
         "overlap weights": means[0] - means[1],
     }
-    weighted, se = drawn["overlap weights"][0], drawn["overlap weights"][1:].std(ddof=1)
-    tails = [alpha / 2, 1 - alpha / 2]
-    low, high = np.quantile(drawn["overlap weights"][1:], tails)
+    weighted, *resampled = drawn["overlap weights"]
+    low, high, p = percentile_test(np.array(resampled), alpha)
     rows = {
         "ANCOVA": ancova(complete, covariates, alpha=alpha),
         "change score": change_score(complete, covariates, alpha=alpha),
         "overlap weights": as_estimate(
-            weighted, (low, high), 2 * stats.norm.sf(abs(weighted) / se), len(complete), 0, se=se, alpha=alpha
+            weighted, (low, high), p, len(complete), 0, se=float(np.std(resampled, ddof=1)), alpha=alpha
         ),
     }
     for name, row in rows.items():
         row["n_dropped"] = dropped
-        row["boot_low"], row["boot_high"] = np.quantile(drawn[name][1:], tails)
+        row["boot_low"], row["boot_high"], _ = percentile_test(drawn[name][1:], alpha)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("estimator").astype({"n": int, "n_dropped": int})
 
 
@@ -245,10 +244,10 @@ def mediation(
     -------
     DataFrame
         Indexed by effect (total, direct, indirect, interaction, and the two links of the indirect one: arm to
-        mediator, mediator to outcome): keys of `helpers.estimates.ESTIMATE`, and
-        ``boot_low``, ``boot_high``, the percentile interval; of the indirect effect, the interval and p-value (normal)
-        are the bootstrap's, of the others those of HC3. NaN with fewer than five patients in an arm, or a constant
-        mediator.
+        mediator, mediator to outcome): keys of `helpers.estimates.ESTIMATE`, and ``boot_low``, ``boot_high``, the
+        percentile interval. Interval and p-value of the indirect effect are those of
+        `helpers.estimates.percentile_test`, of the others those of HC3. NaN with fewer than five patients in an arm,
+        or a constant mediator.
 
     References
     ----------
@@ -266,21 +265,20 @@ def mediation(
         mediator=complete[mediator] - complete[mediator].mean(),
         product=lambda p: p["mediator"] * (p["treated"] - p["treated"].mean()),
     )
-    indirect, se = drawn["indirect"][0], drawn["indirect"][1:].std(ddof=1)
-    tails = [alpha / 2, 1 - alpha / 2]
-    low, high = np.quantile(drawn["indirect"][1:], tails)
-    p = 2 * stats.norm.sf(abs(indirect) / se)
+    intervals = {name: percentile_test(values[1:], alpha) for name, values in drawn.items()}
+    low, high, p = intervals["indirect"]
+    se = drawn["indirect"][1:].std(ddof=1)
     rows = {
         "total": linear_contrast(centred, "y1", "treated", given, alpha=alpha),
         "direct": linear_contrast(centred, "y1", "treated", [*given, "mediator"], alpha=alpha),
-        "indirect": as_estimate(indirect, (low, high), p, len(complete), 0, se=se, alpha=alpha),
+        "indirect": as_estimate(drawn["indirect"][0], (low, high), p, len(complete), 0, se=se, alpha=alpha),
         "interaction": linear_contrast(centred, "y1", "product", [*given, "treated", "mediator"], alpha=alpha),
         "arm to mediator": linear_contrast(centred, "mediator", "treated", given, alpha=alpha),
         "mediator to outcome": linear_contrast(centred, "y1", "mediator", [*given, "treated"], alpha=alpha),
     }
     for name, row in rows.items():
         row["n_dropped"] = len(pairs) - len(complete)
-        row["boot_low"], row["boot_high"] = np.quantile(drawn[name][1:], tails) if name in drawn else (np.nan, np.nan)
+        row["boot_low"], row["boot_high"], _ = intervals.get(name, (np.nan, np.nan, np.nan))
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("effect").astype({"n": int, "n_dropped": int})
 
 
@@ -372,7 +370,10 @@ def rho_of_no_effect(curve: pd.DataFrame) -> float:
 
 
 def balance(pairs: pd.DataFrame, covariates: Sequence[str], weights: pd.Series) -> pd.DataFrame:
-    """Standardised mean differences between the arms before and after weighting.
+    """Standardised mean differences between the arms, treatment minus comparator, before and after weighting.
+
+    Of the patients of the arms' contrast, not of all at baseline as in Table 1 (`helpers.quality.table_one`), whose
+    differences have the same sign and unit.
 
     Parameters
     ----------
@@ -385,8 +386,8 @@ def balance(pairs: pd.DataFrame, covariates: Sequence[str], weights: pd.Series) 
     Returns
     -------
     DataFrame
-        One row a covariate (a category at a time): ``covariate``, ``unweighted``, ``weighted``; both are divided by
-        the unweighted pooled standard deviation.
+        One row a covariate (a category at a time): ``covariate``, ``unweighted``, ``weighted``, and ``n``, the
+        patients. Both are divided by the unweighted pooled standard deviation.
 
     References
     ----------
@@ -395,10 +396,9 @@ def balance(pairs: pd.DataFrame, covariates: Sequence[str], weights: pd.Series) 
     numbers = as_numbers(pairs[list(covariates)], prefix_sep=": ")
     treated = pairs["treated"].astype(bool)
     a, b = numbers[treated], numbers[~treated]
-    pooled = np.sqrt((a.var() + b.var()) / 2).replace(0, np.nan)
     weighted = a.mul(weights[treated], axis=0).sum() - b.mul(weights[~treated], axis=0).sum()
-    table = pd.DataFrame({"unweighted": (a.mean() - b.mean()) / pooled, "weighted": weighted / pooled})
-    return table.rename_axis("covariate").reset_index()
+    table = pd.DataFrame({"unweighted": a.mean() - b.mean(), "weighted": weighted}).div(pooled_sd(a, b), axis=0)
+    return table.assign(n=len(pairs)).rename_axis("covariate").reset_index()
 
 
 def effective_sample_size(weights: pd.Series) -> float:

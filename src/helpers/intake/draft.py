@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import yaml
 
-from helpers.files import DATA, KEYS, STUDY_YAML, unfinished
+from helpers.files import DATA, STUDY_KEYS, STUDY_YAML, unfinished
 from helpers.intake.guess import Draft, guess, quoted
 from helpers.run.lock import clear, locked
 from helpers.study import CountsFile, Files, Study, StudyError, load_study
@@ -17,6 +17,8 @@ from helpers.tables import Counts, read_counts, text_table
 
 # ---------------------------------------------------------------- the text
 
+#: For editors: completes and checks the keys.
+SCHEMA = "# yaml-language-server: $schema=../../docs/study.schema.json"
 #: What the draft says of keys besides their descriptions in the model.
 REMARKS = {
     "title": "CHECK: title, about, source, licence: placeholders; they stand in the report. Write your own.",
@@ -94,7 +96,8 @@ def _study_text(name: str, draft: Draft) -> str:
 
     def lines() -> Iterator[str]:
         head = "A first draft, guessed from the names and values in the files. Read every line; where a guess is not "
-        head += f"certain, CHECK says why. Then: make check STUDY={name}. All keys: {KEYS}."
+        head += f"certain, CHECK says why. Then: make check STUDY={name}. All keys: {STUDY_KEYS}."
+        yield SCHEMA
         yield from _wrapped(head, "# ", "# ")
         for key, value in content.items():
             model: Any = Study.model_fields[key]

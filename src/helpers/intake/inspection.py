@@ -3,14 +3,15 @@
 import pandas as pd
 from anndata import AnnData
 
-from helpers.claims import statement, untestable
-from helpers.estimates import analysis_swabs
+from helpers.claims import Claim, load_claims, statement
+from helpers.evidence import untestable
 from helpers.files import DATA
 from helpers.ingest import build_cohort
 from helpers.narrate import visits_used
 from helpers.quality import people, tree_differs
 from helpers.run.parameters import resolve_settings
 from helpers.study import Problems, Settings, Study, load_study
+from helpers.visits import analysis_swabs
 
 
 def inspect(name: str, overrides: str = "") -> str:
@@ -37,9 +38,12 @@ def inspect(name: str, overrides: str = "") -> str:
     with problems:
         settings = resolve_settings(study, overrides)
     with problems:
+        claims = load_claims(study)
+    with problems:
         cohort, ledger = build_cohort(study)
     problems.stop()
-    return "\n".join([*_swabs(study, cohort, ledger), *_people(study, cohort), *_testable(study, cohort, settings)])
+    told = [*_swabs(study, cohort, ledger), *_people(study, cohort), *_testable(claims, study, cohort, settings)]
+    return "\n".join(told)
 
 
 def _swabs(study: Study, cohort: AnnData, ledger: pd.DataFrame) -> list[str]:
@@ -70,16 +74,16 @@ def _people(study: Study, cohort: AnnData) -> list[str]:
     return ["", f"People{sites}:", *(f"  {line}" for line in table.to_string().splitlines())]
 
 
-def _testable(study: Study, cohort: AnnData, settings: Settings) -> list[str]:
+def _testable(claims: dict[str, Claim], study: Study, cohort: AnnData, settings: Settings) -> list[str]:
     used = analysis_swabs(cohort.obs, settings.swabs)
     if study.counted:
         used &= cohort.obs["depth"] >= settings.rarefaction_depth
-    reasons = untestable(cohort[used], study)
-    lines = []
-    for claim, why in reasons.items():
-        lines.append(f"  {claim:<4} {'cannot be tested' if why else 'can be tested':<17} {statement(claim, study)}")
-        if why:
-            lines.append(f"{'':<24} because {why}")
+    width, lines = max(4, *map(len, claims)), []
+    for name, why in untestable(claims, cohort[used], study).items():
+        outcome = "cannot be tested" if why else "can be tested"
+        lines.append(f"  {name:<{width}} {outcome:<17} {statement(claims[name], study)}")
+        lines += [f"{'':<{width + 20}}because {why}"] if why else []
     which = f"{used.sum()} swabs ({settings.swabs.replace('_', ' ')}"
     which += f", at least {settings.rarefaction_depth:,} reads)" if study.counted else ")"
-    return ["", f"Claims, with {which}:", *lines, "", f"Next: make report STUDY={study.folder.name}"]
+    whose = f"of {study.claims}" + (f" and {len(study.own_claims)} of study.yaml" if study.own_claims else "")
+    return ["", f"Claims {whose}, with {which}:", *lines, "", f"Next: make report STUDY={study.folder.name}"]

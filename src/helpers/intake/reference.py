@@ -1,39 +1,156 @@
-"""The reference of study.yaml, written from the model that checks it: docs/study_yaml.md."""
+"""The references of study.yaml and of claims, and their schemas for editors, from the models that check them: docs/."""
 
+import json
 import types
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import pandas as pd
 import yaml
-from pydantic import BaseModel
+from anndata import AnnData
+from pydantic import BaseModel, create_model
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from helpers.files import DEMO, KEYS, STUDY_YAML, write_whole
-from helpers.study import Study
+from helpers.claims import NAMES, OF_ONE_ARM, Claim, ClaimId, Claims, names
+from helpers.evidence import CONTRASTS, Asked, lacking
+from helpers.files import CLAIMS_FOLDER, CLAIMS_KEYS, DEMO, DOCS, STUDY_KEYS, STUDY_YAML, write_whole
+from helpers.measures import Measure, find, registry
+from helpers.study import Labels, Response, Study, Taxa, load_study
 
-HEAD = """# study.yaml, key by key
+#: Claims whose values are the examples, where they have the key; of study.yaml, it is those of the demo.
+EXAMPLES = CLAIMS_FOLDER / "hartmann2023.yaml"
+WRITTEN = "by `make reference`; a test fails if the two differ.\nA key that is not here is an error."
+STUDY_HEAD = f"""# study.yaml, key by key
 
-Written from the model that checks it (`src/helpers/study.py`) by `make reference`; a test fails if the two differ.
-A key that is not here is an error. `make study` writes a first draft for your own files.
+Written from the model that checks it (`src/helpers/study.py`) {WRITTEN}
+`make study` writes a first draft for your own files. Editors that know the YAML language server complete and check the
+keys by `study.schema.json`.
+"""
+#: Five lines of a study.yaml; that of the demo has them as a comment.
+OWN = """own_claims:
+  X1:
+    says: Under {treatment}, Cutibacterium increases
+    parts:
+      - {measure: Cutibacterium, contrast: change, arm: treatment, expect: up}
+"""
+CLAIMS_HEAD = f"""# Claims, key by key
+
+Written from the models that check them (`src/helpers/claims.py`) {WRITTEN} `claims.schema.json` is for editors.
+
+A study tests the claims of the file in `data/claims/` that its study.yaml names (`claims`), and its own (`own_claims`).
+A claim is a sentence, and the parts that would show it: a measure, in a contrast, with what is expected. It is tested,
+judged by the one rule and shown as all others are; none of this needs a line of Python.
+
+## A claim of your own
+
+In study.yaml:
+
+```yaml
+{OWN}```
+
+`make check` says whether the study can test it. Its name is yours: at most 16 letters, digits, `_` and `-`, a letter
+first. All other keys can be left out. To test another publication, write its claims into a file as below and name it.
 """
 
 
-def study_reference(examples: dict[str, Any]) -> str:
-    """The reference of study.yaml as Markdown.
-
-    Parameters
-    ----------
-    examples : dict
-        Content of a study.yaml.
-    """
-    sections: dict[type[BaseModel], tuple[list[str], Any]] = {}
-    _collect(Study, "", examples, sections)
-    return "\n".join([HEAD, "\n\n".join(_section(kind, *found) for kind, found in sections.items()), ""])
+def references() -> dict[Path, str]:
+    """What is written from the models: two references and two schemas, by their path."""
+    demo, claims = ((f.read_text(encoding="utf-8")) for f in (DEMO / STUDY_YAML, EXAMPLES))
+    own = (dict[ClaimId, Claim], Study.model_fields["own_claims"])
+    whole: type[BaseModel] = create_model("Study", __base__=Study, __doc__=Study.__doc__, own_claims=own)
+    parts = [CLAIMS_HEAD, _keys(Claims, yaml.safe_load(claims), f"{EXAMPLES}"), _vocabulary(load_study(DEMO))]
+    return {
+        STUDY_KEYS: "\n".join([STUDY_HEAD, _keys(Study, yaml.safe_load(demo)), ""]),
+        CLAIMS_KEYS: "\n".join([*parts, ""]),
+        DOCS / "study.schema.json": _schema(whole),
+        DOCS / "claims.schema.json": _schema(Claims),
+    }
 
 
 def write_reference() -> None:
-    """Write docs/study_yaml.md; the demo's values are the examples, where it has the key."""
-    write_whole(KEYS, study_reference(yaml.safe_load((DEMO / STUDY_YAML).read_text(encoding="utf-8"))))
+    """Write them."""
+    for path, text in references().items():
+        write_whole(path, text)
+
+
+def _schema(model: type[BaseModel]) -> str:
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}
+    return json.dumps(schema, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+# ---------------------------------------------------------------- what claims can name
+
+
+def _vocabulary(demo: Study) -> str:
+    """Names in braces, contrasts and measures, with what they are in the demo."""
+    said = names(demo)
+    braces = [(f"`{{{name}}}`", *_origin(name), said[name]) for name in NAMES]
+    taxon = "Cutibacterium acnes"
+    measures = [(f"`{key}`", *_about(measure)) for key, measure in registry(demo).items()]
+    measures.append((f"any genus or species: `{taxon}`", *_about(find(taxon, demo))))
+    columns = ["subject", "visit", "group", "arm", "site", "lesional"]
+    nobody = AnnData(
+        obs=pd.DataFrame({column: pd.Series(dtype=object) for column in columns}, index=pd.Index([], dtype=str))
+    )
+    lacks = lacking(nobody, demo.model_copy(update={"severity": [], "labels": Labels()}))
+    contrasts = []
+    for name, contrast in CONTRASTS.items():
+        needs = contrast.needs(Asked("", name, "treatment", "lesional"))
+        about = (contrast.estimate.__doc__ or "").splitlines()[0]
+        given = ", ".join(["`arm`"] * (name in OF_ONE_ARM) + ["`among`"] * (name == "change_in")) or "nothing"
+        reasons = "; ".join(lacks[need] for need in needs)
+        contrasts.append((f"`{name}`", about, given, ", ".join(contrast.sections), reasons))
+    return "\n".join(
+        [
+            *(
+                "",
+                "## Names in braces",
+                "",
+                "Names of study.yaml, and nothing else, stand in the braces of `says`.",
+                "",
+            ),
+            *_table(["name", "key of study.yaml", "what it is", "in the demo"], braces),
+            *("", "## Contrasts", ""),
+            "The estimator that is named first is the one that claims rest on. With arm: treatment, among: lesional:",
+            "",
+            *_table(["contrast", "what it compares, and how", "asks for", "of measures", "not testable if"], contrasts),
+            *("", "## Measures", ""),
+            "The registry (`src/helpers/measures.py`), with the demo's names. Every severity score is one under its",
+            "name, and so is every genus and species that reads are named after.",
+            "",
+            *_table(["measure", "label", "kind", "unit", "told in", "healthier", "needs"], measures),
+        ]
+    )
+
+
+def _origin(name: str) -> tuple[str, str]:
+    """The key of study.yaml behind a name in braces, and its description."""
+    for key, model in (("labels", Labels), ("taxa", Taxa), ("response", Response)):
+        if name in model.model_fields:
+            return f"`{key}.{name}`", model.model_fields[name].description or ""
+    return "`severity`", Study.model_fields["severity"].description or ""
+
+
+def _about(measure: Measure) -> tuple[str, ...]:
+    healthier = {1: "up", -1: "down", 0: "towards the controls"}[measure.healthier]
+    label, kind, unit, scale = measure.label, measure.kind, measure.unit or "none", measure.scale
+    return label, kind, unit, scale, healthier, ", ".join(measure.needs) or "nothing more"
+
+
+def _table(head: list[str], rows: Iterable[tuple[str, ...]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+# ---------------------------------------------------------------- keys
+
+
+def _keys(model: type[BaseModel], examples: dict[str, Any], top: str = "The top level") -> str:
+    """Every key of a file, a section for each model inside it."""
+    sections: dict[type[BaseModel], tuple[list[str], Any]] = {}
+    _collect(model, "", examples, sections)
+    return "\n\n".join(_section(kind, top, *found) for kind, found in sections.items())
 
 
 def _collect(model: type[BaseModel], path: str, given: Any, sections: dict[type[BaseModel], Any]) -> None:
@@ -41,13 +158,18 @@ def _collect(model: type[BaseModel], path: str, given: Any, sections: dict[type[
     sections.setdefault(model, ([], given))[0].append(path)
     for name, field in model.model_fields.items():
         inner = given.get(name) if isinstance(given, dict) else None
-        inner = inner[0] if isinstance(inner, list) and inner else inner
+        below = f"{path}.{name}".strip(".")
+        if isinstance(inner, list) and inner:
+            inner = inner[0]
+        if get_origin(field.annotation) is dict and _models(field.annotation):
+            first, inner = next(iter(inner.items())) if inner else ("…", None)
+            below = f"{below}.{first}"
         for kind in _models(field.annotation):
-            _collect(kind, f"{path}.{name}".strip("."), inner, sections)
+            _collect(kind, below, inner, sections)
 
 
-def _section(model: type[BaseModel], paths: list[str], given: Any) -> str:
-    title = "## " + (", ".join(f"`{path}`" for path in paths) if paths[0] else "The top level")
+def _section(model: type[BaseModel], top: str, paths: list[str], given: Any) -> str:
+    title = "## " + (", ".join(f"`{path}`" for path in paths) if paths[0] else top)
     examples = given if isinstance(given, dict) else {}
     rows = [_row(name, field, examples.get(name)) for name, field in model.model_fields.items()]
     about = (model.__doc__ or "").strip().splitlines()[0]
@@ -59,7 +181,7 @@ def _section(model: type[BaseModel], paths: list[str], given: Any) -> str:
 def _row(name: str, field: FieldInfo, given: Any) -> str:
     default = field.get_default(call_default_factory=True) if not field.is_required() else PydanticUndefined
     shown = "**required**" if default is PydanticUndefined else _value(default)
-    example = given if given is not None else next(iter(field.examples or []), None)
+    example = given if given not in (None, {}, []) else next(iter(field.examples or []), None)
     what = (field.description or "").replace("|", "\\|")
     return f"| `{name}` | {_type(field.annotation, field)} | {shown} | {_value(example)} | {what} |"
 
@@ -100,6 +222,8 @@ def _type(annotation: Any, field: FieldInfo | None = None) -> str:
         return f"keys with: {_type(parts[1])}"
     if _models(annotation):
         return "keys, see below"
+    if annotation is Any:
+        return "[a claim](claims.md)"
     words = {str: "text", int: "whole number", float: "number", bool: "`true` or `false`"}[annotation]
     limits = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}"}
     bounds = [

@@ -1,43 +1,58 @@
-"""What the notebooks estimated, judged: ``claims.tsv`` and ``claims.json``."""
+"""The evidence that the notebooks gathered, judged: ``claims.tsv`` and ``claims.json``."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from helpers.claims import COLUMNS, verdicts
+from helpers.claims import COLUMNS, KEY, Claim, load_claims, verdicts
 from helpers.disclosure import for_spreadsheets, in_table
+from helpers.evidence import COLUMNS as OF_A_PART
 from helpers.files import CLAIMS_JSON, CLAIMS_TABLE, EVIDENCE, write_whole
 from helpers.output import plain
 from helpers.study import Study, StudyError
 
 
-def estimated(results: Path, chapters: list[str]) -> pd.DataFrame:
-    """What the notebooks estimated for the claims.
+def gathered(results: Path, chapters: list[str], claims: Mapping[str, Claim]) -> pd.DataFrame:
+    """What the notebooks gathered for the claims.
 
     Parameters
     ----------
     results : Path
+        Folder of the run's results.
     chapters : list of str
         The notebooks' names.
+    claims : mapping of str to Claim
 
     Returns
     -------
     DataFrame
-        Rows as from `helpers.claims.part`, with ``notebook``.
+        Rows as from `helpers.evidence.gather`, with ``notebook``.
+
+    Raises
+    ------
+    StudyError
+        If a claim has no evidence, or a part of it stands twice.
     """
-    files = sorted((results / EVIDENCE).glob("*.json"))
-    rows = [row for file in files for row in json.loads(file.read_text(encoding="utf-8"))]
-    if not rows:
-        raise StudyError("no notebook saved estimates for the claims", file=results / EVIDENCE, fix="make clean")
-    parts = pd.DataFrame(rows)
-    numbers = ["estimate", "ci_low", "ci_high", "p_value", "margin", "p_equivalence"]
+    rows = []
+    for file in sorted((results / EVIDENCE).glob("*.json")):
+        notebook = next((chapter for chapter in chapters if chapter[:2] == file.stem[:2]), "")
+        rows += [row | {"notebook": notebook} for row in json.loads(file.read_text(encoding="utf-8"))]
+    parts = pd.DataFrame(rows, columns=[*KEY, *OF_A_PART, "notebook"])
+    if missing := [claim for claim in claims if claim not in set(parts["claim"])]:
+        raise StudyError(f"no notebook gathered evidence for {', '.join(missing)}", file=results / EVIDENCE,
+                         fix="run `make clean`, then `make report`")  # fmt: skip
+    if parts.duplicated(list(KEY)).any():
+        twice = parts.loc[parts.duplicated(list(KEY)), "claim"].iloc[0]
+        raise StudyError(f"two notebooks gathered the same evidence for {twice}", file=results / EVIDENCE)
+    numbers = ["estimate", "ci_low", "ci_high", "p_value", "margin", "p_equivalence", "level"]
     parts[numbers] = parts[numbers].apply(pd.to_numeric)
     return parts
 
 
 def judge(study: Study, results: Path, chapters: list[str], alpha: float) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Judge the claims on what the notebooks estimated; write ``claims.tsv`` and ``claims.json``.
+    """Judge the claims on the evidence of the notebooks; write ``claims.tsv`` and ``claims.json``.
 
     Parameters
     ----------
@@ -50,14 +65,15 @@ def judge(study: Study, results: Path, chapters: list[str], alpha: float) -> tup
     Returns
     -------
     parts : DataFrame
-        As from `estimated`.
+        As from `gathered`.
     claims : DataFrame
         As from `helpers.claims.verdicts`, ``n`` as it may be shown.
     """
-    parts = estimated(results, chapters)
-    claims = in_table(verdicts(parts, alpha).astype({"n": "Int64"}), study.privacy)
-    records = plain(claims[list(COLUMNS)].to_dict("records"))
+    claims = load_claims(study)
+    parts = gathered(results, chapters, claims)
+    judged = in_table(verdicts(parts, claims, study, alpha).astype({"n": "Int64"}), study.privacy)
+    records = plain(judged[list(COLUMNS)].to_dict("records"))
     write_whole(results / CLAIMS_JSON, json.dumps(records, indent=1, ensure_ascii=False) + "\n")
-    table = for_spreadsheets(claims).to_csv(sep="\t", index=False, float_format="%.10g", lineterminator="\n")
+    table = for_spreadsheets(judged).to_csv(sep="\t", index=False, float_format="%.10g", lineterminator="\n")
     write_whole(results / CLAIMS_TABLE, table)
-    return parts, claims
+    return parts, judged

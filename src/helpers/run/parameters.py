@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from helpers.files import DATA, NOTEBOOKS, from_notebook, report_of, write_whole
 from helpers.run.origin import makefile_variable
-from helpers.study import Settings, Study, StudyError, load_study, validation_message
+from helpers.study import Settings, Study, StudyError, load_study, schema_message
 
 EXAMPLE = 'such as SET="permutations=9999 alpha=0.01"'
 
@@ -90,7 +90,7 @@ def resolve_settings(study: Study, text: str = "") -> Settings:
     try:
         return Study.model_validate(content).settings
     except ValidationError as e:
-        raise StudyError("SET: " + validation_message(e).replace("settings.", ""), fix=EXAMPLE) from None
+        raise StudyError("SET: " + schema_message(e).replace("settings.", ""), fix=EXAMPLE) from None
 
 
 def write_parameters(name: str, overrides: str = "") -> None:

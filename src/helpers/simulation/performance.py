@@ -75,12 +75,12 @@ def measured(cohort: AnnData, study: Study, settings: Settings) -> tuple[AnnData
     swabs : AnnData
         Those that were used, with the distances in ``obsp["sqrt_bray_curtis"]``.
     visits : DataFrame
-        As from `helpers.estimates.by_patient`: shannon, distance_to_healthy, and the taxa of interest.
+        As from `helpers.visits.by_patient`: shannon, distance_to_healthy, and the taxa of interest.
     """
     contaminants = quality.flag_contaminants(cohort, settings.alpha)
     samples = cohort[cohort.obs["control_type"].eq("sample")]
     clean = samples[:, ~samples.var_names.isin(contaminants.index[contaminants["contaminant"]])]
-    clean = clean[estimates.analysis_swabs(clean.obs, settings.swabs)]
+    clean = clean[visits_.analysis_swabs(clean.obs, settings.swabs)]
     rarefied = diversity.rarefy(clean, settings.rarefaction_depth, seed=settings.seed)
     root = diversity.square_root(
         diversity.bray_curtis(clean, settings.rarefaction_depth, rarefactions=settings.rarefactions, seed=settings.seed)
@@ -91,7 +91,7 @@ def measured(cohort: AnnData, study: Study, settings: Settings) -> tuple[AnnData
     genus, species = taxa.aggregate(rarefied, "genus"), taxa.aggregate(rarefied, "species")
     measures = taxa.of_interest(genus, species, study.taxa).join(shannon).join(distance)
     rarefied.obsp["sqrt_bray_curtis"] = root.data
-    return rarefied, estimates.by_patient(rarefied.obs, measures)
+    return rarefied, visits_.by_patient(rarefied.obs, measures)
 
 
 def claim_parts(
@@ -146,7 +146,7 @@ def claim_parts(
         difference = estimates.linear_contrast(both, measure, "case", study.adjust.group, cautious=True, **level)
         tolerated = settings.equivalence_margin * estimates.control_sd(visits, measure)
         part("C10", measure, difference | estimates.equivalence(difference, tolerated))
-    arms = treatment.arms(estimates.paired(visits, "distance_to_healthy").join(improved, on="subject"))
+    arms = treatment.arms(visits_.paired(visits, "distance_to_healthy").join(improved, on="subject"))
     contrasts = treatment.arm_contrasts(arms, study.adjust.arm, **drawn, **level)
     effects = treatment.mediation(arms, "improvement", study.adjust.arm, **drawn, **level)
     part("C11", "distance_to_healthy, direct", effects.loc["direct"], -1)
@@ -161,7 +161,7 @@ def claim_parts(
         note(f"arms: {name}, bootstrap", row.to_dict() | bootstrap)
     for name in ("total", "indirect"):
         note(f"mediation: {name}", effects.loc[name])
-    _, reference = estimates.cases_and_controls(baseline, "distance_to_healthy")
+    _, reference = visits_.cases_and_controls(baseline, "distance_to_healthy")
     closed = diversity.closure(arms[arms["treated"]], reference, **drawn, **level)
     note("closure, treatment", closed | {"p_value": np.nan})
     return parts, beside
@@ -340,7 +340,7 @@ def targets(truth: Truth, seeds: Iterable[int], like: Study, pool: Executor) -> 
     table["target_error"] = (table["ci_high"] - table["ci_low"]) / (2 * norm.ppf(1 - like.settings.alpha / 2))
     # The arms are not alike: pooling more patients of them does not tell what the drugs do. The worlds do, in the
     # patients whom the estimators weigh: those who could have had either drug.
-    patients = treatment.arms(estimates.paired(pooled, "distance_to_healthy"))
+    patients = treatment.arms(visits_.paired(pooled, "distance_to_healthy"))
     patients = patients.dropna(subset=like.adjust.arm)
     weights = treatment.overlap_weights(patients, like.adjust.arm)[patients["treated"]]
     weights.index = pd.Index(patients.loc[patients["treated"], "subject"])

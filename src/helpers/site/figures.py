@@ -4,15 +4,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from helpers.claims import INCONCLUSIVE, NOT_TESTABLE, VERDICTS
 from helpers.figures import figure, styled
 from helpers.narrate import number
 
-VERDICT_MARKERS = {"supported": "o", "contradicted": "X", "equivalent": "s", "inconclusive": "o"}
 #: Scenarios of the validation: marker and grey, from light to dark.
 SCENARIOS = {"no effect": ("o", "0.75"), "no treatment effect": ("^", "0.45"), "demo": ("s", "black")}
 
 
-@styled
+@styled()
 def claims_forest(claims: pd.DataFrame) -> Figure:
     """Every claim on one scale: the estimate divided by half the width of its interval.
 
@@ -25,8 +25,8 @@ def claims_forest(claims: pd.DataFrame) -> Figure:
     ax = fig.subplots()
     ax.axvline(0, color="black", lw=0.8)
     for i, row in enumerate(claims.to_dict("records")):
-        if row["verdict"] == "not testable":
-            ax.text(0.1, -i, "not testable", va="center", size=8, style="italic")
+        if row["verdict"] == NOT_TESTABLE:
+            ax.text(0.1, -i, NOT_TESTABLE, va="center", size=8, style="italic")
             continue
         half = (row["ci_high"] - row["ci_low"]) / 2
         low, high, estimate = (row[k] / half for k in ("ci_low", "ci_high", "estimate"))
@@ -34,16 +34,16 @@ def claims_forest(claims: pd.DataFrame) -> Figure:
             margin = row["margin"] / half
             ax.plot([-margin, margin], [-i, -i], color="0.8", lw=9, solid_capstyle="butt", zorder=0)
         ax.plot([low, high], [-i, -i], color="black", lw=1.8)
-        filled = row["verdict"] != "inconclusive"
-        ax.plot(estimate, -i, VERDICT_MARKERS[row["verdict"]], ms=8, color="black", mfc="black" if filled else "white")
+        filled = row["verdict"] != INCONCLUSIVE
+        ax.plot(estimate, -i, VERDICTS[row["verdict"]].marker, ms=8, color="black", mfc="black" if filled else "white")
         text = f"{number(row['estimate'])} {row['unit']}".strip() + f", n = {row['n']}: {row['verdict']}"
         ax.text(1.02, -i, text, transform=ax.get_yaxis_transform(), va="center", size=8)
-    ax.set_yticks([-i for i in range(len(claims))], [f"{r.id} {r.measure.split(',')[0]}" for r in claims.itertuples()])
+    ax.set_yticks([-i for i in range(len(claims))], [f"{r.id} {r.what.split(',')[0]}" for r in claims.itertuples()])
     ax.set(xlabel="Estimate / half width of its interval (grey: margin of equivalence)", ylim=(-len(claims), 0.8))
     return fig
 
 
-@styled
+@styled()
 def validation(table: pd.DataFrame, alpha: float) -> Figure:
     """Share of simulated cohorts in which each test rejects, and in which each interval holds the truth.
 

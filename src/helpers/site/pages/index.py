@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from helpers.claims import VERDICTS, claims_of, primary
 from helpers.figures import italicise
 from helpers.files import CLAIMS_TABLE, NOTEBOOKS, TABLES
 from helpers.narrate import interval, italicised, number, p_number, suppression
@@ -14,10 +15,7 @@ from helpers.site.figures import claims_forest
 from helpers.site.pages import Run, evidence, figure_html, raw, text_html
 from helpers.study import Study
 
-SYMBOLS = {"supported": "●", "contradicted": "✕", "equivalent": "≈", "inconclusive": "○", "not testable": "–"}
 FOREST = "claims"
-#: The claim that no separate test of each arm can show: what the study's title says.
-PRIMARY = "C12"
 PROVENANCE = (
     '<p>Code, command, parameters, input files, software, run times and random seeds: <a href="provenance.html">where '
     "this report comes from</a>.</p>"
@@ -39,8 +37,8 @@ def page(run: Run, others: list[str]) -> str:
     alt = f"Forest plot of the claims' effects with {level} % intervals. Verdicts: {found}."
     caption = (
         f"Each claim's estimate with its {level} % interval, divided by half the width of the interval: all are as "
-        "long, and one that misses the line excludes zero. Circle: supported; square: equivalent; cross: contradicted; "
-        "open: inconclusive. Grey: the margin, for claims of no change or little difference."
+        "long, and one that misses the line excludes zero. Filled: the claim is shown; cross: the contrary; open: "
+        "neither. Grey: the margin, for claims of no change or little difference."
     )
     title = (
         f'<div class="in-short"><p class="study-title">{html.escape(study.title)}</p>\n'
@@ -106,20 +104,18 @@ def studied(run: Run) -> str:
 
 
 def primary_answer(claims: pd.DataFrame, study: Study) -> str:
-    """What the study says of its primary claim, C12, in a sentence.
+    """What the study says of its primary claim, the first of the first family, in a sentence.
 
     Returns
     -------
     str
         HTML.
     """
-    row = claims.set_index("id").loc[PRIMARY] if PRIMARY in set(claims["id"]) else None
-    if row is None:
-        return ""
-    told = f"<b>{_with_italics(row['statement'], study)}: {SYMBOLS[row['verdict']]} {row['verdict']}.</b>"
+    row = claims.set_index("id", drop=False).loc[primary(study)]
+    told = f"<b>{_with_italics(row['statement'], study)}: {VERDICTS[row['verdict']].symbol} {row['verdict']}.</b>"
     why = _with_italics(row["reason"][:1].upper() + row["reason"][1:], study)
-    link = f'<a href="{evidence({**row, "id": PRIMARY})}">the evidence</a>'
-    return f"The primary claim, {PRIMARY}. {told} {why}. See {link}."
+    link = f'<a href="{evidence(dict(row))}">the evidence</a>'
+    return f"The primary claim, {row['id']}. {told} {why}. See {link}."
 
 
 def _with_italics(text: str, study: Study) -> str:
@@ -138,7 +134,7 @@ def claims_html(claims: pd.DataFrame, study: Study, level: str) -> str:
     """
     heads = (
         "",
-        "Claim of Hartmann et al. 2023",
+        f"Claim of {html.escape(claims_of(study).of)}",
         "Verdict here",
         f"Effect ({level} % interval)",
         "p (Holm)",
@@ -162,7 +158,7 @@ def _claim_row(row: dict[str, Any], study: Study) -> str:
     p = p_number(row["p_holm"]) if pd.notna(row["p_holm"]) else "–"
     cells = [
         _with_italics(row["statement"], study),
-        f"<b>{SYMBOLS[row['verdict']]} {text['verdict']}</b>",
+        f"<b>{VERDICTS[row['verdict']].symbol} {text['verdict']}</b>",
         effect,
         html.escape(p),
         text["n"],
@@ -181,7 +177,7 @@ def reasons_html(claims: pd.DataFrame, study: Study) -> str:
     """The reason of each verdict."""
     columns = {
         "claim": list(claims["id"]),
-        "verdict": [f"{SYMBOLS[verdict]} {verdict}" for verdict in claims["verdict"]],
+        "verdict": [f"{VERDICTS[verdict].symbol} {verdict}" for verdict in claims["verdict"]],
         "reason": list(claims["reason"]),
     }
     caption = (

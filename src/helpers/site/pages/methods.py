@@ -3,9 +3,8 @@
 import platform
 from importlib import metadata
 
-from helpers.claims import CLAIMS
+from helpers.claims import INCONCLUSIVE, VERDICTS, load_claims, primary
 from helpers.site.pages import Run, rendered
-from helpers.site.pages.index import PRIMARY
 from helpers.site.pages.validation import VALIDATION
 
 #: The packages whose numbers a reader sees.
@@ -32,5 +31,12 @@ def page(run: Run) -> str:
 def reading_guide(run: Run) -> str:
     """The Reading guide, for who does not know compositional data or equivalence tests."""
     return rendered(
-        "reading_guide", study=run.study, p=run.parameters, labels=run.study.labels, claims=len(CLAIMS), primary=PRIMARY
+        "reading_guide",
+        study=run.study,
+        p=run.parameters,
+        labels=run.study.labels,
+        claims=len(load_claims(run.study)),
+        primary=primary(run.study),
+        verdicts=VERDICTS,
+        inconclusive=INCONCLUSIVE,
     )

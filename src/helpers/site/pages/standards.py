@@ -11,11 +11,11 @@ import pandas as pd
 import yaml
 
 from helpers import narrate
-from helpers.claims import NEEDS_COUNTS
+from helpers.claims import NOT_TESTABLE, VERDICTS
 from helpers.disclosure import for_spreadsheets
+from helpers.evidence import NEEDS_COUNTS
 from helpers.files import FIGURES, TABLES, write_whole
 from helpers.site.pages import Run, evidence, raw
-from helpers.site.pages.index import SYMBOLS
 from helpers.study import VOCABULARY, Column, Study
 
 #: The pages beside the notebooks that items lead to: title and address.
@@ -265,7 +265,7 @@ def _specimens(run: Run) -> str:
 
 
 def _hypotheses(run: Run) -> str:
-    untested = run.claims["verdict"].eq("not testable").sum()
+    untested = run.claims["verdict"].eq(NOT_TESTABLE).sum()
     return (
         f"{len(run.claims)} claims of Hartmann et al. 2023; these data can test {len(run.claims) - untested} of them."
     )
@@ -284,7 +284,7 @@ def _swabs(run: Run) -> str:
         return told
     swabs = ledger[ledger["group"].ne("negative control")].astype({"swabs_before": int, "swabs_after": int})
     steps = swabs.groupby("step", sort=False)[["swabs_before", "swabs_after"]].sum()
-    return f"{steps['swabs_after'].iloc[-1]} of {steps['swabs_before'].iloc[0]} swabs are kept. {told}"
+    return f"{steps['swabs_after'].iloc[-1]} of {steps['swabs_before'].iloc[0]} swabs are analysed. {told}"
 
 
 def _people(run: Run) -> str:
@@ -513,12 +513,12 @@ def _outcomes(run: Run) -> str:
 
 def _verdicts(run: Run) -> str:
     found = Counter(run.claims["verdict"])
-    told = ", ".join(f"{found[verdict]} {verdict}" for verdict in SYMBOLS if found[verdict])
+    told = ", ".join(f"{found[verdict]} {verdict}" for verdict in VERDICTS if found[verdict])
     return f"Verdicts on the claims: {told}."
 
 
 def _limitations(run: Run) -> str:
-    cannot = run.claims[run.claims["verdict"].eq("not testable")]
+    cannot = run.claims[run.claims["verdict"].eq(NOT_TESTABLE)]
     told = "; ".join(f"{row.id} ({row.reason})" for row in cannot.itertuples())
     untested = f" Not testable: {told}." if told else ""
     return f"Caveats stand in each chapter. {_allocation(run)}{untested}"

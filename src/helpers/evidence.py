@@ -1,0 +1,648 @@
+"""A claim and the measures → estimates: one function a kind of contrast, with what it needs and how it is said.
+
+Notebooks, simulations and the check of a study ask here, and nowhere else: what is changed here changes all of them.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from helpers import estimates, narrate, response, taxa, treatment
+from helpers.claims import EXPECT, KEY, Claim, Part
+from helpers.diversity import closure
+from helpers.measures import DISTANCE, PATHOGEN, by_visit, find
+from helpers.study import Settings, Study
+from helpers.visits import cases_and_controls, paired, sites_at_baseline, with_controls
+
+Estimates = dict[str, dict[str, Any]]
+#: Strata in words.
+AMONG = {
+    "": "",
+    "lesional": "lesional at baseline",
+    "non_lesional": "not lesional at baseline",
+    "non_responders": "non-responders",
+}
+NEEDS_COUNTS = "the study gives relative abundances, and this needs counts"
+
+
+class Asked(NamedTuple):
+    """A question to the data; claims that ask the same get the same answer."""
+
+    measure: str
+    contrast: str
+    #: Of the contrasts of one arm: treatment, comparator; of a change also control.
+    arm: str = ""
+    #: Of a change in a stratum: a key of `AMONG`.
+    among: str = ""
+    #: Of a link with severity: the score.
+    score: str = ""
+
+
+class Data(NamedTuple):
+    """The swabs that are compared, and the same by patient and visit."""
+
+    obs: pd.DataFrame
+    visits: pd.DataFrame
+
+
+class Contrast(NamedTuple):
+    """A kind of contrast."""
+
+    #: What it finds, by estimator; the first is what claims rest on, the others stand beside it.
+    estimate: Callable[[Asked, Data, Study, Settings], Estimates]
+    #: What must be there: keys of `lacking`.
+    needs: Callable[[Asked], Sequence[str]]
+    #: The notebooks' section for each kind of measure.
+    sections: Mapping[str, str]
+    #: What was estimated, in words: label of the measure, question, study.
+    what: Callable[[str, Asked, Study], str]
+    #: What was found, as a sentence.
+    told: Callable[[dict[str, Any], Study], str]
+
+
+# --- the contrasts ---------------------------------------------------------------------------------------------------
+
+
+def group(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
+    """Patients against controls at baseline, adjusted: ordinary least squares, HC3; Cliff's delta beside it."""
+    baseline = data.visits[data.visits["visit"].eq("baseline")]
+    difference = estimates.linear_contrast(baseline, asked.measure, "case", study.adjust.group, alpha=settings.alpha)
+    delta = estimates.cliffs_delta(*cases_and_controls(baseline, asked.measure))
+    return {"OLS": difference | {"cliffs_delta": delta}}
+
+
+def severity(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
+    """Link with a severity score among patients at baseline: partial Spearman correlation, bootstrap interval."""
+    if not asked.score:
+        return {"partial Spearman": estimates.not_estimable(0)}
+    patients = data.visits[data.visits["visit"].eq("baseline") & data.visits["case"]]
+    drawn: dict[str, Any] = {"bootstraps": settings.bootstraps, "seed": settings.seed, "alpha": settings.alpha}
+    rho = estimates.partial_spearman(patients, asked.measure, asked.score, study.adjust.group, **drawn)
+    return {"partial Spearman": rho}
+
+
+def change(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
+    """Mean change between the visits in one group, uncontrolled; of the distance, the closure of the gap beside it."""
+    pairs = paired(data.visits, asked.measure)
+    pairs = pairs[pairs["who"].eq(asked.arm)]
+    found = {"mean change": _mean_change(pairs, settings)}
+    if asked.measure == DISTANCE and asked.arm != "control":
+        _, controls = cases_and_controls(data.visits[data.visits["visit"].eq("baseline")], DISTANCE)
+        drawn: dict[str, Any] = {"bootstraps": settings.bootstraps, "seed": settings.seed, "alpha": settings.alpha}
+        closed = closure(pairs.dropna(subset=["y0", "y1"]), controls, **drawn)
+        found["closure"] = estimates.not_estimable(0) | closed | {"unit": "%"}
+    return found
+
+
+def change_in(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
+    """Mean change between the visits in a stratum of one arm: sites by their state at baseline, or non-responders."""
+    visits = data.visits
+    if asked.among in ("lesional", "non_lesional"):
+        sites = sites_at_baseline(data.obs, lesional=asked.among == "lesional")
+        visits = by_visit(data.obs[sites], [asked.measure])
+    pairs = paired(visits, asked.measure)
+    if asked.among == "non_responders":
+        improved = response.improvement(visits, study.severity)
+        pairs = pairs[pairs["subject"].map(improved) < study.response.non_responder]
+    return {"mean change": _mean_change(pairs[pairs["who"].eq(asked.arm)], settings)}
+
+
+def _mean_change(pairs: pd.DataFrame, settings: Settings) -> dict[str, Any]:
+    both = pairs.dropna(subset="change")
+    means = {"baseline": both["y0"].mean(), "followup": both["y1"].mean()}
+    return estimates.mean_change(pairs["change"], alpha=settings.alpha) | means
+
+
+def arms(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
+    """Treatment against comparator at follow-up: ANCOVA; the change score and overlap weights beside it."""
+    pairs = treatment.arms(paired(data.visits, asked.measure))
+    drawn: dict[str, Any] = {"bootstraps": settings.bootstraps, "seed": settings.seed, "alpha": settings.alpha}
+    return treatment.arm_contrasts(pairs, _others(study, asked), **drawn).to_dict("index")
+
+
+def arms_given_improvement(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
+    """The same at equal improvement of severity: the direct effect; total and indirect effect beside it."""
+    pairs = with_improvement(asked.measure, data.visits, study)
+    drawn: dict[str, Any] = {"bootstraps": settings.bootstraps, "seed": settings.seed, "alpha": settings.alpha}
+    effects = treatment.mediation(pairs, "improvement", _others(study, asked), **drawn).to_dict("index")
+    return {"direct": effects.pop("direct"), **effects}
+
+
+def against_controls(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
+    """Near-clear patients of an arm at follow-up against controls; the larger of robust and plain errors."""
+    both = with_controls(data.visits, near_clear(data.visits, study, asked.arm))
+    difference = estimates.linear_contrast(
+        both, asked.measure, "case", study.adjust.group, cautious=True, alpha=settings.alpha
+    )
+    return {"OLS": difference}
+
+
+def with_improvement(measure: str, visits: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """Pairs of visits of the patients with an arm, and their improvement as a share.
+
+    Parameters
+    ----------
+    measure : str
+    visits : DataFrame
+        One row a patient and visit.
+    study : Study
+    """
+    improved = response.improvement(visits, study.severity) / 100
+    return treatment.arms(paired(visits, measure).join(improved, on="subject"))
+
+
+def near_clear(visits: pd.DataFrame, study: Study, arm: str) -> pd.Index:
+    """The patients of an arm whose severity improved to near clear.
+
+    Parameters
+    ----------
+    visits : DataFrame
+        One row a patient and visit.
+    study : Study
+    arm : str
+    """
+    improved = response.improvement(visits, study.severity)
+    of_arm = visits.loc[visits["who"].eq(arm) & visits["visit"].eq("baseline"), "subject"]
+    return improved.index[improved >= study.response.near_clear].intersection(of_arm)
+
+
+def _others(study: Study, asked: Asked) -> list[str]:
+    """Covariates of the arms, less the outcome, whose baseline value is one anyway."""
+    return [c for c in study.adjust.arm if c != asked.measure]
+
+
+# --- how they are said -----------------------------------------------------------------------------------------------
+
+
+def _minus(study: Study, first: str, second: str) -> str:
+    labels = study.labels.model_dump()
+    return f"{labels[first]} minus {labels[second]}"
+
+
+def _told_group(row: dict[str, Any], study: Study) -> str:
+    return narrate.compared(row["label"], row, row["unit"], study.labels.case, study.labels.control)
+
+
+def _told_severity(row: dict[str, Any], study: Study) -> str:
+    return narrate.linked(row["label"], study.column_names().get(row["score"], "severity"), row)
+
+
+def _told_change(row: dict[str, Any], study: Study) -> str:
+    who = study.labels.model_dump()[row["arm"]]
+    stratum = f", {AMONG[row['among']]}" if row["among"] else ""
+    return narrate.changed(row["label"], row, row["unit"], f"{who}{stratum}")
+
+
+def _told_arms(row: dict[str, Any], study: Study) -> str:
+    given = ", given improvement," if row["contrast"] == "arms_given_improvement" else ""
+    what = f"{row['label']} at {study.labels.followup}{given}"
+    return narrate.compared(what, row, row["unit"], study.labels.treatment, study.labels.comparator)
+
+
+def _told_against(row: dict[str, Any], study: Study) -> str:
+    return narrate.equivalent(f"The difference in {row['label']}", row, row["unit"], alpha=1 - row["level"] / 100)
+
+
+#: Every kind of contrast; claims name them.
+CONTRASTS = {
+    "group": Contrast(
+        group,
+        lambda asked: ("patients", "controls"),
+        {"diversity": "Diversity at baseline", "taxon": "Taxa of interest at baseline"},
+        lambda label, asked, study: f"{label}, {_minus(study, 'case', 'control')}",
+        _told_group,
+    ),
+    "severity": Contrast(
+        severity,
+        lambda asked: ("severity", "patients"),
+        {"diversity": "Diversity and severity at baseline", "taxon": "Taxa of interest and severity at baseline"},
+        lambda label, asked, study: f"{label} and {study.column_names().get(asked.score, 'severity')}",
+        _told_severity,
+    ),
+    "change": Contrast(
+        change,
+        lambda asked: (asked.arm,),
+        {
+            "diversity": "Shift towards control skin",
+            "taxon": "Taxa of interest under treatment",
+            "severity": "Severity change",
+        },
+        lambda label, asked, study: f"{label}, change",
+        _told_change,
+    ),
+    "change_in": Contrast(
+        change_in,
+        lambda asked: (
+            *(("severity",) if asked.among == "non_responders" else ()), asked.arm, f"{asked.among} {asked.arm}"
+        ),
+        dict.fromkeys(("diversity", "taxon"), "Change in strata"),
+        lambda label, asked, study: f"{label}, change, {AMONG[asked.among]}",
+        _told_change,
+    ),
+    "arms": Contrast(
+        arms,
+        lambda asked: ("both arms",),
+        dict.fromkeys(("diversity", "taxon", "severity"), "Difference between the arms"),
+        lambda label, asked, study: f"{label}, {_minus(study, 'treatment', 'comparator')}",
+        _told_arms,
+    ),
+    "arms_given_improvement": Contrast(
+        arms_given_improvement,
+        lambda asked: ("severity", "both arms"),
+        dict.fromkeys(("diversity", "taxon"), "Effect given clinical improvement"),
+        lambda label, asked, study: f"{label} given improvement, {_minus(study, 'treatment', 'comparator')}",
+        _told_arms,
+    ),
+    "against_controls": Contrast(
+        against_controls,
+        lambda asked: ("controls", "severity", asked.arm, f"near clear {asked.arm}"),
+        dict.fromkeys(("diversity", "taxon"), "Near-clear patients against controls"),
+        lambda label, asked, study: label,
+        _told_against,
+    ),
+}  # fmt: skip
+
+
+# --- what a study lacks ----------------------------------------------------------------------------------------------
+
+
+def lacking(swabs: AnnData, study: Study) -> dict[str, str]:
+    """What a contrast may need, and why the study does not have it.
+
+    Parameters
+    ----------
+    swabs : AnnData
+        Those that are compared; they need not be measured yet.
+    study : Study
+
+    Returns
+    -------
+    dict
+        Need to reason, empty if nothing is lacking.
+    """
+    visits = by_visit(swabs.obs.drop(columns=swabs.uns.get("measures", [])), [])
+    first, last = (visits[visits["visit"].eq(v)].set_index("subject") for v in ("baseline", "followup"))
+    pairs = first[first.index.isin(last.index)]
+    labels = study.labels.model_dump()
+    there: dict[str, tuple[object, str]] = {
+        "counts": (study.counted, NEEDS_COUNTS),
+        "tree": ("tree" in swabs.uns, "the study gives no tree"),
+        "patients": (first["group"].eq("case").any(), "the study has no patients at baseline"),
+        "controls": (first["group"].eq("control").any(), "the study has no controls at baseline"),
+        "severity": (study.severity, "the study records no severity score"),
+        "both arms": (
+            pairs["arm"].nunique() == 2,
+            "the study has no second arm with patients at both visits",
+        ),
+        "control": (pairs["who"].eq("control").any(), f"nobody of {labels['control']} was swabbed at both visits"),
+    }
+    improved = response.improvement(visits, study.severity).reindex(pairs.index)
+    for arm in ("treatment", "comparator"):
+        of_arm, under = pairs["arm"].eq(arm), f"under {labels[arm]}"
+        there[arm] = of_arm.any(), f"nobody {under} was swabbed at both visits"
+        clear = improved[of_arm].ge(study.response.near_clear).any()
+        there[f"near clear {arm}"] = clear, f"no patient {under} is near clear"
+        low = improved[of_arm].lt(study.response.non_responder).any()
+        there[f"non_responders {arm}"] = low, f"no patient {under} improved by less than the threshold of response"
+        for among in ("lesional", "non_lesional"):
+            sites = sites_at_baseline(swabs.obs, lesional=among == "lesional") & swabs.obs["arm"].eq(arm)
+            reason = f"of the swabs compared, none {under} is of skin {AMONG[among]} and swabbed at both visits"
+            there[f"{among} {arm}"] = swabs.obs.loc[sites, "visit"].nunique() == 2, reason
+    return {need: "" if found is not None and _holds(found) else reason for need, (found, reason) in there.items()}
+
+
+def _holds(found: object) -> bool:
+    return bool(found)
+
+
+def cannot(asked: Asked, expect: str | None, lacks: Mapping[str, str], swabs: AnnData, study: Study) -> str:
+    """Why a question has no answer here; empty if nothing stands against it.
+
+    Parameters
+    ----------
+    asked : Asked
+    expect : str, optional
+        What a claim expects of it.
+    lacks : mapping
+        As from `lacking`.
+    swabs : AnnData
+    study : Study
+    """
+    measure = find(asked.measure, study)
+    from_data = expect is not None and expect.endswith("healthier") and not measure.healthier
+    needed = [need for need in measure.needs if need in lacks]
+    needed += [*(("patients", "controls") if from_data else ()), *CONTRASTS[asked.contrast].needs(asked)]
+    named = {*swabs.var["genus"], *swabs.var["species"]}
+    unnamed = [f"no read is named {need}" for need in measure.needs if need not in lacks and need not in named]
+    return next(filter(None, [*(lacks[need] for need in needed), *unnamed]), "")
+
+
+# --- asking ----------------------------------------------------------------------------------------------------------
+
+
+def questions(part: Part, study: Study) -> list[Asked]:
+    """What a part of a claim asks: one question, or one a severity score.
+
+    Parameters
+    ----------
+    part : Part
+    study : Study
+    """
+    asked = Asked(part.measure, part.contrast, part.arm or "", part.among or "")
+    scores = [s.name for s in study.severity] or [""]
+    return [asked._replace(score=score) for score in scores] if part.contrast == "severity" else [asked]
+
+
+def section_of(asked: Asked, study: Study) -> str:
+    """Heading of the section that shows the answer."""
+    return CONTRASTS[asked.contrast].sections[find(asked.measure, study).kind]
+
+
+def answers(asked: Iterable[Asked], swabs: AnnData, study: Study, settings: Settings) -> pd.DataFrame:
+    """Estimate what is asked.
+
+    Parameters
+    ----------
+    asked : iterable of Asked
+    swabs : AnnData
+        As from `helpers.measures.measured`.
+    study : Study
+    settings : Settings
+        Its alpha, bootstraps, seed and equivalence_margin.
+
+    Returns
+    -------
+    DataFrame
+        One row a question and estimator: the fields of `Asked`; estimator; ``stands``, true of that on which claims
+        rest; what, label, unit, scale, section; the keys of `helpers.estimates.ESTIMATE`, NaN where it cannot be
+        estimated; margin (`equivalence_margin` standard deviations of the controls at baseline) and p_equivalence;
+        and what an estimator has of its own.
+    """
+    data = Data(swabs.obs, by_visit(swabs, swabs.uns["measures"]))
+    rows = []
+    for question in dict.fromkeys(asked):
+        measure, contrast = find(question.measure, study), CONTRASTS[question.contrast]
+        about = {
+            **question._asdict(),
+            "what": contrast.what(measure.label, question, study),
+            "label": measure.label,
+            "unit": "ρ" if question.contrast == "severity" else measure.unit,
+            "scale": measure.scale,
+            "section": section_of(question, study),
+        }
+        margin = np.nan
+        if question.contrast != "severity":
+            margin = settings.equivalence_margin * estimates.control_sd(data.visits, question.measure)
+        for i, (estimator, found) in enumerate(contrast.estimate(question, data, study, settings).items()):
+            rows.append(
+                about | {"estimator": estimator, "stands": i == 0} | found | estimates.equivalence(found, margin)
+            )
+    return pd.DataFrame(rows, columns=None if rows else [*Asked._fields, "stands", "n", *COLUMNS])
+
+
+def gather(
+    claims: Mapping[str, Claim],
+    swabs: AnnData,
+    study: Study,
+    settings: Settings,
+    answered: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """The evidence of claims: one tidy row a part.
+
+    Parameters
+    ----------
+    claims : mapping of str to Claim
+    swabs : AnnData
+        As from `helpers.measures.measured`.
+    study : Study
+    settings : Settings
+    answered : DataFrame, optional
+        As from `answers`: only the parts that ask what stands there. All parts, if not given.
+
+    Returns
+    -------
+    DataFrame
+        `helpers.claims.KEY`, which no two rows share; what stands for the part of the columns of `answers`; sign, the
+        direction that the claim asserts or denies (0: either); cannot, why it cannot be tested, empty if it can.
+    """
+    parts = [
+        (name, part, asked)
+        for name, claim in claims.items()
+        for part in claim.parts
+        for asked in questions(part, study)
+    ]
+    if answered is None:
+        answered = answers([asked for _, _, asked in parts], swabs, study, settings)
+    known = {Asked(*(row[f] for f in Asked._fields)): row for row in standing(answered)}
+    lacks = lacking(swabs, study)
+    rows = []
+    for name, part, asked in parts:
+        if asked not in known:
+            continue
+        row, expect = known[asked], part.expect
+        against_margin = claims[name].kind != "direction"
+        reason = cannot(asked, expect, lacks, swabs, study) or _not_estimated(row, against_margin, study)
+        numbers = {k: row[k] for k in ("estimate", "ci_low", "ci_high", "p_value", "margin", "p_equivalence", "level")}
+        numbers |= dict.fromkeys(("estimate", "ci_low", "ci_high", "p_value"), np.nan) if reason else {}
+        numbers |= {} if against_margin else {"margin": np.nan, "p_equivalence": np.nan}
+        rows.append(
+            {
+                "claim": name,
+                **asked._asdict(),
+                **{k: row[k] for k in ("estimator", "what", "unit", "scale", "section", "n", "n_dropped")},
+                **numbers,
+                "sign": _sign(asked, expect, swabs, study),
+                "cannot": reason,
+            }
+        )
+    return pd.DataFrame(rows, columns=[*KEY, *COLUMNS])
+
+
+#: Columns of `gather` after the key.
+COLUMNS = (
+    "estimator", "what", "unit", "scale", "section", "n", "n_dropped", "estimate", "ci_low", "ci_high", "p_value",
+    "margin", "p_equivalence", "level", "sign", "cannot",
+)  # fmt: skip
+
+
+def _not_estimated(row: Mapping[str, Any], against_margin: bool, study: Study) -> str:
+    if np.isnan(row["estimate"]):
+        few = f"too few people have what is needed (n = {study.privacy.shown(row['n'])})"
+        return few if study.counted else NEEDS_COUNTS
+    if against_margin and np.isnan(row["p_equivalence"]):
+        return "there is no standard deviation of controls to set the margin by"
+    return ""
+
+
+def _sign(asked: Asked, expect: str | None, swabs: AnnData, study: Study) -> int:
+    """The direction that a claim asserts or denies; the controls tell what is healthier where the registry does not."""
+    if expect is None or not expect.endswith("healthier"):
+        return EXPECT[expect] if expect else 0
+    if known := find(asked.measure, study).healthier:
+        return known
+    obs = swabs.obs[swabs.obs["visit"].eq("baseline")]
+    cases, controls = cases_and_controls(by_visit(obs, [asked.measure]), asked.measure)
+    return 1 if controls.mean() >= cases.mean() else -1
+
+
+def untestable(claims: Mapping[str, Claim], swabs: AnnData, study: Study) -> dict[str, str]:
+    """Why the study's shape leaves a claim without a test.
+
+    Parameters
+    ----------
+    claims : mapping of str to Claim
+    swabs : AnnData
+        Those that are compared; they need not be measured yet.
+    study : Study
+
+    Returns
+    -------
+    dict
+        A reason for each claim of which no part can be tested; empty for the others.
+    """
+    lacks = lacking(swabs, study)
+    found = {}
+    for name, claim in claims.items():
+        reasons = [
+            cannot(asked, part.expect, lacks, swabs, study) for part in claim.parts for asked in questions(part, study)
+        ]
+        found[name] = reasons[0] if all(reasons) else ""
+    return found
+
+
+def told(row: Mapping[str, Any], study: Study) -> str:
+    """What was found, as a sentence whose direction is that of the data.
+
+    Parameters
+    ----------
+    row : mapping
+        Of `answers`.
+    study : Study
+    """
+    return CONTRASTS[row["contrast"]].told(dict(row), study)
+
+
+def if_unnamed_were_the_pathogen(swabs: AnnData, study: Study, settings: Settings) -> pd.DataFrame:
+    """The pathogen's difference at baseline and change under treatment, in two scenarios of the unnamed reads.
+
+    Parameters
+    ----------
+    swabs : AnnData
+        As from `helpers.measures.measured`.
+    study : Study
+    settings : Settings
+
+    Returns
+    -------
+    DataFrame
+        Rows as from `answers`; ``unnamed``: ``none`` of the genus's reads without a species name are the pathogen's, or
+        ``all``.
+    """
+    asked = [Asked(PATHOGEN, "group"), Asked(PATHOGEN, "change", "treatment")]
+    species = taxa.aggregate(swabs, "species")
+    bounds = {"none": species, "all": taxa.reassign_unnamed(species, study.taxa.genus, study.taxa.pathogen)}
+    found = []
+    for unnamed, table in bounds.items():
+        values = taxa.clr(table).get(study.taxa.pathogen, np.nan)
+        bounded = AnnData(obs=swabs.obs.assign(**{PATHOGEN: values}), var=swabs.var, uns={"measures": [PATHOGEN]})
+        found.append(answers(asked, bounded, study, settings).assign(unnamed=unnamed))
+    columns = ["what", "unnamed", *estimates.ESTIMATE]
+    return pd.concat(found).sort_values("contrast", kind="stable", ascending=False)[columns].reset_index(drop=True)
+
+
+# --- what a chapter shows --------------------------------------------------------------------------------------------
+
+
+def of_section(
+    section: str,
+    claims: Mapping[str, Claim],
+    swabs: AnnData,
+    study: Study,
+    settings: Settings,
+    also: Iterable[Asked] = (),
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What a section of a chapter shows: what it asks for its own sake, and what claims ask of it.
+
+    Parameters
+    ----------
+    section : str
+        Its heading.
+    claims : mapping of str to Claim
+    swabs : AnnData
+        As from `helpers.measures.measured`.
+    study : Study
+    settings : Settings
+    also : iterable of Asked
+        What the section asks for its own sake, which comes first.
+
+    Returns
+    -------
+    found : DataFrame
+        As from `answers`, with ``claims``, those that ask it.
+    parts : DataFrame
+        As from `gather`.
+    """
+    claimed = [a for claim in claims.values() for part in claim.parts for a in questions(part, study)]
+    asked = [*also, *(a for a in claimed if section_of(a, study) == section)]
+    found = answers(asked, swabs, study, settings)
+    parts = gather(claims, swabs, study, settings, found)
+    fields = list(Asked._fields)
+    names = parts.groupby(fields)["claim"].agg(", ".join)
+    found["claims"] = [names.get(tuple(question), "") for question in found[fields].itertuples(index=False)]
+    return found, parts
+
+
+def standing(found: pd.DataFrame) -> list[dict[str, Any]]:
+    """The answers on which claims rest, or would.
+
+    Parameters
+    ----------
+    found : DataFrame
+        As from `of_section` or `answers`.
+    """
+    return found[found["stands"]].to_dict("records")
+
+
+def sentences(found: pd.DataFrame, study: Study) -> list[str]:
+    """What a section found, a sentence an answer: first what claims ask, then what its tables show beside.
+
+    Parameters
+    ----------
+    found : DataFrame
+        As from `of_section`.
+    study : Study
+    """
+    rows = sorted(standing(found), key=lambda row: not row["claims"])
+    return [told(row, study) for row in rows if row["n"] or row["claims"]]
+
+
+def table(found: pd.DataFrame, study: Study, *more: str, estimators: bool = False) -> pd.DataFrame:
+    """Answers as a reader sees them: what was asked in words, then the numbers.
+
+    Parameters
+    ----------
+    found : DataFrame
+        As from `of_section` or `answers`.
+    study : Study
+    *more : str
+        Further columns, after the estimates.
+    estimators : bool
+        All estimators; else those on which claims rest.
+    """
+    rows = found if estimators else found[found["stands"]]
+    scores = study.column_names()
+    words = {
+        "measure": rows["label"],
+        "patients": rows["arm"].map({"": "", **study.labels.model_dump()}),
+        "among": rows["among"].map(AMONG),
+        "score": rows["score"].map({"": "", **scores}),
+        "estimator": rows["estimator"] if estimators else "",
+        "unit": rows["unit"],
+    }
+    said = pd.DataFrame(words, index=rows.index)
+    said = said[[c for c in said if c in ("measure", "unit") or said[c].ne("").any()]]
+    claims = rows[["claims"]] if "claims" in rows else rows[[]]
+    return pd.concat([said, rows[[*estimates.ESTIMATE, *more]], claims], axis=1).reset_index(drop=True)

@@ -1,0 +1,190 @@
+"""The registry of measures; and cohort + settings → the measures of each swab, and of each patient at each visit."""
+
+import re
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+
+from helpers import diversity, taxa
+from helpers.narrate import short_name
+from helpers.study import Settings, Study
+from helpers.visits import analysis_swabs, by_patient
+
+SHANNON, DISTANCE, PATHOGEN = "shannon", "distance_to_healthy", "pathogen"
+#: Whether a swab has a read of the pathogen, 1 or 0: described beside its abundance, in tables of its own.
+PRESENT = "pathogen_present"
+
+
+class Measure(NamedTuple):
+    """Something that is measured in a swab or a patient: its names, and what it needs to be measured."""
+
+    label: str
+    #: In which it is analysed.
+    unit: str
+    #: On which it is told to who does not know the unit.
+    scale: Literal["SD of controls", "fold change", "per cent", "points"]
+    #: Chapters are told apart by it.
+    kind: Literal["diversity", "taxon", "severity"]
+    #: The direction that is healthier: 1 up, -1 down; 0 where only the controls of the study can tell.
+    healthier: Literal[-1, 0, 1] = 0
+    #: Of ``counts``, ``tree``, ``controls``; and the taxa that reads must be named after.
+    needs: tuple[str, ...] = ()
+
+
+def registry(study: Study) -> dict[str, Measure]:
+    """All measures with a name of their own. Any taxon is one too: see `find`.
+
+    Parameters
+    ----------
+    study : Study
+        Which names the taxa of interest and the severity scores.
+
+    Returns
+    -------
+    dict
+        Key, which is the column's name in ``obs``, to measure.
+    """
+    scores = {s.name: Measure(s.label, "points", "points", "severity", -1) for s in study.severity}
+    return of_swabs(study) | scores
+
+
+def of_swabs(study: Study) -> dict[str, Measure]:
+    """The registry without severity scores.
+
+    A measure is added here and in `measured`, and is then known to claims, chapters and simulations.
+
+    Parameters
+    ----------
+    study : Study
+    """
+    counts, named = ("counts",), study.taxa
+    names = {role: short_name(getattr(named, role)) for role in ("genus", "pathogen", "commensal")}
+    both = (named.pathogen, named.commensal)
+    return {
+        "observed_features": Measure("Observed ASVs", "ASVs", "SD of controls", "diversity", 0, counts),
+        SHANNON: Measure("Shannon diversity", "nats", "SD of controls", "diversity", 0, counts),
+        "simpson": Measure("Simpson", "", "SD of controls", "diversity", 0, counts),
+        "faith_pd": Measure("Faith's PD", "branch length", "SD of controls", "diversity", 0, ("counts", "tree")),
+        DISTANCE: Measure("Distance to healthy", "", "SD of controls", "diversity", -1, ("controls",)),
+        "genus": Measure(names["genus"], "CLR", "fold change", "taxon", -1, (*counts, named.genus)),
+        PATHOGEN: Measure(names["pathogen"], "CLR", "fold change", "taxon", -1, (*counts, named.pathogen)),
+        "commensal": Measure(names["commensal"], "CLR", "fold change", "taxon", 1, (*counts, named.commensal)),
+        "log_ratio": Measure(
+            f"log ratio of {names['pathogen']} to {names['commensal']}",
+            "",
+            "fold change",
+            "taxon",
+            -1,
+            (*counts, *both),
+        ),
+        "genus_share": Measure(f"{names['genus']}, share", "%", "per cent", "taxon", -1, (named.genus,)),
+        "pathogen_share": Measure(f"{names['pathogen']}, share", "%", "per cent", "taxon", -1, (named.pathogen,)),
+    }
+
+
+def taken(study: Study) -> list[str]:
+    """Names of severity scores and covariates that are columns of measures, too."""
+    return sorted({*of_swabs(study), PRESENT} & {*(s.name for s in study.severity), *study.columns.covariates})
+
+
+def is_taxon(key: str) -> bool:
+    """Whether a key that is not in the registry can name a genus or a species, and a column of a file: no slash."""
+    return bool(re.fullmatch(r"[A-Z][\w.\[\]-]*( [\w.-]+)*", key))
+
+
+def find(key: str, study: Study) -> Measure:
+    """A measure by its key; any name of a genus or species stands for the CLR of that taxon.
+
+    Parameters
+    ----------
+    key : str
+    study : Study
+
+    Raises
+    ------
+    KeyError
+        If there is no such measure.
+    """
+    known = registry(study)
+    if key not in known and key not in study.columns.covariates and is_taxon(key):
+        return Measure(short_name(key), "CLR", "fold change", "taxon", 0, ("counts", key))
+    return known[key]
+
+
+def by_kind(kind: str, study: Study) -> list[str]:
+    """Keys of the registry's measures of one kind, in its order."""
+    return [key for key, measure in registry(study).items() if measure.kind == kind]
+
+
+def measured(cohort: AnnData, study: Study, settings: Settings, wanted: Iterable[str] | None = None) -> AnnData:
+    """Choose the swabs, bring them to one depth, and measure them.
+
+    Parameters
+    ----------
+    cohort : AnnData
+        Swabs without negative controls and contaminants, counts in ``X``.
+    study : Study
+    settings : Settings
+        Its swabs, rarefaction_depth, rarefactions and seed.
+    wanted : iterable of str, optional
+        Keys of measures; all of the registry if not given. Taxa that no claim names need to be given.
+
+    Returns
+    -------
+    AnnData
+        The swabs that are compared: ``X`` rarefied; ``obs`` with a column each measure, NaN where it is not known;
+        ``uns["measures"]``, their keys; ``obsp["sqrt_bray_curtis"]``, distances.
+    """
+    keys = [*registry(study)] if wanted is None else list(dict.fromkeys(wanted))
+    depth, seed = settings.rarefaction_depth, settings.seed
+    kept = cohort[analysis_swabs(cohort.obs, settings.swabs)]
+    swabs = diversity.rarefy(kept, depth, seed=seed)
+    root = diversity.square_root(diversity.bray_curtis(kept, depth, rarefactions=settings.rarefactions, seed=seed))
+    metrics = [key for key in diversity.ALPHA if key in keys]
+    tree = diversity.rooted_tree(kept) if "faith_pd" in metrics else None
+    healthy = swabs.obs["group"].eq("control") & swabs.obs["visit"].eq("baseline")
+    distance = (
+        diversity.distance_to_reference(root, healthy, swabs.obs["subject"])
+        if healthy.any()
+        else pd.Series(np.nan, swabs.obs_names)
+    )
+    genus, species = (taxa.aggregate(swabs, rank) for rank in ("genus", "species"))
+    named = [key for key in keys if key not in registry(study)]
+
+    def ratio(taxon: str) -> pd.Series | float:
+        return taxa.clr(genus if taxon in genus.var_names else species).get(taxon, np.nan)
+
+    table = (
+        diversity.expected_alpha(kept[swabs.obs_names], depth, metrics, tree)
+        .assign(**{DISTANCE: distance})
+        .join(taxa.of_interest(genus, species, study.taxa))
+        .join(pd.DataFrame({name: ratio(name) for name in named}, index=swabs.obs_names))
+        .astype(float)
+    )
+    shown = [*(key for key in keys if key in table), PRESENT]
+    swabs.obs = swabs.obs.join(table[shown])
+    swabs.uns["measures"] = shown
+    swabs.obsp["sqrt_bray_curtis"] = root.data
+    return swabs
+
+
+def by_visit(swabs: AnnData | pd.DataFrame, keys: Iterable[str]) -> pd.DataFrame:
+    """The tidy table of measures: one row a patient and visit.
+
+    Parameters
+    ----------
+    swabs : AnnData or DataFrame
+        As from `measured`, or its ``obs``.
+    keys : iterable of str
+        Columns of measures.
+
+    Returns
+    -------
+    DataFrame
+        As from `helpers.visits.by_patient`.
+    """
+    obs = swabs.obs if isinstance(swabs, AnnData) else swabs
+    return by_patient(obs, obs[list(keys)])

@@ -1,0 +1,166 @@
+"""Swabs to patients and visits: one row a patient and visit; pairs of visits; which swabs are compared."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+
+def analysis_swabs(obs: pd.DataFrame, swabs: str) -> pd.Series:
+    """Say which swabs enter the models.
+
+    Parameters
+    ----------
+    obs : DataFrame
+        One row a swab, with the standard columns.
+    swabs : {"all", "lesional_at_baseline"}
+        ``lesional_at_baseline`` keeps a patient's sites that were lesional at baseline, at both visits. A site is
+        followed whether or not it has healed: choosing by the skin's state at follow-up would choose by the outcome.
+        Controls keep all their swabs.
+
+    Returns
+    -------
+    Series of bool
+        Indexed like `obs`. Negative controls are never in.
+    """
+    sample = obs["control_type"].eq("sample")
+    return sample if swabs == "all" else sample & (obs["group"].eq("control") | sites_at_baseline(obs, lesional=True))
+
+
+def sites_at_baseline(obs: pd.DataFrame, *, lesional: bool) -> pd.Series:
+    """Say which swabs are of a site that was, or was not, lesional at baseline; at both visits.
+
+    Parameters
+    ----------
+    obs : DataFrame
+        One row a swab, with the standard columns.
+    lesional : bool
+
+    Returns
+    -------
+    Series of bool
+        Indexed like `obs`; false where the state at baseline is not recorded.
+    """
+    site = obs["subject"].astype(str).str.cat(obs["site"].astype(str), sep="\0")
+    so = obs["lesional"].eq(lesional).fillna(False).astype(bool)
+    return site.isin(set(site[obs["visit"].eq("baseline") & so]))
+
+
+def by_patient(obs: pd.DataFrame, measures: pd.DataFrame) -> pd.DataFrame:
+    """Average the swabs of a patient at a visit.
+
+    Parameters
+    ----------
+    obs : DataFrame
+        One row a swab.
+    measures : DataFrame
+        One row a swab, numeric columns, indexed like `obs`; missing values are left out of the mean.
+
+    Returns
+    -------
+    DataFrame
+        One row a patient and visit: the columns of `obs` that belong to the patient or the visit, `measures`, boolean
+        ``case``, and ``who`` (see `who`).
+    """
+    columns = obs.columns.difference(["site", "lesional", "control_type", "depth", *measures.columns], sort=False)
+    keys = ["subject", "visit"]
+    patients = obs[columns].groupby(keys, observed=True, sort=True).first()
+    means = measures.join(obs[keys]).groupby(keys, observed=True, sort=True).mean()
+    visits = patients.join(means).reset_index()
+    visits["case"] = visits["group"].eq("case")
+    visits["who"] = who(visits)
+    return visits
+
+
+def who(obs: pd.DataFrame) -> pd.Series:
+    """Name the arm of a patient, or the group where there is no arm.
+
+    Parameters
+    ----------
+    obs : DataFrame
+        With columns ``group`` and ``arm``.
+
+    Returns
+    -------
+    Series of str
+        ``control``, ``treatment``, ``comparator``, or ``case`` for a patient without an arm.
+    """
+    return obs["arm"].astype(object).where(obs["arm"].notna(), obs["group"].astype(object))
+
+
+def cases_and_controls(visits: pd.DataFrame, measure: str) -> tuple[pd.Series, pd.Series]:
+    """Values of the patients and of the controls.
+
+    Parameters
+    ----------
+    visits : DataFrame
+        One row a person, with boolean ``case``.
+    measure : str
+    """
+    return visits.loc[visits["case"], measure], visits.loc[~visits["case"], measure]
+
+
+def paired(visits: pd.DataFrame, outcome: str) -> pd.DataFrame:
+    """Put the two visits of each patient side by side.
+
+    Parameters
+    ----------
+    visits : DataFrame
+        One row a patient and visit, as from `by_patient`.
+    outcome : str
+        Column that is compared between the visits.
+
+    Returns
+    -------
+    DataFrame
+        One row a patient: the columns of the first visit that there is, and ``y0``, ``y1``, ``change`` = y1 - y0; NaN
+        where a visit is missing, so that estimators drop and count who was lost.
+    """
+    values = pd.DataFrame({f"y{i}": of[outcome] for i, of in enumerate(_at_visits(visits))}).astype(float)
+    first = visits.drop_duplicates("subject").set_index("subject").drop(columns=["visit", outcome])
+    return first.join(values.assign(change=values["y1"] - values["y0"])).reset_index()
+
+
+def _at_visits(visits: pd.DataFrame) -> list[pd.DataFrame]:
+    """Every patient at baseline, and at follow-up; NaN where the visit is missing."""
+    everybody = visits["subject"].unique()
+    return [visits[visits["visit"].eq(v)].set_index("subject").reindex(everybody) for v in ("baseline", "followup")]
+
+
+def changes(visits: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Within-patient change of several measures.
+
+    Parameters
+    ----------
+    visits : DataFrame
+        One row a patient and visit, as from `by_patient`.
+    columns : sequence of str
+        Numeric columns.
+
+    Returns
+    -------
+    DataFrame
+        Patients x `columns`, follow-up minus baseline, NaN where a visit is missing; and ``who``.
+    """
+    start, end = (of[list(columns)] for of in _at_visits(visits))
+    return (end - start).join(visits.drop_duplicates("subject").set_index("subject")["who"])
+
+
+def with_controls(visits: pd.DataFrame, patients: Sequence[str]) -> pd.DataFrame:
+    """Patients at follow-up and the controls at the same visit, or at baseline if fewer than three came twice.
+
+    Parameters
+    ----------
+    visits : DataFrame
+        One row a patient and visit, as from `by_patient`.
+    patients : sequence of str
+        Subjects.
+
+    Returns
+    -------
+    DataFrame
+        Rows of `visits`.
+    """
+    last = visits["visit"].eq("followup")
+    controls = visits["who"].eq("control")
+    reference = last if (controls & last).sum() >= 3 else visits["visit"].eq("baseline")
+    return visits[(last & visits["subject"].isin(patients)) | (reference & controls)]
