@@ -36,11 +36,15 @@ export PYDEVD_DISABLE_FILE_VALIDATION = 1
 OUT := reports/$(STUDY)
 PAGE := $(OUT)/html/index.html
 STEP := $(PYTHON) -m helpers
-RAN := $(OUT)/notebooks
-EVERY := 01_ingest 02_diversity 03_taxa 04_response 05_treatment_comparison
-SITE_CODE := $(wildcard $(addprefix src/helpers/site/,*.py theme/* pages/*.py pages/*.j2 pages/*.bib pages/*.yaml) data/demo/validation.tsv)
-ASIDE := %/site/pdf.py %/site/archive.py %/run/lock.py
-HELPERS := $(filter-out $(SITE_CODE) $(ASIDE),$(wildcard src/helpers/*.py src/helpers/run/*.py))
+
+# What there is, by folder. The first notebook saves what all others read.
+NOTEBOOKS := $(sort $(wildcard notebooks/[0-9][0-9]_*.ipynb))
+RAN := $(NOTEBOOKS:%=$(OUT)/%)
+FIRST := $(firstword $(RAN))
+HELPERS := $(sort $(wildcard src/helpers/*.py src/helpers/run/*.py))
+CLAIMS := $(sort $(wildcard data/claims/*.yaml))
+SITE := $(sort $(shell find src/helpers/site notebooks/reference data/demo/validation.tsv \
+  -type f ! -name '.*' ! -name '*~' ! -name '*.pyc' 2>/dev/null))
 
 ifneq ($(words $(STUDY))$(findstring /,$(STUDY))$(filter . ..,$(STUDY)),1)
 $(error STUDY is "$(STUDY)"; expected the name of a folder in data/: $(patsubst data/%/study.yaml,%,$(wildcard data/*/study.yaml)))
@@ -60,7 +64,8 @@ make study NAME=mycohort TABLE=counts METADATA=metadata.tsv [TAXONOMY=file] [TRE
 export $(DRAFTED)
 endif
 
-.PHONY: help study check report report-alone share pdf test reference data validate bench fuzz clean lock environment FORCE
+# Targets with a help text, and others.
+.PHONY: $(shell sed -n 's/^\([a-z]*\):.*\#\# .*/\1/p' $(firstword $(MAKEFILE_LIST))) environment report-alone FORCE
 
 help: ## this list
 	@echo 'make <target> [STUDY=demo] [SET="parameter=value ..."] [PYTHON=.venv/bin/python]'
@@ -110,7 +115,7 @@ environment: $(INSTALLED)
 
 # ---------------------------------------------------------------- report
 
-# One make at a time works on a study: alone.py waits for the other, and clears up after one that was killed.
+# One make at a time works on a study: lock.py waits for the other, and clears up after one that was killed.
 ALONE = $(if $(findstring n,$(firstword -$(MAKEFLAGS))),,$(PYTHON) -P src/helpers/run/lock.py $(OUT))
 
 report: $(INSTALLED) ## run the notebooks that changed, build reports/<study>/html
@@ -122,50 +127,41 @@ report-alone: $(PAGE)
 
 BEGAN := $(shell date +%s)
 
-# What was given this time; each file changes only if that did.
-$(OUT)/.set $(OUT)/.against: $(OUT)/.%: FORCE
-	@mkdir -p $(@D); given=$$(printf '%s' "$(if $(filter set,$*),$$SET,$$AGAINST)"); \
-	  printf '%s\n' "$$given" | cmp -s - $@ || printf '%s\n' "$$given" > $@
-
-# Which files a study has, study.yaml says: the check writes that down for make.
+# Which files a study has, study.yaml says: the step parameters writes that down for make.
 -include $(OUT)/inputs.mk
-$(OUT)/.inputs: FORCE
-	@mkdir -p $(@D); cat $(INPUTS) 2>/dev/null </dev/null | cksum > $@.new; cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
-$(OUT)/parameters.yaml: data/$(STUDY)/study.yaml $(OUT)/.set $(OUT)/.inputs requirements.lock \
-  $(wildcard src/helpers/study.py src/helpers/run/parameters.py) | $(INSTALLED)
+# What was given this time, what the inputs hold, and which files there are; each note changes only if that did.
+$(OUT)/.set: NOTE = printf '%s' "$$SET"
+$(OUT)/.against: NOTE = printf '%s' "$$AGAINST"
+$(OUT)/.inputs: NOTE = cat $(INPUTS) 2>/dev/null </dev/null | cksum
+$(OUT)/.helpers: NOTE = echo $(HELPERS)
+$(OUT)/.site: NOTE = echo $(NOTEBOOKS) $(SITE)
+$(addprefix $(OUT)/,.set .against .inputs .helpers .site): FORCE
+	@mkdir -p $(@D); note=$$($(NOTE)); printf '%s\n' "$$note" | cmp -s - $@ || printf '%s\n' "$$note" > $@
+
+$(OUT)/parameters.yaml: data/$(STUDY)/study.yaml $(OUT)/.set $(OUT)/.inputs requirements.lock $(CLAIMS) \
+  $(filter %/study.py %/claims.py %/parameters.py,$(HELPERS)) | $(INSTALLED)
 	@$(HAS_HELPERS)
-	@$(STEP) check "$$STUDY" --set="$$SET"
-	@$(MAKE) --no-print-directory --silent $(OUT)/.inputs && touch $@ # now that inputs.mk is known
+	@$(STEP) parameters "$$STUDY" --set="$$SET"
+	@$(MAKE) --no-print-directory --silent $(OUT)/.inputs # now that inputs.mk is known
+	@touch $@
 
-NEEDS = $(OUT)/parameters.yaml $(HELPERS) | $(INSTALLED)
+NEEDS := $(OUT)/parameters.yaml $(OUT)/.helpers $(HELPERS) | $(INSTALLED)
 
-$(RAN)/01_ingest.ipynb: notebooks/01_ingest.ipynb $(NEEDS)
-	@$(STEP) run "$$STUDY" 01_ingest
-$(RAN)/02_diversity.ipynb: notebooks/02_diversity.ipynb $(RAN)/01_ingest.ipynb $(NEEDS)
-	@$(STEP) run "$$STUDY" 02_diversity
-$(RAN)/03_taxa.ipynb: notebooks/03_taxa.ipynb $(RAN)/01_ingest.ipynb $(NEEDS)
-	@$(STEP) run "$$STUDY" 03_taxa
-$(RAN)/04_response.ipynb: notebooks/04_response.ipynb $(RAN)/02_diversity.ipynb $(RAN)/03_taxa.ipynb $(NEEDS)
-	@$(STEP) run "$$STUDY" 04_response
-$(RAN)/05_treatment_comparison.ipynb: notebooks/05_treatment_comparison.ipynb $(RAN)/02_diversity.ipynb \
-  $(RAN)/03_taxa.ipynb $(NEEDS)
-	@$(STEP) run "$$STUDY" 05_treatment_comparison
+$(RAN): $(OUT)/%.ipynb: %.ipynb $(NEEDS)
+	@$(STEP) run "$$STUDY" "$(*F)"
+$(filter-out $(FIRST),$(RAN)): $(FIRST)
 
-$(PAGE): $(EVERY:%=$(RAN)/%.ipynb) $(SITE_CODE) $(OUT)/.against $(wildcard notebooks/reference/*.tsv) $(NEEDS)
+$(PAGE): $(RAN) $(SITE) $(OUT)/.site $(OUT)/.against $(NEEDS)
 	@$(STEP) site "$$STUDY" --against="$$AGAINST"
 	$(eval BUILT := yes)
 
-# A result that someone deleted is made again: what later steps read, and what the report shows.
+# What a step saved, it writes down for make: it is done again if someone deleted a file of that.
+-include $(wildcard $(OUT)/.runs/*.mk)
 LOST = $(if $(filter-out $(wildcard $(1)),$(1)),FORCE)
-SHOWN = $(patsubst $(OUT)/html/files/%,$(OUT)/results/%,$(wildcard $(1:%=$(OUT)/html/files/%)))
-RESULTS = $(call LOST,$(2:%=$(OUT)/results/%) $(call SHOWN,tables/$(1)* figures/$(1)*))
-$(RAN)/01_ingest.ipynb: $(call RESULTS,01_,cohort.h5ad)
-$(RAN)/02_diversity.ipynb: $(call RESULTS,02_,diversity.h5ad estimates/02_diversity.json)
-$(RAN)/03_taxa.ipynb: $(call RESULTS,03_,taxa.h5ad estimates/03_taxa.json)
-$(RAN)/04_response.ipynb: $(call RESULTS,04_,estimates/04_response.json)
-$(RAN)/05_treatment_comparison.ipynb: $(call RESULTS,05_,estimates/05_treatment_comparison.json)
-$(PAGE): $(call RESULTS,claims,claims.json claims.tsv) $(call LOST,$(EVERY:%=$(OUT)/html/%.html) $(OUT)/ro-crate-metadata.json)
+SAVED = $(call LOST,$(patsubst %,$(OUT)/%,$(or $(SAVED_$(1)),what-is-not-known)))
+$(foreach ran,$(RAN),$(eval $(ran): $(call SAVED,$(basename $(notdir $(ran))))))
+$(PAGE): $(call SAVED,site)
 
 # ---------------------------------------------------------------- the rest
 
@@ -173,34 +169,42 @@ study: environment ## draft data/NAME/study.yaml: NAME=mycohort TABLE=file METAD
 	@$(STEP) study --table="$$TABLE" --metadata="$$METADATA" --taxonomy="$$TAXONOMY" --tree="$$TREE" -- "$$NAME"
 
 check: environment ## tell all problems of a study's files at once; or what it has, and which claims it can test
-	@$(STEP) inspect "$$STUDY" --set="$$SET"
+	@$(STEP) check "$$STUDY" --set="$$SET"
+
+LINT = failed=0; $(PYTHON) -m ruff check . || failed=1; $(PYTHON) -m ruff format --check . || failed=1; \
+  $(PYTHON) -m mypy || failed=1
 
 test: environment ## lint, types, tests, and the notebooks against their reference outputs
-	@failed=0; \
-	$(PYTHON) -m ruff check . || failed=1; \
-	$(PYTHON) -m ruff format --check . || failed=1; \
-	$(PYTHON) -m mypy || failed=1; \
-	$(PYTHON) -m pytest notebooks tests --nbval --nbval-current-env -n auto --dist loadfile || failed=1; \
-	exit $$failed
+	@$(LINT); \
+	$(PYTHON) -m pytest notebooks tests --nbval --nbval-current-env -n auto --dist loadfile || failed=1; exit $$failed
+
+quick: environment ## lint, types, and the tests that take a minute together: no notebook, no whole report
+	@$(LINT); $(PYTHON) -m pytest tests -m "not slow" -n auto --dist loadfile -q || failed=1; exit $$failed
+
+format: environment ## mend what lint can, and lay out all code
+	@failed=0; $(PYTHON) -m ruff check --fix --quiet . || failed=1; $(PYTHON) -m ruff format . || failed=1; exit $$failed
+
+lab: environment ## JupyterLab on notebooks/, which run there from top to bottom as they stand
+	@$(PYTHON) -m jupyterlab notebooks
 
 share: report ## reports/<study>/<study>-report.zip: the report, its tables, figures and notebooks, to send to others
-	@$(STEP) share "$$STUDY"
+	@$(ALONE) $(STEP) share "$$STUDY"
 
 pdf: report ## reports/<study>/<study>-report.pdf: all pages on paper, by Chromium or Chrome
-	@$(STEP) pdf "$$STUDY"
+	@$(ALONE) $(STEP) pdf "$$STUDY"
 
 reference: environment ## re-run the notebooks in place with their defaults, print what changed
 	@$(STEP) reference
 
 data: environment ## simulate data/demo, or fetch a study's public files
 ifeq ($(STUDY),demo)
-	@$(PYTHON) -m helpers.simulation.cohort data/demo
+	@$(STEP) simulate
 else
 	@$(STEP) data "$$STUDY"
 endif
 
 validate: environment ## type I error, coverage and power on RUNS=500 simulated cohorts; on DASK_SCHEDULER_ADDRESS if set
-	@$(PYTHON) -m helpers.simulation.performance $(RUNS) data/demo/validation.tsv
+	@$(STEP) validate $(RUNS)
 
 bench: environment ## time the heavy helpers beside named peers: benchmarks/RESULTS.md
 	@$(PYTHON) benchmarks/run.py

@@ -19,7 +19,10 @@ from toy import ROOT
 from helpers.site.pdf import QUIET, find_chromium, print_report
 
 CHROMIUM = find_chromium()
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH: browser tests not run")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH: browser tests not run"),
+]
 
 WIDTHS = (360, 768, 1440)
 #: The fewest draws that the settings allow: what is read here is pages, not numbers.

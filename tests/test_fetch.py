@@ -207,7 +207,7 @@ def test_interrupted_fetch_leaves_nothing(tmp_path: Path, server: Server, monkey
 def test_killed_fetch_leaves_nothing_that_is_taken_for_a_file(tmp_path: Path, server: Server) -> None:
     server.plan = ["hang"]
     study = remote_study(tmp_path, server.address)
-    command = [sys.executable, "-m", "helpers.output", "data", "demo"]
+    command = [sys.executable, "-m", "helpers", "data", "demo"]
     with subprocess.Popen(command, cwd=tmp_path) as process:
         while not server.asked:
             assert process.poll() is None
@@ -221,7 +221,7 @@ def test_killed_fetch_leaves_nothing_that_is_taken_for_a_file(tmp_path: Path, se
 def test_two_fetches_at_once_fetch_once(tmp_path: Path, server: Server) -> None:
     server.plan = ["hang", 200]
     remote_study(tmp_path, server.address)
-    command = [sys.executable, "-m", "helpers.output", "data", "demo"]
+    command = [sys.executable, "-m", "helpers", "data", "demo"]
     how: dict[str, Any] = {"cwd": tmp_path, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, **how) as first:
         while not server.asked:

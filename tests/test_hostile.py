@@ -27,6 +27,7 @@ from test_ingest import COUNTS, LINEAGES, METADATA, STUDY, TREE, biom_table, hdf
 from helpers import ingest, quality
 from helpers.study import StudyError, load_study
 
+pytestmark = pytest.mark.slow
 #: Share of the cases that each test generates.
 SHARES = {"study.yaml": 0.3, "metadata": 0.3, "counts": 0.2, "bytes": 0.2}
 ALL_CASES = int(os.environ.get("FUZZ_CASES", "2400"))

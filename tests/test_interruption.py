@@ -22,10 +22,10 @@ from helpers.run.execution import execute
 from helpers.site.build import run_sphinx
 from helpers.study import StudyError
 
-pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="make is not on PATH")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not shutil.which("make"), reason="make is not on PATH")]
 ALONE = [sys.executable, "-P", str(ROOT / "src/helpers/run/lock.py")]
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-RUNS = {f".runs/{name}.json" for name in NAMES}
+TIMES = {f".runs/{name}.json" for name in NAMES}
 UP_TO_DATE = "reports/demo/html/index.html is up to date\n"
 
 
@@ -35,7 +35,7 @@ def files(project: Path) -> dict[str, bytes]:
     found = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
     for name in (".lock", "ro-crate-metadata.json", "html/provenance.html"):
         del found[name]
-    return {name: path.read_bytes() for name, path in found.items() if name not in RUNS}
+    return {name: path.read_bytes() for name, path in found.items() if name not in TIMES}
 
 
 def differences(project: Path, clean: dict[str, bytes]) -> list[str]:
@@ -79,25 +79,15 @@ def test_leftovers_of_a_killed_run_are_removed_and_never_used(
     clean = files(twice[0])
     project = shutil.copytree(twice[0], tmp_path / "toy", symlinks=True)
     report = project / "reports" / "demo"
-    left = [
-        ".parameters.yaml.123",
-        ".inputs.new",
-        ".site-abc/source/index.md",
-        ".runs/.02_diversity.json.123",
-        "notebooks/.02_diversity.unfinished.ipynb",
-        "notebooks/.02_diversity.ipynb.123",
-        "results/cohort.h5ad.tmp",
-        "results/.claims.json.123",
-        "results/tables/.02_a.tsv.123",
-    ]
-    for name in left:
-        (report / name).parent.mkdir(parents=True, exist_ok=True)
-        (report / name).write_text("half")
+    for left in ("", ".runs", "notebooks", "results", "results/tables", "results/evidence"):
+        (report / left / ".unfinished-123-file").write_text("half")
+        (report / left / ".unfinished-123-folder" / "source").mkdir(parents=True)
+        (report / left / ".unfinished-123-folder" / "source" / ".unfinished-123-index.md").write_text("half")
     done = make(project)
     assert done.communicate() == (UP_TO_DATE, "")
     assert differences(project, clean) == []
-    (report / ".site-abc").mkdir()
-    (report / "html").rename(report / ".site-abc" / "old")  # killed between the two renames
+    (report / ".unfinished-123-html").mkdir()
+    (report / "html").rename(report / ".unfinished-123-html" / "old")  # killed between the two renames
     done = make(project)
     assert "started" not in done.communicate()[0]
     assert differences(project, clean) == []
@@ -127,7 +117,7 @@ def test_killed_run_is_resumed_to_the_same_bytes(twice: tuple[Path, list[tuple[s
         (lambda: appears("results/tables/01_[a-c].tsv"), ""),
         (lambda: appears("results/tables/02_a.tsv"), ""),
         (lambda: after(chance.uniform(0, 3)), ""),
-        (lambda: appears(".site-*/html/index.html"), ""),
+        (lambda: appears(".unfinished-*-html/html/index.html"), ""),
     ]
     for moment, setting in moments:
         happened = moment()
@@ -140,6 +130,48 @@ def test_killed_run_is_resumed_to_the_same_bytes(twice: tuple[Path, list[tuple[s
     assert done.returncode == 0, said
     assert differences(project, clean) == []
     assert make(project).communicate() == (UP_TO_DATE, "")
+
+
+@pytest.mark.parametrize("target", ["report", "share"])
+def test_killed_make_pdf_leaves_nothing_after_the_next_make(
+    twice: tuple[Path, list[tuple[str, str]]], tmp_path: Path, target: str
+) -> None:
+    clean = files(twice[0])
+    project = shutil.copytree(twice[0], tmp_path / "toy", symlinks=True)
+    browser = tmp_path / "bin" / "chromium"
+    browser.parent.mkdir()
+    browser.write_text("#!/bin/sh\nexec sleep 600\n")
+    browser.chmod(0o755)
+    printing = make(project, goal="pdf", PATH=f"{browser.parent}:{os.environ['PATH']}")
+    report = project / "reports" / "demo"
+    wait_until(lambda: list(report.glob(".*/report.html")), printing)
+    waiting = make(project)
+    assert waiting.stderr is not None
+    assert waiting.stderr.readline() == "another make report of demo is running; waiting\n"
+    os.killpg(waiting.pid, signal.SIGKILL)
+    waiting.communicate()
+    os.killpg(printing.pid, signal.SIGKILL)
+    printing.communicate()
+    assert differences(project, clean)
+    after = make(project, goal=target)
+    assert after.communicate()[1] == ""
+    (report / "demo-report.zip").unlink(missing_ok=True)
+    assert differences(project, clean) == []
+
+
+def test_what_killed_processes_left_of_data_is_removed_by_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (toy_study(tmp_path) / "raw").mkdir()
+    (tmp_path / "data/demo/raw/.unfinished-1-counts.biom").write_text("half")
+    (tmp_path / "data/.unfinished-1-mine/raw").mkdir(parents=True)
+    (tmp_path / "table.tsv").write_text("id\ts1\ts2\na\t1\t2\n")
+    (tmp_path / "metadata.tsv").write_text("id\tage\ns1\t3\ns2\t4\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "demo"]) == 0
+    assert [path.name for path in Path("data").rglob(".*")] == [".unfinished-1-mine"]
+    assert main(["study", "mine", "--table", "table.tsv", "--metadata", "metadata.tsv"]) == 0
+    assert list(Path("data").rglob(".*")) == []
 
 
 # ---------------------------------------------------------------- a disk that takes no file
@@ -201,7 +233,7 @@ def test_limit_on_the_size_of_files_stops_make_with_a_message(tmp_path: Path) ->
     assert "File too large" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (project / "reports/demo/notebooks/01_ingest.ipynb").exists()
-    assert not list((project / "reports/demo").rglob("*.unfinished.ipynb"))
+    assert not list((project / "reports/demo").rglob(".unfinished-*"))
 
 
 def test_full_disk_under_sphinx_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -227,7 +259,7 @@ def test_file_in_place_of_the_folder_is_told(
     told = f"{blocked}: a file, where a folder must be\n  fix:      remove or rename it\n"
     done = subprocess.run([*ALONE, "reports/demo", "true"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, told)
-    assert main(["check", "demo"]) == 1
+    assert main(["parameters", "demo"]) == 1
     assert capsys.readouterr().err == told
     assert Path(blocked).read_text() == "mine"
 

@@ -42,7 +42,7 @@ def test_methods_leave_out_what_the_study_lacks(tmp_path: Path) -> None:
 
 
 def test_every_reference_is_cited_and_every_citation_is_a_reference() -> None:
-    pages = ROOT / "src" / "helpers" / "report" / "pages"
+    pages = ROOT / "src" / "helpers" / "site" / "pages"
     cited = re.findall(r"\{cite:[pt]\}`([^`]+)`", "".join(p.read_text() for p in pages.glob("*.j2")))
     known = re.findall(r"^@\w+\{(\w+),", (pages / "references.bib").read_text(), re.MULTILINE)
     assert {key for keys in cited for key in keys.split(",")} == set(known)

@@ -19,11 +19,13 @@ from rocrate.rocrate import ROCrate
 from toy import BODY, NAMES, STUDY, make, toy_notebook, toy_project, toy_study
 
 from helpers.__main__ import main
+from helpers.files import report_of
 from helpers.run.origin import Ran, commit, run_times
 from helpers.site import build
 from helpers.site.pages.provenance import code_told, runs_html, seeded
 from helpers.study import Settings, StudyError
 
+pytestmark = pytest.mark.slow
 ADDRESS = "https://example.org/counts.tsv"
 PROFILES = {
     "https://w3id.org/ro/wfrun/process/0.5",
@@ -82,7 +84,7 @@ def by_hand(tmp_path_factory: pytest.TempPathFactory) -> Path:
     toy_study(root, STUDY.replace("counts.tsv", f"{elsewhere}, sha256: {checksum}, url: '{ADDRESS}'"))
     toy_notebook(root / "notebooks" / "01_ingest.ipynb", BODY)
     with chdir(root):
-        assert main(["check", "demo"]) == 0
+        assert main(["parameters", "demo"]) == 0
         assert main(["run", "demo", "01_ingest"]) == 0
         (root / "reports/demo/.runs/01_ingest.json").unlink()
         assert main(["site", "demo"]) == 0
@@ -162,13 +164,13 @@ def test_what_is_not_known_is_said(by_hand: Path) -> None:
 def test_run_time_is_that_of_the_run_whose_outputs_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     toy_study(tmp_path)
     monkeypatch.chdir(tmp_path)
-    report, notebook = Path("reports/demo"), tmp_path / "notebooks" / "01_ingest.ipynb"
+    report, notebook = report_of("demo"), tmp_path / "notebooks" / "01_ingest.ipynb"
     toy_notebook(notebook, "print(1)")
-    assert main(["check", "demo"]) == 0
+    assert main(["parameters", "demo"]) == 0
     assert main(["run", "demo", "01_ingest"]) == 0
     ran = run_times(report, ["01_ingest"])["01_ingest"]
     assert ran is not None
-    done = (report / "notebooks/01_ingest.ipynb").stat().st_mtime
+    done = (report.notebooks / "01_ingest.ipynb").stat().st_mtime
     assert abs(ran.ended.timestamp() - done) < 2
     toy_notebook(notebook, "raise ValueError")
     assert main(["run", "demo", "01_ingest"]) == 1
@@ -206,7 +208,7 @@ def test_crate_lists_what_is_published_and_nothing_else(made: Path, unpacked: Pa
     pages = {f"html/{path.name}" for path in (unpacked / "html").glob("*.html")}
     assert len(published) >= 5 * 9 + 2 + 5
     assert set(listed) == {p.relative_to(unpacked).as_posix() for p in published} | pages | {"html/files/Makefile"}
-    assert not re.search(r"results/\w+\.h5ad|estimates/", " ".join(entities(folder)))
+    assert not re.search(r"results/\w+\.h5ad|evidence/", " ".join(entities(folder)))
     assert (unpacked / "ro-crate-metadata.json").is_file()
 
 
@@ -284,7 +286,7 @@ def test_site_and_crate_are_replaced_together_or_not_at_all(by_hand: Path, monke
     with pytest.raises(StudyError, match="no crate"):
         build.build_site("demo")
     assert [path.stat().st_ino for path in kept] == before
-    assert not list(by_hand.glob(".site-*"))
+    assert not list(by_hand.glob(".unfinished-*"))
 
 
 def test_nothing_tells_of_the_machine_or_the_user(made: Path, by_hand: Path, unpacked: Path) -> None:

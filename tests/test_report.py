@@ -2,8 +2,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import time
 from contextlib import chdir
 from html.parser import HTMLParser
 from pathlib import Path
@@ -23,6 +21,7 @@ from helpers.site.pages import standards
 from helpers.site.pdf import joined
 from helpers.study import Settings, StudyError, load_study
 
+pytestmark = pytest.mark.slow
 COMMITTED = sorted((ROOT / "notebooks").glob("*.ipynb"))
 OTHER = STUDY.replace("counts.tsv", f"counts.tsv, sha256: {'a' * 64}")
 
@@ -61,11 +60,11 @@ def test_wrong_set_is_refused_with_what_was_found(tmp_path: Path, text: str, tol
     assert [t for t in told if t not in str(error.value)] == []
 
 
-def test_check_writes_parameters_and_the_inputs_for_make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_step_parameters_writes_them_and_the_inputs_for_make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     toy_study(tmp_path)
     toy_notebook(tmp_path / "notebooks" / "01_ingest.ipynb", "")
     monkeypatch.chdir(tmp_path)
-    assert main(["check", "demo", "--set", "seed=7"]) == 0
+    assert main(["parameters", "demo", "--set", "seed=7"]) == 0
     parameters = yaml.safe_load(Path("reports/demo/parameters.yaml").read_text())
     assert parameters["seed"] == 7
     assert parameters["results_dir"] == "../reports/demo/results"
@@ -81,14 +80,14 @@ def test_check_writes_parameters_and_the_inputs_for_make(tmp_path: Path, monkeyp
         (lambda: Path("data/demo/study.yaml").write_text(OTHER), "is not the file that study.yaml describes"),
     ],
 )
-def test_check_names_what_is_wrong_and_writes_nothing(
+def test_step_parameters_names_what_is_wrong_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], change: Any, told: str
 ) -> None:
     toy_study(tmp_path)
     toy_notebook(tmp_path / "notebooks" / "01_ingest.ipynb", "")
     monkeypatch.chdir(tmp_path)
     change()
-    assert main(["check", "demo"]) == 1
+    assert main(["parameters", "demo"]) == 1
     err = capsys.readouterr().err
     assert told in err
     assert "Traceback" not in err
@@ -126,15 +125,16 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stale = root / "reports/demo/notebooks/01_ingest.failed.ipynb"
     stale.parent.mkdir(parents=True)
     stale.touch()
-    renamed = root / "reports/demo/results/tables/01_old_name.tsv"
-    renamed.parent.mkdir(parents=True)
-    renamed.touch()
-    os.utime(renamed, (1e9, 1e9))
+    renamed = [root / f"reports/demo/results/{name}" for name in ("tables/01_old.tsv", "evidence/01_old.json")]
+    for path in renamed:
+        path.parent.mkdir(parents=True)
+        path.touch()
+        os.utime(path, (1e9, 1e9))
     with chdir(root):
-        assert main(["check", "demo", "--set", "permutations=299"]) == 0
+        assert main(["parameters", "demo", "--set", "permutations=299"]) == 0
         assert main(["run", "demo", "01_ingest"]) == 0
         assert not stale.exists()
-        assert not renamed.exists()
+        assert [path for path in renamed if path.exists()] == []
         build_site("demo")
     return root / "reports" / "demo"
 
@@ -172,6 +172,16 @@ def test_notebook_is_run_with_the_parameters_that_it_declares_and_is_tidy(built:
     shown = [list(output.data) for output in notebook.cells[-1].outputs]
     assert shown[:3] == [["text/html", "text/plain"], ["image/png", "text/plain"], ["text/markdown", "text/plain"]]
     assert notebook.cells[-1].outputs[1].data["text/plain"] == "Figure: 01_line"
+
+
+def test_steps_note_for_make_what_they_saved(built: Path) -> None:
+    noted = {path.stem: path.read_text().split()[2:] for path in (built / ".runs").glob("*.mk")}
+    assert set(noted) == {"01_ingest", "site"}
+    made = {"tables/01_taxa.tsv", "figures/01_line.svg", "evidence/01_ingest.json", "cohort.h5ad"}
+    assert {"notebooks/01_ingest.ipynb", *(f"results/{name}" for name in made)} <= set(noted["01_ingest"])
+    assert {"html/index.html", "results/claims.json", "results/figures/claims.png"} <= set(noted["site"])
+    assert {"ro-crate-metadata.json", "html/files/tables/01_taxa.tsv"} <= set(noted["site"])
+    assert [name for names in noted.values() for name in names if not (built / name).is_file()] == []
 
 
 def test_site_loads_nothing_from_elsewhere(built: Path) -> None:
@@ -259,13 +269,13 @@ def test_site_is_refused_if_a_claim_names_a_section_that_is_not_there(
 ) -> None:
     shutil.copytree(built.parent.parent, tmp_path / "toy")
     monkeypatch.chdir(tmp_path / "toy")
-    estimates = Path("reports/demo/results/estimates/01_ingest.json")
+    estimates = Path("reports/demo/results/evidence/01_ingest.json")
     estimates.write_text(estimates.read_text().replace("2 ways", "3 ways"))
     before = Path("reports/demo/html/index.html").stat().st_ino
     with pytest.raises(StudyError, match="there is no section"):
         build_site("demo")
     assert Path("reports/demo/html/index.html").stat().st_ino == before, "the old site stays"
-    assert [p.name for p in Path("reports/demo").iterdir() if p.name.startswith(".site")] == []
+    assert [p.name for p in Path("reports/demo").iterdir() if p.name.startswith(".unfinished")] == []
 
 
 def test_for_paper_the_pages_are_one_whose_links_stay_in_it(built: Path) -> None:
@@ -298,93 +308,6 @@ def test_without_a_browser_the_pdf_is_refused_with_what_to_install(
     assert main(["pdf", "none"]) == 1
     assert "there is no report" in capsys.readouterr().err
     assert sorted(path.name for path in built.iterdir()) == before
-
-
-# ---------------------------------------------------------------- make
-
-FAKE = """#!/bin/sh
-# Stands for python: notes what it was called for, makes what the step makes.
-[ "$1" = -c ] && exit 0
-[ "$1" = -P ] && shift 3 && exec "$@"
-results=reports/$4/results
-case $3 in
-  check) echo check >> log; mkdir -p reports/$4/notebooks reports/$4/html
-    echo "INPUTS := 'data/$4/counts.tsv'" > reports/$4/inputs.mk
-    echo > reports/$4/parameters.yaml ;;
-  run) echo $5 >> log; mkdir -p $results/estimates $results/tables
-    touch $results/cohort.h5ad $results/diversity.h5ad $results/taxa.h5ad $results/estimates/$5.json
-    touch $results/tables/$5.tsv
-    echo > reports/$4/notebooks/$5.ipynb ;;
-  site) echo site >> log; touch $results/claims.json $results/claims.tsv reports/$4/ro-crate-metadata.json
-    mkdir -p reports/$4/html/files; cp -r $results/tables reports/$4/html/files
-    for page in 01_ingest 02_diversity 03_taxa 04_response 05_treatment_comparison index; do
-      echo > reports/$4/html/$page.html
-    done ;;
-esac
-"""
-
-
-@pytest.mark.skipif(not shutil.which("make"), reason="make is not on PATH")
-def test_make_runs_what_changed_and_what_follows_from_it(tmp_path: Path) -> None:
-    toy_study(tmp_path)
-    for path in ("requirements.lock", "pyproject.toml", *(f"notebooks/{name}.ipynb" for name in NAMES)):
-        (tmp_path / path).parent.mkdir(exist_ok=True)
-        (tmp_path / path).touch()
-    shutil.copy(ROOT / "Makefile", tmp_path)
-    (tmp_path / "python").write_text(FAKE)
-    (tmp_path / "python").chmod(0o755)
-    log = tmp_path / "log"
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
-
-    def make(*arguments: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
-        log.write_text("")
-        command = ["make", "report", "PYTHON=./python", *arguments]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-        return done, log.read_text().splitlines()
-
-    def touch(changed: str) -> None:
-        now = time.time()
-        for path in tmp_path.rglob("*"):
-            age = 50 if path.is_relative_to(tmp_path / "reports") else 100
-            os.utime(path, (now - age, now - age))
-        os.utime(tmp_path / changed, (now - 10, now - 10))
-
-    done, steps = make("-j1")
-    assert done.returncode == 0, done.stderr
-    assert steps == ["check", *NAMES, "site"]
-    assert "Report: reports/demo/html/index.html (built in" in done.stdout
-    done, steps = make()
-    assert (steps, done.stdout, done.stderr) == ([], "reports/demo/html/index.html is up to date\n", "")
-    touch("notebooks/02_diversity.ipynb")
-    assert sorted(make()[1]) == [NAMES[1], NAMES[3], NAMES[4], "site"]
-    counts = tmp_path / "data/demo/counts.tsv"
-    touch("data/demo/counts.tsv")
-    assert make()[1] == [], "the same bytes"
-    counts.write_text("other")
-    os.utime(counts, (0, 0))
-    assert make("-j1")[1] == ["check", *NAMES, "site"], "other bytes, however old the file says it is"
-    counts.unlink()
-    assert make("-j1")[1] == ["check", *NAMES, "site"], "a file that went missing is the check's to report"
-    counts.touch()
-    make()
-    assert make("SET=seed=1")[1][0] == "check"
-    assert make("SET=seed=1")[1] == []
-    reports = tmp_path / "reports" / "demo"
-    for lost, again in (
-        ("results/diversity.h5ad", [NAMES[1], NAMES[3], NAMES[4], "site"]),
-        ("results/tables/03_taxa.tsv", [NAMES[2], NAMES[3], NAMES[4], "site"]),
-        ("results/estimates/04_response.json", [NAMES[3], "site"]),
-        ("results/claims.json", ["site"]),
-        ("html/01_ingest.html", ["site"]),
-        ("ro-crate-metadata.json", ["site"]),
-    ):
-        (reports / lost).unlink()
-        assert make("SET=seed=1", "-j1")[1] == again, f"{lost} was deleted"
-        assert make("SET=seed=1")[1] == []
-    done, steps = make("STUDY=dmeo")
-    assert done.returncode != 0
-    assert "studies: demo" in done.stderr
-    assert not (tmp_path / "reports" / "dmeo").exists()
 
 
 # ---------------------------------------------------------------- the committed notebooks

@@ -11,6 +11,8 @@ from helpers import evidence, ingest
 from helpers import visits as visits_of
 from helpers.claims import load_claims
 
+pytestmark = pytest.mark.slow
+
 
 def changed(cohort: Files, **study: object) -> Files:
     return cohort._replace(study=merged(cohort.study, study))

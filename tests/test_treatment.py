@@ -96,6 +96,7 @@ def linear_system(seed: int, n: int = 300, rho: float = 0.0) -> pd.DataFrame:
     return pd.DataFrame({"treated": treated, "mediator": mediator, "y0": y0, "y1": y1})
 
 
+@pytest.mark.slow
 def test_mediation_covers_a_known_truth():
     truth = {"total": 2.0, "direct": 1.0, "indirect": 1.0, "interaction": 0.0}
     held = dict.fromkeys([*truth, "boot direct", "boot indirect"], 0)

@@ -18,6 +18,7 @@ from helpers.simulation import performance
 from helpers.simulation.cohort import simulate_cohort
 from helpers.study import load_study
 
+pytestmark = pytest.mark.slow
 DEMO = load_study("data/demo")
 QUICK = performance.light(DEMO)
 

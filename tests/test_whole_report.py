@@ -16,6 +16,7 @@ from cohorts import ROOT, Files, merged, small_demo, write
 from helpers.__main__ import main
 from helpers.disclosure import COUNTS
 
+pytestmark = pytest.mark.slow
 SCRIPT = "<script>alert(1)</script>"
 TAXA = [SCRIPT, "<img src=x onerror=alert(2)>", "=HYPERLINK(1)", "+x", "@x", "$x^2$", "{eval}`1+1`", "y" * 3000]
 
@@ -53,7 +54,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Fil
     write(cohort, root / "data" / "small")
     shutil.copytree(ROOT / "notebooks", root / "notebooks")
     with chdir(root):
-        assert main(["check", "small"]) == 0
+        assert main(["parameters", "small"]) == 0
         for notebook in sorted((root / "notebooks").glob("0*.ipynb")):
             assert main(["run", "small", notebook.stem]) == 0
         assert main(["site", "small"]) == 0
@@ -191,7 +192,7 @@ def test_what_is_shared_is_the_report_and_nothing_of_anybody(report: tuple[Path,
     with zipfile.ZipFile(packed) as archive:
         names = set(archive.namelist())
     assert {f"small-report/{n}" for n in ("html/index.html", "results/claims.json", "notebooks/03_taxa.ipynb")} <= names
-    assert not [n for n in names if n.endswith(".h5ad") or "estimates" in n or "failed" in n or "/." in n]
+    assert not [n for n in names if n.endswith(".h5ad") or "evidence" in n or "failed" in n or "/." in n]
     assert main(["share", "small"]) == 0
     assert packed.read_bytes() == first
     assert main(["share", "other"]) == 1

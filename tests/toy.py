@@ -56,6 +56,7 @@ where = {"unit": "nats", "section": "*S. aureus* & more: 2 ways?"}
 none = dict.fromkeys(found, float("nan")) | {"n": 0}
 rows = [part("C1", study, "Shannon", found, sign=-1, **where), part("C2", study, "CLR", none, sign=1, **where)]
 out.estimates(rows, "01_ingest")
+(out.results_dir / "cohort.h5ad").write_text("")
 out.finding("What was found.")
 out.answer("The <b>answer</b>.")
 """
@@ -82,7 +83,7 @@ def toy_study(root: Path, text: str = STUDY) -> Path:
     return folder
 
 
-# A notebook of the toy project: as the real ones, it reads what earlier ones saved, and saves for later ones.
+# A notebook of the toy project: as the real ones, the first saves what all others read.
 WORK = """
 from pathlib import Path
 import pandas as pd
@@ -102,19 +103,14 @@ found = {"estimate": -0.5, "ci_low": -0.8, "ci_high": -0.2, "p_value": 0.001, "n
 where = {"unit": "nats", "section": "*S. aureus* & more: 2 ways?"}
 out.estimates([part("C1", study, "Shannon", found, sign=-1, **where)] if "NAME" == "02_diversity" else [], "NAME")
 """
-FLOW: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "01_ingest": ((), ("cohort",)),
-    "02_diversity": (("cohort",), ("diversity",)),
-    "03_taxa": (("cohort",), ("taxa",)),
-    "04_response": (("diversity", "taxa"), ()),
-    "05_treatment_comparison": (("diversity", "taxa"), ()),
-}
+SAVED = ("cohort", "measures")
 
 
 def toy_project(root: Path) -> Path:
     """A project whose `make report` runs five small notebooks with this project's code."""
     toy_study(root)
-    for name, (reads, saves) in FLOW.items():
+    for name in NAMES:
+        reads, saves = ((), SAVED) if name == NAMES[0] else (SAVED, ())
         body = WORK.replace("NAME", name).replace("READS", repr(reads)).replace("SAVES", repr(saves))
         toy_notebook(root / "notebooks" / f"{name}.ipynb", body)
     shutil.copy(ROOT / "Makefile", root)
@@ -124,13 +120,13 @@ def toy_project(root: Path) -> Path:
     return root
 
 
-def make(root: Path, *arguments: str) -> subprocess.Popen[str]:
+def make(root: Path, *arguments: str, goal: str = "report", **environment: str) -> subprocess.Popen[str]:
     """Start `make report` with this interpreter, as the leader of its own process group."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
     return subprocess.Popen(
-        ["make", "report", f"PYTHON={sys.executable}", *arguments],
+        ["make", goal, f"PYTHON={sys.executable}", *arguments],
         cwd=root,
-        env=environment,
+        env=inherited | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

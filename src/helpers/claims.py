@@ -11,6 +11,7 @@ import pandas as pd
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
 from helpers.estimates import adjusted_p
+from helpers.files import CLAIMS_FOLDER, CLAIMS_KEYS
 from helpers.measures import find, registry, taken
 from helpers.narrate import beyond, excludes_zero, interval, number, p_value
 from helpers.study import Labels, Problems, Strict, Study, StudyError, read_yaml, validated
@@ -48,12 +49,10 @@ SUPPORTED, CONTRADICTED, EQUIVALENT, INCONCLUSIVE, NOT_TESTABLE = VERDICTS
 
 #: What tells a part of a claim from all others: claim, and what was asked (`helpers.evidence.Asked`).
 KEY = ("claim", "measure", "contrast", "arm", "among", "score")
-#: Where their keys are described.
-KEYS = "docs/claims.md"
 #: Families of claims that a study adds, beside those of its claims file.
 OWN_FAMILIES = ("own",)
 #: The claims files.
-FOLDER = Path(__file__).parents[2] / "data" / "claims"
+FOLDER = Path(__file__).parents[2] / CLAIMS_FOLDER
 #: Names that a claim's sentence can have in braces.
 NAMES = (*Labels.model_fields, "genus", "pathogen", "commensal", "scores", "near_clear", "non_responder")
 #: A name in braces. Nothing else can stand in them: sentences are not format strings.
@@ -236,7 +235,7 @@ def load_claims(study: Study) -> dict[str, Claim]:
         shipped = claims_of(study)
     with problems:
         content = {"own_claims": study.own_claims}
-        own = validated(OwnClaims, content, own_file, "a valid study", KEYS).own_claims
+        own = validated(OwnClaims, content, own_file, "a valid study", CLAIMS_KEYS).own_claims
     problems.stop()
     families, before = [*shipped.families, *OWN_FAMILIES], {name.lower() for name in shipped.claims}
     for name, claim in own.items():
@@ -276,11 +275,11 @@ def claims_of(study: Study) -> Claims:
     file, there = claims_file(study), sorted(path.stem for path in FOLDER.glob("*.yaml"))
     if study.claims not in there:
         close = difflib.get_close_matches(study.claims, there, 1)
-        fix = f"did you mean {close[0]}?" if close else f"write data/claims/{study.claims}.yaml: see {KEYS}"
+        fix = f"did you mean {close[0]}?" if close else f"write {CLAIMS_FOLDER / study.claims}.yaml: see {CLAIMS_KEYS}"
         raise StudyError("names a file of claims that there is not", file=study.folder / "study.yaml", where="claims",
                          found=study.claims, expected=f"one of {', '.join(there)}", fix=fix)  # fmt: skip
-    content = read_yaml(file, "a file of claims", "lay it there", KEYS)
-    return validated(Claims, content, file, "a valid file of claims", KEYS)
+    content = read_yaml(file, "a file of claims", "lay it there", CLAIMS_KEYS)
+    return validated(Claims, content, file, "a valid file of claims", CLAIMS_KEYS)
 
 
 def primary(study: Study) -> str:

@@ -1,10 +1,146 @@
-"""Paths of the project; files written as a whole or not at all, and what to tell when they cannot be."""
+"""Paths of the project; files written as a whole or not at all, and what to tell when they cannot be.
+
+Without imports of packages: `helpers.run.lock` goes before these are installed. Paths begin at the project's root,
+where the steps run.
+"""
 
 import errno
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from helpers.study import StudyError
+if TYPE_CHECKING:
+    from helpers.study import StudyError
+
+# ---------------------------------------------------------------- paths
+
+DATA, NOTEBOOKS, REPORTS, DOCS = (Path(name) for name in ("data", "notebooks", "reports", "docs"))
+#: The claims that a study.yaml may name, a file a paper.
+CLAIMS_FOLDER = DATA / "claims"
+DEMO = DATA / "demo"
+#: What `make validate` found, the same in each study's report: it is about the methods.
+VALIDATION = DEMO / "validation.tsv"
+#: The demo cohort's results, committed beside the notebooks' reference outputs; `make reference` writes them.
+REFERENCE = NOTEBOOKS / "reference"
+#: Where the keys are described of the two files that users write.
+STUDY_KEYS, CLAIMS_KEYS = DOCS / "study_yaml.md", DOCS / "claims.md"
+#: The workflow, and the packages that it installs.
+MAKEFILE, LOCK = Path("Makefile"), Path("requirements.lock")
+
+STUDY_YAML = "study.yaml"
+#: In the folder of a report, beside the executed notebooks.
+HTML, RESULTS, CRATE = "html", "results", "ro-crate-metadata.json"
+#: In the results, and in the site's downloads; but evidence has unrounded numbers of people, and stays where it is.
+TABLES, FIGURES, EVIDENCE = "tables", "figures", "evidence"
+CLAIMS_TABLE, CLAIMS_JSON = "claims.tsv", "claims.json"
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report's folder and what is where in it."""
+
+    #: ``reports/<study>``
+    folder: Path
+
+    @property
+    def parameters(self) -> Path:
+        """The parameters of the run."""
+        return self.folder / "parameters.yaml"
+
+    @property
+    def inputs(self) -> Path:
+        """For make: which files the study has."""
+        return self.folder / "inputs.mk"
+
+    @property
+    def given(self) -> Path:
+        """What the variable SET was, as make noted it."""
+        return self.folder / ".set"
+
+    @property
+    def runs(self) -> Path:
+        """What the steps recorded of themselves: aside from what is published, which is the same from run to run."""
+        return self.folder / ".runs"
+
+    @property
+    def notebooks(self) -> Path:
+        """The executed notebooks."""
+        return self.folder / NOTEBOOKS.name
+
+    @property
+    def results(self) -> Path:
+        """What the notebooks saved."""
+        return self.folder / RESULTS
+
+    @property
+    def html(self) -> Path:
+        """The site."""
+        return self.folder / HTML
+
+    @property
+    def index(self) -> Path:
+        """The site's first page; who looks for a report looks for it."""
+        return self.html / "index.html"
+
+    @property
+    def crate(self) -> Path:
+        """The RO-Crate's metadata."""
+        return self.folder / CRATE
+
+    def packed(self, suffix: str) -> Path:
+        """The report in one file, to send to others or to print."""
+        return self.folder / f"{self.folder.name}-report{suffix}"
+
+
+def report_of(study: str) -> Report:
+    """The report of a study."""
+    return Report(REPORTS / study)
+
+
+def from_notebook(path: Path) -> str:
+    """A path as the notebooks have it, which run in their folder."""
+    return f"../{path.as_posix()}"
+
+
+# ---------------------------------------------------------------- writing
+
+_BEGINNING = ".unfinished-"
+#: Files and folders that are being written, or that a process left which was killed: `helpers.run.lock.clear`.
+UNFINISHED = f"{_BEGINNING}*"
+
+
+@contextmanager
+def unfinished(target: Path) -> Iterator[Path]:
+    """A name beside a target for what shall be moved there once it is complete; what stays under it is removed.
+
+    Parameters
+    ----------
+    target : Path
+        A file or a folder.
+
+    Yields
+    ------
+    Path
+        The name ends as the target's does, and nothing is there.
+    """
+    path = target.with_name(f"{_BEGINNING}{os.getpid()}-{target.name}")
+    remove(path)  # in a container, processes have the same number again and again
+    try:
+        yield path
+    finally:
+        remove(path)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -21,15 +157,11 @@ def write_whole(path: Path, content: str | bytes) -> None:
     StudyError
         If it cannot be written.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
-            unfinished.replace(path)
-        except BaseException:
-            unfinished.unlink(missing_ok=True)
-            raise
+        with unfinished(path) as part:
+            part.write_bytes(content.encode() if isinstance(content, str) else content)
+            part.replace(path)
     except OSError as e:
         raise unwritable(e, path) from None
 
@@ -44,8 +176,10 @@ _FIXES = {
 }
 
 
-def unwritable(error: OSError, path: Path) -> StudyError:
+def unwritable(error: OSError, path: Path) -> "StudyError":
     """What to tell of a file that cannot be written."""
+    from helpers.study import StudyError
+
     for folder in path.parents:
         if folder.exists() and not folder.is_dir():
             return StudyError("a file, where a folder must be", file=folder, fix="remove or rename it")

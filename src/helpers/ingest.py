@@ -3,7 +3,6 @@
 import difflib
 import hashlib
 import json
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from helpers.files import unfinished
 from helpers.study import VOCABULARY, Column, Problems, Study, StudyError
 from helpers.tables import (
     Counts,
@@ -443,12 +443,9 @@ def save_cohort(cohort: AnnData, results_dir: str | Path, name: str = "cohort") 
     """
     file = Path(results_dir) / f"{name}.h5ad"
     file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(".h5ad.tmp")
-    try:
-        cohort.write_h5ad(unfinished, convert_strings_to_categoricals=False)
-        os.replace(unfinished, file)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with unfinished(file) as part:
+        cohort.write_h5ad(part, convert_strings_to_categoricals=False)
+        part.replace(file)
     return file
 
 

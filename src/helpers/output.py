@@ -18,7 +18,7 @@ from matplotlib.text import Text
 
 from helpers.disclosure import for_spreadsheets, in_figure, in_table, in_text
 from helpers.figures import italicise
-from helpers.files import write_whole
+from helpers.files import EVIDENCE, FIGURES, TABLES, write_whole
 from helpers.narrate import interval, italicised, number, p_number
 from helpers.study import Study
 
@@ -38,7 +38,7 @@ def save_table(df: pd.DataFrame, results_dir: str | Path, name: str) -> None:
         Starts with the notebook's number, as ``02_alpha``.
     """
     text = for_spreadsheets(df).to_csv(sep="\t", index=False, float_format="%.10g", lineterminator="\n")
-    write_whole(Path(results_dir) / "tables" / f"{name}.tsv", text)
+    write_whole(Path(results_dir) / TABLES / f"{name}.tsv", text)
 
 
 def save_figure(fig: Figure, results_dir: str | Path, name: str, *, simulated: bool) -> None:
@@ -56,7 +56,7 @@ def save_figure(fig: Figure, results_dir: str | Path, name: str, *, simulated: b
         fig.text(1, -0.01, "SIMULATED DATA", ha="right", va="top", fontsize=7, color="#8a1c1c", weight="bold")
     with mpl.rc_context({"svg.hashsalt": "report"}):
         for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-            write_whole(Path(results_dir) / "figures" / f"{name}.{kind}", _drawn(fig, kind, PRINT, metadata))
+            write_whole(Path(results_dir) / FIGURES / f"{name}.{kind}", _drawn(fig, kind, PRINT, metadata))
 
 
 class Output:
@@ -197,7 +197,7 @@ class Output:
             As of a figure.
         """
         text = json.dumps(plain(parts.to_dict("records")), indent=1, ensure_ascii=False) + "\n"
-        write_whole(self.results_dir / "evidence" / f"{name}.json", text)
+        write_whole(self.results_dir / EVIDENCE / f"{name}.json", text)
 
 
 #: Columns of estimates as a reader sees them.

@@ -23,6 +23,8 @@ from pydantic import (
     model_validator,
 )
 
+from helpers.files import STUDY_KEYS, STUDY_YAML
+
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
 
 #: Values that a categorical column of ``obs`` can take (DESIGN: standard names).
@@ -536,7 +538,7 @@ def unprintable(text: str) -> bool:
     return any((c < " " and c not in "\t\n\r") or "\x7f" <= c <= "\x9f" or "\ud800" <= c <= "\udfff" for c in text)
 
 
-def read_yaml(file: Path, what: str, fix: str, keys: str) -> dict[str, Any]:
+def read_yaml(file: Path, what: str, fix: str, keys: str | Path) -> dict[str, Any]:
     """Read a YAML file of keys and values, safely.
 
     Parameters
@@ -573,7 +575,7 @@ def read_yaml(file: Path, what: str, fix: str, keys: str) -> dict[str, Any]:
     return content
 
 
-def validated(model: type[M], content: Any, file: Path, what: str, keys: str) -> M:
+def validated(model: type[M], content: Any, file: Path, what: str, keys: str | Path) -> M:
     """What a file says, as its model.
 
     Parameters
@@ -612,7 +614,7 @@ def load_study(folder: str | Path) -> Study:
     StudyError
         If the file is missing, is not YAML, or does not hold a valid study; the message names every wrong key.
     """
-    file, keys = Path(folder) / "study.yaml", "docs/study_yaml.md"
+    file, keys = Path(folder) / STUDY_YAML, STUDY_KEYS
     content = read_yaml(file, "a study", "give STUDY= the name of a folder in data/", keys)
     study = validated(Study, content, file, "a valid study", keys)
     study._folder = Path(folder)

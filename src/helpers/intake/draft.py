@@ -1,9 +1,7 @@
 """A first study.yaml from the user's own files: copies of them, and what was guessed, as YAML with comments."""
 
 import math
-import os
 import re
-import shutil
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +9,9 @@ from typing import Any, Literal
 
 import yaml
 
+from helpers.files import DATA, STUDY_KEYS, STUDY_YAML, unfinished
 from helpers.intake.guess import Draft, guess, quoted
+from helpers.run.lock import clear, locked
 from helpers.study import CountsFile, Files, Study, StudyError, load_study
 from helpers.tables import Counts, read_counts, text_table
 
@@ -96,7 +96,7 @@ def _study_text(name: str, draft: Draft) -> str:
 
     def lines() -> Iterator[str]:
         head = "A first draft, guessed from the names and values in the files. Read every line; where a guess is not "
-        head += f"certain, CHECK says why. Then: make check STUDY={name}. All keys: docs/study_yaml.md."
+        head += f"certain, CHECK says why. Then: make check STUDY={name}. All keys: {STUDY_KEYS}."
         yield SCHEMA
         yield from _wrapped(head, "# ", "# ")
         for key, value in content.items():
@@ -117,7 +117,7 @@ def _study_text(name: str, draft: Draft) -> str:
 
 def _summary(name: str, draft: Draft) -> str:
     """What was guessed, what is unsure, and what to do next."""
-    lines = [f"data/{name}/study.yaml is drafted. Guessed:"]
+    lines = [f"{DATA / name / STUDY_YAML} is drafted. Guessed:"]
     for key, chosen in draft.columns.items():
         text = f"'{draft.column_of(key)}'"
         if isinstance(chosen, dict):
@@ -130,7 +130,11 @@ def _summary(name: str, draft: Draft) -> str:
     lines.append(f"To check ({len(reasons)}; also title, about, source, licence, randomised, labels):")
     for reason in reasons:
         lines += _wrapped(reason, "  - ", "    ")
-    lines += [f"Next: edit data/{name}/study.yaml, then", f"  make check STUDY={name}", f"  make report STUDY={name}"]
+    lines += [
+        f"Next: edit {DATA / name / STUDY_YAML}, then",
+        f"  make check STUDY={name}",
+        f"  make report STUDY={name}",
+    ]
     return _printable("\n".join(lines))
 
 
@@ -173,7 +177,7 @@ def draft_study(
     metadata: str | Path,
     taxonomy: str | Path | None = None,
     tree: str | Path | None = None,
-    data_folder: str | Path = "data",
+    data_folder: str | Path = DATA,
 ) -> str:
     """Make ``data/<name>`` with copies of the files and a commented study.yaml; all or nothing.
 
@@ -216,17 +220,17 @@ def draft_study(
         taken.add(copy.lower())
         draft.files[role] = {"path": f"raw/{copy}"}
     draft.files["counts"] |= {} if whole else {"fractions": "error"}
-    unfinished = folder.with_name(f".{name}-{os.getpid()}")
     try:
-        (unfinished / "raw").mkdir(parents=True)
-        for role, content in data.items():
-            (unfinished / draft.files[role]["path"]).write_bytes(content)
-        (unfinished / "study.yaml").write_text(_study_text(name, draft), encoding="utf-8")
-        load_study(unfinished)
-        unfinished.rename(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder.parent, "another make study"), unfinished(folder) as made:
+            clear(folder.parent, inside=False)
+            (made / "raw").mkdir(parents=True)
+            for role, content in data.items():
+                (made / draft.files[role]["path"]).write_bytes(content)
+            (made / STUDY_YAML).write_text(_study_text(name, draft), encoding="utf-8")
+            load_study(made)
+            made.rename(folder)
     except OSError as e:
         fix = "see to space and permissions"
         raise StudyError("cannot be written", file=folder, found=e.strerror, fix=fix) from None
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return _summary(name, draft)

@@ -5,9 +5,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from helpers.files import unwritable
-from helpers.run.lock import wait_for_lock
-from helpers.study import DataFile, Problems, Study, StudyError
+from helpers.files import DATA, STUDY_YAML, unfinished, unwritable
+from helpers.run.lock import clear, locked
+from helpers.study import DataFile, Problems, Study, StudyError, load_study
+
+
+def fetch(name: str) -> None:
+    """Fetch the files of a study in ``data/``: see `fetch_data`."""
+    fetch_data(load_study(DATA / name))
 
 
 def fetch_data(study: Study, *, timeout: float = 60, attempts: int = 3, pause: float = 2) -> None:
@@ -29,8 +34,8 @@ def fetch_data(study: Study, *, timeout: float = 60, attempts: int = 3, pause: f
         All problems of all files. What was fetched until then stays; no part of a file does.
     """
     problems = Problems()
-    with (study.folder / "study.yaml").open() as lock:
-        wait_for_lock(lock, f"another make data of {study.folder.name}")
+    with locked(study.folder / STUDY_YAML, f"another make data of {study.folder.name}"):
+        clear(study.folder)
         for file in study.files.each().values():
             with problems:
                 print(_have(study, file, timeout, attempts, pause), flush=True)
@@ -42,7 +47,7 @@ def _have(study: Study, file: DataFile, timeout: float, attempts: int, pause: fl
     path = study.path(file)
     if file.url and not file.sha256:
         raise StudyError(
-            "has a url but no sha256", file=study.folder / "study.yaml", found=file.path, fix="add its checksum"
+            "has a url but no sha256", file=study.folder / STUDY_YAML, found=file.path, fix="add its checksum"
         )
     if file.url and not path.is_symlink() and not path.exists():
         size = _fetch(file.url, str(file.sha256), path, timeout, attempts, pause)
@@ -63,12 +68,11 @@ def _fetch(url: str, checksum: str, path: Path, timeout: float, attempts: int, p
 
     bar = {"progressbar": True} if sys.stderr.isatty() else {}
     download = pooch.HTTPDownloader(timeout=timeout, chunk_size=1 << 16, **bar)
-    part = path.with_name(f".{path.name}.part")
     if bar:
         print(path, file=sys.stderr)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with unfinished(path) as part:
             _try(download, url, part, path, attempts, pause)
             found = pooch.file_hash(str(part))
             if found != checksum:
@@ -83,8 +87,6 @@ def _fetch(url: str, checksum: str, path: Path, timeout: float, attempts: int, p
             size = part.stat().st_size
             part.replace(path)
             return size
-        finally:
-            part.unlink(missing_ok=True)
     except OSError as e:
         raise unwritable(e, path) from None
 

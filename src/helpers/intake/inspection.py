@@ -1,12 +1,11 @@
 """What a cohort is and can test, told before the report is run: for its owner, who may see every number."""
 
-from pathlib import Path
-
 import pandas as pd
 from anndata import AnnData
 
 from helpers.claims import Claim, load_claims, statement
 from helpers.evidence import untestable
+from helpers.files import DATA
 from helpers.ingest import build_cohort
 from helpers.narrate import visits_used
 from helpers.quality import people, tree_differs
@@ -35,7 +34,7 @@ def inspect(name: str, overrides: str = "") -> str:
     StudyError
         With all problems at once.
     """
-    study, problems = load_study(Path("data") / name), Problems()
+    study, problems = load_study(DATA / name), Problems()
     with problems:
         settings = resolve_settings(study, overrides)
     with problems:

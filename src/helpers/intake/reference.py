@@ -15,12 +15,12 @@ from pydantic_core import PydanticUndefined
 
 from helpers.claims import NAMES, OF_ONE_ARM, Claim, ClaimId, Claims, names
 from helpers.evidence import CONTRASTS, Asked, lacking
+from helpers.files import CLAIMS_FOLDER, CLAIMS_KEYS, DEMO, DOCS, STUDY_KEYS, STUDY_YAML, write_whole
 from helpers.measures import Measure, find, registry
 from helpers.study import Labels, Response, Study, Taxa, load_study
 
-FOLDER = Path("docs")
-#: Study and claims whose values are the examples, where they have the key.
-DEMO, CLAIMS = Path("data/demo"), Path("data/claims/hartmann2023.yaml")
+#: Claims whose values are the examples, where they have the key; of study.yaml, it is those of the demo.
+EXAMPLES = CLAIMS_FOLDER / "hartmann2023.yaml"
 WRITTEN = "by `make reference`; a test fails if the two differ.\nA key that is not here is an error."
 STUDY_HEAD = f"""# study.yaml, key by key
 
@@ -57,22 +57,20 @@ first. All other keys can be left out. To test another publication, write its cl
 
 def references() -> dict[Path, str]:
     """What is written from the models: two references and two schemas, by their path."""
-    demo, claims = ((f.read_text(encoding="utf-8")) for f in (DEMO / "study.yaml", CLAIMS))
+    demo, claims = ((f.read_text(encoding="utf-8")) for f in (DEMO / STUDY_YAML, EXAMPLES))
     own = (dict[ClaimId, Claim], Study.model_fields["own_claims"])
     whole: type[BaseModel] = create_model("Study", __base__=Study, __doc__=Study.__doc__, own_claims=own)
-    parts = [CLAIMS_HEAD, _keys(Claims, yaml.safe_load(claims), f"{CLAIMS}"), _vocabulary(load_study(DEMO))]
+    parts = [CLAIMS_HEAD, _keys(Claims, yaml.safe_load(claims), f"{EXAMPLES}"), _vocabulary(load_study(DEMO))]
     return {
-        FOLDER / "study_yaml.md": "\n".join([STUDY_HEAD, _keys(Study, yaml.safe_load(demo)), ""]),
-        FOLDER / "claims.md": "\n".join([*parts, ""]),
-        FOLDER / "study.schema.json": _schema(whole),
-        FOLDER / "claims.schema.json": _schema(Claims),
+        STUDY_KEYS: "\n".join([STUDY_HEAD, _keys(Study, yaml.safe_load(demo)), ""]),
+        CLAIMS_KEYS: "\n".join([*parts, ""]),
+        DOCS / "study.schema.json": _schema(whole),
+        DOCS / "claims.schema.json": _schema(Claims),
     }
 
 
 def write_reference() -> None:
     """Write them."""
-    from helpers.files import write_whole
-
     for path, text in references().items():
         write_whole(path, text)
 

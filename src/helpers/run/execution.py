@@ -13,8 +13,19 @@ from typing import Any
 import yaml
 from traitlets.config import Config
 
-from helpers.files import remedy, unwritable, write_whole
-from helpers.run.origin import Ran, commit, record, record_of
+from helpers.files import (
+    EVIDENCE,
+    FIGURES,
+    NOTEBOOKS,
+    TABLES,
+    Report,
+    remedy,
+    report_of,
+    unfinished,
+    unwritable,
+    write_whole,
+)
+from helpers.run.origin import Ran, commit, note_saved, record, record_of
 from helpers.run.parameters import declared
 from helpers.study import StudyError
 
@@ -42,19 +53,22 @@ def execute(source: Path, target: Path, parameters: dict[str, Any], finish: Call
     import papermill
     from nbclient.exceptions import CellExecutionError
 
-    unfinished = target.with_name(f".{target.stem}.unfinished.ipynb")
     failed = target.with_name(f"{target.stem}.failed.ipynb")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix="kernel-") as sockets:  # of TCP ports, two kernels may take the same
+        # Sockets, since two kernels may take the same TCP port.
+        with unfinished(target) as running, TemporaryDirectory(prefix="kernel-") as sockets:
             config = Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/socket"})
-            papermill.execute_notebook(source, unfinished, parameters, cwd=source.parent, config=config, **HOW)
-        done = nbformat.writes(tidied(nbformat.read(unfinished, as_version=4))) + "\n"
+            try:
+                papermill.execute_notebook(source, running, parameters, cwd=source.parent, config=config, **HOW)
+            except papermill.PapermillExecutionError:
+                running.replace(failed)
+                raise
+            done = nbformat.writes(tidied(nbformat.read(running, as_version=4))) + "\n"
         finish()
         failed.unlink(missing_ok=True)
         write_whole(target, done)
     except papermill.PapermillExecutionError as e:
-        unfinished.replace(failed)
         if e.ename == "StudyError":
             # The kernel runs in notebooks/, its reader in the project's root.
             told = re.sub(r"\.\./(data|reports)/", r"\1/", e.evalue)
@@ -66,8 +80,6 @@ def execute(source: Path, target: Path, parameters: dict[str, Any], finish: Call
         raise StudyError(f"[{target.stem}] failed", found=e, fix="is there enough memory?") from None
     except OSError as e:
         raise unwritable(e, Path(e.filename or target)) from None
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _section_of_error(notebook: Any) -> str:
@@ -122,29 +134,32 @@ def run(name: str, notebook: str) -> None:
     notebook : str
         Name without suffix.
     """
-    folder, source = Path("reports") / name, Path("notebooks") / f"{notebook}.ipynb"
-    parameters = yaml.safe_load((folder / "parameters.yaml").read_text(encoding="utf-8"))
+    report, source = report_of(name), NOTEBOOKS / f"{notebook}.ipynb"
+    target = report.notebooks / source.name
+    parameters = yaml.safe_load(report.parameters.read_text(encoding="utf-8"))
     _say(f"[{notebook}] started")
-    record_of(folder, notebook).unlink(missing_ok=True)  # no outputs are shown with the times of another run
+    record_of(report, notebook).unlink(missing_ok=True)  # no outputs are shown with the times of another run
     started, began, code = datetime.now(UTC), time.monotonic(), commit()
-    before = _saved(folder / "results", notebook)
+    before = _saved(report, notebook)
 
-    def remove_stale() -> None:
-        """What an earlier run saved and this one did not: every file is written anew, and so is another one."""
-        for path, number in _saved(folder / "results", notebook).items():
-            if before.get(path) == number:
-                path.unlink()
+    def compare() -> None:
+        """Note what this run saved, and remove what only an earlier one did: every file is written anew."""
+        after = _saved(report, notebook)
+        for path in after.items() & before.items():
+            if path[0].suffix != ".h5ad":  # of which nobody knows whose it is
+                path[0].unlink()
+        note_saved(report, notebook, [target, *dict(after.items() - before.items())])
 
-    execute(source, folder / "notebooks" / source.name, declared(source, parameters), remove_stale)
+    execute(source, target, declared(source, parameters), compare)
     seconds = time.monotonic() - began
-    record(folder, notebook, Ran(started, seconds, code))
+    record(report, notebook, Ran(started, seconds, code))
     _say(f"[{notebook}] done in {seconds:.0f} s")
 
 
-def _saved(results: Path, notebook: str) -> dict[Path, tuple[int, int]]:
-    """What a notebook saved: the files' numbers and times in the file system."""
-    paths = [path for kind in ("figures", "tables") for path in (results / kind).glob(f"{notebook[:3]}*")]
-    paths += (results / "estimates").glob(f"{notebook}.json")
+def _saved(report: Report, notebook: str) -> dict[Path, tuple[int, int]]:
+    """What a notebook may have saved: the files' numbers and times in the file system."""
+    paths = [path for kind in (TABLES, FIGURES, EVIDENCE) for path in (report.results / kind).glob(f"{notebook[:3]}*")]
+    paths += report.results.glob("*.h5ad")
     return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from helpers.claims import COLUMNS, KEY, Claim, load_claims, verdicts
 from helpers.disclosure import for_spreadsheets, in_table
 from helpers.evidence import COLUMNS as OF_A_PART
-from helpers.files import write_whole
+from helpers.files import CLAIMS_JSON, CLAIMS_TABLE, EVIDENCE, write_whole
 from helpers.output import plain
 from helpers.study import Study, StudyError
 
@@ -36,16 +36,16 @@ def gathered(results: Path, chapters: list[str], claims: Mapping[str, Claim]) ->
         If a claim has no evidence, or a part of it stands twice.
     """
     rows = []
-    for file in sorted((results / "evidence").glob("*.json")):
+    for file in sorted((results / EVIDENCE).glob("*.json")):
         notebook = next((chapter for chapter in chapters if chapter[:2] == file.stem[:2]), "")
         rows += [row | {"notebook": notebook} for row in json.loads(file.read_text(encoding="utf-8"))]
     parts = pd.DataFrame(rows, columns=[*KEY, *OF_A_PART, "notebook"])
     if missing := [claim for claim in claims if claim not in set(parts["claim"])]:
-        raise StudyError(f"no notebook gathered evidence for {', '.join(missing)}", file=results / "evidence",
+        raise StudyError(f"no notebook gathered evidence for {', '.join(missing)}", file=results / EVIDENCE,
                          fix="run `make clean`, then `make report`")  # fmt: skip
     if parts.duplicated(list(KEY)).any():
         twice = parts.loc[parts.duplicated(list(KEY)), "claim"].iloc[0]
-        raise StudyError(f"two notebooks gathered the same evidence for {twice}", file=results / "evidence")
+        raise StudyError(f"two notebooks gathered the same evidence for {twice}", file=results / EVIDENCE)
     numbers = ["estimate", "ci_low", "ci_high", "p_value", "margin", "p_equivalence", "level"]
     parts[numbers] = parts[numbers].apply(pd.to_numeric)
     return parts
@@ -73,7 +73,7 @@ def judge(study: Study, results: Path, chapters: list[str], alpha: float) -> tup
     parts = gathered(results, chapters, claims)
     judged = in_table(verdicts(parts, claims, study, alpha).astype({"n": "Int64"}), study.privacy)
     records = plain(judged[list(COLUMNS)].to_dict("records"))
-    write_whole(results / "claims.json", json.dumps(records, indent=1, ensure_ascii=False) + "\n")
+    write_whole(results / CLAIMS_JSON, json.dumps(records, indent=1, ensure_ascii=False) + "\n")
     table = for_spreadsheets(judged).to_csv(sep="\t", index=False, float_format="%.10g", lineterminator="\n")
-    write_whole(results / "claims.tsv", table)
+    write_whole(results / CLAIMS_TABLE, table)
     return parts, judged

@@ -1,40 +1,32 @@
 """One make at a time.
 
-``python alone.py reports/<study> command ...`` waits for the study's lock, clears up and runs the command;
-``python alone.py <&9`` waits for the lock of what the shell has open as 9. Run by its path, and without imports of the
+``python lock.py reports/<study> command ...`` waits for the study's lock, clears up and runs the command;
+``python lock.py <&9`` waits for the lock of what the shell has open as 9. Run by its path, and without imports of the
 report's packages: it goes before every `make report`, and before they are installed.
 """
 
 import fcntl
 import os
-import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-#: What a run that was killed leaves in its folder: unfinished files, whose names have the number of their process.
-LEFTOVERS = (
-    ".site-*",
-    ".inputs.new",
-    ".*.[0-9]*",
-    ".runs/.*.[0-9]*",
-    "notebooks/.*.unfinished.ipynb",
-    "notebooks/.*.[0-9]*",
-    "results/*.h5ad.tmp",
-    "results/.*.[0-9]*",
-    "results/*/.*.[0-9]*",
-)
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from helpers.files import UNFINISHED, remove, unwritable
 
 
-def wait_for_lock(file: IO[str], other: str) -> None:
+def wait_for_lock(file: IO[str] | int, other: str) -> None:
     """Lock an open file, when no other process has it locked. The system unlocks it when its last holder ends.
 
     Parameters
     ----------
-    file : file
-        Open for as long as the lock is needed; processes that inherit it hold the lock too.
+    file : file or int
+        A file, or the descriptor of one. Open for as long as the lock is needed; who inherits it holds the lock too.
     other : str
         Told of while waiting.
     """
@@ -44,20 +36,38 @@ def wait_for_lock(file: IO[str], other: str) -> None:
         print(f"{other} is running; waiting", file=sys.stderr, flush=True)
         fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as e:  # some network file systems
-        print(f"{file.name}: no locks here ({e.strerror}); run one at a time", file=sys.stderr, flush=True)
+        print(f"no locks here ({e.strerror}): do not run {other} now", file=sys.stderr, flush=True)
 
 
-def clear(folder: Path) -> None:
-    """Remove what a run that was killed left.
+@contextmanager
+def locked(path: Path, other: str) -> Iterator[None]:
+    """Hold the lock of a file or a folder, which must be there.
+
+    Parameters
+    ----------
+    path : Path
+    other : str
+        As of `wait_for_lock`.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        wait_for_lock(descriptor, other)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def clear(folder: Path, *, inside: bool = True) -> None:
+    """Remove what processes that were killed left unfinished. Who calls it holds a lock: nobody else writes there.
 
     Parameters
     ----------
     folder : Path
-        Of the report.
+    inside : bool
+        Look in its folders, too.
     """
-    for pattern in LEFTOVERS:
-        for path in folder.glob(pattern):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    for path in list(folder.rglob(UNFINISHED) if inside else folder.glob(UNFINISHED)):
+        remove(path)
 
 
 def main(folder: Path, command: Sequence[str]) -> None:
@@ -79,8 +89,6 @@ def main(folder: Path, command: Sequence[str]) -> None:
         lock.write(f"{os.getpid()}\n")
         lock.flush()
     except OSError as e:
-        from helpers.files import unwritable
-
         sys.exit(str(unwritable(e, file)))
     os.set_inheritable(lock.fileno(), True)
     for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python, and by what it starts

@@ -7,15 +7,15 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-from helpers.files import write_whole
+from helpers.files import LOCK, STUDY_YAML, Report, write_whole
 from helpers.study import Study
 
-LOCK = Path("requirements.lock")
 #: What `commit` ends with where tracked files had changes.
 DIRTY = "-dirty"
 
@@ -34,33 +34,38 @@ class Ran(NamedTuple):
         return self.started + timedelta(seconds=self.seconds)
 
 
-def record_of(folder: Path, notebook: str) -> Path:
-    """Where a notebook's run is recorded: aside from what is published, which is the same from run to run.
-
-    Parameters
-    ----------
-    folder : Path
-        ``reports/<study>``
-    notebook : str
-        Name without suffix.
-    """
-    return folder / ".runs" / f"{notebook}.json"
+def record_of(report: Report, notebook: str) -> Path:
+    """Where the run of a notebook, named without suffix, is recorded."""
+    return report.runs / f"{notebook}.json"
 
 
-def record(folder: Path, notebook: str, ran: Ran) -> None:
-    """Record a notebook's run.
-
-    Parameters
-    ----------
-    folder, notebook
-        As of `record_of`.
-    ran : Ran
-    """
+def record(report: Report, notebook: str, ran: Ran) -> None:
+    """Record a notebook's run."""
     content = {"started": utc(ran.started), "seconds": round(ran.seconds, 1), "commit": ran.commit}
-    write_whole(record_of(folder, notebook), json.dumps(content) + "\n")
+    write_whole(record_of(report, notebook), json.dumps(content) + "\n")
 
 
-def run_times(folder: Path, notebooks: list[str]) -> dict[str, Ran | None]:
+def note_saved(report: Report, step: str, paths: Iterable[Path]) -> None:
+    """Tell make what a step saved, so that it does it again when someone deletes a file.
+
+    Parameters
+    ----------
+    report : Report
+    step : str
+        A notebook's name without suffix, or ``site``.
+    paths : iterable of Path
+        In the report's folder.
+    """
+    names = " ".join(sorted(path.relative_to(report.folder).as_posix() for path in paths))
+    write_whole(report.runs / f"{step}.mk", makefile_variable(f"SAVED_{step}", names))
+
+
+def makefile_variable(name: str, value: str) -> str:
+    """A line for make, in which the value is as it stands."""
+    return f"{name} := {value.replace('$', '$$').replace('#', chr(92) + '#')}\n"
+
+
+def run_times(report: Report, notebooks: list[str]) -> dict[str, Ran | None]:
     """The recorded runs of notebooks.
 
     Returns
@@ -70,7 +75,7 @@ def run_times(folder: Path, notebooks: list[str]) -> dict[str, Ran | None]:
     """
     runs: dict[str, Ran | None] = dict.fromkeys(notebooks)
     for notebook in notebooks:
-        if (path := record_of(folder, notebook)).is_file():
+        if (path := record_of(report, notebook)).is_file():
             content = json.loads(path.read_text(encoding="utf-8"))
             runs[notebook] = Ran(**{**content, "started": datetime.fromisoformat(content["started"])})
     return runs
@@ -107,35 +112,22 @@ def commit() -> str | None:
         return None
 
 
-def overrides(folder: Path) -> str | None:
-    """The parameters that the command set.
-
-    Parameters
-    ----------
-    folder : Path
-        ``reports/<study>``, in which the Makefile notes them.
-    """
-    noted = folder / ".set"
-    return noted.read_text(encoding="utf-8").strip() if noted.is_file() else None
+def overrides(report: Report) -> str | None:
+    """The parameters that the command set, if make was used."""
+    return report.given.read_text(encoding="utf-8").strip() if report.given.is_file() else None
 
 
-def command(folder: Path) -> str | None:
-    """The command that makes this report.
-
-    Parameters
-    ----------
-    folder : Path
-        ``reports/<study>``
-    """
-    text = overrides(folder)
+def command(report: Report) -> str | None:
+    """The command that makes this report."""
+    text = overrides(report)
     if text is None:
         return None
-    return " ".join(["make report", f"STUDY={folder.name}", *([f"SET={shlex.quote(text)}"] if text else [])])
+    return " ".join(["make report", f"STUDY={report.folder.name}", *([f"SET={shlex.quote(text)}"] if text else [])])
 
 
 def inputs(study: Study) -> dict[str, Path]:
     """The input files by role. Of their paths only the names are to be shown: they may lie anywhere on the machine."""
-    return {"study": study.folder / "study.yaml"} | {role: study.path(f) for role, f in study.files.each().items()}
+    return {"study": study.folder / STUDY_YAML} | {role: study.path(f) for role, f in study.files.each().items()}
 
 
 def sha256(path: Path) -> str:

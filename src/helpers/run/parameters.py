@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from helpers.files import write_whole
+from helpers.files import DATA, NOTEBOOKS, from_notebook, report_of, write_whole
+from helpers.run.origin import makefile_variable
 from helpers.study import Settings, Study, StudyError, load_study, schema_message
 
 EXAMPLE = 'such as SET="permutations=9999 alpha=0.01"'
@@ -18,7 +19,7 @@ EXAMPLE = 'such as SET="permutations=9999 alpha=0.01"'
 
 def notebooks() -> list[Path]:
     """The report's notebooks in their order."""
-    return sorted(Path("notebooks").glob("[0-9][0-9]_*.ipynb"))
+    return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
 
 
 def notebook_defaults(path: str | Path) -> dict[str, Any]:
@@ -92,7 +93,7 @@ def resolve_settings(study: Study, text: str = "") -> Settings:
         raise StudyError("SET: " + schema_message(e).replace("settings.", ""), fix=EXAMPLE) from None
 
 
-def check(name: str, overrides: str = "") -> None:
+def write_parameters(name: str, overrides: str = "") -> None:
     """Validate study, parameters and input files; write ``parameters.yaml`` and, for make, ``inputs.mk``.
 
     Parameters
@@ -102,21 +103,20 @@ def check(name: str, overrides: str = "") -> None:
     overrides : str
         Of the variable SET.
     """
-    study = load_study(Path("data") / name)
+    study, report = load_study(DATA / name), report_of(name)
     parameters = {
         **resolve_settings(study, overrides).model_dump(),
-        "study_dir": f"../data/{name}",
-        "results_dir": f"../reports/{name}/results",
+        "study_dir": from_notebook(DATA / name),
+        "results_dir": from_notebook(report.results),
     }
     for notebook in notebooks():
         declared(notebook, parameters)
     files = study.files.each()
     for file in files.values():
         study.read(file)
-    folder = Path("reports") / name
     paths = " ".join(shlex.quote(str(study.path(file))) for file in files.values())
-    write_whole(folder / "inputs.mk", "INPUTS := " + paths.replace("$", "$$").replace("#", "\\#") + "\n")
-    write_whole(folder / "parameters.yaml", yaml.safe_dump(parameters, sort_keys=False, allow_unicode=True))
+    write_whole(report.inputs, makefile_variable("INPUTS", paths))
+    write_whole(report.parameters, yaml.safe_dump(parameters, sort_keys=False, allow_unicode=True))
 
 
 def declared(notebook: Path, parameters: dict[str, Any]) -> dict[str, Any]:

@@ -10,12 +10,11 @@ so that what a drug does to the skin itself and what it does through clinical im
 log abundance of each taxon is linear in D; *S. aureus* is colonisation times abundance, and both depend on D. Reads are
 multinomial. Nothing else in the skin differs between visits or arms.
 
-``python -m helpers.simulation.cohort data/demo`` writes the files of the demo study, byte for byte the same each time.
+``make data STUDY=demo`` writes the files of the demo study.
 """
 
 import hashlib
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -30,6 +29,7 @@ from scipy import sparse
 from scipy.special import expit, logit, ndtr, ndtri
 from skbio import TreeNode
 
+from helpers.files import DEMO, write_whole
 from helpers.simulation.truth import ARMS, LINEAGES, PATHOGEN, Arm, Tail, Taxon, Truth
 
 VISITS = ("M0", "M3")
@@ -357,7 +357,7 @@ def _biom(cohort: SimulatedCohort, features: np.ndarray) -> str:
         "format": "Biological Observation Matrix 1.0.0",
         "format_url": "http://biom-format.org",
         "type": "OTU table",
-        "generated_by": "helpers.simulation.cohort (SIMULATED data)",
+        "generated_by": "helpers.simulate (SIMULATED data)",
         "date": "2023-01-01T00:00:00",
         "matrix_type": "sparse",
         "matrix_element_type": "int",
@@ -434,12 +434,11 @@ def write_study(truth: Truth, folder: str | Path) -> dict[str, str]:
     }
     sums = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in contents.items()}
     contents["SHA256SUMS"] = "".join(f"{digest}  {name}\n" for name, digest in sums.items())
-    Path(folder).mkdir(parents=True, exist_ok=True)
     for name, text in contents.items():
-        (Path(folder) / name).write_bytes(text.encode())
+        write_whole(Path(folder) / name, text)
     return sums
 
 
-if __name__ == "__main__":
-    for file, digest in write_study(Truth(), sys.argv[1] if len(sys.argv) > 1 else "data/demo").items():
-        print(f"{digest}  {file}")
+def simulate(folder: str | Path = DEMO) -> str:
+    """Write the files of the demo study, byte for byte the same each time; their checksums."""
+    return "\n".join(f"{digest}  {file}" for file, digest in write_study(Truth(), folder).items())

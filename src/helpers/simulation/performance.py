@@ -1,10 +1,9 @@
 """The claims' tests on many simulated cohorts whose truth is known: type I error, coverage, power, bias.
 
-``python -m helpers.simulation.performance 500 data/demo/validation.tsv``, of ``make validate``, writes the table.
+``make validate`` writes the table.
 """
 
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from skbio import DistanceMatrix
 from tqdm import tqdm
 
 from helpers import claims, diversity, estimates, permutation, quality, response, taxa, treatment
+from helpers.files import DEMO, VALIDATION, write_whole
 from helpers.ingest import build_cohort
 from helpers.simulation.cohort import write_study
 from helpers.simulation.truth import ARMS, Truth, without_effects
@@ -460,14 +460,10 @@ def light(study: Study) -> Study:
     return study.model_copy(update={"settings": study.settings.model_copy(update=LIGHT)})
 
 
-def main(runs: str = "500", file: str = "data/demo/validation.tsv") -> None:
-    """Write the table of ``make validate``."""
-    like = light(load_study("data/demo"))
+def write_validation(runs: int) -> str:
+    """Write the table of ``make validate``; what was done."""
+    like = light(load_study(DEMO))
     with workers() as pool:
-        table = validate(int(runs), like, pool)
-    table.to_csv(file, sep="\t", index=False, float_format="%.6g", lineterminator="\n")
-    print(f"{runs} cohorts a scenario: {file}")
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+        table = validate(runs, like, pool)
+    write_whole(VALIDATION, table.to_csv(sep="\t", index=False, float_format="%.6g", lineterminator="\n"))
+    return f"{runs} cohorts a scenario: {VALIDATION}"

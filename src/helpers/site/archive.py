@@ -4,17 +4,17 @@ import io
 import zipfile
 from pathlib import Path
 
-from helpers.files import write_whole
+from helpers.files import CRATE, FIGURES, HTML, NOTEBOOKS, RESULTS, TABLES, report_of, write_whole
 from helpers.study import StudyError
 
 #: What may be shared of a report's folder: not the cohort, not unrounded estimates, not notebooks that failed.
 SHARED = (
-    "ro-crate-metadata.json",
-    "html/**/*",
-    "results/claims.*",
-    "results/tables/*.tsv",
-    "results/figures/*.*",
-    "notebooks/[0-9]*.ipynb",
+    CRATE,
+    f"{HTML}/**/*",
+    f"{RESULTS}/claims.*",
+    f"{RESULTS}/{TABLES}/*.tsv",
+    f"{RESULTS}/{FIGURES}/*.*",
+    f"{NOTEBOOKS}/[0-9]*.ipynb",
 )
 
 
@@ -48,15 +48,15 @@ def share(name: str) -> Path:
     StudyError
         If there is no report.
     """
-    folder = Path("reports") / name
-    if not (folder / "html" / "index.html").is_file():
-        raise StudyError("there is no report", file=folder / "html", fix=f"make report STUDY={name}")
-    buffer = io.BytesIO()
+    report = report_of(name)
+    if not report.index.is_file():
+        raise StudyError("there is no report", file=report.html, fix=f"make report STUDY={name}")
+    buffer, target = io.BytesIO(), report.packed(".zip")
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in shared(folder):
-            member = zipfile.ZipInfo(f"{name}-report/{path.relative_to(folder).as_posix()}")  # dated 1980, always
+        for path in shared(report.folder):
+            place = path.relative_to(report.folder).as_posix()
+            member = zipfile.ZipInfo(f"{target.stem}/{place}")  # dated 1980, always
             member.external_attr = 0o644 << 16
             archive.writestr(member, path.read_bytes(), zipfile.ZIP_DEFLATED)
-    target = folder / f"{name}-report.zip"
     write_whole(target, buffer.getvalue())
     return target

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import nbformat
@@ -16,10 +15,22 @@ import pandas as pd
 import yaml
 from nbformat.v4 import new_markdown_cell
 
-from helpers.files import unwritable, write_whole
+from helpers.files import (
+    CLAIMS_JSON,
+    CLAIMS_TABLE,
+    DATA,
+    FIGURES,
+    MAKEFILE,
+    TABLES,
+    report_of,
+    unfinished,
+    unwritable,
+    write_whole,
+)
 from helpers.run.judging import judge
+from helpers.run.origin import note_saved
 from helpers.run.parameters import notebooks
-from helpers.site.crate import METADATA, crate_json
+from helpers.site.crate import crate_json
 from helpers.site.pages import (
     Run,
     changes,
@@ -57,28 +68,29 @@ def build_site(name: str, against: str = "") -> None:
     against : str
         Folder of an earlier run to compare with.
     """
-    study, folder = load_study(Path("data") / name), Path("reports") / name
-    parameters = yaml.safe_load((folder / "parameters.yaml").read_text(encoding="utf-8"))
+    study, report = load_study(DATA / name), report_of(name)
+    parameters = yaml.safe_load(report.parameters.read_text(encoding="utf-8"))
     earlier = changes.earlier_run(against) if against else None
     chapters = [notebook.stem for notebook in notebooks()]
-    parts, claims = judge(study, folder / "results", chapters, parameters["alpha"])
-    index.draw_claims(claims, study, folder / "results")
-    with TemporaryDirectory(dir=folder, prefix=".site-") as work:
-        source, built = Path(work) / "source", Path(work) / "html"
+    parts, claims = judge(study, report.results, chapters, parameters["alpha"])
+    index.draw_claims(claims, study, report.results)
+    with unfinished(report.html) as work:
+        source, built = work / "source", work / "html"
         files = source / "extra" / "files"
-        run = Run(study, folder, parameters, claims, parts, chapters, files, earlier)
+        run = Run(study, report.folder, parameters, claims, parts, chapters, files, earlier)
         write_source(source, run)
         run_sphinx(source, built)
         for chapter in chapters:
             page = built / f"{chapter}.html"
             page.write_text(anchors_in_folds(page.read_text(encoding="utf-8")), encoding="utf-8")
         check_links(claims, built)
-        write_whole(Path(work) / METADATA, crate_json(run, built))
-        old = Path(work) / "old"
-        if (folder / "html").exists():
-            (folder / "html").rename(old)
-        (Path(work) / METADATA).replace(folder / METADATA)
-        built.rename(folder / "html")  # last: a site without it is built again
+        write_whole(report.crate, crate_json(run, built))
+        made = [report.html / path.relative_to(built) for path in (*built.glob("*.html"), *built.glob("files/**/*.*"))]
+        made += [report.crate, *report.results.glob("claims.*"), *(report.results / FIGURES).glob(f"{index.FOREST}.*")]
+        note_saved(report, "site", made)
+        if report.html.exists():
+            report.html.rename(work / "old")
+        built.rename(report.html)  # last: a site without it is built again
 
 
 # ---------------------------------------------------------------- source of the site
@@ -86,21 +98,21 @@ def build_site(name: str, against: str = "") -> None:
 
 def write_source(source: Path, run: Run) -> None:
     """Write the folder that Sphinx reads."""
-    study, folder, files = run.study, run.folder, run.files
-    for kind, suffix in (("figures", "*.*"), ("tables", "*.tsv"), ("notebooks", "[0-9]*.ipynb")):
-        origin = folder / ("" if kind == "notebooks" else "results") / kind
+    study, report, files = run.study, run.report, run.files
+    results = report.results
+    for origin, suffix in ((results / FIGURES, "*.*"), (results / TABLES, "*.tsv"), (report.notebooks, "[0-9]*.ipynb")):
         for path in sorted(origin.glob(suffix)):
             if not path.name.endswith(".failed.ipynb"):
-                write_whole(files / kind / path.name, path.read_bytes())
-    for claims_file in ("claims.tsv", "claims.json"):
-        write_whole(files / claims_file, (folder / "results" / claims_file).read_bytes())
-    if Path("Makefile").is_file():  # the steps may have been run one by one
-        write_whole(files / "Makefile", Path("Makefile").read_bytes())
+                write_whole(files / origin.name / path.name, path.read_bytes())
+    for claims_file in (CLAIMS_TABLE, CLAIMS_JSON):
+        write_whole(files / claims_file, (results / claims_file).read_bytes())
+    if MAKEFILE.is_file():  # the steps may have been run one by one
+        write_whole(files / MAKEFILE, MAKEFILE.read_bytes())
     pages = {name: text for name, page in PAGES.items() if (text := page(run))}
     for name, text in {**pages, "index": index.page(run, list(pages))}.items():
         write_whole(source / f"{name}.md", text)
     for chapter in run.chapters:
-        page = as_page(nbformat.read(folder / "notebooks" / f"{chapter}.ipynb", as_version=4), files)
+        page = as_page(nbformat.read(report.notebooks / f"{chapter}.ipynb", as_version=4), files)
         write_whole(source / f"{chapter}.ipynb", nbformat.writes(page))
     here = Path(__file__).parent / "theme"
     write_whole(source / "conf.py", (here / "conf.py").read_bytes())
@@ -164,7 +176,7 @@ def shown(outputs: list[Any], code: str, files: Path) -> list[Any]:
         about, data = output.get("metadata", {}), output.get("data", {})
         if "figure" in about:
             name, caption = about["figure"], captions[about["figure"]].data["text/plain"]
-            table = f"tables/{about['data']}.tsv"
+            table = f"{TABLES}/{about['data']}.tsv"
             page = figure_html(name, about["image/png"]["alt"], caption, files, table, code)
         elif "table" in about:
             links = links_html({"table as TSV": f"files/tables/{about['table']}.tsv", "code": code})

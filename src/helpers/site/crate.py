@@ -17,8 +17,8 @@ import nbformat
 from rocrate.model import ComputerLanguage, ContextEntity, Entity
 from rocrate.rocrate import ROCrate
 
+from helpers.files import CRATE, HTML, LOCK, MAKEFILE, NOTEBOOKS
 from helpers.run.origin import (
-    LOCK,
     Ran,
     command,
     commit,
@@ -34,7 +34,6 @@ from helpers.site.archive import shared
 from helpers.site.pages import Run
 from helpers.study import Settings, Study
 
-METADATA = "ro-crate-metadata.json"
 CONTEXT = "https://w3id.org/ro/terms/workflow-run/context"
 PROCESS = "https://w3id.org/ro/wfrun/process/0.5"
 #: What the crate conforms to, beside RO-Crate 1.1. All but the first need the file of the workflow.
@@ -44,7 +43,7 @@ PROFILES = {
     "https://w3id.org/ro/wfrun/provenance/0.5": "Provenance Run Crate",
     "https://w3id.org/workflowhub/workflow-ro-crate/1.0": "Workflow RO-Crate",
 }
-WORKFLOW = "html/files/Makefile"
+WORKFLOW = f"{HTML}/files/{MAKEFILE}"
 #: By suffix: what the system knows of them differs from machine to machine.
 FORMATS = {
     "": "text/x-makefile",
@@ -77,7 +76,7 @@ def crate_json(run: Run, html: Path) -> str:
     _describe_root(crate, run.study)
     files = _add_files(crate, run.folder, html)
     objects = [*_add_inputs(crate, run.study), *_add_parameters(crate, run.parameters).values()]
-    runs = run_times(run.folder, run.chapters)
+    runs = run_times(run.report, run.chapters)
     tools = {chapter: _add_tool(crate, chapter, run, runs[chapter]) for chapter in run.chapters}
     actions = [_add_notebook_run(crate, chapter, run, tools[chapter], files, runs[chapter]) for chapter in run.chapters]
     if WORKFLOW in files:
@@ -110,14 +109,14 @@ def _describe_root(crate: ROCrate, study: Study) -> None:
 
 def _add_files(crate: ROCrate, folder: Path, html: Path) -> dict[str, Entity]:
     """The files that are shared, with their checksums; of the site its pages and the workflow, the rest as a folder."""
-    site = folder / "html"
+    site = folder / HTML
     paths = {path.relative_to(folder).as_posix(): path for path in shared(folder) if site not in path.parents}
-    paths.pop(METADATA, None)  # of the last time
-    paths |= {f"html/{page.name}": page for page in sorted(html.glob("*.html"))}
-    if (html / "files" / "Makefile").is_file():
-        paths[WORKFLOW] = html / "files" / "Makefile"
+    paths.pop(CRATE, None)  # of the last time
+    paths |= {f"{HTML}/{page.name}": page for page in sorted(html.glob("*.html"))}
+    if (workflow := html.joinpath(*Path(WORKFLOW).parts[1:])).is_file():
+        paths[WORKFLOW] = workflow
     about = {"name": "The report as a website", "description": "Begins with index.html; works offline."}
-    crate.add_dataset(dest_path="html/", properties=about)
+    crate.add_dataset(dest_path=f"{HTML}/", properties=about)
     return {
         name: crate.add_file(
             dest_path=name,
@@ -166,12 +165,12 @@ def _add_parameters(crate: ROCrate, parameters: dict[str, Any]) -> dict[str, Ent
 
 
 def _declared(chapter: str, run: Run) -> list[str]:
-    source = Path("notebooks") / f"{chapter}.ipynb"
+    source = NOTEBOOKS / f"{chapter}.ipynb"
     return [name for name in declared(source, run.parameters) if name in Settings.model_fields]
 
 
 def _add_tool(crate: ROCrate, chapter: str, run: Run, ran: Ran | None) -> Entity:
-    notebook = nbformat.read(run.folder / "notebooks" / f"{chapter}.ipynb", as_version=4)
+    notebook = nbformat.read(run.report.notebooks / f"{chapter}.ipynb", as_version=4)
     title = notebook.cells[0].source.splitlines()[0].lstrip("# ") if notebook.cells else ""
     properties = {
         "@type": "SoftwareApplication",
@@ -188,7 +187,7 @@ def _add_notebook_run(
     crate: ROCrate, chapter: str, run: Run, tool: Entity, files: dict[str, Entity], ran: Ran | None
 ) -> Entity:
     """A notebook's run: it made the files whose names begin with its number."""
-    made = [entity for name, entity in files.items() if Path(name).parts[0] != "html" and _begins(name, chapter)]
+    made = [entity for name, entity in files.items() if Path(name).parts[0] != HTML and _begins(name, chapter)]
     read = [f"#input-{role}" for role in inputs(run.study)] + [f"#value-{name}" for name in _declared(chapter, run)]
     properties = {
         "@type": "CreateAction",
@@ -246,7 +245,7 @@ def _add_whole_run(
     lock = f"{LOCK} with SHA-256 {sha256(LOCK)}" if LOCK.is_file() else f"no {LOCK}"
     properties = {
         "@type": "CreateAction",
-        "name": f"Run of {command(run.folder) or 'the steps one by one'}",
+        "name": f"Run of {command(run.report) or 'the steps one by one'}",
         "description": f"Python {python()} on {machine()}, {lock}. Notebooks that nothing had changed for were not run "
         "again; the times are those of the runs whose outputs are here.",
         "actionStatus": "http://schema.org/CompletedActionStatus",

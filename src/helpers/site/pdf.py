@@ -5,11 +5,10 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from bs4 import BeautifulSoup, Tag
 
-from helpers.files import write_whole
+from helpers.files import report_of, unfinished, write_whole
 from helpers.study import StudyError
 
 #: Names of programs that print, and where macOS keeps them.
@@ -52,10 +51,10 @@ def print_report(name: str) -> Path:
     StudyError
         If there is no report, no browser, or the browser fails.
     """
-    folder = Path("reports") / name
-    site, target = folder / "html", folder / f"{name}-report.pdf"
-    if not (site / "index.html").is_file():
-        raise StudyError("there is no report", file=site, fix=f"make report STUDY={name}")
+    report = report_of(name)
+    target = report.packed(".pdf")
+    if not report.index.is_file():
+        raise StudyError("there is no report", file=report.html, fix=f"make report STUDY={name}")
     browser = find_chromium()
     if browser is None:
         raise StudyError(
@@ -63,23 +62,23 @@ def print_report(name: str) -> Path:
             expected=" or ".join(BROWSERS[:3]),
             fix="install Chromium or Chrome; or open the report in any browser and print page by page",
         )
-    with TemporaryDirectory(dir=folder, prefix=".pdf-") as work:
-        page, printed = Path(work, "report.html").resolve(), Path(work, "report.pdf").resolve()
-        write_whole(page, joined(site))
+    with unfinished(target) as work:
+        page, printed = ((work / f"report.{kind}").resolve() for kind in ("html", "pdf"))
+        write_whole(page, joined(report.html))
         options = [f"--disable-{what}" for what in QUIET] + ["--no-sandbox"] * (os.name == "posix" and os.getuid() == 0)
         command = [
             browser,
             "--headless",
             *options,
             "--no-first-run",
-            f"--user-data-dir={Path(work, 'profile').resolve()}",
+            f"--user-data-dir={(work / 'profile').resolve()}",
         ]
         command += ["--no-pdf-header-footer", "--generate-pdf-document-outline", f"--print-to-pdf={printed}"]
         done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True)
         if not printed.is_file():
             said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
             raise StudyError("[pdf] the browser failed", found=said[-1] if said else f"exit code {done.returncode}")
-        write_whole(target, printed.read_bytes())
+        printed.replace(target)
     return target
 
 

@@ -2,10 +2,9 @@
 
 import difflib
 import shutil
-from pathlib import Path
 from typing import Any
 
-from helpers.files import write_whole
+from helpers.files import DEMO, DOCS, FIGURES, report_of, write_whole
 from helpers.intake.reference import write_reference
 from helpers.run.execution import execute
 from helpers.run.judging import judge
@@ -26,10 +25,11 @@ def reference() -> None:
     import nbformat
 
     write_reference()
-    results = Path("reports/reference/results")
+    report = report_of("reference")
+    results = report.results
     shutil.rmtree(results, ignore_errors=True)  # what an earlier version saved and this one does not
     for source in notebooks():
-        target = Path("reports/reference/notebooks") / source.name
+        target = report.notebooks / source.name
         before = nbformat.read(source, as_version=4)
         execute(source, target, {})
         changes = _changes(before, nbformat.read(target, as_version=4))
@@ -39,13 +39,13 @@ def reference() -> None:
         print(
             "".join(f"  cell {cell}\n    " + "\n    ".join(lines) + "\n" for cell, lines in changes), end="", flush=True
         )
-    study = load_study(Path("data/demo"))
+    study = load_study(DEMO)
     _, claims = judge(study, results, [notebook.stem for notebook in notebooks()], study.settings.alpha)
     draw_claims(claims, study, results)
     keep_results(results)
-    drawn = results / "figures" / README_FIGURE
+    drawn = results / FIGURES / README_FIGURE
     if drawn.is_file():
-        write_whole(Path("docs") / README_FIGURE, drawn.read_bytes())
+        write_whole(DOCS / README_FIGURE, drawn.read_bytes())
 
 
 def _changes(before: Any, after: Any) -> list[tuple[int, list[str]]]:

@@ -9,6 +9,7 @@ import pandas as pd
 from docutils.nodes import make_id  # type: ignore[import-untyped]
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from helpers.files import FIGURES, Report
 from helpers.output import emphasised
 from helpers.study import Study
 
@@ -19,11 +20,11 @@ class Run(NamedTuple):
     study: Study
     #: ``reports/<study>``
     folder: Path
-    #: As `helpers.run.parameters.check` wrote them.
+    #: As `helpers.run.parameters.write_parameters` wrote them.
     parameters: dict[str, Any]
     #: As from `helpers.claims.verdicts`, counts as they may be shown.
     claims: pd.DataFrame
-    #: As from `helpers.site.build.estimated`.
+    #: As from `helpers.run.judging.estimated`.
     parts: pd.DataFrame
     #: The notebooks' names.
     chapters: list[str]
@@ -31,6 +32,11 @@ class Run(NamedTuple):
     files: Path
     #: Results of an earlier run to compare with, if one was named.
     against: Path | None = None
+
+    @property
+    def report(self) -> Report:
+        """What is where in the folder."""
+        return Report(self.folder)
 
 
 def text_html(text: str) -> str:
@@ -64,7 +70,7 @@ def figure_html(name: str, alt: str, caption: str, files: Path, data: str, code:
     code : str
         Address of the notebook cell that made it.
     """
-    offered = {"PNG": f"figures/{name}.png", "SVG": f"figures/{name}.svg", "data": data}
+    offered = {"PNG": f"{FIGURES}/{name}.png", "SVG": f"{FIGURES}/{name}.svg", "data": data}
     links = {kind: f"files/{path}" for kind, path in offered.items() if (files / path).is_file()}
     return (
         f'<figure class="report-figure" id="figure-{make_id(name)}">'

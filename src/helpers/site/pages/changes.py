@@ -8,17 +8,16 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from helpers.files import write_whole
+from helpers.files import CLAIMS_TABLE, DEMO, FIGURES, REFERENCE, TABLES, Report, write_whole
 from helpers.narrate import interval, number
 from helpers.output import save_table, table_html
 from helpers.site.pages import Run, raw
 from helpers.study import StudyError
 
-#: The demo cohort's results, committed beside the notebooks' reference outputs; `make reference` writes them.
-REFERENCE = Path("notebooks/reference")
 #: Numbers that differ by less, relative to their size, are the same: other processors round otherwise.
 TOLERANCE = 1e-6
-_CLAIMS, _FIGURES = "claims.tsv", "figures.tsv"
+#: Checksums of the figures, where the results were kept without them.
+_CHECKSUMS = "figures.tsv"
 
 
 class Results(NamedTuple):
@@ -41,24 +40,25 @@ def read_results(folder: Path) -> Results:
     def table(path: Path) -> pd.DataFrame:
         return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
 
-    if (folder / _FIGURES).is_file():
-        figures = dict(table(folder / _FIGURES).to_numpy())
+    if (folder / _CHECKSUMS).is_file():
+        figures = dict(table(folder / _CHECKSUMS).to_numpy())
     else:
-        pictures = sorted((folder / "figures").glob("*.png"))
+        pictures = sorted((folder / FIGURES).glob("*.png"))
         figures = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in pictures}
-    tables = {path.stem: table(path) for path in sorted((folder / "tables").glob("*.tsv"))}
-    return Results(table(folder / _CLAIMS), tables, figures)
+    tables = {path.stem: table(path) for path in sorted((folder / TABLES).glob("*.tsv"))}
+    return Results(table(folder / CLAIMS_TABLE), tables, figures)
 
 
 def keep_results(results: Path, target: Path = REFERENCE) -> None:
     """Keep what a run saved, less the pictures, of which the checksums are enough."""
-    kept = {_CLAIMS: results / _CLAIMS} | {f"tables/{path.name}": path for path in (results / "tables").glob("*.tsv")}
-    for stale in {path.relative_to(target).as_posix() for path in target.rglob("*.tsv")} - {*kept, _FIGURES}:
+    paths = [results / CLAIMS_TABLE, *(results / TABLES).glob("*.tsv")]
+    kept = {path.relative_to(results).as_posix(): path for path in paths}
+    for stale in {path.relative_to(target).as_posix() for path in target.rglob("*.tsv")} - {*kept, _CHECKSUMS}:
         (target / stale).unlink()
     for name, path in kept.items():
         write_whole(target / name, path.read_bytes())
     figures = "".join(f"{name}\t{checksum}\n" for name, checksum in sorted(read_results(results).figures.items()))
-    write_whole(target / _FIGURES, f"figure\tsha256\n{figures}")
+    write_whole(target / _CHECKSUMS, f"figure\tsha256\n{figures}")
 
 
 def earlier_run(named: str) -> Path:
@@ -70,13 +70,13 @@ def earlier_run(named: str) -> Path:
         Folder of a report, as ``reports/demo`` or an unpacked `make share`, or its ``results``.
     """
     named_folder = Path(named).expanduser()
-    for folder in (named_folder / "results", named_folder):
-        if (folder / _CLAIMS).is_file():
+    for folder in (Report(named_folder).results, named_folder):
+        if (folder / CLAIMS_TABLE).is_file():
             return folder
     raise StudyError(
         "AGAINST: no results of an earlier run there",
         found=named,
-        expected="a folder with results/claims.tsv, such as a copy of reports/demo",
+        expected=f"a folder with results/{CLAIMS_TABLE}, such as a copy of reports/demo",
     )
 
 
@@ -180,7 +180,7 @@ def _arrow(old: str, new: str) -> str:
 def page(run: Run) -> str:
     """The page."""
     title = "# What changed"
-    against = run.against or (REFERENCE if run.study.folder == Path("data/demo") and REFERENCE.is_dir() else None)
+    against = run.against or (REFERENCE if run.study.folder == DEMO and REFERENCE.is_dir() else None)
     if against is None:
         how = f"make report STUDY={html.escape(run.study.folder.name)} AGAINST=folder"
         told = (
@@ -188,7 +188,7 @@ def page(run: Run) -> str:
             f"it: <code>{how}</code>.</p>"
         )
         return f"{title}\n\n{raw(told)}\n"
-    before, after = read_results(against), read_results(run.folder / "results")
+    before, after = read_results(against), read_results(run.report.results)
     claims, tables = moved_claims(before.claims, after.claims), moved_tables(before.tables, after.tables)
     names = sorted({*before.figures, *after.figures})
     figures = [name for name in names if before.figures.get(name) != after.figures.get(name)]

@@ -8,6 +8,7 @@ import pandas as pd
 
 from helpers.claims import VERDICTS, claims_of, primary
 from helpers.figures import italicise
+from helpers.files import CLAIMS_TABLE, NOTEBOOKS, TABLES
 from helpers.narrate import interval, italicised, number, p_number, suppression
 from helpers.output import emphasised, save_figure, table_html
 from helpers.site.figures import claims_forest
@@ -55,7 +56,7 @@ def page(run: Run, others: list[str]) -> str:
             raw(claims_html(claims, study, level)),
             "## Why these verdicts",
             raw(reasons_html(claims, study)),
-            raw(figure_html(FOREST, alt, caption, files, "claims.tsv")),
+            raw(figure_html(FOREST, alt, caption, files, CLAIMS_TABLE)),
             "## The study",
             raw(about),
             "## Chapters and pages",
@@ -91,7 +92,7 @@ def studied(run: Run) -> str:
     str
         HTML; empty if chapter 1 has no such table.
     """
-    table = run.folder / "results" / "tables" / "01_people.tsv"
+    table = run.report.results / TABLES / "01_people.tsv"
     if not table.is_file():
         return ""
     people = pd.read_csv(table, sep="\t", dtype=str)
@@ -188,7 +189,7 @@ def reasons_html(claims: pd.DataFrame, study: Study) -> str:
 
 def _downloads(files: Path) -> str:
     items = []
-    for label, pattern in (("Claims", "claims.*"), ("Tables", "tables/*"), ("Executed notebooks", "notebooks/*")):
+    for label, pattern in (("Claims", "claims.*"), ("Tables", f"{TABLES}/*"), ("Executed notebooks", f"{NOTEBOOKS}/*")):
         paths = sorted(path.relative_to(files).as_posix() for path in files.glob(pattern))
         links = ", ".join(f'<a href="files/{path}">{Path(path).name}</a>' for path in paths)
         items.append(f"<li>{label}: {links or '–'}</li>")

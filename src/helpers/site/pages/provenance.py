@@ -9,10 +9,10 @@ from typing import Any
 import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 
+from helpers.files import CRATE, LOCK, MAKEFILE
 from helpers.output import table_html
 from helpers.run.origin import (
     DIRTY,
-    LOCK,
     Ran,
     command,
     commit,
@@ -34,16 +34,16 @@ UNKNOWN = "not known"
 
 def page(run: Run) -> str:
     """The page. It is not searched: its times would make the index of the search another one after every run."""
-    code, runs = commit(), run_times(run.folder, run.chapters)
+    code, runs = commit(), run_times(run.report, run.chapters)
     sections = {
         "Code": _paragraph(code_told(code)) + _workflow_link(run),
-        "Command and parameters": _command(run) + parameters_html(run.study, run.parameters, overrides(run.folder)),
+        "Command and parameters": _command(run) + parameters_html(run.study, run.parameters, overrides(run.report)),
         "Input files": _inputs(run.study),
         "Software": _software(),
         "Run times": runs_html(runs, code),
         "Random seeds": _seeds(run),
         "For machines": _paragraph(
-            "ro-crate-metadata.json, in the report's folder beside html, says the same in a form that software reads: "
+            f"{CRATE}, in the report's folder beside html, says the same in a form that software reads: "
             "an RO-Crate 1.1 that follows the profile Provenance Run Crate 0.5 (https://w3id.org/ro/wfrun/provenance/0.5)."
         ),
     }
@@ -78,13 +78,13 @@ def code_told(code: str | None) -> str:
 
 
 def _workflow_link(run: Run) -> str:
-    if not (run.files / "Makefile").is_file():
+    if not (run.files / MAKEFILE).is_file():
         return ""
-    return '<p>The steps and their order are in the <a href="files/Makefile">Makefile</a> of this run.</p>\n'
+    return f'<p>The steps and their order are in the <a href="files/{MAKEFILE}">{MAKEFILE}</a> of this run.</p>\n'
 
 
 def _command(run: Run) -> str:
-    line = command(run.folder)
+    line = command(run.report)
     if line is None:
         return _paragraph("The command is not known: the steps were run one by one, without make.")
     return f"<p>Made by</p>\n<pre>{html.escape(line)}</pre>\n"
@@ -191,7 +191,7 @@ def _seeds(run: Run) -> str:
     )
     columns: dict[str, list[str]] = {"Notebook": [], "Section": [], "Given to": []}
     for chapter in run.chapters:
-        notebook = nbformat.read(run.folder / "notebooks" / f"{chapter}.ipynb", as_version=4)
+        notebook = nbformat.read(run.report.notebooks / f"{chapter}.ipynb", as_version=4)
         for section, function in seeded(notebook):
             for column, text in zip(columns.values(), (chapter, section, function), strict=True):
                 column.append(text)

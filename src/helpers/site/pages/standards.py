@@ -14,7 +14,7 @@ from helpers import narrate
 from helpers.claims import NOT_TESTABLE, VERDICTS
 from helpers.disclosure import for_spreadsheets
 from helpers.evidence import NEEDS_COUNTS
-from helpers.files import write_whole
+from helpers.files import FIGURES, TABLES, write_whole
 from helpers.site.pages import Run, evidence, raw
 from helpers.study import VOCABULARY, Column, Study
 
@@ -240,7 +240,7 @@ def _negatives(study: Study) -> bool:
 
 def _saved(run: Run, name: str) -> pd.DataFrame:
     """A table of the results as it was saved, counts as they may be shown; empty if there is none."""
-    path = run.folder / "results" / "tables" / f"{name}.tsv"
+    path = run.report.results / TABLES / f"{name}.tsv"
     return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False) if path.is_file() else pd.DataFrame()
 
 
@@ -457,8 +457,7 @@ def _disclosure(run: Run) -> str:
 
 def _results(run: Run) -> str:
     tables, figures = (
-        len(list((run.folder / "results" / kind).glob(suffix)))
-        for kind, suffix in (("tables", "*.tsv"), ("figures", "*.svg"))
+        len(list((run.report.results / kind).glob(suffix))) for kind, suffix in ((TABLES, "*.tsv"), (FIGURES, "*.svg"))
     )
     return f"For download: {tables} tables as TSV, {figures} figures, the claims and the executed notebooks."
 

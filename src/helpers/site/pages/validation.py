@@ -6,13 +6,12 @@ import pandas as pd
 
 from helpers.claims import CLAIMS
 from helpers.figures import italicise
+from helpers.files import DEMO, VALIDATION
 from helpers.narrate import interval, italicised, number
 from helpers.output import emphasised, save_figure, save_table, table_html
 from helpers.site.figures import validation
 from helpers.site.pages import Run, figure_html, raw
 
-#: What `make validate` found, the same in each study's report: it is about the methods.
-VALIDATION = Path("data/demo/validation.tsv")
 #: The measures of that table in words.
 MEASURES = {
     "shannon": "Shannon",
@@ -36,7 +35,7 @@ def page(run: Run) -> str:
     if not VALIDATION.is_file():
         return ""
     known = pd.read_csv(VALIDATION, sep="\t").fillna({"id": ""}).replace({"measure": MEASURES}, regex=True)
-    return validation_page(known, run.parts if run.study.folder == VALIDATION.parent else None, run.files)
+    return validation_page(known, run.parts if run.study.folder == DEMO else None, run.files)
 
 
 def off_target(table: pd.DataFrame, alpha: float) -> pd.DataFrame:
