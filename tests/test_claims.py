@@ -13,10 +13,12 @@ import yaml
 from anndata import AnnData
 from cohorts import merged
 from scipy import stats
+from test_ingest import study_in
 from test_study import STUDY
 
 from helpers import claims, evidence
 from helpers.claims import Claim, load_claims, statement, verdicts
+from helpers.intake.inspection import inspect
 from helpers.measures import find, is_taxon, registry
 from helpers.study import Study, StudyError, load_study
 
@@ -195,6 +197,24 @@ def test_own_claims_stand_after_those_of_the_file_in_the_names_of_the_study(tmp_
     assert list(loaded)[-2:] == ["C17", "X1"]
     assert loaded["X1"].family == "own"
     assert statement(loaded["X1"], study) == "Under {control} drug, S. aureus falls", "what a name stands for is a text"
+
+
+def test_the_check_of_a_study_shows_its_own_claims_and_what_is_wrong_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "data" / "mine"
+    folder.mkdir(parents=True)
+    own = {"X1": OWN, "X2": with_part(measure="Nonsensia")}
+    study_in(folder, json.loads(json.dumps({"own_claims": own, "settings": {"rarefaction_depth": 100}})))
+    told = inspect("mine")
+    assert "and 2 of study.yaml" in told
+    assert re.search(r"X1 +can be tested +Under Treatment, alpha diversity falls\n", told)
+    assert re.search(r"X2 +cannot be tested .*\n +because no read is named Nonsensia", told)
+    study_in(folder, {"own_claims": {"C1": OWN}})
+    with pytest.raises(StudyError, match="2 problems") as caught:
+        inspect("mine", "alpha=7")
+    assert "a name that is taken" in str(caught.value)
 
 
 def test_words_of_claims_are_those_of_the_evidence() -> None:
