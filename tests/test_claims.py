@@ -10,13 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from anndata import AnnData
 from cohorts import merged
 from scipy import stats
+from test_ingest import study_in
 from test_study import STUDY
 
 from helpers import claims, evidence
 from helpers.claims import Claim, load_claims, statement, verdicts
-from helpers.measures import is_taxon, registry
+from helpers.intake.inspection import inspect
+from helpers.measures import find, is_taxon, registry
 from helpers.study import Study, StudyError, load_study
 
 PART = {"measure": "shannon", "contrast": "change", "arm": "treatment", "expect": "down"}
@@ -196,6 +199,24 @@ def test_own_claims_stand_after_those_of_the_file_in_the_names_of_the_study(tmp_
     assert statement(loaded["X1"], study) == "Under {control} drug, S. aureus falls", "what a name stands for is a text"
 
 
+def test_the_check_of_a_study_shows_its_own_claims_and_what_is_wrong_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "data" / "mine"
+    folder.mkdir(parents=True)
+    own = {"X1": OWN, "X2": with_part(measure="Nonsensia")}
+    study_in(folder, json.loads(json.dumps({"own_claims": own, "settings": {"rarefaction_depth": 100}})))
+    told = inspect("mine")
+    assert "and 2 of study.yaml" in told
+    assert re.search(r"X1 +can be tested +Under Treatment, alpha diversity falls\n", told)
+    assert re.search(r"X2 +cannot be tested .*\n +because no read is named Nonsensia", told)
+    study_in(folder, {"own_claims": {"C1": OWN}})
+    with pytest.raises(StudyError, match="2 problems") as caught:
+        inspect("mine", "alpha=7")
+    assert "a name that is taken" in str(caught.value)
+
+
 def test_words_of_claims_are_those_of_the_evidence() -> None:
     assert set(get_args(claims.Contrast)) == set(evidence.CONTRASTS)
     (among,) = [a for a in get_args(claims.Part.model_fields["among"].annotation) if a is not type(None)]
@@ -232,9 +253,48 @@ def test_whatever_a_claim_asks_has_a_section_or_is_refused(monkeypatch: pytest.M
             assert evidence.section_of(asked, study)
         accepted.add((measure, contrast))
     assert refused
-    of_severity = {(measure, contrast) for measure, contrast in accepted if measure == "easi"}
-    assert of_severity == {("easi", contrast) for contrast in claims.OF_SEVERITY}
-    assert accepted - of_severity == set(itertools.product(KINDS[:3], evidence.CONTRASTS))
+    assert accepted == {
+        (measure, name)
+        for measure, (name, contrast) in itertools.product(KINDS, evidence.CONTRASTS.items())
+        if find(measure, DEMO).kind in contrast.sections
+    }
+
+
+def gathered(claim: Claim, arms: list[str], **estimate: float) -> dict[str, Any]:
+    """The evidence for a claim from a patient an arm with both visits, and an answer that is given."""
+    people = [(f"p{i}", visit, "case", arm) for i, arm in enumerate(arms) for visit in ("baseline", "followup")]
+    obs = pd.DataFrame(people, columns=["subject", "visit", "group", "arm"], dtype=object).assign(
+        site="a", lesional=pd.NA
+    )
+    var = pd.DataFrame({"genus": [""], "species": [""]}, index=["f"])
+    swabs = AnnData(np.ones((len(obs), 1)), obs.set_axis(obs.index.astype(str)), var)
+    study = DEMO.model_copy(update={"severity": []})
+    (asked,) = evidence.questions(claim.parts[0], study)
+    found = {
+        "estimate": -1.0,
+        "ci_low": -2.0,
+        "ci_high": -0.5,
+        "p_value": 0.001,
+        "n": 30,
+        "n_dropped": 0,
+        "level": 95.0,
+    }
+    about = dict.fromkeys(("estimator", "what", "unit", "scale", "section"), "x") | {"stands": True}
+    answer = {**asked._asdict(), **about, **found, "margin": 0.5, "p_equivalence": 0.9, **estimate}
+    (row,) = evidence.gather({"X": claim}, swabs, study, study.settings, pd.DataFrame([answer])).to_dict("records")
+    return row
+
+
+def test_what_the_study_lacks_makes_a_claim_not_testable_whatever_was_estimated() -> None:
+    lacking = gathered(DIRECTION, ["comparator"])
+    assert lacking["cannot"] == "nobody under Dupilumab was swabbed at both visits"
+    assert np.isnan(lacking["estimate"])
+    assert "too few people" in gathered(DIRECTION, ["treatment"], estimate=np.nan)["cannot"]
+    no_margin = {"margin": np.nan, "p_equivalence": np.nan}
+    assert "standard deviation of controls" in gathered(NO_FALL, ["treatment"], **no_margin)["cannot"]
+    for claim in (DIRECTION, NO_FALL):
+        fine = gathered(claim, ["treatment"], **(no_margin if claim is DIRECTION else {}))
+        assert (fine["cannot"], fine["estimate"], fine["sign"]) == ("", -1.0, -1)
 
 
 # ---------------------------------------------------------------- the rule

@@ -3,6 +3,7 @@
 `make test` generates some thousand cases, always the same; `make fuzz` CASES (50,000) others, at random.
 """
 
+import functools
 import gzip
 import io
 import json
@@ -24,8 +25,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_ingest import COUNTS, LINEAGES, METADATA, STUDY, TREE, biom_table, hdf5, qza, study_in, tsv
 
+from helpers import claims as claims_module
 from helpers import ingest, quality
-from helpers.study import StudyError, load_study
+from helpers.claims import load_claims, statement
+from helpers.evidence import untestable
+from helpers.study import StudyError, load_study, read_yaml
 
 pytestmark = pytest.mark.slow
 #: Share of the cases that each test generates.
@@ -38,9 +42,17 @@ FILES = {
     "tree": TREE.encode(),
 }
 STUDY_WITH_TREE: dict[str, Any] = merged(STUDY, {"files": {"tree": {"path": "tree"}}})
+CLAIM = {
+    "says": "Under {treatment}, {pathogen} falls", "kind": "direction", "family": "own", "reported": "it fell",
+    "parts": [
+        {"measure": "pathogen", "contrast": "change_in", "arm": "treatment", "among": "lesional", "expect": "down"},
+        {"measure": "Staphylococcus", "contrast": "group", "expect": "up"},
+    ],
+}  # fmt: skip
 NASTY = [
     "", " ", "NA", "nan", "inf", "-inf", "-1", "1e400", "0x10", "1_000", "1,5", "١٢", "½", "True", "#NAME?", "# x",
     "S-1", "s-1", "S-1 ", "p1", "3", "0", "2021-03-04", "3-Mar", "1.2E+05", "=1+1", "@SUM(A1)", "<b>", "'", '"', '""',
+    "{", "{}", "{treatment.__class__}", "{treatment!r:>9999999999}", "{{treatment}}", "A/b",
     "a\tb", "a\nb", "\u0000", "\u202e", "é", "\ufeff", "😀", "x" * 2000, "../..", "${HOME}", "%s", "{0}", "\\", ";",
 ]  # fmt: skip
 cells = st.one_of(st.sampled_from(NASTY), st.text(max_size=8), st.floats().map(str), st.integers().map(str))
@@ -54,6 +66,11 @@ def generated(kind: str) -> Any:
     )  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def _claims_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims_module, "read_yaml", functools.cache(read_yaml))
+
+
 def outcome(kind: str, study: object, **files: bytes) -> None:
     """A valid cohort or a StudyError; fails on anything else."""
     with tempfile.TemporaryDirectory(prefix="study-") as name:
@@ -64,7 +81,9 @@ def outcome(kind: str, study: object, **files: bytes) -> None:
         (folder / "study.yaml").write_bytes(text)
         before = sorted(p.name for p in folder.iterdir())
         try:
-            cohort, ledger = ingest.build_cohort(load_study(folder))
+            loaded = load_study(folder)
+            claims = load_claims(loaded)
+            cohort, ledger = ingest.build_cohort(loaded)
         except StudyError as error:
             for single in error.each:
                 told = str(single)
@@ -80,6 +99,8 @@ def outcome(kind: str, study: object, **files: bytes) -> None:
         assert cohort.n_vars
         assert ledger["swabs_after"].ge(0).all()
         assert np.isfinite(cohort.X.data).all()
+        assert untestable(claims, cohort, loaded).keys() == claims.keys()
+        assert max(len(statement(claim, loaded)) for claim in claims.values()) < 2000
         checks = quality.integrity_checks(cohort).set_index("check")["result"]
         must = checks[~checks.index.str.contains("Patients at baseline|value a subject")]
         assert set(must) == {"pass"}, must
@@ -99,7 +120,11 @@ values = st.recursive(
 
 
 #: Values that are right in some places.
-PLAUSIBLE = [0, 1, 50, 0.1, "auto", "round", "all", "text", "none", "yes", "age", "S-1", [], ["1"], {}, True, None]
+PLAUSIBLE = [
+    0, 1, 50, 0.1, "auto", "round", "all", "text", "none", "yes", "age", "S-1", [], ["1"], {}, True, None,
+    "shannon", "easi", "Cutibacterium acnes", "{case} skin", "change", "arms", "severity", "comparator", "up",
+    "healthier", "not down", "no change", "non_responders", "primary",
+]  # fmt: skip
 
 
 def paths(content: object, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -115,7 +140,14 @@ def paths(content: object, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]
 @st.composite
 def studies(draw: st.DrawFn) -> dict[str, Any]:
     """The small study with one or two of its keys changed, taken out or added."""
-    content = json.loads(json.dumps(STUDY_WITH_TREE | {"settings": {"alpha": 0.05}, "privacy": {}, "adjust": {}}))
+    more = {
+        "settings": {"alpha": 0.05},
+        "privacy": {},
+        "adjust": {},
+        "own_claims": {"X1": CLAIM},
+        "claims": "hartmann2023",
+    }
+    content = json.loads(json.dumps(STUDY_WITH_TREE | more))
     for _ in range(draw(st.integers(1, 2))):
         *path, last = draw(st.sampled_from([p for p in paths(content) if p]))
         place = content

@@ -488,8 +488,8 @@ BAD = {
                 index=False,
             )
         },
-        {"columns": {"covariates": {"who": "name"}}},
-        "metadata tell people apart name covariates.who 16 different",
+        {"columns": {"covariates": {"called": "name"}}},
+        "metadata tell people apart name covariates.called 16 different",
     ),
     "two problems": (
         {

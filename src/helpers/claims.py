@@ -129,7 +129,7 @@ class Claim(Strict):
     def _braces_hold_known_names(cls, says: str) -> str:
         if unknown := [name for name in IN_BRACES.findall(says) if name not in NAMES]:
             close = difflib.get_close_matches(unknown[0], NAMES, 1)
-            hint = f"; did you mean {{{close[0]}}}?" if close else ""
+            hint = f"; did you mean {{{close[0]}}}?" if close else ";"
             raise ValueError(f"unknown name {{{unknown[0]:.40}}}{hint} known: {', '.join(NAMES)}")
         if {"{", "}"} & set(IN_BRACES.sub("", says)):
             raise ValueError("a brace without its other, or braces in braces; write {treatment}")
