@@ -186,6 +186,26 @@ def flag_contaminants(cohort: AnnData, alpha: float) -> pd.DataFrame:
     return found.sort_values(["p_value", "mean_negatives", "feature"], ascending=[True, False, True])
 
 
+def without_contaminants(cohort: AnnData, alpha: float) -> tuple[AnnData, pd.DataFrame]:
+    """The swabs that are analysed: without negative controls, and without what these show to be contaminants.
+
+    Parameters
+    ----------
+    cohort : AnnData
+        As from `helpers.ingest.build_cohort`.
+    alpha : float
+
+    Returns
+    -------
+    clean : AnnData
+    found : DataFrame
+        As from `flag_contaminants`.
+    """
+    found = flag_contaminants(cohort, alpha)
+    flagged = found.index[found["contaminant"].astype(bool)]
+    return cohort[cohort.obs["control_type"].eq("sample"), ~cohort.var_names.isin(flagged)].copy(), found
+
+
 def integrity_checks(cohort: AnnData) -> pd.DataFrame:
     """The checks of the pipeline, done again on the cohort.
 
