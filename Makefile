@@ -43,7 +43,7 @@ RAN := $(NOTEBOOKS:%=$(OUT)/%)
 FIRST := $(firstword $(RAN))
 HELPERS := $(sort $(wildcard src/helpers/*.py src/helpers/run/*.py))
 CLAIMS := $(sort $(wildcard data/claims/*.yaml))
-SITE := $(sort $(shell find src/helpers/site notebooks/reference data/demo/validation.tsv \
+SITE := $(sort $(shell find src/helpers/site src/helpers/simulation notebooks/reference data/demo/validation.tsv \
   -type f ! -name '.*' ! -name '*~' ! -name '*.pyc' 2>/dev/null))
 
 ifneq ($(words $(STUDY))$(findstring /,$(STUDY))$(filter . ..,$(STUDY)),1)

@@ -36,7 +36,7 @@ def html(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     study, root = request.param, tmp_path_factory.mktemp(request.param)
     for part in ("notebooks", f"data/{study}"):
         shutil.copytree(ROOT / part, root / part, ignore=shutil.ignore_patterns("raw", ".*"))
-    for part in ("data/demo/validation.tsv", "Makefile", "requirements.lock", "pyproject.toml"):
+    for part in ("data/demo/validation.tsv", "data/demo/study.yaml", "Makefile", "requirements.lock", "pyproject.toml"):
         (root / part).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / part, root / part)
     (root / "src").symlink_to(ROOT / "src")

@@ -7,8 +7,11 @@ import pandas as pd
 import pytest
 
 from helpers import claims, figures
+from helpers.claims import VERDICTS
+from helpers.simulation.worlds import SCENARIOS
 from helpers.site import figures as site_figures
-from helpers.site.pages.validation import off_target
+from helpers.site.pages.validation import off_target, validation_page
+from helpers.study import load_study
 
 LABELS = {
     "control": "Control",
@@ -177,15 +180,12 @@ def test_the_mediation_path_says_each_link_and_that_their_product_is_the_indirec
 
 
 def test_claims_forest_scales_each_interval_to_a_half_width_of_one():
-    parts = pd.DataFrame(
-        [
-            {"id": c, "statement": c, "measure": "m", "estimate": e, "ci_low": e - h, "ci_high": e + h,
-             "p_value": 0.001, "n": 9, "unit": "nats", "margin": np.nan, "p_equivalence": np.nan, "sign": -1,
-             "cannot": cannot, "notebook": "n", "section": "s"}
-            for c, e, h, cannot in (("C1", -1.0, 0.5, ""), ("C12", np.nan, 1, "no second arm"))
-        ]
-    )  # fmt: skip
-    ax: Any = site_figures.claims_forest(claims.verdicts(parts)).axes[0]
+    rows = [
+        {"id": "C1", "what": "m", "estimate": -1.0, "ci_low": -1.5, "ci_high": -0.5, "verdict": claims.SUPPORTED},
+        {"id": "C12", "what": "m", "estimate": np.nan, "ci_low": np.nan, "verdict": claims.NOT_TESTABLE},
+    ]
+    judged = pd.DataFrame(rows).assign(n=9, unit="nats", margin=np.nan)
+    ax: Any = site_figures.claims_forest(judged).axes[0]
     assert (-3.0, -1.0) in {tuple(map(float, line.get_xdata())) for line in ax.lines}
     assert "not testable" in {t.get_text() for t in ax.texts}
 
@@ -198,12 +198,14 @@ def test_drawing_leaves_no_style_behind(visits):
 
 def performance(**changes: Any) -> pd.DataFrame:
     """Two tests in three worlds, as `helpers.simulation.performance.summarise` gives them."""
+    asked = {"measure": "shannon", "contrast": "group", "arm": "", "among": "", "score": "", "estimator": "OLS"}
     rows = [
         {
-            "scenario": scenario, "id": claim, "measure": "m", "runs": 400, "target": 0.0, "mean_estimate": 0.0,
-            "rejected": 0.05, "rejected_error": 0.011, "coverage": 0.95, "coverage_error": 0.011, "supported": 0.0,
+            "scenario": scenario, "claim": claim, **asked, "interval": "model", "runs": 400, "target": 0.0,
+            "mean_estimate": 0.0, "rejected": 0.05, "rejected_error": 0.011, "coverage": 0.95, "coverage_error": 0.011,
+            "supported": 0.0,
         }
-        for scenario in site_figures.SCENARIOS
+        for scenario in SCENARIOS
         for claim in ("C1", "C2")
     ]  # fmt: skip
     table = pd.DataFrame(rows)
@@ -212,16 +214,22 @@ def performance(**changes: Any) -> pd.DataFrame:
     return table
 
 
-def test_validation_shows_each_share_with_two_monte_carlo_errors():
-    axes: Any = site_figures.validation(performance(coverage=(5, 0.9)), 0.05).axes
+def test_performance_shows_each_share_with_two_monte_carlo_errors():
+    table = performance(coverage=(5, 0.9))
+    # Rows that are called the same are not taken for one another, in whichever order they stand.
+    axes: Any = site_figures.validation(table.assign(name="m").iloc[::-1], 0.05).axes
     left, right = axes
     assert [line.get_xdata()[0] for line in left.lines[:1]] == [5]
     assert [line.get_xdata()[0] for line in right.lines[:1]] == [95]
-    shown = [
-        float(x) for line in right.lines[1:] for x in np.asarray(line.get_xdata(), float) if len(line.get_xdata()) == 2
-    ]
-    assert sorted(round(x) for x in shown) == [90, 95, 95, 95, 95, 95]
-    assert [t.get_text() for t in left.get_yticklabels()] == ["C1 m", "C2 m"]
+    shown = {
+        (round(float(y)), round(float(x)))
+        for line in right.lines[1:]
+        for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)
+        if len(line.get_xdata()) == 2
+    }
+    assert shown == {(0, 95), (0, 90), (-1, 95)}
+    assert [t.get_text() for t in left.get_yticklabels()] == ["m", "m"]
+    assert [t.get_text() for t in right.get_legend().get_texts()] == list(SCENARIOS)[::-1]
 
 
 def test_what_is_off_is_told_from_what_is_noise():
@@ -229,6 +237,27 @@ def test_what_is_off_is_told_from_what_is_noise():
     assert off_target(performance(**noise), 0.05).empty
     assert off_target(performance(**off), 0.05).index.tolist() == [0, 5]
     assert off_target(performance(rejected=(4, 0.99)), 0.05).empty  # power, not error
+    # Something is there even in the world without an effect on the skin: severity improves.
+    assert off_target(performance(rejected=(0, 0.99), target=(0, 0.1)), 0.05).empty
+
+
+def test_a_cohort_is_laid_beside_the_truth_of_the_same_question(tmp_path):
+    like = load_study("data/demo")
+    table = performance(target=(4, 0.25)).assign(**dict.fromkeys(VERDICTS, 0.0))
+    part = table.drop(columns=["scenario", "interval", "target"]).iloc[[1, 0]]
+    part = part.assign(estimate=[0.5, 0.5], ci_low=0.2, ci_high=0.9, unit="nats")
+    added = part.assign(claim=["X1", "X2"], measure="Staphylococcus epidermidis")
+    html = validation_page(table, like, pd.concat([part, added]), tmp_path)
+    rows = html[html.index("against its truth") :].split("<tr>")
+    first = {claim: next(row for row in rows if f">{claim}<" in row) for claim in ("C1", "C2", "X1")}
+    assert ">0.250<" in first["C1"]
+    assert ">yes<" in first["C1"]
+    assert ">0<" in first["C2"]
+    assert ">no<" in first["C2"]
+    assert first["X1"].count(">–<") == 2
+    assert "<em>S. epidermidis</em>, Atopic dermatitis minus Control (nats)" in first["X1"]
+    assert "1 of 2 intervals" in html
+    assert "2 were not simulated" in html
 
 
 def test_sensitivity_curve_marks_the_estimate_and_where_it_vanishes():

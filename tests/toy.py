@@ -34,11 +34,27 @@ settings: {permutations: 199}
 
 PARAMETERS = 'study_dir = "../data/demo"\nresults_dir = "../reports/reference/results"\npermutations = 199'
 
-BODY = """
+# The evidence of the study's claims, as helpers.evidence.gather gives it: C1 is supported, the others have nobody.
+EVIDENCE = """
 import pandas as pd
+from helpers.claims import load_claims
+from helpers.evidence import questions
+
+def gathered(study, n):
+    found = {"estimate": -0.5, "ci_low": -0.8, "ci_high": -0.2, "p_value": 0.001, "n": n, "cannot": ""}
+    nothing = dict.fromkeys(found, float("nan")) | {"n": 0, "cannot": "too few people have what is needed (n = 0)"}
+    about = {"estimator": "OLS", "what": "Shannon", "unit": "nats", "scale": "SD of controls", "n_dropped": 0,
+             "section": "*S. aureus* & more: 2 ways?", "margin": float("nan"), "p_equivalence": float("nan"),
+             "level": 95.0, "sign": -1}
+    asked = [(c, a) for c, claim in load_claims(study).items() for part in claim.parts for a in questions(part, study)]
+    return pd.DataFrame({"claim": c, **a._asdict(), **about, **(found if c == "C1" else nothing)} for c, a in asked)
+"""
+
+BODY = (
+    EVIDENCE
+    + """
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
-from helpers.claims import part
 from helpers.output import Output
 from helpers.study import load_study
 
@@ -51,15 +67,12 @@ fig.subplots().plot([1, permutations])
 fig.text(0, 0, f"n = {permutations}")
 out.figure(fig, "01_line", caption="A *line* <b>", alt="Rising \\"line\\"")
 display(Markdown("<img src=x onerror=alert(1)> was lower, p < 0.001."))
-found = {"estimate": -0.5, "ci_low": -0.8, "ci_high": -0.2, "p_value": 0.001, "n": 30}
-where = {"unit": "nats", "section": "*S. aureus* & more: 2 ways?"}
-none = dict.fromkeys(found, float("nan")) | {"n": 0}
-rows = [part("C1", study, "Shannon", found, sign=-1, **where), part("C2", study, "CLR", none, sign=1, **where)]
-out.estimates(rows, "01_ingest")
+out.evidence(gathered(study, 30), "01_all")
 (out.results_dir / "cohort.h5ad").write_text("")
 out.finding("What was found.")
 out.answer("The <b>answer</b>.")
 """
+)
 
 
 def toy_notebook(path: Path, body: str, parameters: str = PARAMETERS) -> Path:
@@ -84,10 +97,10 @@ def toy_study(root: Path, text: str = STUDY) -> Path:
 
 
 # A notebook of the toy project: as the real ones, the first saves what all others read.
-WORK = """
+WORK = (
+    EVIDENCE
+    + """
 from pathlib import Path
-import pandas as pd
-from helpers.claims import part
 from helpers.files import write_whole
 from helpers.output import Output
 from helpers.study import load_study
@@ -99,10 +112,10 @@ for name in SAVES:
     write_whole(results / f"{name}.h5ad", f"{read}{name} {permutations}\\n")
 for name in (*"abcdefgh", f"of_{permutations}"):
     out.table(pd.DataFrame({"n": [permutations, len(read)]}), f"NAME_{name}"[:3] + name, caption=f"Made of {read!r}")
-found = {"estimate": -0.5, "ci_low": -0.8, "ci_high": -0.2, "p_value": 0.001, "n": permutations}
-where = {"unit": "nats", "section": "*S. aureus* & more: 2 ways?"}
-out.estimates([part("C1", study, "Shannon", found, sign=-1, **where)] if "NAME" == "02_diversity" else [], "NAME")
+if "NAME" == "02_diversity":
+    out.evidence(gathered(study, permutations), "02_all")
 """
+)
 SAVED = ("cohort", "measures")
 
 

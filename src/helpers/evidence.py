@@ -120,14 +120,14 @@ def arms(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimate
     """Treatment against comparator at follow-up: ANCOVA; the change score and overlap weights beside it."""
     pairs = treatment.arms(paired(data.visits, asked.measure))
     drawn: dict[str, Any] = {"bootstraps": settings.bootstraps, "seed": settings.seed, "alpha": settings.alpha}
-    return treatment.arm_contrasts(pairs, _others(study, asked), **drawn).to_dict("index")
+    return treatment.arm_contrasts(pairs, arm_covariates(asked, study), **drawn).to_dict("index")
 
 
 def arms_given_improvement(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
     """The same at equal improvement of severity: the direct effect; total and indirect effect beside it."""
     pairs = with_improvement(asked.measure, data.visits, study)
     drawn: dict[str, Any] = {"bootstraps": settings.bootstraps, "seed": settings.seed, "alpha": settings.alpha}
-    effects = treatment.mediation(pairs, "improvement", _others(study, asked), **drawn).to_dict("index")
+    effects = treatment.mediation(pairs, "improvement", arm_covariates(asked, study), **drawn).to_dict("index")
     return {"direct": effects.pop("direct"), **effects}
 
 
@@ -169,7 +169,7 @@ def near_clear(visits: pd.DataFrame, study: Study, arm: str) -> pd.Index:
     return improved.index[improved >= study.response.near_clear].intersection(of_arm)
 
 
-def _others(study: Study, asked: Asked) -> list[str]:
+def arm_covariates(asked: Asked, study: Study) -> list[str]:
     """Covariates of the arms, less the outcome, whose baseline value is one anyway."""
     return [c for c in study.adjust.arm if c != asked.measure]
 
@@ -354,6 +354,11 @@ def questions(part: Part, study: Study) -> list[Asked]:
     asked = Asked(part.measure, part.contrast, part.arm or "", part.among or "")
     scores = [s.name for s in study.severity] or [""]
     return [asked._replace(score=score) for score in scores] if part.contrast == "severity" else [asked]
+
+
+def asked_by(claims: Mapping[str, Claim], study: Study) -> list[Asked]:
+    """All that claims ask, each question once."""
+    return list(dict.fromkeys(a for claim in claims.values() for part in claim.parts for a in questions(part, study)))
 
 
 def section_of(asked: Asked, study: Study) -> str:
@@ -585,8 +590,7 @@ def of_section(
     parts : DataFrame
         As from `gather`.
     """
-    claimed = [a for claim in claims.values() for part in claim.parts for a in questions(part, study)]
-    asked = [*also, *(a for a in claimed if section_of(a, study) == section)]
+    asked = [*also, *(a for a in asked_by(claims, study) if section_of(a, study) == section)]
     found = answers(asked, swabs, study, settings)
     parts = gather(claims, swabs, study, settings, found)
     fields = list(Asked._fields)

@@ -68,7 +68,7 @@ def styled(caption: str = "", alt: str = "") -> Callable[[Callable[P, Figure]], 
                 fig = draw(*args, **kwargs)
             given = signature(draw).bind(*args, **kwargs)
             given.apply_defaults()
-            fig.caption, fig.alt = (text.format(**given.arguments) for text in (caption, alt))
+            vars(fig).update(caption=caption.format(**given.arguments), alt=alt.format(**given.arguments))
             return fig
 
         return wrapped

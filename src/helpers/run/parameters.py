@@ -103,7 +103,10 @@ def write_parameters(name: str, overrides: str = "") -> None:
     overrides : str
         Of the variable SET.
     """
+    from helpers.claims import load_claims  # here: whoever only asks for parameters need not wait for it
+
     study, report = load_study(DATA / name), report_of(name)
+    load_claims(study)
     parameters = {
         **resolve_settings(study, overrides).model_dump(),
         "study_dir": from_notebook(DATA / name),

@@ -1,5 +1,7 @@
 """The site's own figures: the claims on one scale, and how their tests do on simulated cohorts."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -7,9 +9,10 @@ from matplotlib.figure import Figure
 from helpers.claims import INCONCLUSIVE, NOT_TESTABLE, VERDICTS
 from helpers.figures import figure, styled
 from helpers.narrate import number
+from helpers.simulation.performance import ROW
 
-#: Scenarios of the validation: marker and grey, from light to dark.
-SCENARIOS = {"no effect": ("o", "0.75"), "no treatment effect": ("^", "0.45"), "demo": ("s", "black")}
+#: Of the simulated worlds, in the table's order; they also differ in grey, from light to dark.
+WORLD_MARKERS = "o^sDvPX*<>"
 
 
 @styled()
@@ -50,7 +53,7 @@ def validation(table: pd.DataFrame, alpha: float) -> Figure:
     Parameters
     ----------
     table : DataFrame
-        As from `helpers.simulation.performance.summarise`.
+        As from `helpers.simulation.performance.summarise`, with ``name``, its rows in words.
     alpha : float
         Level of the tests.
 
@@ -59,22 +62,25 @@ def validation(table: pd.DataFrame, alpha: float) -> Figure:
     Figure
         A: rejections, with the level as a line; B: coverage, with 1 - alpha. Bars: two Monte-Carlo standard errors.
     """
-    names = (table["id"] + " " + table["measure"]).str.strip()
-    order = list(dict.fromkeys(names))
-    fig = figure(0.19 * len(order) + 1.2)
+    row = table.groupby(list(ROW), sort=False).ngroup()
+    names = table.groupby(row)["name"].first()
+    scenarios = list(table["scenario"].unique())
+    greys = np.linspace(0.75, 0, len(scenarios))
+    fig = figure(0.19 * len(names) + 1.2)
     axes = fig.subplots(1, 2, sharey=True)
     panels = (("rejected", alpha, "A  p-value below the level"), ("coverage", 1 - alpha, "B  interval holds the truth"))
     for ax, (share, line, title) in zip(axes, panels, strict=True):
         ax.axvline(100 * line, color="black", lw=0.8)
-        for j, (scenario, (marker, grey)) in enumerate(SCENARIOS.items()):
+        for j, (scenario, grey) in enumerate(zip(scenarios, greys, strict=True)):
             rows = table[table["scenario"].eq(scenario)]
-            y = np.array([-order.index(name) for name in names[rows.index]]) - 0.22 * (j - 1)
+            y = -row[rows.index] - 0.22 * (j - (len(scenarios) - 1) / 2)
+            look: dict[str, Any] = {"fmt": WORLD_MARKERS[j % len(WORLD_MARKERS)], "color": f"{grey:.2f}"}
             error = 200 * rows[f"{share}_error"]
-            ax.errorbar(100 * rows[share], y, xerr=error, fmt=marker, color=grey, ms=4, lw=1, label=scenario)
+            ax.errorbar(100 * rows[share], y, xerr=error, ms=4, lw=1, label=scenario, **look)
         ax.set(title=title, xlabel="Share of the simulated cohorts (%)")
         ax.grid(axis="y", color="0.92")
-    axes[0].set_yticks([-i for i in range(len(order))], order, size=7)
-    axes[0].set(xlim=(-2, 102), ylim=(-len(order) + 0.3, 0.7))
+    axes[0].set_yticks(-names.index.to_numpy(), list(names), size=7)
+    axes[0].set(xlim=(-2, 102), ylim=(-len(names) + 0.3, 0.7))
     axes[1].set(xlim=(min(80, 100 * table["coverage"].min() - 3), 101))
     axes[1].legend(loc="lower left", title=f"what is true\n(n = {table['runs'].max()} each)", fontsize=7)
     return fig

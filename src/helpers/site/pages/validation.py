@@ -4,24 +4,18 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers.claims import CLAIMS
+from helpers.claims import KEY, SUPPORTED
+from helpers.evidence import CONTRASTS, Asked
 from helpers.figures import italicise
-from helpers.files import DEMO, VALIDATION
+from helpers.files import VALIDATION
+from helpers.measures import find, is_taxon, registry
 from helpers.narrate import interval, italicised, number
 from helpers.output import emphasised, save_figure, save_table, table_html
+from helpers.simulation.performance import ROW, read_table
+from helpers.simulation.worlds import DEMO_WORLD, NO_EFFECT, SCENARIOS
 from helpers.site.figures import validation
 from helpers.site.pages import Run, figure_html, raw
-
-#: The measures of that table in words.
-MEASURES = {
-    "shannon": "Shannon",
-    "genus_clr": "Staphylococcus",
-    "pathogen_clr": "S. aureus",
-    "distance_to_healthy": "distance to healthy",
-    "easi": "EASI",
-    "oscorad": "oSCORAD",
-}
-_TAXA = (MEASURES["genus_clr"], MEASURES["pathogen_clr"])
+from helpers.study import Study, load_study
 
 
 def page(run: Run) -> str:
@@ -34,8 +28,34 @@ def page(run: Run) -> str:
     """
     if not VALIDATION.is_file():
         return ""
-    known = pd.read_csv(VALIDATION, sep="\t").fillna({"id": ""}).replace({"measure": MEASURES}, regex=True)
-    return validation_page(known, run.parts if run.study.folder == DEMO else None, run.files)
+    parts = run.parts if run.study.folder == VALIDATION.parent else None
+    return validation_page(read_table(VALIDATION), load_study(VALIDATION.parent), parts, run.files)
+
+
+def named(row: pd.Series, like: Study) -> str:
+    """A row of the table in words: what was estimated, in whom, and how if not as the claims are.
+
+    Parameters
+    ----------
+    row : Series
+        With `helpers.simulation.performance.ROW`.
+    like : Study
+        The demo study.
+    """
+    who = like.labels.model_dump().get(row["arm"], "")
+    if not row["measure"]:
+        return ", ".join(filter(None, [f"{row['estimator']}: {row['contrast']}", who]))
+    asked = Asked(*row[list(Asked._fields)])
+    what = CONTRASTS[asked.contrast].what(find(asked.measure, like).label, asked, like)
+    told = ", ".join(filter(None, [what, who]))
+    if row["claim"]:
+        return f"{row['claim']} {told}"
+    return f"{told}: {row['estimator']}" + (", bootstrap" if row["interval"] == "bootstrap" else "")
+
+
+def of_nothing(table: pd.DataFrame) -> pd.Series:
+    """Which rows are of something that there is not, so that whoever rejects errs."""
+    return table["scenario"].eq(NO_EFFECT) & table["target"].fillna(0).eq(0)
 
 
 def off_target(table: pd.DataFrame, alpha: float) -> pd.DataFrame:
@@ -54,21 +74,23 @@ def off_target(table: pd.DataFrame, alpha: float) -> pd.DataFrame:
         Rows of `table` with a type I error above 0.07 (where nothing has an effect) or a coverage under 0.93, by more
         than two Monte-Carlo standard errors from the nominal value.
     """
-    error = table["scenario"].eq("no effect") & (table["rejected"] > 0.07)
+    error = of_nothing(table) & (table["rejected"] > 0.07)
     error &= table["rejected"] - 2 * table["rejected_error"] > alpha
     missed = (table["coverage"] < 0.93) & (table["coverage"] + 2 * table["coverage_error"] < 1 - alpha)
     return table[error | missed]
 
 
-def validation_page(table: pd.DataFrame, parts: pd.DataFrame | None, files: Path) -> str:
+def validation_page(table: pd.DataFrame, like: Study, parts: pd.DataFrame | None, files: Path) -> str:
     """The page that says how the report's tests and intervals do on simulated cohorts of known truth.
 
     Parameters
     ----------
     table : DataFrame
         As from `helpers.simulation.performance.summarise`.
+    like : Study
+        The demo study, whose claims were tested.
     parts : DataFrame, optional
-        What was estimated of the demo cohort itself, to be laid beside the truth.
+        What was estimated of the demo cohort itself, to be laid beside the truth: as from `helpers.evidence.gather`.
     files : Path
         Of the site's downloads.
 
@@ -77,80 +99,93 @@ def validation_page(table: pd.DataFrame, parts: pd.DataFrame | None, files: Path
     str
         Markdown.
     """
-    alpha = 0.05
+    alpha, taxa = like.settings.alpha, _taxa(table, like)
+    table = table.assign(name=[named(row, like) for _, row in table.iterrows()])
     fig = validation(table, alpha)
-    italicise(fig, _TAXA)
+    italicise(fig, taxa)
     save_figure(fig, files, "validation", simulated=True)
-    save_table(table, files, "validation")
+    save_table(table.drop(columns="name"), files, "validation")
     runs = int(table["runs"].max())
-    null = table[table["scenario"].eq("no effect")]
-    supported = null[["id", "supported"]].groupby("id")["supported"].sum().drop("", errors="ignore")
+    null = table[of_nothing(table) & table["claim"].ne("")]
     wrong = off_target(table, alpha)
     told = [
-        f"<li>{emphasised(italicised(f'{row.id} {row.measure}'.strip(), _TAXA))} ({row.scenario}): "
-        f"rejects in {number(100 * row.rejected)} %, interval holds the truth in {number(100 * row.coverage)} %</li>"
-        for row in wrong.itertuples()
+        f"<li>{emphasised(italicised(row['name'], taxa))} ({row['scenario']}): rejects in "
+        f"{number(100 * row['rejected'])} %, interval holds the truth in {number(100 * row['coverage'])} %</li>"
+        for row in wrong.to_dict("records")
     ]
     verdict = f"Off are:<ul>{''.join(told)}</ul>" if told else "None is off."
-    shown = table[table["id"].ne("")]
-    wide = shown.pivot_table(index=["id", "measure"], columns="scenario", values=["rejected", "coverage"], sort=False)
-    truth = shown[shown["scenario"].eq("demo")].set_index(["id", "measure"])
+    demo = table[table["scenario"].eq(DEMO_WORLD)]
+    shown = demo[demo["claim"].ne("")].merge(null[[*ROW, "rejected"]], "left", list(ROW), suffixes=("", "_null"))
     columns = {
-        "Claim": [i for i, _ in wide.index],
-        "Measure": [m for _, m in wide.index],
-        "Type I error (%)": [number(100 * v) for v in wide["rejected"]["no effect"]],
-        "Power, demo (%)": [number(100 * v) for v in wide["rejected"]["demo"]],
-        "Coverage, demo (%)": [number(100 * v) for v in wide["coverage"]["demo"]],
-        "Truth, demo": [number(v) for v in truth.loc[wide.index, "target"]],
-        "Mean estimate": [number(v) for v in truth.loc[wide.index, "mean_estimate"]],
+        "Claim": list(shown["claim"]),
+        "Measure": [name.removeprefix(f"{claim} ") for claim, name in zip(shown["claim"], shown["name"], strict=True)],
+        "Type I error (%)": _shown(100 * shown["rejected_null"]),
+        "Power, demo (%)": _shown(100 * shown["rejected"]),
+        "Coverage, demo (%)": _shown(100 * shown["coverage"]),
+        "Truth, demo": _shown(shown["target"]),
+        "Mean estimate": _shown(shown["mean_estimate"]),
     }
     caption = (
         f"Each claim's test on {runs} simulated cohorts a scenario. The Monte-Carlo standard error of a share of 5 % "
         f"is {number(100 * (0.05 * 0.95 / runs) ** 0.5)} points."
     )
+    each = "; ".join(f"<i>{name}</i> ({scenario.told})" for name, scenario in SCENARIOS.items())
     about = (
         "<p><b>SIMULATED.</b> How do the tests and intervals of this report do where the truth is known? Cohorts of "
-        "the demo study's design are simulated in three worlds: <i>no effect</i> (neither disease nor drugs act on the "
-        "skin), <i>no treatment effect</i> (patients differ from controls, the drugs do nothing), and <i>demo</i> (the "
-        "parameters in truth.yaml). Each is analysed as the chapters do. The truth of an estimate is its value in a "
-        "great many pooled cohorts; that of the arms' contrasts and of the direct and indirect effect is what the "
-        "drugs do when each patient is given the one and then the other, averaged over those who could have had "
-        "either. Written by <code>make validate</code>.</p>"
-        f"<p>On cohorts without any effect, {number(100 * supported.mean())} % of the claims are called supported.</p>"
+        f"the demo study's design are simulated in {len(SCENARIOS)} worlds: {each}. Each is analysed as the chapters "
+        "do. The truth of an estimate is its value in a great many pooled cohorts; that of the arms' contrasts and of "
+        "the direct and indirect effect is what the drugs do when each patient is given the one and then the other, "
+        "averaged over those who could have had either. Written by <code>make validate</code>.</p>"
+        f"<p>On cohorts without any effect, {number(100 * null.groupby('claim')[SUPPORTED].sum().mean())} % of the "
+        "claims are called supported.</p>"
         f"<p>A test is called off if its type I error is above 7 %, an interval if it holds the truth in less than "
         f"93 %, both by more than two Monte-Carlo standard errors. {verdict}</p>"
     )
-    alt = f"Rejections and coverage of every test in three simulated worlds. {len(wrong)} of {len(table)} are off."
+    alt = (
+        f"Rejections and coverage of every test in {len(SCENARIOS)} simulated worlds. "
+        f"{len(wrong)} of {len(table)} are off."
+    )
     figure = figure_html(
         "validation",
         alt,
-        "A: share of cohorts in which the test rejects at 5 %: type I error in the world without any effect, else "
-        "power. B: share in which the 95 % interval holds the truth. Bars: two Monte-Carlo standard errors.",
+        f"A: share of cohorts in which the test rejects at {100 * alpha:g} %: type I error in the world without any "
+        f"effect, else power. B: share in which the {100 * (1 - alpha):g} % interval holds the truth. Bars: two "
+        "Monte-Carlo standard errors.",
         files,
         "tables/validation.tsv",
     )
-    body = table_html(columns, set(list(columns)[2:]), caption, taxa=_TAXA)
-    demo = [] if parts is None else ["## This cohort against its truth", raw(_against_truth(parts, truth))]
-    return "\n\n".join(["# Validation on simulated cohorts", raw(about), raw(body), raw(figure), *demo]) + "\n"
+    body = table_html(columns, set(list(columns)[2:]), caption, taxa=taxa)
+    against = [] if parts is None else ["## This cohort against its truth", raw(_against_truth(parts, demo, like))]
+    return "\n\n".join(["# Validation on simulated cohorts", raw(about), raw(body), raw(figure), *against]) + "\n"
 
 
-def _against_truth(parts: pd.DataFrame, truth: pd.DataFrame) -> str:
+def _against_truth(parts: pd.DataFrame, demo: pd.DataFrame, like: Study) -> str:
     """The claims' estimates of the demo cohort, their intervals, and whether these hold the truth."""
-    keys = ["id", "part"]
-    rows = parts.assign(part=parts.groupby("id").cumcount())
-    known = truth.reset_index()
-    known = known.assign(part=known.groupby("id").cumcount())
-    both = rows.merge(known[[*keys, "target"]], on=keys, validate="one_to_one").sort_values(
-        "id", key=lambda ids: ids.map({claim: i for i, claim in enumerate(CLAIMS)}), kind="stable"
-    )
+    keys = [*KEY, "estimator"]
+    known = demo.loc[demo["interval"].eq("model"), [*keys, "target"]]
+    both = parts.merge(known, how="left", on=keys, validate="one_to_one")
+    names = [named(row, like).removeprefix(f"{row['claim']} ") for _, row in both.iterrows()]
+    told = both["target"].notna()
     holds = (both["ci_low"] <= both["target"]) & (both["target"] <= both["ci_high"])
     columns = {
-        "Claim": list(both["id"]),
-        "Measure": [f"{m} ({u})" if u else m for m, u in zip(both["measure"], both["unit"], strict=True)],
-        "Estimate": [number(v) for v in both["estimate"]],
+        "Claim": list(both["claim"]),
+        "Measure": [f"{name} ({u})" if u else name for name, u in zip(names, both["unit"], strict=True)],
+        "Estimate": _shown(both["estimate"]),
         "Interval": [interval(*span) for span in zip(both["ci_low"], both["ci_high"], strict=True)],
-        "Truth": [number(v) for v in both["target"]],
-        "Holds the truth": ["yes" if held else "no" for held in holds],
+        "Truth": _shown(both["target"]),
+        "Holds the truth": ["yes" if held else "no" if has else "–" for held, has in zip(holds, told, strict=True)],
     }
-    caption = f"{holds.sum()} of {len(both)} intervals of the simulated demo cohort hold the truth."
-    return table_html(columns, {"Estimate", "Truth"}, caption, taxa=_TAXA)
+    caption = f"{holds.sum()} of {told.sum()} intervals of the simulated demo cohort hold the truth."
+    if not told.all():
+        caption += f" {(~told).sum()} were not simulated: `make validate` tells their truth."
+    return table_html(columns, {"Estimate", "Truth"}, caption, taxa=_taxa(parts, like))
+
+
+def _shown(values: pd.Series) -> list[str]:
+    return ["–" if pd.isna(value) else number(value) for value in values]
+
+
+def _taxa(table: pd.DataFrame, like: Study) -> list[str]:
+    """Names that are set in italics."""
+    others = [key for key in table["measure"].unique() if key not in registry(like) and is_taxon(key)]
+    return [*like.taxa.names, *(find(key, like).label for key in others)]

@@ -1,0 +1,231 @@
+"""Simulated worlds: cohorts of them, measured as the report measures its own, and what is true of every estimate."""
+
+from collections.abc import Sequence
+from concurrent.futures import Executor, as_completed
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy.stats import norm
+from tqdm import tqdm
+
+from helpers import evidence, treatment
+from helpers.claims import load_claims
+from helpers.evidence import Asked
+from helpers.ingest import build_cohort
+from helpers.measures import by_visit, find, measured
+from helpers.quality import without_contaminants
+from helpers.simulation.cohort import write_study
+from helpers.simulation.truth import ARMS, Truth, without_effects
+from helpers.study import Settings, Study
+from helpers.visits import paired
+
+
+class Scenario(NamedTuple):
+    """A world."""
+
+    truth: Truth
+    #: What is true, in words.
+    told: str
+
+
+#: In which every test that rejects errs.
+NO_EFFECT = "no effect"
+#: Of the demo study.
+DEMO_WORLD = "demo"
+#: What is true of the simulated cohorts.
+SCENARIOS = {
+    NO_EFFECT: Scenario(without_effects(Truth(), disease=False), "neither disease nor drugs act on the skin"),
+    "no treatment effect": Scenario(without_effects(Truth()), "patients differ from controls, the drugs do nothing"),
+    DEMO_WORLD: Scenario(Truth(), "the parameters in truth.yaml"),
+}
+#: What tells an estimate from all others but those of other claims that ask the same.
+ANSWER = (*Asked._fields, "estimator")
+#: Effects of the arms that worlds in which everyone has one treatment tell.
+EFFECTS = ("total", "direct", "indirect")
+#: Seeds of the cohorts by which the truth is known; not those of the runs.
+TARGET_SEEDS = range(100_000, 100_100)
+
+
+# --- a cohort --------------------------------------------------------------------------------------------------------
+
+
+def simulated(truth: Truth, seed: int, like: Study) -> AnnData:
+    """Simulate a cohort and take it in through its files, as a user's is.
+
+    Parameters
+    ----------
+    truth : Truth
+    seed : int
+        Instead of ``truth.seed``.
+    like : Study
+        The demo study, whose files have the same columns.
+
+    Returns
+    -------
+    AnnData
+        As from `helpers.ingest.build_cohort`.
+    """
+    with TemporaryDirectory() as folder:
+        write_study(truth.model_copy(update={"seed": seed}), folder)
+        return build_cohort(like.elsewhere(folder))[0]
+
+
+def examined(cohort: AnnData, like: Study, settings: Settings) -> AnnData:
+    """Clean a cohort and measure what the study's claims ask for, as the chapters do.
+
+    Parameters
+    ----------
+    cohort : AnnData
+        As from `helpers.ingest.build_cohort`.
+    like : Study
+        Whose claims they are.
+    settings : Settings
+
+    Returns
+    -------
+    AnnData
+        As from `helpers.measures.measured`.
+    """
+    clean, _ = without_contaminants(cohort, settings.alpha)
+    asked = evidence.asked_by(load_claims(like), like)
+    return measured(clean, like, settings, [each.measure for each in asked])
+
+
+# --- what is true ----------------------------------------------------------------------------------------------------
+
+
+def worlds(truth: Truth) -> dict[str, Truth]:
+    """The same patients in worlds in which all of them have one treatment.
+
+    Returns
+    -------
+    dict
+        ``treatment``, ``comparator``, and ``crossed``: the treatment acts, but severity takes the course that it has
+        under the comparator. Crossed minus comparator is the natural direct effect, treatment minus crossed the
+        natural indirect one (VanderWeele, Explanation in Causal Inference, 2015, chapter 2).
+    """
+    n = sum(truth.population.patients.values())
+    everyone = {arm: truth.population.model_copy(update={"patients": {ARMS[0]: 0, ARMS[1]: 0, arm: n}}) for arm in ARMS}
+    treated, compared = (getattr(truth.treatment, arm) for arm in ARMS)
+    crossed = treated.model_copy(update={"remaining": compared.remaining})
+    return {
+        "treatment": truth.model_copy(update={"population": everyone[ARMS[0]]}),
+        "comparator": truth.model_copy(update={"population": everyone[ARMS[1]]}),
+        "crossed": truth.model_copy(
+            update={
+                "population": everyone[ARMS[0]],
+                "treatment": truth.treatment.model_copy(update={ARMS[0]: crossed}),
+            }
+        ),
+    }
+
+
+def true_of(truth: Truth, seeds: Sequence[int], like: Study, pool: Executor) -> pd.DataFrame:
+    """What the estimates would be in very many patients; for the contrasts of the arms, what the drugs truly do.
+
+    The effect of the drugs differs between patients. That of the overlap population (Li, Morgan & Zaslavsky, J Am Stat
+    Assoc 2018;113:390) is what overlap weights estimate, and nearly what a regression does (Angrist, Econometrica
+    1998;66:249): the mean over treated patients, each weighing as likely as the other drug was. Where drugs, or the
+    disease too, leave the skin alone, what they do to it is zero and is not estimated.
+
+    Parameters
+    ----------
+    truth : Truth
+    seeds : sequence of int
+        Of the cohorts that are pooled; not those of the runs.
+    like : Study
+        The demo study, whose claims ask.
+    pool : concurrent.futures.Executor
+
+    Returns
+    -------
+    DataFrame
+        One row an answer: `ANSWER`, target, and target_error, its Monte-Carlo standard error.
+    """
+    asked = evidence.asked_by(load_claims(like), like)
+    inert = not any(arm.direct or arm.mediated for arm in (getattr(truth.treatment, name) for name in ARMS))
+    causal = [each for each in asked if each.contrast in ("arms", "arms_given_improvement")]
+    unknown = [each for each in causal if not (inert and _of_skin(each, like))]
+    apart = worlds(truth) if unknown else {}
+    futures = {
+        name: [pool.submit(_pooled, t, seed, like) for seed in seeds] for name, t in {"": truth, **apart}.items()
+    }
+    each_done = as_completed([future for each in futures.values() for future in each])
+    for _ in tqdm(each_done, total=len(seeds) * len(futures), desc="truth", mininterval=5):
+        pass
+    obs = {name: pd.concat([future.result() for future in each]) for name, each in futures.items()}
+    keys = [key for key in dict.fromkeys(each.measure for each in asked) if find(key, like).kind != "severity"]
+    pooled = AnnData(obs=obs.pop(""), uns={"measures": keys})
+    few = like.settings.model_copy(update={"bootstraps": 100})
+    table = evidence.answers(asked, pooled, like, few).rename(columns={"estimate": "target"})
+    table["target_error"] = (table["ci_high"] - table["ci_low"]) / (2 * norm.ppf(1 - few.alpha / 2))
+    # The arms are not alike: pooling more patients of them does not tell what the drugs do. The worlds do.
+    visits, there = by_visit(pooled, keys), {name: by_visit(each, keys) for name, each in obs.items()}
+    for question in causal:
+        effects = _effects(question, visits, there, like) if question in unknown else dict.fromkeys(EFFECTS, (0.0, 0.0))
+        rows = table[list(Asked._fields)].eq(question).all(axis=1)
+        for i, estimator in table.loc[rows, "estimator"].items():
+            effect = "total" if question.contrast == "arms" else estimator
+            if effect in effects:
+                table.loc[i, ["target", "target_error"]] = effects[effect]
+    if inert and not truth.skin.disease:
+        nothing = [_of_skin(Asked(*row[:-1]), like, row[-1]) for row in table[list(ANSWER)].itertuples(index=False)]
+        table.loc[table["target"].notna() & nothing, ["target", "target_error"]] = 0.0
+    return table[[*ANSWER, "target", "target_error"]]
+
+
+def _of_skin(asked: Asked, like: Study, estimator: str = "") -> bool:
+    """Whether an answer is about the skin, and not about the severity that the drugs improve in every scenario."""
+    return find(asked.measure, like).kind != "severity" and estimator != "arm to mediator"
+
+
+def _pooled(truth: Truth, seed: int, like: Study) -> pd.DataFrame:
+    """``obs`` of a simulated cohort that was measured; swabs and subjects named so that cohorts can be pooled."""
+    obs = examined(simulated(truth, seed, like), like, like.settings).obs
+    return obs.assign(subject=f"{seed} " + obs["subject"].astype(str)).rename(index=lambda swab: f"{seed} {swab}")
+
+
+def _effects(
+    asked: Asked, visits: pd.DataFrame, there: dict[str, pd.DataFrame], like: Study
+) -> dict[str, tuple[float, float]]:
+    """What the drugs do to a measure at follow-up in the patients whom the estimators weigh, each with its error."""
+    covariates = evidence.arm_covariates(asked, like)
+    patients = treatment.arms(paired(visits, asked.measure)).dropna(subset=covariates)
+    weights = treatment.overlap_weights(patients, covariates)[patients["treated"]]
+    weights.index = pd.Index(patients.loc[patients["treated"], "subject"])
+    ends = {
+        name: each[each["visit"].eq("followup")].set_index("subject")[asked.measure].reindex(weights.index)
+        for name, each in there.items()
+    }
+    treated, compared, crossed = (ends[name] for name in ("treatment", "comparator", "crossed"))
+    apart = pd.concat([treated - compared, crossed - compared, treated - crossed], axis=1, keys=EFFECTS).dropna()
+    own = weights[apart.index] / weights[apart.index].sum()
+    means = apart.mul(own, axis=0).sum()
+    errors = np.sqrt((apart - means).pow(2).mul(own**2, axis=0).sum())
+    return {effect: (means[effect], errors[effect]) for effect in EFFECTS}
+
+
+def targets(like: Study, pool: Executor, pooled: int = len(TARGET_SEEDS)) -> pd.DataFrame:
+    """`true_of` every scenario.
+
+    Parameters
+    ----------
+    like : Study
+        The demo study.
+    pool : concurrent.futures.Executor
+    pooled : int
+        Cohorts that are pooled.
+
+    Returns
+    -------
+    DataFrame
+        As from `true_of`, with the column scenario.
+    """
+    each = [
+        true_of(scenario.truth, TARGET_SEEDS[:pooled], like, pool).assign(scenario=name)
+        for name, scenario in SCENARIOS.items()
+    ]
+    return pd.concat(each, ignore_index=True)
