@@ -178,7 +178,7 @@ def test_notebook_is_run_with_the_parameters_that_it_declares_and_is_tidy(built:
 def test_steps_note_for_make_what_they_saved(built: Path) -> None:
     noted = {path.stem: path.read_text().split()[2:] for path in (built / ".runs").glob("*.mk")}
     assert set(noted) == {"01_ingest", "site"}
-    made = {"tables/01_taxa.tsv", "figures/01_line.svg", "evidence/01_ingest.json", "cohort.h5ad"}
+    made = {"tables/01_taxa.tsv", "figures/01_line.svg", "evidence/01_all.json", "cohort.h5ad"}
     assert {"notebooks/01_ingest.ipynb", *(f"results/{name}" for name in made)} <= set(noted["01_ingest"])
     assert {"html/index.html", "results/claims.json", "results/figures/claims.png"} <= set(noted["site"])
     assert {"ro-crate-metadata.json", "html/files/tables/01_taxa.tsv"} <= set(noted["site"])
@@ -267,7 +267,7 @@ def test_site_is_refused_if_a_claim_names_a_section_that_is_not_there(
 ) -> None:
     shutil.copytree(built.parent.parent, tmp_path / "toy")
     monkeypatch.chdir(tmp_path / "toy")
-    estimates = Path("reports/demo/results/evidence/01_ingest.json")
+    estimates = Path("reports/demo/results/evidence/01_all.json")
     estimates.write_text(estimates.read_text().replace("2 ways", "3 ways"))
     before = Path("reports/demo/html/index.html").stat().st_ino
     with pytest.raises(StudyError, match="there is no section"):

@@ -84,8 +84,8 @@ def test_a_claim_that_a_study_adds_is_simulated_with_its_truth(with_own):
     assert rows.groupby(["scenario", "claim"])[list(VERDICTS)].sum().sum(axis=1).eq(1).all()
 
 
-def test_no_two_rows_are_of_the_same(with_own):
-    assert not with_own.duplicated(["scenario", *performance.ROW]).any()
+def test_no_two_estimates_of_a_cohort_have_the_same_key(null_runs):
+    assert not null_runs.duplicated(["scenario", "seed", *performance.ROW]).any()
 
 
 def test_what_the_drugs_do_is_known_of_every_measure_in_which_arms_are_compared(with_own):

@@ -61,6 +61,22 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Fil
         yield root / "reports" / "small", cohort
 
 
+@pytest.mark.parametrize("built", ["small", "demo"])
+def test_an_interval_and_the_p_value_beside_it_are_of_one_test(built: str, report: tuple[Path, Files]) -> None:
+    """Either both speak against no effect, or neither does: a row whose two disagree cannot be read."""
+    tables = report[0] / "results" / "tables" if built == "small" else ROOT / "notebooks" / "reference" / "tables"
+    rows = []
+    for file in sorted(tables.glob("*.tsv")):
+        table = pd.read_csv(file, sep="\t")
+        if {"ci_low", "ci_high", "p_value", "level"} <= set(table):
+            rows.append(table.assign(table=file.stem, nothing=float(file.stem == "03_presence")))  # of odds, one
+    both = pd.concat(rows).dropna(subset=["ci_low", "ci_high", "p_value"])
+    assert len(both) > 50
+    excluded = (both["ci_low"] > both["nothing"]) | (both["ci_high"] < both["nothing"])
+    apart = excluded != (both["p_value"] < 1 - both["level"] / 100)
+    assert not apart.any(), both[apart][["table", "ci_low", "ci_high", "p_value"]]
+
+
 def published(report: Path) -> dict[Path, str]:
     """All texts that may leave the machine: pages, their data, tables, figures and executed notebooks."""
     files = [*(report / "html").rglob("*"), *(report / "notebooks").rglob("*"), *(report / "results").rglob("*")]

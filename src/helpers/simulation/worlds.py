@@ -172,8 +172,9 @@ def true_of(truth: Truth, seeds: Sequence[int], like: Study, pool: Executor) -> 
             if effect in effects:
                 table.loc[i, ["target", "target_error"]] = effects[effect]
     if inert and not truth.skin.disease:
-        nothing = [_of_skin(Asked(*row[:-1]), like, row[-1]) for row in table[list(ANSWER)].itertuples(index=False)]
-        table.loc[table["target"].notna() & nothing, ["target", "target_error"]] = 0.0
+        answers = table[list(ANSWER)].itertuples(index=False)
+        nothing = np.array([_of_skin(Asked(*asked), like, estimator) for *asked, estimator in answers])
+        table.loc[nothing & table["target"].notna(), ["target", "target_error"]] = 0.0
     return table[[*ANSWER, "target", "target_error"]]
 
 

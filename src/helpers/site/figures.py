@@ -63,12 +63,12 @@ def validation(table: pd.DataFrame, alpha: float) -> Figure:
         A: rejections, with the level as a line; B: coverage, with 1 - alpha. Bars: two Monte-Carlo standard errors.
     """
     row = table.groupby(list(ROW), sort=False).ngroup()
-    names = table.groupby(row)["name"].first()
+    names = table.groupby(row)["name"].first().map(_folded)
     scenarios = list(table["scenario"].unique())
     greys = np.linspace(0.75, 0, len(scenarios))
-    fig = figure(0.19 * len(names) + 1.2)
+    fig = figure(0.19 * len(names) + 0.08 * names.str.contains("\n").sum() + 1.2)
     axes = fig.subplots(1, 2, sharey=True)
-    panels = (("rejected", alpha, "A  p-value below the level"), ("coverage", 1 - alpha, "B  interval holds the truth"))
+    panels = (("rejected", alpha, "A  test rejects"), ("coverage", 1 - alpha, "B  holds the truth"))
     for ax, (share, line, title) in zip(axes, panels, strict=True):
         ax.axvline(100 * line, color="black", lw=0.8)
         for j, (scenario, grey) in enumerate(zip(scenarios, greys, strict=True)):
@@ -77,10 +77,19 @@ def validation(table: pd.DataFrame, alpha: float) -> Figure:
             look: dict[str, Any] = {"fmt": WORLD_MARKERS[j % len(WORLD_MARKERS)], "color": f"{grey:.2f}"}
             error = 200 * rows[f"{share}_error"]
             ax.errorbar(100 * rows[share], y, xerr=error, ms=4, lw=1, label=scenario, **look)
-        ax.set(title=title, xlabel="Share of the simulated cohorts (%)")
+        ax.set(title=title, xlabel="Share of cohorts (%)")
         ax.grid(axis="y", color="0.92")
     axes[0].set_yticks(-names.index.to_numpy(), list(names), size=7)
     axes[0].set(xlim=(-2, 102), ylim=(-len(names) + 0.3, 0.7))
     axes[1].set(xlim=(min(80, 100 * table["coverage"].min() - 3), 101))
     axes[1].legend(loc="lower left", title=f"what is true\n(n = {table['runs'].max()} each)", fontsize=7)
     return fig
+
+
+def _folded(name: str) -> str:
+    """A long name on two lines, as even as its commas allow."""
+    after = [i + 1 for i, mark in enumerate(name) if name[i : i + 2] == ", "]
+    if len(name) <= 42 or not after:
+        return name
+    at = min(after, key=lambda i: abs(i - len(name) / 2))
+    return f"{name[:at]}\n{name[at + 1 :]}"
