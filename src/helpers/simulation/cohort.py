@@ -357,7 +357,7 @@ def _biom(cohort: SimulatedCohort, features: np.ndarray) -> str:
         "format": "Biological Observation Matrix 1.0.0",
         "format_url": "http://biom-format.org",
         "type": "OTU table",
-        "generated_by": "helpers.simulate (SIMULATED data)",
+        "generated_by": "helpers.simulation.cohort (SIMULATED data)",
         "date": "2023-01-01T00:00:00",
         "matrix_type": "sparse",
         "matrix_element_type": "int",
@@ -396,7 +396,7 @@ def _truth_yaml(truth: Truth) -> str:
     unnamed = kinds.taxonomy["Taxon"].str.endswith("s__").to_numpy()
     rare = kinds.taxa[len(truth.taxa) : -len(truth.contaminants)]
     lines = [
-        "# SIMULATED: the parameters of the demo cohort, written by src/helpers/simulate.py.",
+        "# SIMULATED: the parameters of the demo cohort, written by src/helpers/simulation/cohort.py.",
         "# Calibrated: chosen so that the cohort has the shape of published data (data/README.md).",
         "# Assumption: chosen freely; response rates and every effect of disease and treatment are assumptions.",
         "parameters:",
