@@ -18,9 +18,10 @@ from test_study import STUDY
 
 from helpers import claims, evidence
 from helpers.claims import Claim, load_claims, statement, verdicts
+from helpers.errors import StudyError
 from helpers.intake.inspection import inspect
 from helpers.measures import find, is_taxon, registry
-from helpers.study import Study, StudyError, load_study
+from helpers.study import Study, load_study
 
 PART = {"measure": "shannon", "contrast": "change", "arm": "treatment", "expect": "down"}
 OWN = {"says": "Under {treatment}, alpha diversity falls", "parts": [PART]}

@@ -14,10 +14,11 @@ from scipy import sparse
 from test_hostile import tables
 
 from helpers.__main__ import main
+from helpers.errors import StudyError
 from helpers.ingest import build_cohort
 from helpers.intake import draft
 from helpers.intake.guess import Draft, guess
-from helpers.study import Column, Study, StudyError, load_study
+from helpers.study import Column, Study, load_study
 from helpers.tables import Counts
 
 ROOT = Path(__file__).parents[1]

@@ -16,8 +16,9 @@ import pytest
 from toy import STUDY, toy_study
 
 from helpers.__main__ import main
+from helpers.errors import StudyError
 from helpers.intake.fetch import fetch_data
-from helpers.study import Study, StudyError, load_study
+from helpers.study import Study, load_study
 
 CONTENT = b"swab,1,2\n" * 20_000
 QUICK: dict[str, Any] = {"timeout": 0.5, "pause": 0.01}

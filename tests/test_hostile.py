@@ -28,8 +28,9 @@ from test_ingest import COUNTS, LINEAGES, METADATA, STUDY, TREE, biom_table, hdf
 from helpers import claims as claims_module
 from helpers import ingest, quality
 from helpers.claims import load_claims, statement
+from helpers.errors import StudyError
 from helpers.evidence import untestable
-from helpers.study import StudyError, load_study, read_yaml
+from helpers.study import load_study, read_yaml
 
 pytestmark = pytest.mark.slow
 #: Share of the cases that each test generates.

@@ -17,7 +17,8 @@ from skbio import TreeNode
 
 from helpers import diversity, ingest, lineage, quality
 from helpers import visits as visits_of
-from helpers.study import RANKS, StudyError, load_study
+from helpers.errors import StudyError
+from helpers.study import RANKS, load_study
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(__file__).parents[2] / "shared"

@@ -17,10 +17,10 @@ import pytest
 from toy import NAMES, ROOT, make, toy_notebook, toy_project, toy_study
 
 from helpers.__main__ import main
+from helpers.errors import StudyError
 from helpers.files import write_whole
 from helpers.run.execution import execute
 from helpers.site.build import run_sphinx
-from helpers.study import StudyError
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not shutil.which("make"), reason="make is not on PATH")]
 ALONE = [sys.executable, "-P", str(ROOT / "src/helpers/run/lock.py")]

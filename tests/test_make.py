@@ -178,7 +178,7 @@ def test_make_runs_what_changed_and_what_follows_from_it(tmp_path: Path) -> None
         ("src/helpers/site/pages/deep/page.md.j2", ["site"]),
         ("data/demo/validation.tsv", ["site"]),
         ("notebooks/reference/tables/01_people.tsv", ["site"]),
-        ("src/helpers/simulation/world.py", []),
+        ("src/helpers/simulation/world.py", ["site"]),
         ("notebooks/06_robustness.ipynb", ["06_robustness", "site"]),
     ):
         (tmp_path / new).parent.mkdir(parents=True, exist_ok=True)

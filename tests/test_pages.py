@@ -9,8 +9,9 @@ import pytest
 from toy import ROOT, STUDY, toy_study
 
 from helpers.claims import load_claims
+from helpers.errors import StudyError
 from helpers.site.pages import Run, changes, escaped, methods
-from helpers.study import Study, StudyError, load_study
+from helpers.study import Study, load_study
 
 
 def run_of(study: Study, folder: Path = Path(), **changed: Any) -> Run:

@@ -19,11 +19,12 @@ from rocrate.rocrate import ROCrate
 from toy import BODY, NAMES, STUDY, make, toy_notebook, toy_project, toy_study
 
 from helpers.__main__ import main
+from helpers.errors import StudyError
 from helpers.files import report_of
 from helpers.run.origin import Ran, commit, run_times
 from helpers.site import build
 from helpers.site.pages.provenance import code_told, runs_html, seeded
-from helpers.study import Settings, StudyError
+from helpers.study import Settings
 
 pytestmark = pytest.mark.slow
 ADDRESS = "https://example.org/counts.tsv"

@@ -15,12 +15,13 @@ from toy import BODY, NAMES, ROOT, STUDY, toy_notebook, toy_study
 
 from helpers.__main__ import main
 from helpers.claims import COLUMNS, NOT_TESTABLE, SUPPORTED
+from helpers.errors import StudyError
 from helpers.run.execution import execute, tidied
 from helpers.run.parameters import notebook_defaults, parse_overrides, resolve_settings
 from helpers.site.build import build_site
 from helpers.site.pages import standards
 from helpers.site.pdf import joined
-from helpers.study import Settings, StudyError, load_study
+from helpers.study import Settings, load_study
 
 pytestmark = pytest.mark.slow
 COMMITTED = sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -1,5 +1,6 @@
 """What people expect of a repository: licences, a citation, and directions that lead to files that are there."""
 
+import ast
 import re
 import tomllib
 
@@ -61,3 +62,18 @@ def test_every_file_that_contributing_names_is_there() -> None:
 )
 def test_a_file_that_is_named_is_noticed(text: str, named: list[str]) -> None:
     assert paths_named(text) == named
+
+
+def test_a_module_imports_only_from_those_above_it_in_the_readme() -> None:
+    listed = re.findall(r"^  (\w+)(?:\.py|/) ", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    package = ROOT / "src" / "helpers"
+    rooms = {p.stem for p in package.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()}
+    assert set(listed) == rooms - {"__init__", "__main__"}
+    upward = set()
+    for path in package.rglob("*.py"):
+        room = path.relative_to(package).parts[0].removesuffix(".py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body if room in listed else []:
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "helpers":
+                inside = (node.module or "").split(".")[1:2] or [alias.name for alias in node.names]
+                upward |= {(path.name, other) for other in inside if listed.index(other) > listed.index(room)}
+    assert not upward

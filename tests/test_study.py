@@ -6,8 +6,9 @@ import pytest
 import yaml
 
 from helpers.claims import load_claims, statement
+from helpers.errors import StudyError
 from helpers.intake.reference import OWN, references
-from helpers.study import Study, StudyError, load_study
+from helpers.study import Study, load_study
 
 STUDY = {
     "title": "A small study",

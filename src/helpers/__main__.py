@@ -7,8 +7,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from helpers.errors import StudyError
 from helpers.files import DEMO, REPORTS, unwritable
-from helpers.study import StudyError
 
 
 class Argument(NamedTuple):

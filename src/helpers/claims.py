@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
+from helpers.errors import Problems, StudyError
 from helpers.estimates import adjusted_p
 from helpers.files import CLAIMS_FOLDER, CLAIMS_KEYS
 from helpers.measures import find, registry, taken
 from helpers.narrate import beyond, excludes_zero, interval, number, p_value
-from helpers.study import Labels, Problems, Strict, Study, StudyError, read_yaml, validated
+from helpers.study import Labels, Strict, Study, read_yaml, validated
 
 Kind = Literal["direction", "no change", "little difference"]
 Contrast = Literal["group", "severity", "change", "change_in", "arms", "arms_given_improvement", "against_controls"]

@@ -11,10 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from helpers.study import StudyError
+from helpers.errors import StudyError
 
 # ---------------------------------------------------------------- paths
 
@@ -176,10 +174,8 @@ _FIXES = {
 }
 
 
-def unwritable(error: OSError, path: Path) -> "StudyError":
+def unwritable(error: OSError, path: Path) -> StudyError:
     """What to tell of a file that cannot be written."""
-    from helpers.study import StudyError
-
     for folder in path.parents:
         if folder.exists() and not folder.is_dir():
             return StudyError("a file, where a folder must be", file=folder, fix="remove or rename it")

@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
+from helpers.errors import Problems, StudyError
 from helpers.files import unfinished
-from helpers.study import VOCABULARY, Column, Problems, Study, StudyError
+from helpers.study import VOCABULARY, Column, Study
 from helpers.tables import (
     Counts,
     few,

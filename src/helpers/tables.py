@@ -20,8 +20,9 @@ import pandas as pd
 from scipy import sparse
 from skbio import TreeNode
 
+from helpers.errors import StudyError
 from helpers.lineage import parse_lineage
-from helpers.study import RANKS, DataFile, Study, StudyError, unprintable
+from helpers.study import RANKS, DataFile, Study, unprintable
 
 LINEAGE_COLUMNS = {"taxon", "taxonomy", "lineage", "classification", "consensuslineage", "consensus lineage"}
 

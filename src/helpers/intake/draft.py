@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 import yaml
 
+from helpers.errors import StudyError
 from helpers.files import DATA, STUDY_KEYS, STUDY_YAML, unfinished
 from helpers.intake.guess import Draft, guess, quoted
 from helpers.run.lock import clear, locked
-from helpers.study import CountsFile, Files, Study, StudyError, load_study
+from helpers.study import CountsFile, Files, Study, load_study
 from helpers.tables import Counts, read_counts, text_table
 
 # ---------------------------------------------------------------- the text

@@ -5,9 +5,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from helpers.errors import Problems, StudyError
 from helpers.files import DATA, STUDY_YAML, unfinished, unwritable
 from helpers.run.lock import clear, locked
-from helpers.study import DataFile, Problems, Study, StudyError, load_study
+from helpers.study import DataFile, Study, load_study
 
 
 def fetch(name: str) -> None:

@@ -4,13 +4,14 @@ import pandas as pd
 from anndata import AnnData
 
 from helpers.claims import Claim, load_claims, statement
+from helpers.errors import Problems
 from helpers.evidence import untestable
 from helpers.files import DATA
 from helpers.ingest import build_cohort
 from helpers.narrate import visits_used
 from helpers.quality import people, tree_differs
 from helpers.run.parameters import resolve_settings
-from helpers.study import Problems, Settings, Study, load_study
+from helpers.study import Settings, Study, load_study
 from helpers.visits import analysis_swabs
 
 

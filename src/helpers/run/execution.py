@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from traitlets.config import Config
 
+from helpers.errors import StudyError
 from helpers.files import (
     EVIDENCE,
     FIGURES,
@@ -27,7 +28,6 @@ from helpers.files import (
 )
 from helpers.run.origin import Ran, commit, note_saved, record, record_of
 from helpers.run.parameters import declared
-from helpers.study import StudyError
 
 #: The kernel of this environment, no progress bars, and nothing of what a kernel logs when it is told to stop.
 HOW = {

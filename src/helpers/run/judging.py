@@ -8,10 +8,11 @@ import pandas as pd
 
 from helpers.claims import COLUMNS, KEY, Claim, load_claims, verdicts
 from helpers.disclosure import for_spreadsheets, in_table
+from helpers.errors import StudyError
 from helpers.evidence import COLUMNS as OF_A_PART
 from helpers.files import CLAIMS_JSON, CLAIMS_TABLE, EVIDENCE, write_whole
 from helpers.output import plain
-from helpers.study import Study, StudyError
+from helpers.study import Study
 
 
 def gathered(results: Path, chapters: list[str], claims: Mapping[str, Claim]) -> pd.DataFrame:

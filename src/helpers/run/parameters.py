@@ -10,9 +10,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from helpers.errors import StudyError
 from helpers.files import DATA, NOTEBOOKS, from_notebook, report_of, write_whole
 from helpers.run.origin import makefile_variable
-from helpers.study import Settings, Study, StudyError, load_study, schema_message
+from helpers.study import Settings, Study, load_study, schema_message
 
 EXAMPLE = 'such as SET="permutations=9999 alpha=0.01"'
 

@@ -4,8 +4,8 @@ import io
 import zipfile
 from pathlib import Path
 
+from helpers.errors import StudyError
 from helpers.files import CRATE, FIGURES, HTML, NOTEBOOKS, RESULTS, TABLES, report_of, write_whole
-from helpers.study import StudyError
 
 #: What may be shared of a report's folder: not the cohort, not unrounded estimates, not notebooks that failed.
 SHARED = (

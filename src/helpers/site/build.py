@@ -15,6 +15,7 @@ import pandas as pd
 import yaml
 from nbformat.v4 import new_markdown_cell
 
+from helpers.errors import StudyError
 from helpers.files import (
     CLAIMS_JSON,
     CLAIMS_TABLE,
@@ -45,7 +46,7 @@ from helpers.site.pages import (
     text_html,
     validation,
 )
-from helpers.study import Study, StudyError, load_study
+from helpers.study import Study, load_study
 
 #: The pages beside the index and the notebooks, in their order; one that returns nothing is left out.
 PAGES: dict[str, Callable[[Run], str]] = {

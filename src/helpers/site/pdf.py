@@ -8,8 +8,8 @@ from pathlib import Path
 
 from bs4 import BeautifulSoup, Tag
 
+from helpers.errors import StudyError
 from helpers.files import report_of, unfinished, write_whole
-from helpers.study import StudyError
 
 #: Names of programs that print, and where macOS keeps them.
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")

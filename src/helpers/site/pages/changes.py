@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from helpers.errors import StudyError
 from helpers.files import CLAIMS_TABLE, DEMO, FIGURES, REFERENCE, TABLES, Report, write_whole
 from helpers.narrate import interval, number
 from helpers.output import save_table, table_html
 from helpers.site.pages import Run, raw
-from helpers.study import StudyError
 
 #: Numbers that differ by less, relative to their size, are the same: other processors round otherwise.
 TOLERANCE = 1e-6

@@ -1,0 +1,74 @@
+"""What a user is told: the one exception that is seen, and a collector of several. Without imports of packages."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+
+
+class StudyError(Exception):
+    """Something in the user's files that the user can mend.
+
+    Parameters
+    ----------
+    problem : str
+        What is wrong, as a sentence without its full stop.
+    file, where, found, expected, fix : str, optional
+        The file; the column, row or key in it; what stands there; what should; what to do.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        file: str | Path | None = None,
+        where: str | None = None,
+        found: object = None,
+        expected: object = None,
+        fix: str | None = None,
+    ) -> None:
+        parts = [f"{file}: {problem}" if file else problem]
+        for label, value in (("where", where), ("found", found), ("expected", expected), ("fix", fix)):
+            if value is not None:
+                parts.append(f"  {label + ':':<10}{value}")
+        super().__init__("\n".join(parts))
+        self.problem = problem
+        self.each = [self]
+
+    @classmethod
+    def joined(cls, errors: Iterable["StudyError"]) -> "StudyError":
+        """One error that tells them all.
+
+        Parameters
+        ----------
+        errors : iterable of StudyError
+            At least one.
+        """
+        each = [single for error in errors for single in error.each]
+        if len(each) == 1:
+            return each[0]
+        joined = cls(f"{len(each)} problems\n\n" + "\n\n".join(map(str, each)))
+        joined.each = each
+        return joined
+
+
+class Problems:
+    """Collects the `StudyError` of each ``with`` block, so that a user is told of all problems at once."""
+
+    def __init__(self) -> None:
+        self.found: list[StudyError] = []
+
+    def __enter__(self) -> "Problems":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if isinstance(error, StudyError):
+            self.found.append(error)
+            return True
+        return False
+
+    def stop(self) -> None:
+        """Raise what was collected, if anything was."""
+        if self.found:
+            raise StudyError.joined(self.found)
