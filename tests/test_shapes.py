@@ -115,35 +115,47 @@ def baseline_only(files: Files) -> Files:
     return only(files, files.metadata["visit"].eq("M0"))
 
 
+#: Claims of change in an arm, and those that need counts.
+IN_AN_ARM = ["C6", "C7", "C8", "C9", "C10", "C14", "C15", "C16", "C17"]
+OF_COUNTS = ["C1", "C2", "C3", "C4", "C5", "C8", "C9", "C13", "C14", "C15", "C16", "C17"]
+
 #: How a cohort of this shape is made, and the claims that it cannot test, with words of the reason.
 SHAPES: dict[str, tuple[Callable[[Files], Files], dict[str, str]]] = {
     "controls twice": (lambda files: files, {}),
     "controls once": (controls_once, {}),
     "no controls": (no_controls, dict.fromkeys(["C1", "C2", "C3", "C6", "C7", "C9", "C10", "C11", "C12"], "controls")),
-    "one arm": (one_arm, dict.fromkeys(["C7", "C9"], "nobody under") | dict.fromkeys(["C11", "C12"], "no second arm")),
+    "one arm": (
+        one_arm,
+        dict.fromkeys(["C7", "C9"], "nobody under") | dict.fromkeys(["C11", "C12", "C13"], "no second arm"),
+    ),
     "no arms": (
         no_arms,
-        dict.fromkeys(["C6", "C7", "C8", "C9", "C10"], "nobody under") | dict.fromkeys(["C11", "C12"], "second arm"),
+        dict.fromkeys(IN_AN_ARM, "nobody under") | dict.fromkeys(["C11", "C12", "C13"], "second arm"),
     ),
     "three visits": (three_visits, {}),
     "several sites": (several_sites, {}),
     "lesional and non-lesional pairs": (pairs_of_skin, {}),
-    "no severity": (no_severity, dict.fromkeys(["C4", "C5", "C10", "C11"], "no severity score")),
+    "no severity": (no_severity, dict.fromkeys(["C4", "C5", "C10", "C11", "C17"], "no severity score")),
     "one other score": (one_other_score, {}),
-    "no species": (no_species, dict.fromkeys(["C3", "C5", "C8", "C9"], "no read is named Staphylococcus aureus")),
+    "no species": (
+        no_species,
+        dict.fromkeys(["C3", "C5", "C8", "C9", "C13", "C16", "C17"], "no read is named Staphylococcus aureus")
+        | {"C15": "no read is named Staphylococcus hominis"},
+    ),
     "no tree": (no_tree, {}),
-    "relative abundances": (relative, dict.fromkeys(["C1", "C2", "C3", "C4", "C5", "C8", "C9"], "needs counts")),
-    "tiny arm": (tiny_arm, dict.fromkeys(["C7", "C9", "C11", "C12"], "too few people")),
+    "relative abundances": (relative, dict.fromkeys(OF_COUNTS, "needs counts")),
+    "tiny arm": (tiny_arm, dict.fromkeys(["C7", "C9", "C11", "C12", "C13"], "too few people")),
     "one patient": (
         one_patient,
-        dict.fromkeys(["C4", "C5", "C6", "C8"], "n = 1")
+        dict.fromkeys(["C4", "C5", "C6", "C8", "C14", "C15", "C16"], "n = 1")
         | dict.fromkeys(["C7", "C9"], "nobody under")
-        | dict.fromkeys(["C11", "C12"], "second arm"),
+        | dict.fromkeys(["C11", "C12", "C13"], "second arm")
+        | {"C17": "improved by less than"},
     ),
     "constant covariate": (constant_covariate, {}),
     "baseline only": (
         baseline_only,
-        dict.fromkeys(["C6", "C7", "C8", "C9", "C10"], "nobody under") | dict.fromkeys(["C11", "C12"], "second arm"),
+        dict.fromkeys(IN_AN_ARM, "nobody under") | dict.fromkeys(["C11", "C12", "C13"], "second arm"),
     ),
 }
 

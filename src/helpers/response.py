@@ -120,7 +120,7 @@ def shift_by_stratum(
         ``changes`` (scale, arm, stratum, change) and ``noise`` (interval of the controls' mean change) have ``scale``,
         label and unit. Empty where nobody with an arm has a stratum.
     """
-    means, trends, changes, noise = [pd.DataFrame()], [], [pd.DataFrame()], {}
+    means, trends, changes, noise = [], [], [], {}
     for key, measure in measures.items():
         pairs = paired(visits, key).join(strata, on="subject")
         treated = pairs[pairs["arm"].notna()]
@@ -133,9 +133,12 @@ def shift_by_stratum(
         trends.append({"measure": measure.label, "unit": measure.unit, **trend(treated, alpha=alpha)})
         means.append(table.assign(measure=measure.label, scale=scale))
         changes.append(treated.assign(scale=scale).dropna(subset=["stratum", "change"]))
-    return Shift(
-        pd.concat(means, ignore_index=True), pd.DataFrame(trends), pd.concat(changes, ignore_index=True), noise
-    )
+    return Shift(_together(means), pd.DataFrame(trends), _together(changes), noise)
+
+
+def _together(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Those tables one below the other that have rows."""
+    return pd.concat([t for t in tables if len(t)] or [pd.DataFrame()], ignore_index=True)
 
 
 def shift_against_improvement(pairs: pd.DataFrame, *, alpha: float = 0.05) -> pd.DataFrame:
