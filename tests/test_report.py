@@ -1,7 +1,9 @@
+import ast
 import json
 import os
 import re
 import shutil
+from collections import Counter
 from contextlib import chdir
 from html.parser import HTMLParser
 from pathlib import Path
@@ -324,6 +326,26 @@ def test_defaults_of_the_notebook_are_the_settings_of_the_demo(path: Path) -> No
     settings = load_study(ROOT / "data" / "demo").settings.model_dump()
     assert set(defaults) <= set(Settings.model_fields)
     assert defaults == {name: settings[name] for name in defaults}
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_a_notebook_is_short_and_a_name_in_it_means_one_thing(path: Path) -> None:
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    lines = [line.strip() for cell in cells for line in cell.source.splitlines()]
+    assert sum(bool(line) and not line.startswith("#") for line in lines) <= 120
+    bound = Counter(name for cell in cells for name in bound_in(cell.source))
+    assert {name for name, times in bound.items() if times > 1} <= {"answer"}, (
+        "the answer grows from section to section"
+    )
+
+
+def bound_in(source: str) -> set[str]:
+    """Names that a cell binds, but for those inside of comprehensions."""
+    tree = ast.parse(source)
+    inside = [c.target for c in ast.walk(tree) if isinstance(c, ast.comprehension)]
+    passing = {id(n) for target in inside for n in ast.walk(target)}
+    names = (n for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
+    return {n.id for n in names if id(n) not in passing}
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)

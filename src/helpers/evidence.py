@@ -561,6 +561,17 @@ def if_unnamed_were_the_pathogen(swabs: AnnData, study: Study, settings: Setting
 # --- what a chapter shows --------------------------------------------------------------------------------------------
 
 
+class Section(NamedTuple):
+    """What a section of a chapter shows."""
+
+    #: As from `answers`, with ``claims``, those that ask it.
+    found: pd.DataFrame
+    #: As from `gather`.
+    parts: pd.DataFrame
+    #: As from `sentences`.
+    told: list[str]
+
+
 def of_section(
     section: str,
     claims: Mapping[str, Claim],
@@ -568,7 +579,7 @@ def of_section(
     study: Study,
     settings: Settings,
     also: Iterable[Asked] = (),
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+) -> Section:
     """What a section of a chapter shows: what it asks for its own sake, and what claims ask of it.
 
     Parameters
@@ -582,13 +593,6 @@ def of_section(
     settings : Settings
     also : iterable of Asked
         What the section asks for its own sake, which comes first.
-
-    Returns
-    -------
-    found : DataFrame
-        As from `answers`, with ``claims``, those that ask it.
-    parts : DataFrame
-        As from `gather`.
     """
     asked = [*also, *(a for a in asked_by(claims, study) if section_of(a, study) == section)]
     found = answers(asked, swabs, study, settings)
@@ -596,7 +600,7 @@ def of_section(
     fields = list(Asked._fields)
     names = parts.groupby(fields)["claim"].agg(", ".join)
     found["claims"] = [names.get(tuple(question), "") for question in found[fields].itertuples(index=False)]
-    return found, parts
+    return Section(found, parts, sentences(found, study))
 
 
 def standing(found: pd.DataFrame) -> list[dict[str, Any]]:
