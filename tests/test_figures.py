@@ -79,7 +79,8 @@ def test_mean_rarefaction_curves_are_drawn_over_the_swabs_that_reach_the_end():
     curves = pd.DataFrame(
         {"swab": list("aabb"), "group": "case", "depth": depths, "observed_features": shannon, "shannon": shannon}
     )
-    fig: Any = figures.rarefaction(curves.assign(reaches=curves["swab"].eq("b")), LABELS, 10)
+    names = {"observed_features": "Observed ASVs", "shannon": "Shannon diversity (nats)"}
+    fig: Any = figures.rarefaction(curves.assign(reaches=curves["swab"].eq("b")), names, LABELS, 10)
     mean = next(line for line in fig.axes[1].lines if line.get_marker() == figures.MARKERS["case"])
     assert list(mean.get_ydata()) == [2.0, 3.0]  # the shallow swab would make it 1.5 and 3
     assert [t.get_text() for t in fig.legends[0].get_texts()] == ["AD (n = 1 of 2 swabs)"]

@@ -220,9 +220,11 @@ def depth(obs: pd.DataFrame, labels: Mapping[str, str], thresholds: Mapping[str,
 @styled(
     "Expectation over all subsamples of each swab (faint), and its mean with 95 % intervals over the swabs that "
     "reach the depth. Dotted: the depth used.",
-    "Rarefaction curves of observed ASVs and Shannon diversity, by group.",
+    "Rarefaction curves of alpha diversity, by group.",
 )
-def rarefaction(curves: pd.DataFrame, labels: Mapping[str, str], rarefaction_depth: int) -> Figure:
+def rarefaction(
+    curves: pd.DataFrame, measures: Mapping[str, str], labels: Mapping[str, str], rarefaction_depth: int
+) -> Figure:
     """Rarefaction curves: alpha diversity at rising depth, each swab faint, the mean of each group with its interval.
 
     The means are over the swabs that reach the greatest depth, the same ones at every depth.
@@ -231,13 +233,14 @@ def rarefaction(curves: pd.DataFrame, labels: Mapping[str, str], rarefaction_dep
     ----------
     curves : DataFrame
         As from `helpers.diversity.rarefaction_curves`.
+    measures : mapping
+        Its two measures, with their names and units.
     labels : mapping
     rarefaction_depth : int
         The depth used, drawn as a line.
     """
     fig = figure(3.2)
     axes = fig.subplots(1, 2)
-    measures = {"observed_features": "Observed ASVs", "shannon": "Shannon (nats)"}
     for ax, (measure, name) in zip(axes, measures.items(), strict=True):
         for who in groups(curves["group"]):
             part = curves[curves["group"].eq(who)]

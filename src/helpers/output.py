@@ -232,8 +232,6 @@ _HEADINGS = {
     "mean_negatives": "mean share, negative controls",
     "mean_swabs": "mean share, swabs",
     "followup": "follow-up",
-    "observed_features": "observed ASVs",
-    "shannon": "Shannon (nats)",
 }
 
 

@@ -137,7 +137,7 @@ def validation_page(table: pd.DataFrame, like: Study, parts: pd.DataFrame | None
         "the direct and indirect effect is what the drugs do when each patient is given the one and then the other, "
         "averaged over those who could have had either. Written by <code>make validate</code>.</p>"
         f"<p>On cohorts without any effect, {number(100 * null.groupby('claim')[SUPPORTED].sum().mean())} % of the "
-        "claims are called supported.</p>"
+        f"claims are called {SUPPORTED}.</p>"
         f"<p>A test is called off if its type I error is above 7 %, an interval if it holds the truth in less than "
         f"93 %, both by more than two Monte-Carlo standard errors. {verdict}</p>"
     )
