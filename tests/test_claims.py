@@ -152,7 +152,7 @@ def test_an_unknown_file_of_claims_is_named(tmp_path: Path, name: str) -> None:
 def test_a_wrong_file_of_claims_is_no_study(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, told: str
 ) -> None:
-    monkeypatch.setattr(claims, "FOLDER", tmp_path)
+    monkeypatch.setattr("helpers.study.CLAIMS", tmp_path)
     (tmp_path / "theirs.yaml").write_text(content)
     with pytest.raises(StudyError, match=r"theirs\.yaml") as caught:
         load_claims(study_with(tmp_path, claims="theirs"))

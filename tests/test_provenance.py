@@ -236,7 +236,9 @@ def test_crate_says_which_run_made_what_of_what(made: Path) -> None:
         results = refers(action["result"])
         assert {f"notebooks/{name}.ipynb", f"results/tables/{name[:3]}a.tsv"} <= results
         assert all(Path(result).name.startswith(name[:3]) for result in results)
-        assert {"#input-counts", "#input-metadata", "#input-study", "#value-permutations"} == refers(action["object"])
+        assert {f"#input-{role}" for role in ("counts", "metadata", "study", "claims")} | {
+            "#value-permutations"
+        } == refers(action["object"])
         assert results <= refers(actions["#run"]["result"])
         assert action["actionStatus"] == "http://schema.org/CompletedActionStatus"
         began, ended = (datetime.fromisoformat(action[key]) for key in ("startTime", "endTime"))
@@ -250,7 +252,7 @@ def test_crate_says_which_run_made_what_of_what(made: Path) -> None:
     assert {c["instrument"]["@id"] for c in found.values() if c["@type"] == "ControlAction"} == refers(workflow["step"])
     assert found["#value-permutations"]["value"] == 299
     assert found["#parameter-permutations"]["additionalType"] == "Integer"
-    for i in refers(actions["#run"]["object"]) - {"#input-study"}:
+    for i in refers(actions["#run"]["object"]) - {"#input-study", "#input-claims"}:
         slot = found[i]["exampleOfWork"]["@id"]
         assert found[slot]["@type"] == "FormalParameter"
         assert found[slot]["additionalType"]

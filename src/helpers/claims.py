@@ -52,8 +52,6 @@ SUPPORTED, CONTRADICTED, EQUIVALENT, INCONCLUSIVE, NOT_TESTABLE = VERDICTS
 KEY = ("claim", "measure", "contrast", "arm", "among", "score")
 #: Families of claims that a study adds, beside those of its claims file.
 OWN_FAMILIES = ("own",)
-#: The claims files.
-FOLDER = Path(__file__).parents[2] / CLAIMS_FOLDER
 #: Names that a claim's sentence can have in braces.
 NAMES = (*Labels.model_fields, "genus", "pathogen", "commensal", "scores", "near_clear", "non_responder")
 #: A name in braces. Nothing else can stand in them: sentences are not format strings.
@@ -252,7 +250,7 @@ def load_claims(study: Study) -> dict[str, Claim]:
                                  found=claim.family, expected=f"one of {', '.join(families)}",
                                  fix="leave `family` out: the claim is shown as your own")  # fmt: skip
         before.add(name.lower())
-    for source, key, claims in ((claims_file(study), "claims", shipped.claims), (own_file, "own_claims", own)):
+    for source, key, claims in ((study.claims_file, "claims", shipped.claims), (own_file, "own_claims", own)):
         for name, claim in claims.items():
             for i, part in enumerate(claim.parts):
                 with problems:
@@ -266,14 +264,10 @@ def measures_of(claims: Mapping[str, Claim]) -> list[str]:
     return list(dict.fromkeys(part.measure for claim in claims.values() for part in claim.parts))
 
 
-def claims_file(study: Study) -> Path:
-    """The file of the study's claims."""
-    return FOLDER / f"{study.claims}.yaml"
-
-
 def claims_of(study: Study) -> Claims:
     """Read the study's claims file, without its own claims."""
-    file, there = claims_file(study), sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    file = study.claims_file
+    there = sorted(path.stem for path in file.parent.glob("*.yaml"))
     if study.claims not in there:
         close = difflib.get_close_matches(study.claims, there, 1)
         fix = f"did you mean {close[0]}?" if close else f"write {CLAIMS_FOLDER / study.claims}.yaml: see {CLAIMS_KEYS}"

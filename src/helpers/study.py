@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from helpers.errors import StudyError
-from helpers.files import STUDY_KEYS, STUDY_YAML
+from helpers.files import CLAIMS_FOLDER, STUDY_KEYS, STUDY_YAML
 
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
 
@@ -34,6 +34,9 @@ VOCABULARY = {
     "lesional": ("lesional", "non_lesional"),
     "control_type": ("sample", "negative"),
 }
+
+#: The claims files: beside this code, wherever a step or a notebook runs.
+CLAIMS = Path(__file__).parents[2] / CLAIMS_FOLDER
 
 #: The greatest count that is hidden where small cells are suppressed.
 SMALL = 7
@@ -357,6 +360,11 @@ class Study(Strict):
     def folder(self) -> Path:
         """The folder of study.yaml, to which the files' paths are relative."""
         return self._folder
+
+    @property
+    def claims_file(self) -> Path:
+        """The file of its claims."""
+        return CLAIMS / f"{self.claims}.yaml"
 
     @property
     def counted(self) -> bool:

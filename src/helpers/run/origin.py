@@ -127,7 +127,8 @@ def command(report: Report) -> str | None:
 
 def inputs(study: Study) -> dict[str, Path]:
     """The input files by role. Of their paths only the names are to be shown: they may lie anywhere on the machine."""
-    return {"study": study.folder / STUDY_YAML} | {role: study.path(f) for role, f in study.files.each().items()}
+    own = {"study": study.folder / STUDY_YAML, "claims": study.claims_file}
+    return own | {role: study.path(f) for role, f in study.files.each().items()}
 
 
 def sha256(path: Path) -> str:
