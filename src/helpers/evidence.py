@@ -105,8 +105,10 @@ def change_in(asked: Asked, data: Data, study: Study, settings: Settings) -> Est
         visits = by_visit(data.obs[sites], [asked.measure])
     pairs = paired(visits, asked.measure)
     if asked.among == "non_responders":
-        improved = response.improvement(visits, study.severity)
-        pairs = pairs[pairs["subject"].map(improved) < study.response.non_responder]
+        # Whoever was lost has no response: nobody knows whether they belong here, and they are counted as lost.
+        improved = pairs["subject"].map(response.improvement(visits, study.severity))
+        pairs = pairs.assign(change=pairs["change"].where(improved.notna()))
+        pairs = pairs[~(improved >= study.response.non_responder)]
     return {"mean change": _mean_change(pairs[pairs["who"].eq(asked.arm)], settings)}
 
 
@@ -260,7 +262,7 @@ CONTRASTS = {
         against_controls,
         lambda asked: ("controls", "severity", asked.arm, f"near clear {asked.arm}"),
         dict.fromkeys(("diversity", "taxon"), "Near-clear patients against controls"),
-        lambda label, asked, study: label,
+        lambda label, asked, study: f"{label}, near-clear patients minus {study.labels.control}",
         _told_against,
     ),
 }  # fmt: skip
@@ -309,13 +311,11 @@ def lacking(swabs: AnnData, study: Study) -> dict[str, str]:
         there[f"non_responders {arm}"] = low, f"no patient {under} improved by less than the threshold of response"
         for among in ("lesional", "non_lesional"):
             sites = sites_at_baseline(swabs.obs, lesional=among == "lesional") & swabs.obs["arm"].eq(arm)
-            reason = f"of the swabs compared, none {under} is of skin {AMONG[among]} and swabbed at both visits"
-            there[f"{among} {arm}"] = swabs.obs.loc[sites, "visit"].nunique() == 2, reason
-    return {need: "" if found is not None and _holds(found) else reason for need, (found, reason) in there.items()}
-
-
-def _holds(found: object) -> bool:
-    return bool(found)
+            both = swabs.obs[sites].groupby("subject")["visit"].nunique().eq(2).any()
+            chosen = " (settings.swabs leaves others out)" if study.settings.swabs != "all" else ""
+            reason = f"no swab {under} that is compared is of skin {AMONG[among]} and swabbed at both visits{chosen}"
+            there[f"{among} {arm}"] = both, reason
+    return {need: "" if found else reason for need, (found, reason) in there.items()}
 
 
 def cannot(asked: Asked, expect: str | None, lacks: Mapping[str, str], swabs: AnnData, study: Study) -> str:
@@ -402,9 +402,8 @@ def answers(asked: Iterable[Asked], swabs: AnnData, study: Study, settings: Sett
         if question.contrast != "severity":
             margin = settings.equivalence_margin * estimates.control_sd(data.visits, question.measure)
         for i, (estimator, found) in enumerate(contrast.estimate(question, data, study, settings).items()):
-            rows.append(
-                about | {"estimator": estimator, "stands": i == 0} | found | estimates.equivalence(found, margin)
-            )
+            tested = estimates.equivalence(found, margin if "unit" not in found else np.nan)
+            rows.append(about | {"estimator": estimator, "stands": i == 0} | found | tested)
     return pd.DataFrame(rows, columns=None if rows else [*Asked._fields, "stands", "n", *COLUMNS])
 
 
@@ -564,7 +563,7 @@ def if_unnamed_were_the_pathogen(swabs: AnnData, study: Study, settings: Setting
 class Section(NamedTuple):
     """What a section of a chapter shows."""
 
-    #: As from `answers`, with ``claims``, those that ask it.
+    #: As from `answers`, with ``claims``, those that rest on it.
     found: pd.DataFrame
     #: As from `gather`.
     parts: pd.DataFrame
@@ -600,6 +599,7 @@ def of_section(
     fields = list(Asked._fields)
     names = parts.groupby(fields)["claim"].agg(", ".join)
     found["claims"] = [names.get(tuple(question), "") for question in found[fields].itertuples(index=False)]
+    found["claims"] = found["claims"].where(found["stands"], "")
     return Section(found, parts, sentences(found, study))
 
 

@@ -218,8 +218,8 @@ def depth(obs: pd.DataFrame, labels: Mapping[str, str], thresholds: Mapping[str,
 
 
 @styled(
-    "Expectation over all subsamples of each swab (faint), and its mean with 95 % intervals over the swabs that "
-    "reach the depth. Dotted: the depth used.",
+    "Expectation over all subsamples of each swab (faint), and its mean with 95 % intervals over the same swabs at "
+    "every depth, those that reach the greatest. Dotted: the depth used.",
     "Rarefaction curves of alpha diversity, by group.",
 )
 def rarefaction(

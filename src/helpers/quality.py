@@ -173,7 +173,7 @@ def flow(
     if not cohort.uns["relative"]:
         deep = np.asarray(cohort.X.sum(axis=1)).ravel() >= rarefaction_depth
     steps = [
-        ("swabs", "skin that was not lesional at baseline", analysis_swabs(cohort.obs, swabs)),
+        ("swabs", "not of a site known to be lesional at baseline", analysis_swabs(cohort.obs, swabs)),
         (
             "rarefaction",
             f"fewer than {rarefaction_depth:,} reads, without contaminants: too few to compare",
@@ -261,6 +261,12 @@ def without_contaminants(cohort: AnnData, alpha: float) -> tuple[AnnData, pd.Dat
     found = flag_contaminants(cohort, alpha)
     flagged = found.index[found["contaminant"].astype(bool)]
     return cohort[cohort.obs["control_type"].eq("sample"), ~cohort.var_names.isin(flagged)].copy(), found
+
+
+def share_of_reads(cohort: AnnData, features: Sequence[str]) -> float:
+    """Per cent of the swabs' reads that are of some features."""
+    swabs = cohort[cohort.obs["control_type"].eq("sample")]
+    return float(100 * swabs[:, list(features)].X.sum() / swabs.X.sum())
 
 
 def integrity_checks(cohort: AnnData) -> pd.DataFrame:

@@ -751,6 +751,7 @@ def presence_by_group(pairs: pd.DataFrame, labels: Mapping[str, str]) -> pd.Data
     rows = [
         {"patients": labels[who], **presence_change(of["y0"] > 0, of["y1"] > 0), "n_dropped": lost}
         for who, each in pairs.groupby("who")
+        if each["change"].notna().any()
         for of, lost in [(each.dropna(subset="change"), int(each["change"].isna().sum()))]
     ]
     return pd.DataFrame(rows)
@@ -822,11 +823,10 @@ def presence_contrasts(
     """
     seen = visits.assign(present=visits[measure].gt(0).astype(float).where(visits[measure].notna()))
     start, end = (seen[seen["visit"].eq(v)].set_index("subject") for v in ("baseline", "followup"))
-    arms = end[end["who"].isin(["treatment", "comparator"])].assign(
-        treated=lambda e: e["who"].eq("treatment"), before=start["present"]
-    )
+    arms = seen[seen["who"].isin(["treatment", "comparator"])].drop_duplicates("subject").set_index("subject")
+    arms = arms.assign(treated=arms["who"].eq("treatment"), before=start["present"], present=end["present"])
     group = f"{labels['case']} against {labels['control']}, {labels['baseline']}"
-    arm = f"{labels['treatment']} against {labels['comparator']}, {labels['followup']}, given {labels['baseline']}"
+    arm = f"{labels['treatment']} against {labels['comparator']}, {labels['followup']}, given presence at {labels['baseline']}"
     rows = []
     for comparison, data, term, given in ((group, start, "case", list(covariates)), (arm, arms, "treated", ["before"])):
         used = data[["present", term, *given]].dropna()

@@ -120,13 +120,14 @@ def validation_page(table: pd.DataFrame, like: Study, parts: pd.DataFrame | None
         "Claim": list(shown["claim"]),
         "Measure": [name.removeprefix(f"{claim} ") for claim, name in zip(shown["claim"], shown["name"], strict=True)],
         "Type I error (%)": _shown(100 * shown["rejected_null"]),
-        "Power, demo (%)": _shown(100 * shown["rejected"]),
+        "Rejects zero, demo (%)": _shown(100 * shown["rejected"]),
         "Coverage, demo (%)": _shown(100 * shown["coverage"]),
         "Truth, demo": _shown(shown["target"]),
         "Mean estimate": _shown(shown["mean_estimate"]),
     }
     caption = (
-        f"Each claim's test on {runs} simulated cohorts a scenario. The Monte-Carlo standard error of a share of 5 % "
+        f"Each claim's test on {runs} simulated cohorts a world. Rejections are of the test against zero; claims "
+        "of no change rest on equivalence: the saved table has their verdicts. The Monte-Carlo error of a share of 5 % "
         f"is {number(100 * (0.05 * 0.95 / runs) ** 0.5)} points."
     )
     each = "; ".join(f"<i>{name}</i> ({scenario.told})" for name, scenario in SCENARIOS.items())
