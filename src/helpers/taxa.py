@@ -826,7 +826,8 @@ def presence_contrasts(
     arms = seen[seen["who"].isin(["treatment", "comparator"])].drop_duplicates("subject").set_index("subject")
     arms = arms.assign(treated=arms["who"].eq("treatment"), before=start["present"], present=end["present"])
     group = f"{labels['case']} against {labels['control']}, {labels['baseline']}"
-    arm = f"{labels['treatment']} against {labels['comparator']}, {labels['followup']}, given presence at {labels['baseline']}"
+    both = f"{labels['treatment']} against {labels['comparator']}"
+    arm = f"{both}, {labels['followup']}, given presence at {labels['baseline']}"
     rows = []
     for comparison, data, term, given in ((group, start, "case", list(covariates)), (arm, arms, "treated", ["before"])):
         used = data[["present", term, *given]].dropna()
