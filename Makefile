@@ -140,7 +140,7 @@ $(addprefix $(OUT)/,.set .against .inputs .helpers .site): FORCE
 	@mkdir -p $(@D); note=$$($(NOTE)); printf '%s\n' "$$note" | cmp -s - $@ || printf '%s\n' "$$note" > $@
 
 $(OUT)/parameters.yaml: data/$(STUDY)/study.yaml $(OUT)/.set $(OUT)/.inputs requirements.lock $(CLAIMS) \
-  $(filter %/study.py %/claims.py %/parameters.py,$(HELPERS)) | $(INSTALLED)
+  $(filter %/study.py %/measures.py %/claims.py %/parameters.py,$(HELPERS)) | $(INSTALLED)
 	@$(HAS_HELPERS)
 	@$(STEP) parameters "$$STUDY" --set="$$SET"
 	@$(MAKE) --no-print-directory --silent $(OUT)/.inputs # now that inputs.mk is known

@@ -118,7 +118,7 @@ class Claim(Strict):
         description="`direction`: tested against zero; `no change` and `little difference`: shown to be smaller than "
         "the margin of equivalence",
     )
-    family: Text = Field("own", description="claims of a family are shown together")
+    family: Text = Field("own", description="a family of the claims file, or `own`")
     reported: Text | None = Field(None, description="what the source says, in its words or shorter")
     source: Text | None = Field(None, description="where it says so", examples=["abstract"])
     parts: list[Part] = Field(min_length=1, max_length=20, description="all must be shown")
@@ -133,6 +133,11 @@ class Claim(Strict):
         if {"{", "}"} & set(IN_BRACES.sub("", says)):
             raise ValueError("a brace without its other, or braces in braces; write {treatment}")
         return says
+
+    @property
+    def against_margin(self) -> bool:
+        """Whether it is tested against the margin of equivalence, not against zero."""
+        return self.kind != "direction"
 
     @model_validator(mode="after")
     def _is_one_thought(self) -> "Claim":
@@ -277,6 +282,12 @@ def claims_of(study: Study) -> Claims:
     return validated(Claims, content, file, "a valid file of claims", CLAIMS_KEYS)
 
 
+def taxa_named(study: Study) -> list[str]:
+    """Names of taxa that sentences and tables may hold, to be set in italics: the study's, and those of its claims."""
+    keys = [key for key in measures_of(load_claims(study)) if key not in registry(study)]
+    return [*study.taxa.names, *keys, *(find(key, study).label for key in keys)]
+
+
 def primary(study: Study) -> str:
     """Name of the study's primary claim: the first of the first family."""
     shipped = claims_of(study)
@@ -343,12 +354,12 @@ def verdicts(parts: pd.DataFrame, claims: Mapping[str, Claim], study: Study, alp
     Holm, Scand J Stat 1979;6:65; Berger, Technometrics 1982;24:295 (intersection-union).
     """
     groups = parts.groupby("claim", sort=False)
-    judged = pd.DataFrame([_weakest(groups.get_group(name), claims[name].kind) for name in claims])
+    judged = pd.DataFrame([_weakest(groups.get_group(name), claims[name]) for name in claims])
     judged["id"], told = judged["claim"], [claims[name] for name in judged["claim"]]
     judged["statement"] = [statement(claim, study) for claim in told]
     for key in ("family", "kind", "reported", "source"):
         judged[key] = [getattr(claim, key) for claim in told]
-    equivalence = judged["kind"].ne("direction")
+    equivalence = pd.Series([claim.against_margin for claim in told], judged.index)
     evidence = judged["p_value"].where(~equivalence, judged["p_equivalence"])
     judged["p_holm"] = adjusted_p(evidence, "holm")
     judged["p_change"] = adjusted_p(judged["p_value"], "holm")
@@ -361,13 +372,13 @@ def verdicts(parts: pd.DataFrame, claims: Mapping[str, Claim], study: Study, alp
     return judged[[*COLUMNS, "what", "parts", "margin", "p_equivalence", "p_holm", *KEY[1:]]]
 
 
-def _weakest(group: pd.DataFrame, kind: Kind) -> dict[str, Any]:
+def _weakest(group: pd.DataFrame, claim: Claim) -> dict[str, Any]:
     """The part of a claim with the least evidence for it; parts that cannot be tested are passed over if others can."""
     testable, others = group[group["cannot"].eq("")], group[group["cannot"].ne("")]
     told = "".join(f"; not tested: {row.what} ({row.cannot})" for row in others.itertuples())
     if testable.empty:
         return {**group.iloc[0].to_dict(), "parts": 0, "passed_over": ""}
-    if kind == "direction":
+    if not claim.against_margin:
         wrong_way = np.sign(testable["estimate"]) != testable["sign"]
         against = testable["p_value"].where(~wrong_way, 2 - testable["p_value"])
     else:

@@ -168,19 +168,6 @@ def pooled_sd(first: pd.DataFrame, second: pd.DataFrame) -> pd.Series:
     return np.sqrt((first.var() + second.var()) / 2).replace(0, np.nan)
 
 
-def scaled(estimate: dict[str, Any], factor: float) -> dict[str, float]:
-    """An estimate in another unit.
-
-    Parameters
-    ----------
-    estimate : dict
-        Keys of `ESTIMATE`.
-    factor : float
-        Positive: by what the estimate, its interval and its standard error are multiplied.
-    """
-    return estimate | {key: factor * estimate[key] for key in ("estimate", "ci_low", "ci_high", "se")}
-
-
 def not_estimable(n: int, dropped: int = 0) -> dict[str, float]:
     """Give the estimate of something that the data do not allow to estimate: NaN, with the count that there is."""
     return {**dict.fromkeys(ESTIMATE, np.nan), "n": n, "n_dropped": dropped}

@@ -184,6 +184,10 @@ def _minus(study: Study, first: str, second: str) -> str:
     return f"{labels[first]} minus {labels[second]}"
 
 
+def _arm(asked: Asked, study: Study) -> str:
+    return study.labels.model_dump()[asked.arm]
+
+
 def _told_group(row: dict[str, Any], study: Study) -> str:
     return narrate.compared(row["label"], row, row["unit"], study.labels.case, study.labels.control)
 
@@ -205,7 +209,9 @@ def _told_arms(row: dict[str, Any], study: Study) -> str:
 
 
 def _told_against(row: dict[str, Any], study: Study) -> str:
-    return narrate.equivalent(f"The difference in {row['label']}", row, row["unit"], alpha=1 - row["level"] / 100)
+    who = study.labels.model_dump()[row["arm"]]
+    what = f"The difference of {row['label']} in near-clear patients under {who}"
+    return narrate.equivalent(what, row, row["unit"], alpha=1 - row["level"] / 100)
 
 
 #: Every kind of contrast; claims name them.
@@ -232,7 +238,7 @@ CONTRASTS = {
             "taxon": "Taxa of interest under treatment",
             "severity": "Severity change",
         },
-        lambda label, asked, study: f"{label}, change",
+        lambda label, asked, study: f"{label}, change under {_arm(asked, study)}",
         _told_change,
     ),
     "change_in": Contrast(
@@ -241,7 +247,7 @@ CONTRASTS = {
             *(("severity",) if asked.among == "non_responders" else ()), asked.arm, f"{asked.among} {asked.arm}"
         ),
         dict.fromkeys(("diversity", "taxon"), "Change in strata"),
-        lambda label, asked, study: f"{label}, change, {AMONG[asked.among]}",
+        lambda label, asked, study: f"{label}, change under {_arm(asked, study)}, {AMONG[asked.among]}",
         _told_change,
     ),
     "arms": Contrast(
@@ -262,7 +268,7 @@ CONTRASTS = {
         against_controls,
         lambda asked: ("controls", "severity", asked.arm, f"near clear {asked.arm}"),
         dict.fromkeys(("diversity", "taxon"), "Near-clear patients against controls"),
-        lambda label, asked, study: f"{label}, near-clear patients minus {study.labels.control}",
+        lambda label, asked, study: f"{label}, near clear under {_arm(asked, study)} minus {study.labels.control}",
         _told_against,
     ),
 }  # fmt: skip
@@ -447,7 +453,7 @@ def gather(
         if asked not in known:
             continue
         row, expect = known[asked], part.expect
-        against_margin = claims[name].kind != "direction"
+        against_margin = claims[name].against_margin
         reason = cannot(asked, expect, lacks, swabs, study) or _not_estimated(row, against_margin, study)
         numbers = {k: row[k] for k in ("estimate", "ci_low", "ci_high", "p_value", "margin", "p_equivalence", "level")}
         numbers |= dict.fromkeys(("estimate", "ci_low", "ci_high", "p_value"), np.nan) if reason else {}

@@ -435,7 +435,7 @@ def save_cohort(cohort: AnnData, results_dir: str | Path, name: str = "cohort") 
     cohort : AnnData
     results_dir : str or Path
     name : str, optional
-        ``cohort`` (01_ingest), or the name under which a later notebook keeps its own.
+        ``cohort``, or ``measures``: the swabs that are compared.
 
     Returns
     -------
@@ -457,7 +457,7 @@ def load_cohort(results_dir: str | Path, name: str = "cohort") -> tuple[AnnData,
     ----------
     results_dir : str or Path
     name : str, optional
-        ``cohort`` (01_ingest), or the name under which a later notebook keeps its own.
+        ``cohort``, or ``measures``: the swabs that are compared.
 
     Returns
     -------

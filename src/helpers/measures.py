@@ -9,13 +9,12 @@ import pandas as pd
 from anndata import AnnData
 
 from helpers import diversity, taxa
-from helpers.narrate import short_name
+from helpers.narrate import short_name, with_unit
 from helpers.study import Settings, Study
+from helpers.taxa import PRESENT
 from helpers.visits import analysis_swabs, by_patient
 
 SHANNON, DISTANCE, PATHOGEN = "shannon", "distance_to_healthy", "pathogen"
-#: Whether a swab has a read of the pathogen, 1 or 0: described beside its abundance, in tables of its own.
-PRESENT = "pathogen_present"
 
 
 class Measure(NamedTuple):
@@ -73,7 +72,7 @@ def of_swabs(study: Study) -> dict[str, Measure]:
         PATHOGEN: Measure(names["pathogen"], "CLR", "fold change", "taxon", -1, (*counts, named.pathogen)),
         "commensal": Measure(names["commensal"], "CLR", "fold change", "taxon", 1, (*counts, named.commensal)),
         "log_ratio": Measure(
-            f"log ratio of {names['pathogen']} to {names['commensal']}",
+            f"Log ratio of {names['pathogen']} to {names['commensal']}",
             "",
             "fold change",
             "taxon",
@@ -114,9 +113,10 @@ def find(key: str, study: Study) -> Measure:
     return known[key]
 
 
-def by_kind(kind: str, study: Study) -> list[str]:
-    """Keys of the registry's measures of one kind, in its order."""
-    return [key for key, measure in registry(study).items() if measure.kind == kind]
+def axis(key: str, study: Study) -> str:
+    """A measure with its unit, as on the axis of a figure."""
+    measure = find(key, study)
+    return with_unit(measure.label, measure.unit)
 
 
 def measured(cohort: AnnData, study: Study, settings: Settings, wanted: Iterable[str] | None = None) -> AnnData:
@@ -164,6 +164,7 @@ def measured(cohort: AnnData, study: Study, settings: Settings, wanted: Iterable
         .join(pd.DataFrame({name: ratio(name) for name in named}, index=swabs.obs_names))
         .astype(float)
     )
+    table = table.reindex(columns=[*table, *(key for key in diversity.ALPHA if key in keys and key not in table)])
     shown = [*(key for key in keys if key in table), PRESENT]
     swabs.obs = swabs.obs.join(table[shown])
     swabs.uns["measures"] = shown

@@ -16,6 +16,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from helpers.claims import taxa_named
 from helpers.disclosure import for_spreadsheets, in_figure, in_table, in_text
 from helpers.figures import italicise
 from helpers.files import EVIDENCE, FIGURES, TABLES, write_whole
@@ -75,7 +76,7 @@ class Output:
         self.results_dir = Path(results_dir)
         self.simulated = study.simulated
         self.privacy = study.privacy
-        self.taxa = study.taxa.names
+        self.taxa = taxa_named(study)
 
     def _told(self, markdown: str) -> str:
         return italicised(in_text(markdown, self.privacy), self.taxa)

@@ -18,6 +18,9 @@ from helpers.visits import by_patient, changes, with_controls
 #: Added to each rarefied count before a logarithm, since a zero has none.
 PSEUDOCOUNT = 0.5
 
+#: Whether a swab has a read of the pathogen, 1 or 0: described beside its abundance, in tables of its own.
+PRESENT = "pathogen_present"
+
 #: Columns of a second method's table.
 METHOD = ("taxon", "estimate", "p_value", "q_value")
 
@@ -177,13 +180,11 @@ def of_interest(genus: AnnData, species: AnnData, taxa: Taxa) -> pd.DataFrame:
     columns["genus_share"] = relative_abundance(genus).get(taxa.genus, np.nan)
     columns["pathogen_share"] = relative_abundance(species).get(taxa.pathogen, np.nan)
     measures = pd.DataFrame(columns, index=species.obs_names)
-    measures["pathogen_present"] = (
-        measures["pathogen_share"].gt(0).astype(float).where(measures["pathogen_share"].notna())
-    )
+    measures[PRESENT] = measures["pathogen_share"].gt(0).astype(float).where(measures["pathogen_share"].notna())
     both = {taxa.pathogen, taxa.commensal} <= set(species.var_names)
     measures["log_ratio"] = log_ratio(species, taxa.pathogen, taxa.commensal) if both else np.nan
     if species.uns.get("relative", False):
-        measures[["pathogen_present", "log_ratio"]] = np.nan
+        measures[[PRESENT, "log_ratio"]] = np.nan
     return measures
 
 
@@ -791,7 +792,7 @@ def presence_contrasts(
     labels: Mapping[str, str],
     covariates: Sequence[str] = (),
     *,
-    measure: str = "pathogen_present",
+    measure: str = PRESENT,
     alpha: float = 0.05,
 ) -> pd.DataFrame:
     """Odds ratios of a taxon's presence: patients against controls at baseline, and the arms at follow-up.
@@ -813,9 +814,9 @@ def presence_contrasts(
     Returns
     -------
     DataFrame
-        One row a comparison: comparison, keys of `helpers.estimates.ESTIMATE` (odds ratio with profile-likelihood
-        interval), and of those in the model ``present`` ``of`` how many in the first group, and
-        ``reference_present`` ``reference_of`` in the other.
+        One row a comparison: contrast (group, arms), comparison in words; of those in the model ``present`` ``of`` how
+        many in the first group, and ``reference_present`` ``reference_of`` in the other; keys of
+        `helpers.estimates.ESTIMATE`, odds ratio with profile-likelihood interval.
 
     References
     ----------
@@ -829,11 +830,14 @@ def presence_contrasts(
     both = f"{labels['treatment']} against {labels['comparator']}"
     arm = f"{both}, {labels['followup']}, given presence at {labels['baseline']}"
     rows = []
-    for comparison, data, term, given in ((group, start, "case", list(covariates)), (arm, arms, "treated", ["before"])):
+    for contrast, comparison, data, term, given in (
+        ("group", group, start, "case", list(covariates)),
+        ("arms", arm, arms, "treated", ["before"]),
+    ):
         used = data[["present", term, *given]].dropna()
         counts = used.groupby(used[term].astype(bool))["present"].agg(["sum", "size"]).astype(int)
         (present, n), (reference, m) = counts.reindex([True, False], fill_value=0).to_numpy()
         odds = firth_odds_ratio(data, "present", term, given, alpha=alpha)
         tally = {"present": present, "of": n, "reference_present": reference, "reference_of": m}
-        rows.append({"comparison": comparison, **tally, **odds})
+        rows.append({"contrast": contrast, "comparison": comparison, **tally, **odds})
     return pd.DataFrame(rows)

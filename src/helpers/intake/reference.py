@@ -13,7 +13,7 @@ from pydantic import BaseModel, create_model
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from helpers.claims import NAMES, OF_ONE_ARM, Claim, ClaimId, Claims, names
+from helpers.claims import NAMES, NOT_TESTABLE, OF_ONE_ARM, Claim, ClaimId, Claims, names
 from helpers.evidence import CONTRASTS, Asked, lacking
 from helpers.files import CLAIMS_FOLDER, CLAIMS_KEYS, DEMO, DOCS, STUDY_KEYS, STUDY_YAML, write_whole
 from helpers.measures import Measure, find, registry
@@ -115,7 +115,9 @@ def _vocabulary(demo: Study) -> str:
             *("", "## Contrasts", ""),
             "The estimator that is named first is the one that claims rest on. With arm: treatment, among: lesional:",
             "",
-            *_table(["contrast", "what it compares, and how", "asks for", "of measures", "not testable if"], contrasts),
+            *_table(
+                ["contrast", "what it compares, and how", "asks for", "of measures", f"{NOT_TESTABLE} if"], contrasts
+            ),
             *("", "## Measures", ""),
             "The registry (`src/helpers/measures.py`), with the demo's names. Every severity score is one under its",
             "name, and so is every genus and species that reads are named after.",

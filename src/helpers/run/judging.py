@@ -10,12 +10,13 @@ from helpers.claims import COLUMNS, KEY, Claim, load_claims, verdicts
 from helpers.disclosure import for_spreadsheets, in_table
 from helpers.errors import StudyError
 from helpers.evidence import COLUMNS as OF_A_PART
+from helpers.evidence import questions
 from helpers.files import CLAIMS_JSON, CLAIMS_TABLE, EVIDENCE, write_whole
 from helpers.output import plain
 from helpers.study import Study
 
 
-def gathered(results: Path, chapters: list[str], claims: Mapping[str, Claim]) -> pd.DataFrame:
+def gathered(results: Path, chapters: list[str], claims: Mapping[str, Claim], study: Study) -> pd.DataFrame:
     """What the notebooks gathered for the claims.
 
     Parameters
@@ -25,6 +26,7 @@ def gathered(results: Path, chapters: list[str], claims: Mapping[str, Claim]) ->
     chapters : list of str
         The notebooks' names.
     claims : mapping of str to Claim
+    study : Study
 
     Returns
     -------
@@ -34,15 +36,17 @@ def gathered(results: Path, chapters: list[str], claims: Mapping[str, Claim]) ->
     Raises
     ------
     StudyError
-        If a claim has no evidence, or a part of it stands twice.
+        If a part of a claim has no evidence, or stands twice.
     """
     rows = []
     for file in sorted((results / EVIDENCE).glob("*.json")):
         notebook = next((chapter for chapter in chapters if chapter[:2] == file.stem[:2]), "")
         rows += [row | {"notebook": notebook} for row in json.loads(file.read_text(encoding="utf-8"))]
     parts = pd.DataFrame(rows, columns=[*KEY, *OF_A_PART, "notebook"])
-    if missing := [claim for claim in claims if claim not in set(parts["claim"])]:
-        raise StudyError(f"no notebook gathered evidence for {', '.join(missing)}", file=results / EVIDENCE,
+    wanted = [(name, *asked) for name, claim in claims.items() for p in claim.parts for asked in questions(p, study)]
+    there = set(parts[list(KEY)].itertuples(index=False, name=None))
+    if missing := [" ".join(filter(None, key)) for key in wanted if key not in there]:
+        raise StudyError(f"no notebook gathered evidence for {'; '.join(missing)}", file=results / EVIDENCE,
                          fix="run `make clean`, then `make report`")  # fmt: skip
     if parts.duplicated(list(KEY)).any():
         twice = parts.loc[parts.duplicated(list(KEY)), "claim"].iloc[0]
@@ -71,7 +75,7 @@ def judge(study: Study, results: Path, chapters: list[str], alpha: float) -> tup
         As from `helpers.claims.verdicts`, ``n`` as it may be shown.
     """
     claims = load_claims(study)
-    parts = gathered(results, chapters, claims)
+    parts = gathered(results, chapters, claims, study)
     judged = in_table(verdicts(parts, claims, study, alpha).astype({"n": "Int64"}), study.privacy)
     records = plain(judged[list(COLUMNS)].to_dict("records"))
     write_whole(results / CLAIMS_JSON, json.dumps(records, indent=1, ensure_ascii=False) + "\n")

@@ -182,13 +182,14 @@ def summarise(runs: pd.DataFrame, truths: pd.DataFrame, alpha: float) -> pd.Data
     merged = runs.merge(truths, on=["scenario", *ANSWER], how="left", validate="many_to_one")
     span = merged["ci_low"].notna() & merged["target"].notna()
     held = (merged["ci_low"] <= merged["target"]) & (merged["target"] <= merged["ci_high"])
+    merged["told"] = merged[["estimate", "p_value"]].notna().any(axis=1)
     merged["held"] = held.astype(float).where(span)
     merged["rejects"] = (merged["p_value"] < alpha).astype(float).where(merged["p_value"].notna())
     # Another part may stand for the claim in each run: the claim's shares are those of all its parts together.
     merged = merged.assign(**{verdict: merged["verdict"].eq(verdict) for verdict in VERDICTS})
     groups = merged.groupby(["scenario", *ROW], sort=False)
     table = groups.agg(
-        runs=("n", "count"),
+        runs=("told", "sum"),
         target=("target", "first"),
         target_error=("target_error", "first"),
         mean_estimate=("estimate", "mean"),

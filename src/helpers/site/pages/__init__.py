@@ -24,7 +24,7 @@ class Run(NamedTuple):
     parameters: dict[str, Any]
     #: As from `helpers.claims.verdicts`, counts as they may be shown.
     claims: pd.DataFrame
-    #: As from `helpers.run.judging.estimated`.
+    #: As from `helpers.run.judging.gathered`.
     parts: pd.DataFrame
     #: The notebooks' names.
     chapters: list[str]

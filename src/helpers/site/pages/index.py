@@ -1,12 +1,13 @@
 """The index page: what was studied, what was found, and how sure that is."""
 
 import html
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from helpers.claims import VERDICTS, claims_of, primary
+from helpers.claims import VERDICTS, claims_of, primary, taxa_named
 from helpers.figures import italicise
 from helpers.files import CLAIMS_TABLE, NOTEBOOKS, TABLES
 from helpers.narrate import interval, italicised, number, p_number, suppression
@@ -31,7 +32,7 @@ def page(run: Run, others: list[str]) -> str:
     others : list of str
         Names of the pages that follow the chapters.
     """
-    study, claims, files = run.study, run.claims, run.files
+    study, claims, files, taxa = run.study, run.claims, run.files, taxa_named(run.study)
     level = f"{100 * (1 - run.parameters['alpha']):g}"
     found = ", ".join(f"{row.id} {row.verdict}" for row in claims.itertuples())
     alt = f"Forest plot of the claims' effects with {level} % intervals. Verdicts: {found}."
@@ -42,7 +43,7 @@ def page(run: Run, others: list[str]) -> str:
     )
     title = (
         f'<div class="in-short"><p class="study-title">{html.escape(study.title)}</p>\n'
-        f"<p>{studied(run)} {primary_answer(claims, study)}</p></div>"
+        f"<p>{studied(run)} {primary_answer(claims, study, taxa)}</p></div>"
     )
     about = (
         f"<p>{emphasised(study.about)}</p>\n"
@@ -53,9 +54,9 @@ def page(run: Run, others: list[str]) -> str:
         [
             "# Overview",  # not the study's title: the theme repeats this heading without escaping it
             raw(title),
-            raw(claims_html(claims, study, level)),
+            raw(claims_html(claims, study, level, taxa)),
             "## Why these verdicts",
-            raw(reasons_html(claims, study)),
+            raw(reasons_html(claims, taxa)),
             raw(figure_html(FOREST, alt, caption, files, CLAIMS_TABLE)),
             "## The study",
             raw(about),
@@ -80,7 +81,7 @@ def draw_claims(claims: pd.DataFrame, study: Study, results: Path) -> None:
         Folder of the run's results.
     """
     forest = claims_forest(claims)
-    italicise(forest, study.taxa.names)
+    italicise(forest, taxa_named(study))
     save_figure(forest, results, FOREST, simulated=study.simulated)
 
 
@@ -103,7 +104,7 @@ def studied(run: Run) -> str:
     return f"People at {html.escape(first)} and {html.escape(last)}: {html.escape(told)}."
 
 
-def primary_answer(claims: pd.DataFrame, study: Study) -> str:
+def primary_answer(claims: pd.DataFrame, study: Study, taxa: Sequence[str]) -> str:
     """What the study says of its primary claim, the first of the first family, in a sentence.
 
     Returns
@@ -112,17 +113,17 @@ def primary_answer(claims: pd.DataFrame, study: Study) -> str:
         HTML.
     """
     row = claims.set_index("id", drop=False).loc[primary(study)]
-    told = f"<b>{_with_italics(row['statement'], study)}: {VERDICTS[row['verdict']].symbol} {row['verdict']}.</b>"
-    why = _with_italics(row["reason"][:1].upper() + row["reason"][1:], study)
+    told = f"<b>{_with_italics(row['statement'], taxa)}: {VERDICTS[row['verdict']].symbol} {row['verdict']}.</b>"
+    why = _with_italics(row["reason"][:1].upper() + row["reason"][1:], taxa)
     link = f'<a href="{evidence(dict(row))}">the evidence</a>'
     return f"The primary claim, {row['id']}. {told} {why}. See {link}."
 
 
-def _with_italics(text: str, study: Study) -> str:
-    return emphasised(italicised(text, study.taxa.names))
+def _with_italics(text: str, taxa: Sequence[str]) -> str:
+    return emphasised(italicised(text, taxa))
 
 
-def claims_html(claims: pd.DataFrame, study: Study, level: str) -> str:
+def claims_html(claims: pd.DataFrame, study: Study, level: str, taxa: Sequence[str]) -> str:
     """The claims table: what is claimed, the verdict, how much, how sure, and where the evidence is.
 
     Parameters
@@ -142,7 +143,7 @@ def claims_html(claims: pd.DataFrame, study: Study, level: str) -> str:
         "Evidence",
     )
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
-    body = "\n".join(_claim_row(row, study) for row in claims.to_dict("records"))
+    body = "\n".join(_claim_row(row, taxa) for row in claims.to_dict("records"))
     return (
         '<div class="report-table claims" role="region" tabindex="0" aria-label="Claims"><table>'
         f"<thead><tr>{head}</tr></thead>\n"
@@ -150,14 +151,14 @@ def claims_html(claims: pd.DataFrame, study: Study, level: str) -> str:
     )
 
 
-def _claim_row(row: dict[str, Any], study: Study) -> str:
+def _claim_row(row: dict[str, Any], taxa: Sequence[str]) -> str:
     text = {key: html.escape(str(row[key])) for key in ("id", "verdict", "unit", "n")}
     effect = "–"
     if pd.notna(row["estimate"]):
         effect = f"{number(row['estimate'])} {text['unit']} <br>({interval(row['ci_low'], row['ci_high'])})"
     p = p_number(row["p_holm"]) if pd.notna(row["p_holm"]) else "–"
     cells = [
-        _with_italics(row["statement"], study),
+        _with_italics(row["statement"], taxa),
         f"<b>{VERDICTS[row['verdict']].symbol} {text['verdict']}</b>",
         effect,
         html.escape(p),
@@ -173,7 +174,7 @@ def _claim_row(row: dict[str, Any], study: Study) -> str:
     return f'<tr id="{text["id"]}"><th scope="row">{text["id"]}</th>{body}</tr>'
 
 
-def reasons_html(claims: pd.DataFrame, study: Study) -> str:
+def reasons_html(claims: pd.DataFrame, taxa: Sequence[str]) -> str:
     """The reason of each verdict."""
     columns = {
         "claim": list(claims["id"]),
@@ -184,7 +185,7 @@ def reasons_html(claims: pd.DataFrame, study: Study) -> str:
         "Where a claim has several parts, the weakest stands for it. p: of the test that the verdict rests on (against "
         "zero, or of equivalence), after Holm's adjustment over the claims."
     )
-    return table_html(columns, set(), caption, study.taxa.names)
+    return table_html(columns, set(), caption, taxa)
 
 
 def _downloads(files: Path) -> str:

@@ -97,7 +97,7 @@ def parameters_html(study: Study, parameters: dict[str, Any], set_text: str | No
     ----------
     study : Study
     parameters : dict
-        As `helpers.run.parameters.check` wrote them.
+        As `helpers.run.parameters.write_parameters` wrote them.
     set_text : str, optional
         The variable SET of the command.
     """

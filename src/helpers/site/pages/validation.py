@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers.claims import KEY, SUPPORTED
+from helpers.claims import KEY, SUPPORTED, taxa_named
 from helpers.evidence import CONTRASTS, Asked
 from helpers.figures import italicise
 from helpers.files import VALIDATION
-from helpers.measures import find, is_taxon, registry
+from helpers.measures import find
 from helpers.narrate import interval, italicised, number
 from helpers.output import emphasised, save_figure, save_table, table_html
 from helpers.simulation.performance import ROW, read_table
@@ -46,8 +46,7 @@ def named(row: pd.Series, like: Study) -> str:
     if not row["measure"]:
         return ", ".join(filter(None, [f"{row['estimator']}: {row['contrast']}", who]))
     asked = Asked(*row[list(Asked._fields)])
-    what = CONTRASTS[asked.contrast].what(find(asked.measure, like).label, asked, like)
-    told = ", ".join(filter(None, [what, who]))
+    told = CONTRASTS[asked.contrast].what(find(asked.measure, like).label, asked, like)
     if row["claim"]:
         return f"{row['claim']} {told}"
     return f"{told}: {row['estimator']}" + (", bootstrap" if row["interval"] == "bootstrap" else "")
@@ -99,7 +98,7 @@ def validation_page(table: pd.DataFrame, like: Study, parts: pd.DataFrame | None
     str
         Markdown.
     """
-    alpha, taxa = like.settings.alpha, _taxa(table, like)
+    alpha, taxa = like.settings.alpha, taxa_named(like)
     table = table.assign(name=[named(row, like) for _, row in table.iterrows()])
     fig = validation(table, alpha)
     italicise(fig, taxa)
@@ -179,14 +178,8 @@ def _against_truth(parts: pd.DataFrame, demo: pd.DataFrame, like: Study) -> str:
     caption = f"{holds.sum()} of {told.sum()} intervals of the simulated demo cohort hold the truth."
     if not told.all():
         caption += f" {(~told).sum()} were not simulated: `make validate` tells their truth."
-    return table_html(columns, {"Estimate", "Truth"}, caption, taxa=_taxa(parts, like))
+    return table_html(columns, {"Estimate", "Truth"}, caption, taxa=taxa_named(like))
 
 
 def _shown(values: pd.Series) -> list[str]:
     return ["–" if pd.isna(value) else number(value) for value in values]
-
-
-def _taxa(table: pd.DataFrame, like: Study) -> list[str]:
-    """Names that are set in italics."""
-    others = [key for key in table["measure"].unique() if key not in registry(like) and is_taxon(key)]
-    return [*like.taxa.names, *(find(key, like).label for key in others)]
