@@ -1,0 +1,93 @@
+import ast
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+import pytest
+import yaml
+from cohorts import ROOT, analysed, small_demo, write
+from test_shapes import SHAPES, changed
+
+from helpers import evidence
+from helpers.claims import VERDICTS, load_claims
+from helpers.errors import StudyError
+from helpers.ingest import build_cohort
+from helpers.measures import measured, registry
+from helpers.quality import without_contaminants
+from helpers.run.judging import gathered
+from helpers.study import load_study
+
+DEMO = load_study(ROOT / "data" / "demo")
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+
+
+def test_every_section_of_evidence_is_a_section_of_one_notebook() -> None:
+    headings = Counter(
+        line.removeprefix("## ")
+        for path in NOTEBOOKS
+        for cell in nbformat.read(path, as_version=4).cells
+        if cell.cell_type == "markdown"
+        for line in cell.source.splitlines()
+        if line.startswith("## ")
+    )
+    sections = {section for contrast in evidence.CONTRASTS.values() for section in contrast.sections.values()}
+    assert {section for section in sections if headings[section] != 1} == set()
+
+
+def spoken(path: Path) -> set[str]:
+    """Texts in a module's code, but for its docstrings."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    silent = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    texts = (n for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str))
+    return {n.value for n in texts if id(n) not in silent}
+
+
+def test_a_label_a_verdict_and_the_name_of_a_notebook_stand_in_one_place() -> None:
+    labels = {measure.label for key, measure in registry(DEMO).items() if measure.kind == "diversity"}
+    at_home = {"claims.py": set(VERDICTS), "measures.py": labels}
+    names = {path.stem for path in NOTEBOOKS}
+    for path in (ROOT / "src" / "helpers").rglob("*.py"):
+        elsewhere = {word for home, words in at_home.items() if home != path.name for word in words}
+        assert spoken(path) & (elsewhere | names) == set(), path.name
+    assert not any(name in (ROOT / "Makefile").read_text(encoding="utf-8") for name in names)
+
+
+def of_one_claim(folder: Path, monkeypatch: pytest.MonkeyPatch, *parts: dict[str, Any]) -> None:
+    """Another paper, with one claim."""
+    claim = {"says": "Something under {treatment}", "family": "all", "parts": list(parts)}
+    content = {"of": "Nobody 2020", "reference": "none", "families": ["all"], "claims": {"N1": claim}}
+    (folder / "nobody.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    monkeypatch.setattr("helpers.study.CLAIMS", folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", ["relative abundances", "no arms"])
+def test_chapters_need_no_claim_of_the_shipped_file(
+    shape: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_one_claim(tmp_path, monkeypatch, {"measure": "genus", "contrast": "change", "arm": "treatment", "expect": "up"})
+    study = write(changed(SHAPES[shape][0](small_demo()), claims="nobody"), tmp_path / "study")
+    assert list(analysed(study, tmp_path / "results")) == ["N1"]
+
+
+def test_a_measure_that_a_study_lacks_is_not_testable_in_any_contrast(tmp_path: Path) -> None:
+    study = write(SHAPES["no tree"][0](small_demo()), tmp_path / "study")
+    parts: list[dict[str, Any]] = [
+        {"measure": "faith_pd", "contrast": contrast, "expect": "up"} for contrast in ("group", "severity", "arms")
+    ]
+    parts.append({"measure": "faith_pd", "contrast": "change", "arm": "treatment", "expect": "up"})
+    study = study.model_copy(update={"own_claims": {"X1": {"says": "Faith", "parts": parts}}})
+    swabs = measured(without_contaminants(build_cohort(study)[0], 0.05)[0], study, study.settings)
+    found = evidence.gather({"X1": load_claims(study)["X1"]}, swabs, study, study.settings)
+    assert set(found["cannot"]) == {"the study gives no tree"}
+
+
+def test_a_part_without_evidence_stops_the_verdicts(tmp_path: Path) -> None:
+    claims = {"C6": load_claims(DEMO)["C6"]}
+    row = {"claim": "C6", "measure": "shannon", "contrast": "change", "arm": "treatment", "among": "", "score": ""}
+    (tmp_path / "evidence").mkdir()
+    (tmp_path / "evidence" / "02_shift.json").write_text(pd.DataFrame([row]).to_json(orient="records"))
+    with pytest.raises(StudyError, match="no notebook gathered evidence for C6 distance_to_healthy change treatment"):
+        gathered(tmp_path, ["02_diversity"], claims, DEMO)
