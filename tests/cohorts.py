@@ -1,5 +1,6 @@
 """Small cohorts for tests: cut from the simulated demo cohort, changed by the test, analysed by all chapters."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,8 +38,9 @@ def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in both.items() if value is not None}
 
 
+@functools.cache
 def small_demo(treated: int = 14, compared: int = 10, controls: int = 14, features: int = 60) -> Files:
-    """Some people of the demo cohort, with its most abundant features."""
+    """Some people of the demo cohort, with its most abundant features; who changes it works on a copy."""
     metadata = pd.read_csv(DEMO / "metadata.tsv", sep="\t", dtype=str, keep_default_na=False)
     people = metadata[metadata["sample_type"].eq("swab")].drop_duplicates("patient_id").sort_values("patient_id")
     chosen = [

@@ -1,4 +1,5 @@
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,41 @@ ORACLE = Path(__file__).parent / "oracle"
 CASES: Counter[tuple[str, str]] = Counter()
 
 
+#: What takes longest comes first, so that no process is left alone with it at the end.
+LONGEST = ["browser", "ipynb", "whole_report", "validation", "interruption", "provenance", "hostile", "shapes", "draft"]
+#: Files whose tests share no fixture that takes long: each goes where there is nothing to do.
+APART = {"tests/test_hostile.py", "tests/test_shapes.py"}
+
+
+def together(nodeid: str) -> str:
+    """The name of those tests that one process does, in their order: for the most part, a file's."""
+    file, _, test = nodeid.partition("::")
+    if file.endswith(".ipynb"):
+        return "notebooks"  # one needs the results of those before
+    if file in APART:
+        return nodeid
+    study = re.search(r"\[(demo|khadka2021)", test) if file == "tests/test_browser.py" else None
+    return f"{file}, {study[1]}" if study else file  # two reports
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Where tests run in several processes, each file's stay together in their order, and so do all notebooks."""
+    """Where tests run in several processes, they are handed out in their order, all that stay together at once."""
     from xdist.scheduler import LoadScopeScheduling
 
-    class ByFile(LoadScopeScheduling):
+    class Together(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            return "notebooks" if file.endswith(".ipynb") else file  # a notebook needs the results of those before
+            return together(nodeid)
 
-    return ByFile(config, log)
+    config.option.loadscopereorder = False  # by how many they are, which says little
+    return Together(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The longest first, where tests run in several processes."""
+    if hasattr(config, "workerinput"):
+        rank = {part: i for i, part in enumerate(LONGEST)}
+        items.sort(key=lambda item: min((i for part, i in rank.items() if part in item.path.name), default=len(rank)))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -43,6 +43,7 @@ FILES = {
     "tree": TREE.encode(),
 }
 STUDY_WITH_TREE: dict[str, Any] = merged(STUDY, {"files": {"tree": {"path": "tree"}}})
+RIGHT = yaml.safe_dump(STUDY_WITH_TREE, allow_unicode=True).encode()
 CLAIM = {
     "says": "Under {treatment}, {pathogen} falls", "kind": "direction", "family": "own", "reported": "it fell",
     "parts": [
@@ -198,7 +199,7 @@ def tables(draw: st.DrawFn, table: pd.DataFrame) -> bytes:
 @generated("metadata")
 @given(tables(METADATA))
 def test_any_metadata(content: bytes) -> None:
-    outcome("metadata", STUDY_WITH_TREE, metadata=content)
+    outcome("metadata", RIGHT, metadata=content)
 
 
 @generated("counts")
@@ -217,7 +218,7 @@ BINARY = {
     "taxonomy": [FILES["taxonomy"], qza("taxonomy.tsv", FILES["taxonomy"])],
     "tree": [FILES["tree"], qza("tree.nwk", FILES["tree"])],
     "metadata": [FILES["metadata"], gzip.compress(FILES["metadata"])],
-    "study.yaml": [yaml.safe_dump(STUDY_WITH_TREE).encode()],
+    "study.yaml": [RIGHT],
 }
 
 
@@ -241,7 +242,7 @@ def test_any_bytes(data: st.DataObject) -> None:
     if role == "study.yaml":
         outcome("bytes", bytes(content))
     else:
-        outcome("bytes", STUDY_WITH_TREE, **{role: bytes(content)})
+        outcome("bytes", RIGHT, **{role: bytes(content)})
 
 
 # ---------------------------------------------------------------- chosen

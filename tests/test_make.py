@@ -38,6 +38,12 @@ def test_a_step_imports_nothing_of_the_others() -> None:
     assert subprocess.run([sys.executable, "-c", told], capture_output=True, text=True).stdout == "[]\n"
 
 
+@pytest.mark.parametrize("module", ["run.execution, papermill", "site.build", "files, myst_nb.sphinx_ext"])
+def test_no_step_compiles_a_grammar_of_addresses(module: str) -> None:
+    told = f"import sys, helpers.{module}; print(bool(sys.modules.get('rfc3987_syntax')))"
+    assert subprocess.run([sys.executable, "-c", told], capture_output=True, text=True).stdout == "False\n"
+
+
 def planned(*arguments: str) -> list[str]:
     """What make would do."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}

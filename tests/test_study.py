@@ -8,7 +8,7 @@ import yaml
 from helpers.claims import load_claims, statement
 from helpers.errors import StudyError
 from helpers.intake.reference import OWN, references
-from helpers.study import Study, load_study
+from helpers.study import Study, load_study, read_yaml
 
 STUDY = {
     "title": "A small study",
@@ -45,6 +45,14 @@ def test_a_small_study_is_valid_and_the_rest_has_defaults(tmp_path):
     assert study.files.taxonomy == "none"
     assert study.path(study.files.counts) == tmp_path / "counts.biom"
     assert set(study.files.each()) == {"counts", "metadata"}
+
+
+def test_a_study_is_read_anew_each_time(tmp_path):
+    study_with(tmp_path)
+    first = read_yaml(tmp_path / "study.yaml", "", "", "")
+    first["columns"]["visit"]["values"]["baseline"] = "changed"
+    assert read_yaml(tmp_path / "study.yaml", "", "", "") == STUDY
+    assert study_with(tmp_path, "labels.case", "other").labels.case == "other"
 
 
 def test_numbers_and_single_values_are_lists_of_text(tmp_path):

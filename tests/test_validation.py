@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -54,17 +54,21 @@ def keys(table: pd.DataFrame, columns: tuple[str, ...] = KEY) -> set[tuple[str, 
 
 
 @pytest.fixture(scope="module")
-def null_runs() -> pd.DataFrame:
-    with performance.workers() as pool:
-        return performance.simulate_runs([(worlds.NO_EFFECT, seed) for seed in range(1, 21)], QUICK, pool)
+def pool() -> Iterator[Executor]:
+    with performance.workers() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
-def with_own() -> pd.DataFrame:
+def null_runs(pool) -> pd.DataFrame:
+    return performance.simulate_runs([(worlds.NO_EFFECT, seed) for seed in range(1, 21)], QUICK, pool)
+
+
+@pytest.fixture(scope="module")
+def with_own(pool) -> pd.DataFrame:
     """The table of the demo study with claims of its own, of as few cohorts as can be."""
     like = QUICK.model_copy(update={"own_claims": OWN})
-    with performance.workers() as pool:
-        return performance.validate(2, like, pool, pooled=2)
+    return performance.validate(2, like, pool, pooled=2)
 
 
 def test_every_part_of_every_claim_was_simulated():

@@ -1,6 +1,8 @@
 """study.yaml, typed and validated."""
 
+import copy
 import datetime
+import functools
 import hashlib
 import math
 import re
@@ -476,6 +478,12 @@ def unprintable(text: str) -> bool:
     return any((c < " " and c not in "\t\n\r") or "\x7f" <= c <= "\x9f" or "\ud800" <= c <= "\udfff" for c in text)
 
 
+@functools.lru_cache(maxsize=8)
+def _parsed(text: str) -> Any:
+    """What a text of YAML holds, kept: a step asks several times for the same files, and PyYAML takes its time."""
+    return yaml.load(text, Loader=_Loader)
+
+
 def read_yaml(file: Path, what: str, fix: str, keys: str | Path) -> dict[str, Any]:
     """Read a YAML file of keys and values, safely.
 
@@ -495,7 +503,7 @@ def read_yaml(file: Path, what: str, fix: str, keys: str | Path) -> dict[str, An
         If the file is missing, or is not YAML with keys and values.
     """
     try:
-        content = yaml.load(file.read_text(encoding="utf-8-sig"), Loader=_Loader)
+        content = copy.deepcopy(_parsed(file.read_text(encoding="utf-8-sig")))
     except FileNotFoundError:
         raise StudyError("there is no such file", file=file, fix=fix) from None
     except (OSError, UnicodeDecodeError) as e:

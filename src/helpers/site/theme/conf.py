@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import helpers  # noqa: F401  leaves out what takes long to import
+
 _site = json.loads((Path(__file__).parent / "site.json").read_text(encoding="utf-8"))
 
 project = html_title = html_short_title = _site["name"]
