@@ -3,7 +3,6 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
 from helpers import estimates
@@ -196,16 +195,3 @@ def test_the_cautious_error_is_the_larger_of_the_two():
     assert estimates.linear_contrast(swapped, "y", "case", cautious=True)["se"] == pytest.approx(cautious["se"])
     wide = few.assign(y=few["y"].where(~few["case"], rng.normal(0, 9, 215)))
     assert estimates.linear_contrast(wide, "y", "case", cautious=True) == estimates.linear_contrast(wide, "y", "case")
-
-
-@pytest.mark.parametrize("method", ["holm", "fdr_bh"])
-def test_adjusted_p_values_are_those_of_statsmodels_and_leave_out_what_was_not_tested(method):
-    rng = np.random.default_rng(3)
-    for n in (0, 1, 2, 7, 60):
-        p = pd.Series(rng.choice([*rng.random(20) ** 3, 0.0, 1.0], n), index=rng.permutation(n))  # with ties
-        expected = multipletests(p, method=method)[1] if n else p
-        np.testing.assert_array_equal(estimates.adjusted_p(p, method), expected)
-        among = pd.concat([pd.Series({-1: np.nan}), p, pd.Series({-2: np.nan})])
-        got = estimates.adjusted_p(among, method)
-        assert list(got.index) == list(among.index)
-        np.testing.assert_array_equal(got, [np.nan, *expected, np.nan])
