@@ -40,8 +40,8 @@ def spoken(path: Path) -> set[str]:
     """Texts in a module's code, but for its docstrings."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     silent = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    texts = (n for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str))
-    return {n.value for n in texts if id(n) not in silent}
+    said = (n for n in ast.walk(tree) if isinstance(n, ast.Constant) and id(n) not in silent)
+    return {n.value for n in said if isinstance(n.value, str)}
 
 
 def test_a_label_a_verdict_and_the_name_of_a_notebook_stand_in_one_place() -> None:

@@ -1,4 +1,19 @@
-"""Shared helpers of the report, one room for each thing: see the README."""
+"""Shared helpers of the report, one room for each thing: see the README.
+
+Names that mean the same everywhere, and are described only where they mean more:
+
+- ``study``, ``settings``: a study.yaml (`helpers.study.Study`), and the parameters of its analysis; ``like``, the demo
+  study, where cohorts are simulated;
+- ``cohort``: swabs x features with counts in ``X``, as from `helpers.ingest.build_cohort`; ``swabs``: those that are
+  compared, as from `helpers.measures.measured`;
+- ``visits``: one row a patient and visit, as from `helpers.visits.by_patient`;
+- ``claims``: claims by their names, as from `helpers.claims.load_claims`;
+- ``labels``: display names of groups, arms and visits;
+- ``covariates``: columns to adjust for; one that does not vary is left out, patients with a missing value are dropped
+  and counted;
+- ``alpha``: level of the tests; intervals cover 1 - alpha. ``bootstraps``, ``permutations``, ``seed``: resamples, and
+  the seed of everything random.
+"""
 
 import sys
 

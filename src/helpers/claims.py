@@ -189,12 +189,7 @@ class OwnClaims(Strict):
 
 
 def names(study: Study) -> dict[str, str]:
-    """What stands for the names in a claim's braces.
-
-    Parameters
-    ----------
-    study : Study
-    """
+    """What stands for the names in a claim's braces."""
     score = study.severity[0].label if study.severity else "severity"
     known = registry(study)
     return study.labels.model_dump() | {
@@ -213,10 +208,6 @@ def statement(claim: Claim, study: Study) -> str:
 
 def load_claims(study: Study) -> dict[str, Claim]:
     """The claims that a study tests: those of its claims file, then its own.
-
-    Parameters
-    ----------
-    study : Study
 
     Returns
     -------
@@ -338,10 +329,6 @@ def verdicts(parts: pd.DataFrame, claims: Mapping[str, Claim], study: Study, alp
     ----------
     parts : DataFrame
         Rows as from `helpers.evidence.gather`, with ``notebook``.
-    claims : mapping of str to Claim
-        Those that are judged, in the order of the table.
-    study : Study
-    alpha : float
 
     Returns
     -------

@@ -41,8 +41,6 @@ def in_table(table: pd.DataFrame, privacy: Privacy, counts: Iterable[str] = ()) 
 
     Parameters
     ----------
-    table : DataFrame
-    privacy : Privacy
     counts : iterable of str
         Columns that count people or swabs, beside `COUNTS`.
 

@@ -79,12 +79,7 @@ def _no_empty_swab(table: _Table) -> None:
 
 
 def rooted_tree(cohort: AnnData) -> TreeNode | None:
-    """Phylogeny of the cohort, rooted at the midpoint unless it has a root.
-
-    Parameters
-    ----------
-    cohort : AnnData
-        ``uns["tree"]`` in Newick.
+    """Phylogeny of the cohort (Newick in ``uns["tree"]``), rooted at the midpoint unless it has a root.
 
     Returns
     -------
@@ -151,11 +146,8 @@ def rarefy(cohort: AnnData, rarefaction_depth: int, *, seed: int | np.random.Gen
 
     Parameters
     ----------
-    cohort : AnnData
-        Counts in ``X``, samples x features.
     rarefaction_depth : int
         Reads a swab. Swabs with fewer are left out.
-    seed : int or numpy Generator
 
     Returns
     -------
@@ -323,8 +315,6 @@ def curve_depths(cohort: AnnData, rarefaction_depth: int) -> list[int]:
 
     Parameters
     ----------
-    cohort : AnnData
-        Counts in ``X``.
     rarefaction_depth : int
         Always one of the depths; the greatest, where fewer than half of the swabs have more reads.
 
@@ -345,8 +335,6 @@ def rarefaction_curves(cohort: AnnData, depths: Sequence[int]) -> pd.DataFrame:
 
     Parameters
     ----------
-    cohort : AnnData
-        Counts in ``X``, ``obs["group"]``.
     depths : sequence of int
         Reads a swab, as from `curve_depths`.
 
@@ -401,13 +389,10 @@ def bray_curtis(cohort: AnnData, depth: int, *, rarefactions: int, seed: int | n
 
     Parameters
     ----------
-    cohort : AnnData
-        Counts in ``X``.
     depth : int
         Reads a swab. Swabs with fewer are left out.
     rarefactions : int
         Draws that are averaged.
-    seed : int or numpy Generator
 
     Returns
     -------
@@ -525,7 +510,6 @@ def aitchison(rarefied: AnnData, *, pseudocount: float = 0.5) -> DistanceMatrix:
 
     Parameters
     ----------
-    rarefied : AnnData
     pseudocount : float
         Added to each count, since a zero has no logarithm.
 
@@ -547,11 +531,6 @@ def aitchison(rarefied: AnnData, *, pseudocount: float = 0.5) -> DistanceMatrix:
 
 def distances(swabs: AnnData) -> dict[str, DistanceMatrix]:
     """Every distance between swabs that the report knows, by its name.
-
-    Parameters
-    ----------
-    swabs : AnnData
-        As from `helpers.measures.measured`.
 
     Returns
     -------
@@ -669,8 +648,6 @@ def closure(
         One row a patient, ``y0`` and ``y1`` the distances to healthy at the two visits.
     controls : Series
         The controls' own distances to the other controls; NaN, of a control without others, is left out.
-    bootstraps, seed, alpha
-        Resamples, their seed, and 1 - coverage.
 
     Returns
     -------

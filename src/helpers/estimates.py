@@ -55,13 +55,9 @@ def linear_contrast(
         Numeric column.
     term : str
         Numeric or boolean column whose coefficient is wanted.
-    covariates : sequence of str
-        Columns to adjust for. One that does not vary is left out, since nothing can be learnt of it.
     cautious : bool
         Take the larger of the HC3 error and that of equal variances: in a small group in which hardly anybody has a
         taxon, a robust error sees hardly any variance.
-    alpha : float
-        The interval covers 1 - alpha.
 
     Returns
     -------
@@ -93,7 +89,6 @@ def intercept(data: pd.DataFrame, outcome: str, term: str, *, alpha: float = 0.0
         One row a patient.
     outcome, term : str
         Numeric columns.
-    alpha : float
 
     Returns
     -------
@@ -180,8 +175,6 @@ def mean_change(change: pd.Series, *, alpha: float = 0.05) -> dict[str, float]:
     ----------
     change : Series
         One value a patient, follow-up minus baseline.
-    alpha : float
-        The interval covers 1 - alpha.
 
     Returns
     -------
@@ -199,12 +192,6 @@ def mean_change(change: pd.Series, *, alpha: float = 0.05) -> dict[str, float]:
 
 def control_sd(visits: pd.DataFrame, measure: str) -> float:
     """Standard deviation of a measure over the controls at baseline, the yardstick of equivalence.
-
-    Parameters
-    ----------
-    visits : DataFrame
-        One row a patient and visit, as from `by_patient`.
-    measure : str
 
     Returns
     -------
@@ -235,10 +222,6 @@ def partial_spearman(
         One row a patient.
     x, y : str
         Numeric columns.
-    covariates : sequence of str
-        Columns to adjust for; a categorical one enters as dummies.
-    bootstraps, seed, alpha
-        Resamples of patients, their seed, and 1 - coverage of the interval.
 
     Returns
     -------
@@ -295,10 +278,6 @@ def firth_odds_ratio(
         Boolean column.
     term : str
         Numeric or boolean column whose odds ratio is wanted.
-    covariates : sequence of str
-        Columns to adjust for.
-    alpha : float
-        The profile-likelihood interval covers 1 - alpha.
 
     Returns
     -------
@@ -337,8 +316,6 @@ def percentile_test(drawn: np.ndarray, alpha: float) -> tuple[float, float, floa
     ----------
     drawn : array
         The estimate in each resample.
-    alpha : float
-        The interval covers 1 - alpha.
 
     Returns
     -------
@@ -361,7 +338,6 @@ def adjusted_p(p: pd.Series, method: str) -> pd.Series:
 
     Parameters
     ----------
-    p : Series
     method : str
         As in `statsmodels.stats.multitest.multipletests`: ``holm`` or ``fdr_bh``.
 

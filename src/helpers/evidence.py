@@ -143,29 +143,13 @@ def against_controls(asked: Asked, data: Data, study: Study, settings: Settings)
 
 
 def with_improvement(measure: str, visits: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """Pairs of visits of the patients with an arm, and their improvement as a share.
-
-    Parameters
-    ----------
-    measure : str
-    visits : DataFrame
-        One row a patient and visit.
-    study : Study
-    """
+    """Pairs of visits of the patients with an arm, and their improvement as a share."""
     improved = response.improvement(visits, study.severity) / 100
     return treatment.arms(paired(visits, measure).join(improved, on="subject"))
 
 
 def near_clear(visits: pd.DataFrame, study: Study, arm: str) -> pd.Index:
-    """The patients of an arm whose severity improved to near clear.
-
-    Parameters
-    ----------
-    visits : DataFrame
-        One row a patient and visit.
-    study : Study
-    arm : str
-    """
+    """The patients of an arm whose severity improved to near clear."""
     improved = response.improvement(visits, study.severity)
     of_arm = visits.loc[visits["who"].eq(arm) & visits["visit"].eq("baseline"), "subject"]
     return improved.index[improved >= study.response.near_clear].intersection(of_arm)
@@ -280,12 +264,6 @@ CONTRASTS = {
 def lacking(swabs: AnnData, study: Study) -> dict[str, str]:
     """What a contrast may need, and why the study does not have it.
 
-    Parameters
-    ----------
-    swabs : AnnData
-        Those that are compared; they need not be measured yet.
-    study : Study
-
     Returns
     -------
     dict
@@ -329,13 +307,10 @@ def cannot(asked: Asked, expect: str | None, lacks: Mapping[str, str], swabs: An
 
     Parameters
     ----------
-    asked : Asked
     expect : str, optional
         What a claim expects of it.
     lacks : mapping
         As from `lacking`.
-    swabs : AnnData
-    study : Study
     """
     measure = find(asked.measure, study)
     from_data = expect is not None and expect.endswith("healthier") and not measure.healthier
@@ -350,13 +325,7 @@ def cannot(asked: Asked, expect: str | None, lacks: Mapping[str, str], swabs: An
 
 
 def questions(part: Part, study: Study) -> list[Asked]:
-    """What a part of a claim asks: one question, or one a severity score.
-
-    Parameters
-    ----------
-    part : Part
-    study : Study
-    """
+    """What a part of a claim asks: one question, or one a severity score."""
     asked = Asked(part.measure, part.contrast, part.arm or "", part.among or "")
     scores = [s.name for s in study.severity] or [""]
     return [asked._replace(score=score) for score in scores] if part.contrast == "severity" else [asked]
@@ -374,15 +343,6 @@ def section_of(asked: Asked, study: Study) -> str:
 
 def answers(asked: Iterable[Asked], swabs: AnnData, study: Study, settings: Settings) -> pd.DataFrame:
     """Estimate what is asked.
-
-    Parameters
-    ----------
-    asked : iterable of Asked
-    swabs : AnnData
-        As from `helpers.measures.measured`.
-    study : Study
-    settings : Settings
-        Its alpha, bootstraps, seed and equivalence_margin.
 
     Returns
     -------
@@ -424,11 +384,6 @@ def gather(
 
     Parameters
     ----------
-    claims : mapping of str to Claim
-    swabs : AnnData
-        As from `helpers.measures.measured`.
-    study : Study
-    settings : Settings
     answered : DataFrame, optional
         As from `answers`: only the parts that ask what stands there. All parts, if not given.
 
@@ -501,13 +456,6 @@ def _sign(asked: Asked, expect: str | None, swabs: AnnData, study: Study) -> int
 def untestable(claims: Mapping[str, Claim], swabs: AnnData, study: Study) -> dict[str, str]:
     """Why the study's shape leaves a claim without a test.
 
-    Parameters
-    ----------
-    claims : mapping of str to Claim
-    swabs : AnnData
-        Those that are compared; they need not be measured yet.
-    study : Study
-
     Returns
     -------
     dict
@@ -530,20 +478,12 @@ def told(row: Mapping[str, Any], study: Study) -> str:
     ----------
     row : mapping
         Of `answers`.
-    study : Study
     """
     return CONTRASTS[row["contrast"]].told(dict(row), study)
 
 
 def if_unnamed_were_the_pathogen(swabs: AnnData, study: Study, settings: Settings) -> pd.DataFrame:
     """The pathogen's difference at baseline and change under treatment, in two scenarios of the unnamed reads.
-
-    Parameters
-    ----------
-    swabs : AnnData
-        As from `helpers.measures.measured`.
-    study : Study
-    settings : Settings
 
     Returns
     -------
@@ -591,11 +531,6 @@ def of_section(
     ----------
     section : str
         Its heading.
-    claims : mapping of str to Claim
-    swabs : AnnData
-        As from `helpers.measures.measured`.
-    study : Study
-    settings : Settings
     also : iterable of Asked
         What the section asks for its own sake, which comes first.
     """
@@ -627,7 +562,6 @@ def sentences(found: pd.DataFrame, study: Study) -> list[str]:
     ----------
     found : DataFrame
         As from `of_section`.
-    study : Study
     """
     rows = sorted(standing(found), key=lambda row: not row["claims"])
     return [told(row, study) for row in rows if row["n"] or row["claims"]]
@@ -640,7 +574,6 @@ def table(found: pd.DataFrame, study: Study, *more: str, estimators: bool = Fals
     ----------
     found : DataFrame
         As from `of_section` or `answers`.
-    study : Study
     *more : str
         Further columns, after the estimates.
     estimators : bool

@@ -147,8 +147,6 @@ def sample_flow(flow: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
     ----------
     flow : DataFrame
         As from `helpers.quality.flow`.
-    labels : mapping
-        Display names.
     """
     steps = flow.groupby(["step", "reason"], sort=False)[["people", "swabs"]].sum().reset_index()
     lost = -steps[["people", "swabs"]].diff().fillna(0).astype(int)
@@ -195,8 +193,6 @@ def depth(obs: pd.DataFrame, labels: Mapping[str, str], thresholds: Mapping[str,
     ----------
     obs : DataFrame
         One row a swab: ``who`` (a key of `COLOURS`) and ``depth``.
-    labels : mapping
-        Display names.
     thresholds : mapping of str to int
         Named depths, drawn as lines.
     """
@@ -235,7 +231,6 @@ def rarefaction(
         As from `helpers.diversity.rarefaction_curves`.
     measures : mapping
         Its two measures, with their names and units.
-    labels : mapping
     rarefaction_depth : int
         The depth used, drawn as a line.
     """
@@ -269,10 +264,6 @@ def by_visit(visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylab
 
     Parameters
     ----------
-    visits : DataFrame
-        One row a patient and visit: subject, who, visit, `measure`.
-    measure : str
-    labels : mapping
     ylabel : str
         Name and unit of the measure.
     """
@@ -311,8 +302,6 @@ def against(
         One row a patient: ``who``, `y` and the columns `xs`.
     xs : mapping
         Columns, with their axis labels; a panel each.
-    y, ylabel : str
-    labels : mapping
     line : bool
         Draw the least-squares line; it guides the eye and is not the test.
     """
@@ -362,7 +351,6 @@ def pcoa_paths(
     ----------
     coordinates : DataFrame
         One row a patient and visit: subject, who, visit, PC1, PC2.
-    labels : mapping
     explained : sequence of float
         Share of the variation on each axis.
     distance : str
@@ -398,15 +386,7 @@ def pcoa_paths(
     "Raincloud of the distance to healthy by group and visit, over the band of the controls.",
 )
 def distance_to_healthy(visits: pd.DataFrame, labels: Mapping[str, str], measure: str, ylabel: str) -> Figure:
-    """Distance to the healthy reference by group and visit, over the band of the controls.
-
-    Parameters
-    ----------
-    visits : DataFrame
-        One row a patient and visit: who, visit, `measure`.
-    labels : mapping
-    measure, ylabel : str
-    """
+    """Distance to the healthy reference by group and visit, over the band of the controls."""
     shown = groups(visits["who"])
     fig = figure(3.5)
     ax = fig.subplots()
@@ -484,7 +464,6 @@ def composition(shares: pd.DataFrame, ylabel: str = "Mean share of reads (%)") -
     ----------
     shares : DataFrame
         Bars x (n, taxa in per cent), as from `helpers.taxa.composition`; the index holds the bars' labels.
-    ylabel : str
     """
     fig = figure(3.8)
     ax = fig.subplots()
@@ -519,11 +498,8 @@ def composition_by_patient(visits: pd.DataFrame, taxa: Sequence[str], labels: Ma
 
     Parameters
     ----------
-    visits : DataFrame
-        One row a patient and visit: who, visit, and a column for each taxon, in per cent.
     taxa : sequence of str
         Columns in the order of stacking, the last of them the rest. Told apart by lightness, so that grey is enough.
-    labels : mapping
     """
     shown = groups(visits["who"])
     sizes = [max(visits["who"].eq(who).sum(), len(visits) / 5) for who in shown]
@@ -560,11 +536,8 @@ def species_by_visit(visits: pd.DataFrame, species: Sequence[str], labels: Mappi
 
     Parameters
     ----------
-    visits : DataFrame
-        One row a patient and visit: who, visit, and a column for each species, in per cent.
     species : sequence of str
         Columns.
-    labels : mapping
 
     Returns
     -------
@@ -647,7 +620,6 @@ def differential(table: pd.DataFrame, xlabel: str, second: str = "", *, top: int
     ----------
     table : DataFrame
         As from `helpers.taxa.agreement`.
-    xlabel : str
     second : str
         Name of the second method, if its estimates have the unit of the first and are to be drawn.
     top : int
@@ -687,7 +659,6 @@ def strata(
         As from `helpers.response.shift_by_stratum`, with ``scale``, the label of the measure's axis.
     changes : DataFrame
         One row a patient and measure: scale, arm, stratum, change.
-    labels : mapping
     noise : mapping of str to tuple of float
         For each scale the controls' own mean change, as an interval: the yardstick of noise.
     """
@@ -796,8 +767,6 @@ def subsampled(table: pd.DataFrame, sizes: Mapping[str, int], labels: Mapping[st
         As from `helpers.treatment.subsampled_significance`, with ``measure``.
     sizes : mapping of str to int
         Patients of each arm; that of the comparator is marked.
-    labels : mapping
-    alpha : float
     """
     fig = figure(3.1)
     ax = fig.subplots()
@@ -873,7 +842,6 @@ def sensitivity(curve: pd.DataFrame, zero: float, ylabel: str, n: int) -> Figure
         As from `helpers.treatment.mediation_sensitivity`.
     zero : float
         Correlation at which the effect vanishes; NaN if it does nowhere.
-    ylabel : str
     n : int
         Patients.
     """

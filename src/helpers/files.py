@@ -148,7 +148,6 @@ def write_whole(path: Path, content: str | bytes) -> None:
     ----------
     path : Path
         Its folder is made if need be.
-    content : str or bytes
 
     Raises
     ------

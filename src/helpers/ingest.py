@@ -432,8 +432,6 @@ def save_cohort(cohort: AnnData, results_dir: str | Path, name: str = "cohort") 
 
     Parameters
     ----------
-    cohort : AnnData
-    results_dir : str or Path
     name : str, optional
         ``cohort``, or ``measures``: the swabs that are compared.
 
@@ -455,7 +453,6 @@ def load_cohort(results_dir: str | Path, name: str = "cohort") -> tuple[AnnData,
 
     Parameters
     ----------
-    results_dir : str or Path
     name : str, optional
         ``cohort``, or ``measures``: the swabs that are compared.
 

@@ -36,11 +36,6 @@ class Measure(NamedTuple):
 def registry(study: Study) -> dict[str, Measure]:
     """All measures with a name of their own. Any taxon is one too: see `find`.
 
-    Parameters
-    ----------
-    study : Study
-        Which names the taxa of interest and the severity scores.
-
     Returns
     -------
     dict
@@ -54,10 +49,6 @@ def of_swabs(study: Study) -> dict[str, Measure]:
     """The registry without severity scores.
 
     A measure is added here and in `measured`, and is then known to claims, chapters and simulations.
-
-    Parameters
-    ----------
-    study : Study
     """
     counts, named = ("counts",), study.taxa
     names = {role: short_name(getattr(named, role)) for role in ("genus", "pathogen", "commensal")}
@@ -97,11 +88,6 @@ def is_taxon(key: str) -> bool:
 def find(key: str, study: Study) -> Measure:
     """A measure by its key; any name of a genus or species stands for the CLR of that taxon.
 
-    Parameters
-    ----------
-    key : str
-    study : Study
-
     Raises
     ------
     KeyError
@@ -124,11 +110,6 @@ def measured(cohort: AnnData, study: Study, settings: Settings, wanted: Iterable
 
     Parameters
     ----------
-    cohort : AnnData
-        Swabs without negative controls and contaminants, counts in ``X``.
-    study : Study
-    settings : Settings
-        Its swabs, rarefaction_depth, rarefactions and seed.
     wanted : iterable of str, optional
         Keys of measures; all of the registry if not given. Taxa that no claim names need to be given.
 
@@ -177,8 +158,6 @@ def by_visit(swabs: AnnData | pd.DataFrame, keys: Iterable[str]) -> pd.DataFrame
 
     Parameters
     ----------
-    swabs : AnnData or DataFrame
-        As from `measured`, or its ``obs``.
     keys : iterable of str
         Columns of measures.
 

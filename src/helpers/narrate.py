@@ -18,7 +18,6 @@ def number(x: float, digits: int = DIGITS) -> str:
 
     Parameters
     ----------
-    x : float
     digits : int
         Significant digits. Whole numbers of more digits keep them all.
 
@@ -80,7 +79,6 @@ def effect(estimate: dict[str, Any], unit: str = "") -> str:
     ----------
     estimate : dict
         Keys estimate, ci_low, ci_high, level, p_value, n.
-    unit : str
     """
     if math.isnan(estimate["estimate"]):
         return f"not estimable (n = {estimate['n']:.0f})"
@@ -182,7 +180,6 @@ def permanova(row: dict[str, Any], *, alpha: float = 0.05) -> str:
     ----------
     row : dict
         As from `helpers.permutation.permanova_table`.
-    alpha : float
     """
     what = {"group": "Group", "visit": "Time within patient", "visit:arm": "Time × arm"}[row["term"]]
     head = f"{what} ({row['patients']}, {row['distance']})"
@@ -206,7 +203,6 @@ def compared(what: str, estimate: dict[str, Any], unit: str, this: str, other: s
         The measure, as the subject of the sentence.
     estimate : dict
         `this` minus `other`.
-    unit : str
     this, other : str
         Names of the groups.
 
@@ -233,7 +229,6 @@ def changed(what: str, estimate: dict[str, Any], unit: str, who: str) -> str:
         The measure, as the subject of the sentence.
     estimate : dict
         Follow-up minus baseline.
-    unit : str
     who : str
         Name of the group.
 
@@ -289,8 +284,6 @@ def equivalent(what: str, estimate: dict[str, Any], unit: str, *, alpha: float =
         The effect, as the subject of the sentence.
     estimate : dict
         With ``margin`` and ``p_equivalence``, from `helpers.estimates.equivalence`.
-    unit : str
-    alpha : float
     """
     p, margin = estimate["p_equivalence"], f"±{number(estimate['margin'])}{_spaced(unit)}"
     if math.isnan(p):
@@ -312,8 +305,6 @@ def worth(what: str, estimate: dict[str, Any], unit: str, *, alpha: float = 0.05
         The effect.
     estimate : dict
         With ``margin``, ``p_equivalence`` and ``detectable``, the minimum detectable effect.
-    unit : str
-    alpha : float
     """
     if math.isnan(estimate["estimate"]):
         return f"{what}: not estimable (n = {estimate['n']:.0f})."
@@ -352,8 +343,6 @@ def flow(steps: pd.DataFrame, labels: Mapping[str, str]) -> str:
     ----------
     steps : DataFrame
         As from `helpers.quality.flow`.
-    labels : mapping
-        Display names.
     """
     first, last = (steps[steps["step"].eq(steps["step"].iloc[at])] for at in (0, -1))
     people, swabs = (f"{last[c].sum()} of {first[c].sum()} {c}" for c in ("people", "swabs"))
@@ -372,9 +361,6 @@ def levelling(means: pd.DataFrame, rarefaction_depth: int, labels: Mapping[str, 
     ----------
     means : DataFrame
         As from `helpers.diversity.rarefaction_means`.
-    rarefaction_depth : int
-    labels : mapping
-        Display names of the groups.
     flat : float
         Nats: a curve that rises by less is called level.
     """
@@ -433,7 +419,6 @@ def beside_margin(tests: Mapping[str, Mapping[str, Any]], *, alpha: float = 0.05
     ----------
     tests : mapping
         For each measure what `helpers.estimates.equivalence` adds to an estimate.
-    alpha : float
     """
     within = [name for name, e in tests.items() if e["p_equivalence"] < alpha]
     outside = [name for name, e in tests.items() if beyond(e)]
@@ -459,7 +444,6 @@ def unnamed(bounds: pd.DataFrame, share: float, genus: str) -> list[str]:
         As from `helpers.evidence.if_unnamed_were_the_pathogen`.
     share : float
         Per cent of the genus's reads that have no species name.
-    genus : str
     """
     told = [f"{number(share)} % of the {genus} reads have no species name."]
     if bounds["estimate"].isna().all():
@@ -477,7 +461,6 @@ def seen(presence: pd.DataFrame, privacy: Privacy) -> str:
     ----------
     presence : DataFrame
         As from `helpers.taxa.presence_by_group`.
-    privacy : Privacy
     """
     shown = privacy.shown
     each = [
@@ -525,7 +508,6 @@ def italicised(text: str, names: Iterable[str]) -> str:
     ----------
     text : str
         Names that are marked already stay so.
-    names : iterable of str
     """
     either = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
     return re.sub(rf"(?<![\w*])(?:{either})(?![\w*])", r"*\g<0>*", text)

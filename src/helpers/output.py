@@ -34,7 +34,6 @@ def save_table(df: pd.DataFrame, results_dir: str | Path, name: str) -> None:
     ----------
     df : DataFrame
         Written without its index.
-    results_dir : str or Path
     name : str
         Starts with the notebook's number, as ``02_alpha``.
     """
@@ -47,9 +46,6 @@ def save_figure(fig: Figure, results_dir: str | Path, name: str, *, simulated: b
 
     Parameters
     ----------
-    fig : matplotlib.figure.Figure
-    results_dir : str or Path
-    name : str
     simulated : bool
         Write SIMULATED DATA under the figure's lower right corner.
     """
@@ -64,12 +60,6 @@ class Output:
     """What a notebook saves under ``results/`` and shows: text, tables, figures, and its parts of the claims.
 
     All that a reader sees goes through here, so that what `helpers.study.Privacy` hides is hidden in one place.
-
-    Parameters
-    ----------
-    results_dir : str or Path
-    study : Study
-        Figures of simulated data say so; its privacy settings decide how counts are shown.
     """
 
     def __init__(self, results_dir: str | Path, study: Study) -> None:
@@ -86,7 +76,6 @@ class Output:
 
         Parameters
         ----------
-        markdown : str
         role : {"", "finding", "answer"}
             The report's page sets a finding at the beginning of its section, an answer at that of the chapter.
         """
@@ -118,7 +107,6 @@ class Output:
 
         Parameters
         ----------
-        fig : matplotlib.figure.Figure
         name : str
             Starts with the notebook's number, as ``02_alpha``.
         finding : str
@@ -162,10 +150,8 @@ class Output:
 
         Parameters
         ----------
-        df : DataFrame
         name : str
             As of a figure.
-        caption : str
         index : bool
             Show the index, as the row's heading. Without it, the first column is the heading.
         whole : DataFrame, optional
@@ -277,7 +263,6 @@ def table_html(texts: dict[str, list[str]], numeric: set[str], caption: str, tax
         The columns.
     numeric : set of str
         Columns set right.
-    caption : str
     taxa : sequence of str
         Names that are set in italics; what stands in columns of taxa is too.
     """

@@ -65,7 +65,6 @@ def permanova(
 
     Parameters
     ----------
-    distmat : skbio.DistanceMatrix
     design : DataFrame
         Indexed by the ids of `distmat`, in any order. Samples with a missing value are dropped and counted.
     formula : str
@@ -74,7 +73,6 @@ def permanova(
         In the order of the formula; or each given all others, without those that another term contains.
     blocks : str, optional
         Column of `design`: samples are permuted within its values only. Blocks of one sample stay as they are.
-    permutations, seed : int
 
     Returns
     -------
@@ -254,14 +252,12 @@ def dispersion(
 
     Parameters
     ----------
-    distmat : skbio.DistanceMatrix
     design : DataFrame
         Indexed by the ids of `distmat`, in any order.
     grouping : str
         Column of `design`; samples where it is missing are dropped and counted.
     blocks : str, optional
         Column of `design`: residuals are permuted within its values only.
-    permutations, seed : int
 
     Returns
     -------
@@ -352,7 +348,6 @@ def paired_permanova(
         Column with the patient's arm: asks for time x arm too.
     covariates : sequence of str
         Adjusted for in time x arm; a patient's value is the first at baseline. One that does not vary is left out.
-    permutations, seed : int
 
     Returns
     -------
@@ -472,11 +467,8 @@ def permanova_table(
         Between swabs, by name.
     obs : DataFrame
         The swabs, in any order.
-    labels : mapping
-        Display names.
     covariates, arm_covariates : sequence of str
         What group, and time x arm, are adjusted for. One that does not vary is left out.
-    permutations, seed : int
 
     Returns
     -------

@@ -43,8 +43,6 @@ def table_one(
         One row a person: ``who`` (as from `helpers.visits.who`) and `columns`.
     columns : sequence of str
         Characteristics; a number is given as mean (SD), anything else as n (%).
-    labels : mapping
-        Display names of the groups.
     privacy : Privacy, optional
         Where it suppresses small cells, counts are hidden or rounded, shares are of rounded counts, and nothing is
         told of a group of hidden size, nor the difference of a characteristic with a hidden count.
@@ -158,11 +156,6 @@ def flow(
     ----------
     ledger : DataFrame
         As from `helpers.ingest.build_cohort`.
-    cohort : AnnData
-        Samples of the cohort without contaminants, whose reads are those that are rarefied.
-    swabs : str
-        As of `helpers.visits.analysis_swabs`.
-    rarefaction_depth : int
 
     Returns
     -------
@@ -201,7 +194,6 @@ def flag_contaminants(cohort: AnnData, alpha: float) -> pd.DataFrame:
 
     Parameters
     ----------
-    cohort : AnnData
     alpha : float
         A contaminant has a q-value below it, and a higher mean share of reads in negative controls than in swabs.
 
@@ -245,12 +237,6 @@ def flag_contaminants(cohort: AnnData, alpha: float) -> pd.DataFrame:
 
 def without_contaminants(cohort: AnnData, alpha: float) -> tuple[AnnData, pd.DataFrame]:
     """The swabs that are analysed: without negative controls, and without what these show to be contaminants.
-
-    Parameters
-    ----------
-    cohort : AnnData
-        As from `helpers.ingest.build_cohort`.
-    alpha : float
 
     Returns
     -------
@@ -314,13 +300,7 @@ def integrity_checks(cohort: AnnData) -> pd.DataFrame:
 
 
 def tree_differs(cohort: AnnData) -> str:
-    """In which tips and features the tree and the counts differ, in words.
-
-    Parameters
-    ----------
-    cohort : AnnData
-        With a tree.
-    """
+    """In which tips and features the tree and the counts differ, in words."""
     differs = json.loads(cohort.uns["tree_differs"])
     without, others = differs["without_tip"], differs["other_tips"]
     told = []

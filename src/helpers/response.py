@@ -30,8 +30,6 @@ def improvement(visits: pd.DataFrame, severity: Sequence[Severity]) -> pd.Series
 
     Parameters
     ----------
-    visits : DataFrame
-        One row a patient and visit, as from `helpers.visits.by_patient`.
     severity : sequence of Severity
         The study's scores, higher is worse; without one, nobody's improvement is known.
 
@@ -73,12 +71,6 @@ def strata(improved: pd.Series, response: Response) -> pd.Series:
 def patients(visits: pd.DataFrame, study: Study) -> pd.DataFrame:
     """The patients at baseline, with their improvement and stratum of response.
 
-    Parameters
-    ----------
-    visits : DataFrame
-        One row a patient and visit, as from `helpers.visits.by_patient`.
-    study : Study
-
     Returns
     -------
     DataFrame
@@ -105,13 +97,8 @@ def shift_by_stratum(
 
     Parameters
     ----------
-    visits : DataFrame
-        One row a patient and visit, as from `helpers.visits.by_patient`.
     strata : Series
         Of each patient, as from `strata`.
-    measures : mapping of str to Measure
-    study : Study
-    alpha : float
 
     Returns
     -------
@@ -148,7 +135,6 @@ def shift_against_improvement(pairs: pd.DataFrame, *, alpha: float = 0.05) -> pd
     ----------
     pairs : DataFrame
         One row a patient: ``change``, and ``improvement`` as a share.
-    alpha : float
 
     Returns
     -------
@@ -173,8 +159,6 @@ def mean_by_stratum(
     ----------
     pairs : DataFrame
         One row a patient with ``change`` and the columns `by`.
-    by : sequence of str
-    alpha : float
     fewest : int
         The fewest patients of whom a mean is given.
 
@@ -203,7 +187,6 @@ def trend(pairs: pd.DataFrame, *, alpha: float = 0.05) -> dict[str, float]:
     ----------
     pairs : DataFrame
         One row a patient with ``change``, ``arm`` and ``stratum`` (ordered, as from `strata`).
-    alpha : float
 
     Returns
     -------
@@ -244,13 +227,8 @@ def within_between_slopes(
 
     Parameters
     ----------
-    visits : DataFrame
-        One row a patient and visit, as from `helpers.visits.by_patient`; controls are left out.
     outcome, severity : str
         Numeric columns.
-    covariates : sequence of str
-        Columns to adjust for. One that does not vary is left out.
-    alpha : float
 
     Returns
     -------
@@ -291,14 +269,6 @@ def within_between_slopes(
 def slopes(visits: pd.DataFrame, measures: Mapping[str, Measure], study: Study, *, alpha: float = 0.05) -> pd.DataFrame:
     """Slopes of several measures on each severity score.
 
-    Parameters
-    ----------
-    visits : DataFrame
-        One row a patient and visit, as from `helpers.visits.by_patient`.
-    measures : mapping of str to Measure
-    study : Study
-    alpha : float
-
     Returns
     -------
     DataFrame
@@ -322,7 +292,6 @@ def places(both: pd.DataFrame, measures: Mapping[str, Measure]) -> pd.DataFrame:
     ----------
     both : DataFrame
         Patients and controls, one row a person.
-    measures : mapping of str to Measure
 
     Returns
     -------

@@ -489,7 +489,6 @@ def read_yaml(file: Path, what: str, fix: str, keys: str | Path) -> dict[str, An
 
     Parameters
     ----------
-    file : Path
     what : str
         What it should be.
     fix : str
@@ -526,8 +525,6 @@ def validated(model: type[M], content: Any, file: Path, what: str, keys: str | P
 
     Parameters
     ----------
-    model : type of pydantic.BaseModel
-    content : object
     file : Path
         Where it stands.
     what : str

@@ -90,7 +90,6 @@ def unpacked(path: Path, data: bytes) -> bytes:
     ----------
     path : Path
         For messages.
-    data : bytes
 
     Raises
     ------

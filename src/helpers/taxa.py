@@ -53,8 +53,6 @@ def aggregate(cohort: AnnData, rank: str) -> AnnData:
 
     Parameters
     ----------
-    cohort : AnnData
-        Counts of swabs x features, taxonomy in ``var``.
     rank : str
         One of `helpers.study.RANKS`.
 
@@ -134,7 +132,6 @@ def counts_of(taxa: AnnData, name: str) -> pd.Series:
     ----------
     taxa : AnnData
         As from `aggregate`.
-    name : str
     """
     values = taxa.X[:, taxa.var_names.get_loc(name)] if name in taxa.var_names else np.zeros(taxa.n_obs)
     return pd.Series(values, index=taxa.obs_names, name=name)
@@ -147,7 +144,6 @@ def log_ratio(taxa: AnnData, numerator: str, denominator: str) -> pd.Series:
     ----------
     taxa : AnnData
         As from `aggregate`.
-    numerator, denominator : str
 
     Returns
     -------
@@ -195,7 +191,6 @@ def swab_summary(swabs: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
     ----------
     swabs : DataFrame
         One row a swab: ``patients`` (display name of the group or arm), group, visit, lesional, and the measures.
-    measures : sequence of str
 
     Returns
     -------
@@ -226,8 +221,6 @@ def composition(
         The swabs.
     shown : int
         How many taxa; the rest is summed as ``Other``.
-    labels : mapping
-        Display names of groups and visits.
     unlisted : sequence of str
         Taxa that are summed into ``Other`` however abundant they are, as `organelles`.
 
@@ -255,7 +248,6 @@ def within(species: AnnData, genus: str) -> pd.DataFrame:
     ----------
     species : AnnData
         As from ``aggregate(cohort, "species")``.
-    genus : str
 
     Returns
     -------
@@ -301,7 +293,6 @@ def by_patient_counts(taxa: AnnData, visit: str) -> AnnData:
     ----------
     taxa : AnnData
         Raw counts, as from `aggregate`.
-    visit : str
 
     Returns
     -------
@@ -321,7 +312,6 @@ def reassign_unnamed(species: AnnData, genus: str, pathogen: str) -> AnnData:
     ----------
     species : AnnData
         As from ``aggregate(cohort, "species")``.
-    genus, pathogen : str
 
     Returns
     -------
@@ -384,10 +374,6 @@ def linda(
         At least five, for a mode to mean something; else the table is empty.
     term : str
         Boolean column: the group.
-    covariates : sequence of str
-        Those that do not vary are left out; patients with a missing value are dropped and counted.
-    alpha : float
-        The interval covers 1 - alpha.
 
     Returns
     -------
@@ -424,10 +410,6 @@ def linda_change(
         At least five; else the table is empty.
     term : str, optional
         Boolean column: the arm. Without it, the mean change (uncontrolled) at the mean of the covariates.
-    covariates : sequence of str
-        Those that do not vary are left out; patients with a missing value are dropped and counted.
-    alpha : float
-        The interval covers 1 - alpha.
 
     Returns
     -------
@@ -517,10 +499,6 @@ def ancombc2_contrasts(
         method's default), so that the contrast is of abundance where the taxon is present.
     term : str
         Boolean column of ``obs``: the group.
-    covariates : sequence of str
-        Those that do not vary are left out.
-    alpha : float
-        The interval covers 1 - alpha.
 
     Returns
     -------
@@ -614,8 +592,6 @@ def agreement(first: pd.DataFrame, second: pd.DataFrame, *, alpha: float = 0.05)
     ----------
     first, second : DataFrame
         Columns taxon, estimate, q_value.
-    alpha : float
-        False discovery rate.
 
     Returns
     -------
@@ -645,11 +621,8 @@ def differential(
         The swabs that are compared, with all their reads.
     genus : AnnData
         The same at one depth, aggregated to genera.
-    study : Study
     min_prevalence : float
         Share of the compared swabs that a genus must be in.
-    alpha, seed
-        Level of the tests, seed of the mixed model.
 
     Returns
     -------
@@ -698,14 +671,10 @@ def differing_genera(
 
     Parameters
     ----------
-    swabs : AnnData
-        Counts at one depth.
     patients : sequence of str
         Subjects.
-    study : Study
     min_prevalence : float
         Share of the compared swabs that a genus must be in.
-    alpha : float
 
     Returns
     -------
@@ -741,8 +710,6 @@ def presence_by_group(pairs: pd.DataFrame, labels: Mapping[str, str]) -> pd.Data
     ----------
     pairs : DataFrame
         One row a patient: ``who``, and ``y0``, ``y1``, shares of swabs with a read.
-    labels : mapping
-        Display names.
 
     Returns
     -------
@@ -803,13 +770,8 @@ def presence_contrasts(
     ----------
     visits : DataFrame
         One row a person and visit: subject, visit, who, boolean ``case``, the covariates, and the measure.
-    labels : mapping
-        Display names of groups, arms and visits.
-    covariates : sequence of str
-        For patients against controls.
     measure : str
         Share of a person's swabs that have the taxon; NaN where it cannot be known.
-    alpha : float
 
     Returns
     -------

@@ -28,8 +28,6 @@ def ancova(pairs: pd.DataFrame, covariates: Sequence[str] = (), *, alpha: float 
     ----------
     pairs : DataFrame
         One row a patient: ``y0``, ``y1``, boolean ``treated`` and the covariates.
-    covariates : sequence of str
-    alpha : float
 
     Returns
     -------
@@ -50,8 +48,6 @@ def change_score(pairs: pd.DataFrame, covariates: Sequence[str] = (), *, alpha: 
     ----------
     pairs : DataFrame
         One row a patient: ``change``, boolean ``treated`` and the covariates.
-    covariates : sequence of str
-    alpha : float
 
     Returns
     -------
@@ -125,7 +121,6 @@ def overlap_weights(pairs: pd.DataFrame, covariates: Sequence[str]) -> pd.Series
     ----------
     pairs : DataFrame
         One row a patient: boolean ``treated`` and the covariates, none missing.
-    covariates : sequence of str
 
     Returns
     -------
@@ -164,10 +159,6 @@ def arm_contrasts(
     ----------
     pairs : DataFrame
         One row a patient: ``y0``, ``y1``, ``change``, boolean ``treated`` and the covariates.
-    covariates : sequence of str
-        Patients with one missing are dropped and counted.
-    bootstraps, seed, alpha
-        Resamples of patients within the arms, their seed, and 1 - coverage.
 
     Returns
     -------
@@ -235,10 +226,6 @@ def mediation(
         One row a patient: ``y0``, ``y1``, boolean ``treated``, the mediator and the covariates.
     mediator : str
         Numeric column.
-    covariates : sequence of str
-        Patients with one missing are dropped and counted.
-    bootstraps, seed, alpha
-        Resamples of patients within the arms, their seed, and 1 - coverage.
 
     Returns
     -------
@@ -379,7 +366,6 @@ def balance(pairs: pd.DataFrame, covariates: Sequence[str], weights: pd.Series) 
     ----------
     pairs : DataFrame
         One row a patient: boolean ``treated`` and the covariates.
-    covariates : sequence of str
     weights : Series
         As from `overlap_weights`.
 

@@ -33,7 +33,6 @@ def sites_at_baseline(obs: pd.DataFrame, *, lesional: bool) -> pd.Series:
     ----------
     obs : DataFrame
         One row a swab, with the standard columns.
-    lesional : bool
 
     Returns
     -------
@@ -88,14 +87,7 @@ def who(obs: pd.DataFrame) -> pd.Series:
 
 
 def cases_and_controls(visits: pd.DataFrame, measure: str) -> tuple[pd.Series, pd.Series]:
-    """Values of the patients and of the controls.
-
-    Parameters
-    ----------
-    visits : DataFrame
-        One row a person, with boolean ``case``.
-    measure : str
-    """
+    """Values of the patients and of the controls."""
     return visits.loc[visits["case"], measure], visits.loc[~visits["case"], measure]
 
 
@@ -104,8 +96,6 @@ def paired(visits: pd.DataFrame, outcome: str) -> pd.DataFrame:
 
     Parameters
     ----------
-    visits : DataFrame
-        One row a patient and visit, as from `by_patient`.
     outcome : str
         Column that is compared between the visits.
 
@@ -131,8 +121,6 @@ def changes(visits: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
     Parameters
     ----------
-    visits : DataFrame
-        One row a patient and visit, as from `by_patient`.
     columns : sequence of str
         Numeric columns.
 
@@ -150,8 +138,6 @@ def with_controls(visits: pd.DataFrame, patients: Sequence[str]) -> pd.DataFrame
 
     Parameters
     ----------
-    visits : DataFrame
-        One row a patient and visit, as from `by_patient`.
     patients : sequence of str
         Subjects.
 

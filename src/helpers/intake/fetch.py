@@ -21,7 +21,6 @@ def fetch_data(study: Study, *, timeout: float = 60, attempts: int = 3, pause: f
 
     Parameters
     ----------
-    study : Study
     timeout : float
         Seconds that a server may be silent.
     attempts : int

@@ -43,7 +43,6 @@ def execute(source: Path, target: Path, parameters: dict[str, Any], finish: Call
 
     Parameters
     ----------
-    source, target : Path
     parameters : dict
         Injected after the parameters cell.
     finish : callable

@@ -19,15 +19,6 @@ from helpers.study import Study
 def gathered(results: Path, chapters: list[str], claims: Mapping[str, Claim], study: Study) -> pd.DataFrame:
     """What the notebooks gathered for the claims.
 
-    Parameters
-    ----------
-    results : Path
-        Folder of the run's results.
-    chapters : list of str
-        The notebooks' names.
-    claims : mapping of str to Claim
-    study : Study
-
     Returns
     -------
     DataFrame
@@ -58,14 +49,6 @@ def gathered(results: Path, chapters: list[str], claims: Mapping[str, Claim], st
 
 def judge(study: Study, results: Path, chapters: list[str], alpha: float) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Judge the claims on the evidence of the notebooks; write ``claims.tsv`` and ``claims.json``.
-
-    Parameters
-    ----------
-    study : Study
-    results : Path
-    chapters : list of str
-        The notebooks' names.
-    alpha : float
 
     Returns
     -------

@@ -45,7 +45,6 @@ def locked(path: Path, other: str) -> Iterator[None]:
 
     Parameters
     ----------
-    path : Path
     other : str
         As of `wait_for_lock`.
     """
@@ -62,7 +61,6 @@ def clear(folder: Path, *, inside: bool = True) -> None:
 
     Parameters
     ----------
-    folder : Path
     inside : bool
         Look in its folders, too.
     """
@@ -77,7 +75,6 @@ def main(folder: Path, command: Sequence[str]) -> None:
     ----------
     folder : Path
         Of the report.
-    command : sequence of str
     """
     file = folder / ".lock"
     try:

@@ -50,7 +50,6 @@ def note_saved(report: Report, step: str, paths: Iterable[Path]) -> None:
 
     Parameters
     ----------
-    report : Report
     step : str
         A notebook's name without suffix, or ``site``.
     paths : iterable of Path

@@ -75,7 +75,6 @@ def resolve_settings(study: Study, text: str = "") -> Settings:
 
     Parameters
     ----------
-    study : Study
     text : str
         Of the variable SET.
     """

@@ -302,12 +302,6 @@ def simulate_cohort(truth: Truth, seed: int | None = None) -> SimulatedCohort:
     """Draw a cohort.
 
     Each part has its own random stream, so that cohorts of one seed under two truths have the same people and noise.
-
-    Parameters
-    ----------
-    truth : Truth
-    seed : int, optional
-        Instead of ``truth.seed``.
     """
     streams = iter(np.random.default_rng(truth.seed if seed is None else seed).spawn(7))
     kinds, s = catalogue(truth), truth.sequencing

@@ -38,9 +38,6 @@ def one_run(scenario: str, seed: int, like: Study) -> pd.DataFrame:
     ----------
     scenario : str
         One of `helpers.simulation.worlds.SCENARIOS`.
-    seed : int
-    like : Study
-        The demo study, whose claims are tested.
 
     Returns
     -------
@@ -58,13 +55,6 @@ def one_run(scenario: str, seed: int, like: Study) -> pd.DataFrame:
 
 def estimated(swabs: AnnData, like: Study, settings: Settings) -> pd.DataFrame:
     """The evidence of the study's claims, their verdicts, and what stands beside them.
-
-    Parameters
-    ----------
-    swabs : AnnData
-        As from `helpers.simulation.worlds.examined`.
-    like : Study
-    settings : Settings
 
     Returns
     -------
@@ -88,13 +78,6 @@ def estimated(swabs: AnnData, like: Study, settings: Settings) -> pd.DataFrame:
 
 def permanova_tests(swabs: AnnData, like: Study, settings: Settings) -> pd.DataFrame:
     """The p-values of the report's PERMANOVA: the contrast is its term, the arm whose visits are compared.
-
-    Parameters
-    ----------
-    swabs : AnnData
-        As from `helpers.simulation.worlds.examined`.
-    like : Study
-    settings : Settings
 
     Returns
     -------
@@ -136,9 +119,6 @@ def simulate_runs(jobs: Sequence[tuple[str, int]], like: Study, pool: Executor) 
 
     Parameters
     ----------
-    jobs : sequence of (scenario, seed)
-    like : Study
-        The demo study.
     pool : concurrent.futures.Executor
         As from `workers`.
 
@@ -165,7 +145,6 @@ def summarise(runs: pd.DataFrame, truths: pd.DataFrame, alpha: float) -> pd.Data
         As from `simulate_runs`.
     truths : DataFrame
         As from `helpers.simulation.worlds.targets`.
-    alpha : float
 
     Returns
     -------
@@ -215,10 +194,6 @@ def validate(runs: int, like: Study, pool: Executor, *, first_seed: int = 1, poo
     ----------
     runs : int
         Cohorts a scenario.
-    like : Study
-        The demo study.
-    pool : concurrent.futures.Executor
-    first_seed : int
     pooled : int
         Cohorts that are pooled to know the truth.
 

@@ -256,7 +256,6 @@ def without_effects(truth: Truth, *, disease: bool = True) -> Truth:
 
     Parameters
     ----------
-    truth : Truth
     disease : bool
         Whether patients differ from controls.
     """

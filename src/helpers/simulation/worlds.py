@@ -55,14 +55,6 @@ TARGET_SEEDS = range(100_000, 100_100)
 def simulated(truth: Truth, seed: int, like: Study) -> AnnData:
     """Simulate a cohort and take it in through its files, as a user's is.
 
-    Parameters
-    ----------
-    truth : Truth
-    seed : int
-        Instead of ``truth.seed``.
-    like : Study
-        The demo study, whose files have the same columns.
-
     Returns
     -------
     AnnData
@@ -75,14 +67,6 @@ def simulated(truth: Truth, seed: int, like: Study) -> AnnData:
 
 def examined(cohort: AnnData, like: Study, settings: Settings) -> AnnData:
     """Clean a cohort and measure what the study's claims ask for, as the chapters do.
-
-    Parameters
-    ----------
-    cohort : AnnData
-        As from `helpers.ingest.build_cohort`.
-    like : Study
-        Whose claims they are.
-    settings : Settings
 
     Returns
     -------
@@ -133,12 +117,8 @@ def true_of(truth: Truth, seeds: Sequence[int], like: Study, pool: Executor) -> 
 
     Parameters
     ----------
-    truth : Truth
     seeds : sequence of int
         Of the cohorts that are pooled; not those of the runs.
-    like : Study
-        The demo study, whose claims ask.
-    pool : concurrent.futures.Executor
 
     Returns
     -------
@@ -214,9 +194,6 @@ def targets(like: Study, pool: Executor, pooled: int = len(TARGET_SEEDS)) -> pd.
 
     Parameters
     ----------
-    like : Study
-        The demo study.
-    pool : concurrent.futures.Executor
     pooled : int
         Cohorts that are pooled.
 

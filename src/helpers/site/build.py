@@ -133,12 +133,6 @@ def as_page(notebook: Any, files: Path) -> Any:
     """A notebook as a page: findings before their evidence, code folded, figures and tables linked, no HTML from data.
 
     Before the code of a figure or a table stands an anchor, to which these link.
-
-    Parameters
-    ----------
-    notebook : nbformat.NotebookNode
-    files : Path
-        The site's files, to link those that are there.
     """
     cells, top, section = [], 0, 0
     for cell in notebook.cells:
@@ -167,10 +161,8 @@ def shown(outputs: list[Any], code: str, files: Path) -> list[Any]:
 
     Parameters
     ----------
-    outputs : list of nbformat.NotebookNode
     code : str
         Address of the cell.
-    files : Path
     """
     captions = {o.metadata["caption_of"]: o for o in outputs if "caption_of" in o.get("metadata", {})}
     for output in outputs:
@@ -230,7 +222,6 @@ def check_links(claims: pd.DataFrame, built: Path) -> None:
 
     Parameters
     ----------
-    claims : DataFrame
     built : Path
         The folder of the site.
     """

@@ -62,7 +62,6 @@ def crate_json(run: Run, html: Path) -> str:
 
     Parameters
     ----------
-    run : Run
     html : Path
         The site, wherever it was built; in the crate it is ``html``.
 

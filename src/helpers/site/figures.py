@@ -17,13 +17,7 @@ WORLD_MARKERS = "o^sDvPX*<>"
 
 @styled()
 def claims_forest(claims: pd.DataFrame) -> Figure:
-    """Every claim on one scale: the estimate divided by half the width of its interval.
-
-    Parameters
-    ----------
-    claims : DataFrame
-        As from `helpers.claims.verdicts`.
-    """
+    """Every claim on one scale: the estimate divided by half the width of its interval."""
     fig = figure(0.32 * len(claims) + 0.8)
     ax = fig.subplots()
     ax.axvline(0, color="black", lw=0.8)
@@ -54,8 +48,6 @@ def validation(table: pd.DataFrame, alpha: float) -> Figure:
     ----------
     table : DataFrame
         As from `helpers.simulation.performance.summarise`, with ``name``, its rows in words.
-    alpha : float
-        Level of the tests.
 
     Returns
     -------

@@ -62,9 +62,6 @@ def figure_html(name: str, alt: str, caption: str, files: Path, data: str, code:
 
     Parameters
     ----------
-    name, alt, caption : str
-    files : Path
-        The site's files; those that are there are linked.
     data : str
         The table that has its numbers, as a path in `files`.
     code : str

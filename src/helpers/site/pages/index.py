@@ -28,7 +28,6 @@ def page(run: Run, others: list[str]) -> str:
 
     Parameters
     ----------
-    run : Run
     others : list of str
         Names of the pages that follow the chapters.
     """
@@ -70,16 +69,7 @@ def page(run: Run, others: list[str]) -> str:
 
 
 def draw_claims(claims: pd.DataFrame, study: Study, results: Path) -> None:
-    """Draw and save the forest of the claims.
-
-    Parameters
-    ----------
-    claims : DataFrame
-        As from `helpers.run.judging.judge`.
-    study : Study
-    results : Path
-        Folder of the run's results.
-    """
+    """Draw and save the forest of the claims."""
     forest = claims_forest(claims)
     italicise(forest, taxa_named(study))
     save_figure(forest, results, FOREST, simulated=study.simulated)
@@ -128,8 +118,6 @@ def claims_html(claims: pd.DataFrame, study: Study, level: str, taxa: Sequence[s
 
     Parameters
     ----------
-    claims : DataFrame
-    study : Study
     level : str
         Coverage of the intervals in per cent.
     """

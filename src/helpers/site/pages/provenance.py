@@ -95,7 +95,6 @@ def parameters_html(study: Study, parameters: dict[str, Any], set_text: str | No
 
     Parameters
     ----------
-    study : Study
     parameters : dict
         As `helpers.run.parameters.write_parameters` wrote them.
     set_text : str, optional
@@ -152,7 +151,6 @@ def runs_html(runs: Mapping[str, Ran | None], code: str | None) -> str:
 
     Parameters
     ----------
-    runs : mapping of str to Ran, optional
     code : str, optional
         The commit that built the site.
     """

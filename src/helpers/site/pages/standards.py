@@ -88,7 +88,6 @@ def reply(item: Item, known: dict[str, str], *, simulated: bool) -> Reply:
 
     Parameters
     ----------
-    item : Item
     known : dict of str to str
         As from `facts`; one that is not known is empty.
     simulated : bool

@@ -39,8 +39,6 @@ def named(row: pd.Series, like: Study) -> str:
     ----------
     row : Series
         With `helpers.simulation.performance.ROW`.
-    like : Study
-        The demo study.
     """
     who = like.labels.model_dump().get(row["arm"], "")
     if not row["measure"]:
@@ -64,8 +62,6 @@ def off_target(table: pd.DataFrame, alpha: float) -> pd.DataFrame:
     ----------
     table : DataFrame
         As from `helpers.simulation.performance.summarise`.
-    alpha : float
-        Level of the tests.
 
     Returns
     -------
@@ -86,12 +82,8 @@ def validation_page(table: pd.DataFrame, like: Study, parts: pd.DataFrame | None
     ----------
     table : DataFrame
         As from `helpers.simulation.performance.summarise`.
-    like : Study
-        The demo study, whose claims were tested.
     parts : DataFrame, optional
         What was estimated of the demo cohort itself, to be laid beside the truth: as from `helpers.evidence.gather`.
-    files : Path
-        Of the site's downloads.
 
     Returns
     -------
