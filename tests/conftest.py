@@ -1,3 +1,4 @@
+import gc
 import json
 import re
 from collections import Counter
@@ -47,6 +48,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if hasattr(config, "workerinput"):
         rank = {part: i for i, part in enumerate(LONGEST)}
         items.sort(key=lambda item: min((i for part, i in rank.items() if part in item.path.name), default=len(rank)))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: no search for garbage need look through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

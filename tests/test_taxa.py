@@ -276,7 +276,7 @@ def test_presence_is_compared_by_odds_ratio_with_the_counts_behind_it():
     table = taxa.presence_contrasts(visits, labels)
     # With one binary term Firth's odds ratio has 1/2 added to each cell: 10/0 against 4/6, and 1/4 against 3/1;
     # presence at baseline is the same in everybody who has a follow-up, and drops out.
-    assert table["comparison"].tolist() == ["AD against C, 0", "T against P, 3, given 0"]
+    assert table["comparison"].tolist() == ["AD against C, 0", "T against P, 3, given presence at 0"]
     assert table["estimate"].tolist() == pytest.approx([10.5 * 6.5 / (0.5 * 4.5), 1.5 * 1.5 / (4.5 * 3.5)], rel=1e-3)
     counts = table[["present", "of", "reference_present", "reference_of", "n", "n_dropped"]]
     assert counts.to_numpy().tolist() == [[10, 10, 4, 10, 20, 0], [1, 5, 3, 4, 9, 1]]

@@ -273,12 +273,6 @@ def claims_of(study: Study) -> Claims:
     return validated(Claims, content, file, "a valid file of claims", CLAIMS_KEYS)
 
 
-def taxa_named(study: Study) -> list[str]:
-    """Names of taxa that sentences and tables may hold, to be set in italics: the study's, and those of its claims."""
-    keys = [key for key in measures_of(load_claims(study)) if key not in registry(study)]
-    return [*study.taxa.names, *keys, *(find(key, study).label for key in keys)]
-
-
 def primary(study: Study) -> str:
     """Name of the study's primary claim: the first of the first family."""
     shipped = claims_of(study)

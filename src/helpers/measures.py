@@ -99,6 +99,12 @@ def find(key: str, study: Study) -> Measure:
     return known[key]
 
 
+def taxa_named(keys: Iterable[str], study: Study) -> list[str]:
+    """Names of taxa to be set in italics: those that study.yaml gives, and those that stand for measures."""
+    own = [key for key in dict.fromkeys(keys) if key not in registry(study) and is_taxon(key)]
+    return [*study.taxa.names, *own, *(find(key, study).label for key in own)]
+
+
 def axis(key: str, study: Study) -> str:
     """A measure with its unit, as on the axis of a figure."""
     measure = find(key, study)

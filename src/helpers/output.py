@@ -16,10 +16,11 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from helpers.claims import taxa_named
+from helpers.claims import load_claims, measures_of
 from helpers.disclosure import for_spreadsheets, in_figure, in_table, in_text
 from helpers.figures import italicise
 from helpers.files import EVIDENCE, FIGURES, TABLES, write_whole
+from helpers.measures import taxa_named
 from helpers.narrate import interval, italicised, number, p_number
 from helpers.study import Study
 
@@ -66,7 +67,7 @@ class Output:
         self.results_dir = Path(results_dir)
         self.simulated = study.simulated
         self.privacy = study.privacy
-        self.taxa = taxa_named(study)
+        self.taxa = taxa_named(measures_of(load_claims(study)), study)
 
     def _told(self, markdown: str) -> str:
         return italicised(in_text(markdown, self.privacy), self.taxa)

@@ -7,9 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from helpers.claims import VERDICTS, claims_of, primary, taxa_named
+from helpers.claims import VERDICTS, claims_of, primary
 from helpers.figures import italicise
 from helpers.files import CLAIMS_TABLE, NOTEBOOKS, TABLES
+from helpers.measures import taxa_named
 from helpers.narrate import interval, italicised, number, p_number, suppression
 from helpers.output import emphasised, save_figure, table_html
 from helpers.site.figures import claims_forest
@@ -31,7 +32,7 @@ def page(run: Run, others: list[str]) -> str:
     others : list of str
         Names of the pages that follow the chapters.
     """
-    study, claims, files, taxa = run.study, run.claims, run.files, taxa_named(run.study)
+    study, claims, files, taxa = run.study, run.claims, run.files, taxa_named(run.claims["measure"], run.study)
     level = f"{100 * (1 - run.parameters['alpha']):g}"
     found = ", ".join(f"{row.id} {row.verdict}" for row in claims.itertuples())
     alt = f"Forest plot of the claims' effects with {level} % intervals. Verdicts: {found}."
@@ -71,7 +72,7 @@ def page(run: Run, others: list[str]) -> str:
 def draw_claims(claims: pd.DataFrame, study: Study, results: Path) -> None:
     """Draw and save the forest of the claims."""
     forest = claims_forest(claims)
-    italicise(forest, taxa_named(study))
+    italicise(forest, taxa_named(claims["measure"], study))
     save_figure(forest, results, FOREST, simulated=study.simulated)
 
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers.claims import KEY, SUPPORTED, taxa_named
+from helpers.claims import KEY, SUPPORTED
 from helpers.evidence import CONTRASTS, Asked
 from helpers.figures import italicise
 from helpers.files import VALIDATION
-from helpers.measures import find
+from helpers.measures import find, taxa_named
 from helpers.narrate import interval, italicised, number
 from helpers.output import emphasised, save_figure, save_table, table_html
 from helpers.simulation.performance import ROW, read_table
@@ -90,7 +90,7 @@ def validation_page(table: pd.DataFrame, like: Study, parts: pd.DataFrame | None
     str
         Markdown.
     """
-    alpha, taxa = like.settings.alpha, taxa_named(like)
+    alpha, taxa = like.settings.alpha, taxa_named(table["measure"], like)
     table = table.assign(name=[named(row, like) for _, row in table.iterrows()])
     fig = validation(table, alpha)
     italicise(fig, taxa)
@@ -170,7 +170,7 @@ def _against_truth(parts: pd.DataFrame, demo: pd.DataFrame, like: Study) -> str:
     caption = f"{holds.sum()} of {told.sum()} intervals of the simulated demo cohort hold the truth."
     if not told.all():
         caption += f" {(~told).sum()} were not simulated: `make validate` tells their truth."
-    return table_html(columns, {"Estimate", "Truth"}, caption, taxa=taxa_named(like))
+    return table_html(columns, {"Estimate", "Truth"}, caption, taxa=taxa_named(parts["measure"], like))
 
 
 def _shown(values: pd.Series) -> list[str]:
