@@ -171,14 +171,12 @@ study: environment ## draft data/NAME/study.yaml: NAME=mycohort TABLE=file METAD
 check: environment ## tell all problems of a study's files at once; or what it has, and which claims it can test
 	@$(STEP) check "$$STUDY" --set="$$SET"
 
-# One more than there are cores: tests wait for browsers, for kernels, and for what they have killed.
-WORKERS = $(shell echo $$(($$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1)))
 LINT = failed=0; $(PYTHON) -m ruff check . || failed=1; $(PYTHON) -m ruff format --check . || failed=1; \
   $(PYTHON) -m mypy || failed=1
 
 test: environment ## lint, types, tests, and the notebooks against their reference outputs
 	@$(LINT); \
-	$(PYTHON) -m pytest notebooks tests --nbval --nbval-current-env -n $(WORKERS) --dist loadfile || failed=1; exit $$failed
+	$(PYTHON) -m pytest notebooks tests --nbval --nbval-current-env -n auto --dist loadfile || failed=1; exit $$failed
 
 quick: environment ## lint, types, and the tests that take a minute together: no notebook, no whole report
 	@$(LINT); $(PYTHON) -m pytest tests -m "not slow" -n auto --dist loadfile -q || failed=1; exit $$failed
