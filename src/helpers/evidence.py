@@ -79,8 +79,7 @@ def severity(asked: Asked, data: Data, study: Study, settings: Settings) -> Esti
     if not asked.score:
         return {"partial Spearman": estimates.not_estimable(0)}
     patients = data.visits[data.visits["visit"].eq("baseline") & data.visits["case"]]
-    drawn: dict[str, Any] = {"bootstraps": settings.bootstraps, "seed": settings.seed, "alpha": settings.alpha}
-    rho = estimates.partial_spearman(patients, asked.measure, asked.score, study.adjust.group, **drawn)
+    rho = estimates.partial_spearman(patients, asked.measure, asked.score, study.adjust.group, **_resampling(settings))
     return {"partial Spearman": rho}
 
 
@@ -91,8 +90,7 @@ def change(asked: Asked, data: Data, study: Study, settings: Settings) -> Estima
     found = {"mean change": _mean_change(pairs, settings)}
     if asked.measure == DISTANCE and asked.arm != "control":
         _, controls = cases_and_controls(data.visits[data.visits["visit"].eq("baseline")], DISTANCE)
-        drawn: dict[str, Any] = {"bootstraps": settings.bootstraps, "seed": settings.seed, "alpha": settings.alpha}
-        closed = closure(pairs.dropna(subset=["y0", "y1"]), controls, **drawn)
+        closed = closure(pairs.dropna(subset=["y0", "y1"]), controls, **_resampling(settings))
         found["closure"] = estimates.not_estimable(0) | closed | {"unit": "%"}
     return found
 
@@ -112,6 +110,10 @@ def change_in(asked: Asked, data: Data, study: Study, settings: Settings) -> Est
     return {"mean change": _mean_change(pairs[pairs["who"].eq(asked.arm)], settings)}
 
 
+def _resampling(settings: Settings) -> dict[str, Any]:
+    return {"bootstraps": settings.bootstraps, "seed": settings.seed, "alpha": settings.alpha}
+
+
 def _mean_change(pairs: pd.DataFrame, settings: Settings) -> dict[str, Any]:
     both = pairs.dropna(subset="change")
     means = {"baseline": both["y0"].mean(), "followup": both["y1"].mean()}
@@ -121,15 +123,15 @@ def _mean_change(pairs: pd.DataFrame, settings: Settings) -> dict[str, Any]:
 def arms(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
     """Treatment against comparator at follow-up: ANCOVA; the change score and overlap weights beside it."""
     pairs = treatment.arms(paired(data.visits, asked.measure))
-    drawn: dict[str, Any] = {"bootstraps": settings.bootstraps, "seed": settings.seed, "alpha": settings.alpha}
-    return treatment.arm_contrasts(pairs, arm_covariates(asked, study), **drawn).to_dict("index")
+    return treatment.arm_contrasts(pairs, arm_covariates(asked, study), **_resampling(settings)).to_dict("index")
 
 
 def arms_given_improvement(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
     """The same at equal improvement of severity: the direct effect; total and indirect effect beside it."""
     pairs = with_improvement(asked.measure, data.visits, study)
-    drawn: dict[str, Any] = {"bootstraps": settings.bootstraps, "seed": settings.seed, "alpha": settings.alpha}
-    effects = treatment.mediation(pairs, "improvement", arm_covariates(asked, study), **drawn).to_dict("index")
+    effects = treatment.mediation(pairs, "improvement", arm_covariates(asked, study), **_resampling(settings)).to_dict(
+        "index"
+    )
     return {"direct": effects.pop("direct"), **effects}
 
 
@@ -331,9 +333,15 @@ def questions(part: Part, study: Study) -> list[Asked]:
     return [asked._replace(score=score) for score in scores] if part.contrast == "severity" else [asked]
 
 
+def parts_of(claims: Mapping[str, Claim], study: Study) -> list[tuple[str, Part, Asked]]:
+    """Every question of every part of claims, with the claim's name and the part."""
+    each = ((name, part) for name, claim in claims.items() for part in claim.parts)
+    return [(name, part, asked) for name, part in each for asked in questions(part, study)]
+
+
 def asked_by(claims: Mapping[str, Claim], study: Study) -> list[Asked]:
     """All that claims ask, each question once."""
-    return list(dict.fromkeys(a for claim in claims.values() for part in claim.parts for a in questions(part, study)))
+    return list(dict.fromkeys(asked for _, _, asked in parts_of(claims, study)))
 
 
 def section_of(asked: Asked, study: Study) -> str:
@@ -393,18 +401,12 @@ def gather(
         `helpers.claims.KEY`, which no two rows share; what stands for the part of the columns of `answers`; sign, the
         direction that the claim asserts or denies (0: either); cannot, why it cannot be tested, empty if it can.
     """
-    parts = [
-        (name, part, asked)
-        for name, claim in claims.items()
-        for part in claim.parts
-        for asked in questions(part, study)
-    ]
     if answered is None:
-        answered = answers([asked for _, _, asked in parts], swabs, study, settings)
+        answered = answers(asked_by(claims, study), swabs, study, settings)
     known = {Asked(*(row[f] for f in Asked._fields)): row for row in standing(answered)}
     lacks = lacking(swabs, study)
     rows = []
-    for name, part, asked in parts:
+    for name, part, asked in parts_of(claims, study):
         if asked not in known:
             continue
         row, expect = known[asked], part.expect

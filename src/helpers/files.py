@@ -99,6 +99,14 @@ def report_of(study: str) -> Report:
     return Report(REPORTS / study)
 
 
+def built_report_of(study: str) -> Report:
+    """The report of a study; raises `StudyError` if it was not built."""
+    report = report_of(study)
+    if not report.index.is_file():
+        raise StudyError("there is no report", file=report.html, fix=f"make report STUDY={study}")
+    return report
+
+
 def from_notebook(path: Path) -> str:
     """A path as the notebooks have it, which run in their folder."""
     return f"../{path.as_posix()}"

@@ -10,7 +10,7 @@ from helpers.claims import COLUMNS, KEY, Claim, load_claims, verdicts
 from helpers.disclosure import for_spreadsheets, in_table
 from helpers.errors import StudyError
 from helpers.evidence import COLUMNS as OF_A_PART
-from helpers.evidence import questions
+from helpers.evidence import parts_of
 from helpers.files import CLAIMS_JSON, CLAIMS_TABLE, EVIDENCE, write_whole
 from helpers.output import plain
 from helpers.study import Study
@@ -34,7 +34,7 @@ def gathered(results: Path, chapters: list[str], claims: Mapping[str, Claim], st
         notebook = next((chapter for chapter in chapters if chapter[:2] == file.stem[:2]), "")
         rows += [row | {"notebook": notebook} for row in json.loads(file.read_text(encoding="utf-8"))]
     parts = pd.DataFrame(rows, columns=[*KEY, *OF_A_PART, "notebook"])
-    wanted = [(name, *asked) for name, claim in claims.items() for p in claim.parts for asked in questions(p, study)]
+    wanted = [(name, *asked) for name, _, asked in parts_of(claims, study)]
     there = set(parts[list(KEY)].itertuples(index=False, name=None))
     if missing := [" ".join(filter(None, key)) for key in wanted if key not in there]:
         raise StudyError(f"no notebook gathered evidence for {'; '.join(missing)}", file=results / EVIDENCE,

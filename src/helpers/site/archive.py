@@ -4,8 +4,7 @@ import io
 import zipfile
 from pathlib import Path
 
-from helpers.errors import StudyError
-from helpers.files import CRATE, FIGURES, HTML, NOTEBOOKS, RESULTS, TABLES, report_of, write_whole
+from helpers.files import CRATE, FIGURES, HTML, NOTEBOOKS, RESULTS, TABLES, built_report_of, write_whole
 
 #: What may be shared of a report's folder: not the cohort, not unrounded estimates, not notebooks that failed.
 SHARED = (
@@ -48,9 +47,7 @@ def share(name: str) -> Path:
     StudyError
         If there is no report.
     """
-    report = report_of(name)
-    if not report.index.is_file():
-        raise StudyError("there is no report", file=report.html, fix=f"make report STUDY={name}")
+    report = built_report_of(name)
     buffer, target = io.BytesIO(), report.packed(".zip")
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in shared(report.folder):

@@ -9,7 +9,7 @@ from pathlib import Path
 from bs4 import BeautifulSoup, Tag
 
 from helpers.errors import StudyError
-from helpers.files import report_of, unfinished, write_whole
+from helpers.files import built_report_of, unfinished, write_whole
 
 #: Names of programs that print, and where macOS keeps them.
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
@@ -51,10 +51,8 @@ def print_report(name: str) -> Path:
     StudyError
         If there is no report, no browser, or the browser fails.
     """
-    report = report_of(name)
+    report = built_report_of(name)
     target = report.packed(".pdf")
-    if not report.index.is_file():
-        raise StudyError("there is no report", file=report.html, fix=f"make report STUDY={name}")
     browser = find_chromium()
     if browser is None:
         raise StudyError(
