@@ -93,18 +93,7 @@ STEPS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one step of the report.
-
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        Of the command line.
-
-    Returns
-    -------
-    int
-        Exit code.
-    """
+    """Run one step of the report, by the arguments of the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m helpers", description="One step of the report.")
     commands = parser.add_subparsers(dest="step", required=True)
     for name, step in STEPS.items():

@@ -125,13 +125,7 @@ def _mean_mark(ax: Axes, x: float, values: pd.Series, who: str, face: str = "", 
 
 
 def groups(who: pd.Series) -> list[str]:
-    """Groups that are there, in the order in which figures draw them.
-
-    Parameters
-    ----------
-    who : Series
-        Keys of `COLOURS`.
-    """
+    """Groups that are there, keys of `COLOURS`, in the order in which figures draw them."""
     return [g for g in COLOURS if who.eq(g).any()]
 
 
@@ -143,10 +137,7 @@ def groups(who: pd.Series) -> list[str]:
 def sample_flow(flow: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
     """Draw who was in the files, who was left out and why, and who is analysed: people first.
 
-    Parameters
-    ----------
-    flow : DataFrame
-        As from `helpers.quality.flow`.
+    `flow` as from `helpers.quality.flow`.
     """
     steps = flow.groupby(["step", "reason"], sort=False)[["people", "swabs"]].sum().reset_index()
     lost = -steps[["people", "swabs"]].diff().fillna(0).astype(int)
@@ -187,14 +178,9 @@ def sample_flow(flow: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
     "Reads of each swab by group, on a logarithmic axis.",
 )
 def depth(obs: pd.DataFrame, labels: Mapping[str, str], thresholds: Mapping[str, int]) -> Figure:
-    """Reads of each swab by group, on a logarithmic axis.
+    """Reads of each swab by group, on a logarithmic axis; `thresholds`, named depths, are lines.
 
-    Parameters
-    ----------
-    obs : DataFrame
-        One row a swab: ``who`` (a key of `COLOURS`) and ``depth``.
-    thresholds : mapping of str to int
-        Named depths, drawn as lines.
+    `obs` has a row a swab: ``who`` (a key of `COLOURS`) and ``depth``.
     """
     fig = figure(2.8)
     ax = fig.subplots()
@@ -223,16 +209,8 @@ def rarefaction(
 ) -> Figure:
     """Rarefaction curves: alpha diversity at rising depth, each swab faint, the mean of each group with its interval.
 
-    The means are over the swabs that reach the greatest depth, the same ones at every depth.
-
-    Parameters
-    ----------
-    curves : DataFrame
-        As from `helpers.diversity.rarefaction_curves`.
-    measures : mapping
-        Its two measures, with their names and units.
-    rarefaction_depth : int
-        The depth used, drawn as a line.
+    The means are over the swabs that reach the greatest depth, the same ones at every depth. `curves` as from
+    `helpers.diversity.rarefaction_curves`; `measures` are two of its columns, with their names and units.
     """
     fig = figure(3.2)
     axes = fig.subplots(1, 2)
@@ -260,13 +238,7 @@ def rarefaction(
     "{ylabel} of each person by group and visit.",
 )
 def by_visit(visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylabel: str) -> Figure:
-    """A measure at both visits, patients joined by a line, a panel for each group.
-
-    Parameters
-    ----------
-    ylabel : str
-        Name and unit of the measure.
-    """
+    """A measure at both visits, patients joined by a line, a panel for each group; `ylabel` has name and unit."""
     shown = groups(visits["who"])
     fig = figure(3.2)
     axes = fig.subplots(1, len(shown), sharey=True, squeeze=False)[0]
@@ -347,14 +319,8 @@ def pcoa_paths(
 ) -> Figure:
     """Principal coordinates with each patient's path from baseline to follow-up, a panel for each arm.
 
-    Parameters
-    ----------
-    coordinates : DataFrame
-        One row a patient and visit: subject, who, visit, PC1, PC2.
-    explained : sequence of float
-        Share of the variation on each axis.
-    distance : str
-        Name of the distance.
+    `coordinates` has a row a patient and visit: subject, who, visit, PC1, PC2; `explained` the share of the variation
+    on each axis.
     """
     arms = [g for g in groups(coordinates["who"]) if g != "control"]
     controls = coordinates[coordinates["who"].eq("control") & coordinates["visit"].eq("baseline")]
@@ -460,10 +426,7 @@ def forest(rows: pd.DataFrame) -> Figure:
 def composition(shares: pd.DataFrame, ylabel: str = "Mean share of reads (%)") -> Figure:
     """Stacked bars of mean composition, told apart by colour and hatch.
 
-    Parameters
-    ----------
-    shares : DataFrame
-        Bars x (n, taxa in per cent), as from `helpers.taxa.composition`; the index holds the bars' labels.
+    `shares` as from `helpers.taxa.composition`: bars x (n, taxa in per cent); the index holds the bars' labels.
     """
     fig = figure(3.8)
     ax = fig.subplots()
@@ -496,10 +459,7 @@ def composition(shares: pd.DataFrame, ylabel: str = "Mean share of reads (%)") -
 def composition_by_patient(visits: pd.DataFrame, taxa: Sequence[str], labels: Mapping[str, str]) -> Figure:
     """Every patient's composition as a bar, ordered by the first taxon; panels by visit and group.
 
-    Parameters
-    ----------
-    taxa : sequence of str
-        Columns in the order of stacking, the last of them the rest. Told apart by lightness, so that grey is enough.
+    The last of `taxa` is the rest. They are told apart by lightness, so that grey is enough.
     """
     shown = groups(visits["who"])
     sizes = [max(visits["who"].eq(who).sum(), len(visits) / 5) for who in shown]
@@ -534,15 +494,7 @@ def composition_by_patient(visits: pd.DataFrame, taxa: Sequence[str], labels: Ma
 def species_by_visit(visits: pd.DataFrame, species: Sequence[str], labels: Mapping[str, str]) -> Figure:
     """Share of each species before and after: patients, and means with intervals; a panel for each group.
 
-    Parameters
-    ----------
-    species : sequence of str
-        Columns.
-
-    Returns
-    -------
-    Figure
-        On a square-root axis: most shares are small, and some are zero.
+    On a square-root axis: most shares are small, and some are zero.
     """
     shown = groups(visits["who"])
     fig = figure(1.9 * len(shown) + 0.5)
@@ -569,15 +521,7 @@ def species_by_visit(visits: pd.DataFrame, species: Sequence[str], labels: Mappi
 def italic(taxon: str) -> str:
     """Set a genus or species in italics, as convention wants, for a text that parses math; what is none stays upright.
 
-    Parameters
-    ----------
-    taxon : str
-        As in a table: ``Staphylococcus aureus``, ``Staphylococcus (unnamed)``, ``Other``.
-
-    Returns
-    -------
-    str
-        Species abbreviated.
+    Species (``Staphylococcus aureus``) are abbreviated; ``Staphylococcus (unnamed)`` and ``Other`` are understood.
     """
     taxon = taxon if len(taxon) <= 50 else f"{taxon[:50]}…"
     name, _, rest = taxon.partition(" (")
@@ -699,13 +643,7 @@ def strata(
     "Percentiles of near-clear patients among the controls.",
 )
 def percentiles(table: pd.DataFrame) -> Figure:
-    """Percentile of each patient in the distribution of the controls, by measure.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Columns measure and percentile, one row a patient and measure.
-    """
+    """Percentile of each patient in the distribution of the controls: columns measure, percentile."""
     measures = list(dict.fromkeys(table["measure"]))
     fig = figure(0.7 * len(measures) + 1.0)
     ax = fig.subplots()
@@ -728,16 +666,9 @@ def percentiles(table: pd.DataFrame) -> Figure:
     "Love plot of the standardised differences before and after weighting.",
 )
 def love_plot(balance: pd.DataFrame, n: int, threshold: float = 0.1) -> Figure:
-    """Standardised differences between the arms before and after weighting.
+    """Standardised differences between the arms of `n` patients before and after weighting.
 
-    Parameters
-    ----------
-    balance : DataFrame
-        As from `helpers.treatment.balance`.
-    n : int
-        Patients.
-    threshold : float
-        Common bound of acceptable imbalance, shaded.
+    `balance` as from `helpers.treatment.balance`; within `threshold`, a common bound, imbalance is acceptable.
     """
     fig = figure(0.36 * len(balance) + 1.1)
     ax = fig.subplots()
@@ -761,12 +692,8 @@ def love_plot(balance: pd.DataFrame, n: int, threshold: float = 0.1) -> Figure:
 def subsampled(table: pd.DataFrame, sizes: Mapping[str, int], labels: Mapping[str, str], alpha: float) -> Figure:
     """How often a subsample of the treatment arm shows its own change, by size.
 
-    Parameters
-    ----------
-    table : DataFrame
-        As from `helpers.treatment.subsampled_significance`, with ``measure``.
-    sizes : mapping of str to int
-        Patients of each arm; that of the comparator is marked.
+    `table` as from `helpers.treatment.subsampled_significance`, with ``measure``; `sizes` are the patients of each arm,
+    that of the comparator is marked.
     """
     fig = figure(3.1)
     ax = fig.subplots()
@@ -792,12 +719,7 @@ def subsampled(table: pd.DataFrame, sizes: Mapping[str, int], labels: Mapping[st
 def mediation_path(effects: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     """The paths from arm to outcome, direct and through the mediator, each with its estimate and interval.
 
-    Parameters
-    ----------
-    effects : DataFrame
-        As from `helpers.treatment.mediation`.
-    names : mapping
-        What stands in the boxes: arm, mediator, outcome.
+    `effects` as from `helpers.treatment.mediation`; `names` stand in the boxes: arm, mediator, outcome.
     """
     fig = figure(3.3)
     ax = fig.subplots()
@@ -836,14 +758,7 @@ def mediation_path(effects: pd.DataFrame, names: Mapping[str, str]) -> Figure:
 def sensitivity(curve: pd.DataFrame, zero: float, ylabel: str, n: int) -> Figure:
     """Direct effect against the correlation of errors that an unmeasured cause would leave.
 
-    Parameters
-    ----------
-    curve : DataFrame
-        As from `helpers.treatment.mediation_sensitivity`.
-    zero : float
-        Correlation at which the effect vanishes; NaN if it does nowhere.
-    n : int
-        Patients.
+    `curve` as from `helpers.treatment.mediation_sensitivity`; at `zero` the effect vanishes, NaN if nowhere.
     """
     fig = figure(3.2)
     ax = fig.subplots()

@@ -121,17 +121,9 @@ UNFINISHED = f"{_BEGINNING}*"
 
 @contextmanager
 def unfinished(target: Path) -> Iterator[Path]:
-    """A name beside a target for what shall be moved there once it is complete; what stays under it is removed.
+    """A name beside a file or folder for what shall be moved there once it is complete; what stays under it is removed.
 
-    Parameters
-    ----------
-    target : Path
-        A file or a folder.
-
-    Yields
-    ------
-    Path
-        The name ends as the target's does, and nothing is there.
+    The name ends as the target's does, and nothing is there.
     """
     path = target.with_name(f"{_BEGINNING}{os.getpid()}-{target.name}")
     remove(path)  # in a container, processes have the same number again and again
@@ -150,18 +142,7 @@ def remove(path: Path) -> None:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file as a whole or not at all.
-
-    Parameters
-    ----------
-    path : Path
-        Its folder is made if need be.
-
-    Raises
-    ------
-    StudyError
-        If it cannot be written.
-    """
+    """Write a file as a whole or not at all; its folder is made if need be."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with unfinished(path) as part:
@@ -190,11 +171,5 @@ def unwritable(error: OSError, path: Path) -> StudyError:
 
 
 def remedy(error: str) -> str | None:
-    """What to do about an error of the file system.
-
-    Parameters
-    ----------
-    error : str
-        Its text, which may stand in a longer one.
-    """
+    """What to do about an error of the file system, whose text may stand in a longer one."""
     return next((fix for code, fix in _FIXES.items() if os.strerror(code) in error), None)

@@ -428,18 +428,7 @@ def _kept(study: Study, obs: pd.DataFrame, counts: Counts, var: pd.DataFrame) ->
 
 
 def save_cohort(cohort: AnnData, results_dir: str | Path, name: str = "cohort") -> Path:
-    """Write ``<name>.h5ad``, under another name until it is complete.
-
-    Parameters
-    ----------
-    name : str, optional
-        ``cohort``, or ``measures``: the swabs that are compared.
-
-    Returns
-    -------
-    Path
-        The file.
-    """
+    """Write the cohort, or the swabs that are compared (``measures``), as ``<name>.h5ad``: whole or not at all."""
     file = Path(results_dir) / f"{name}.h5ad"
     file.parent.mkdir(parents=True, exist_ok=True)
     with unfinished(file) as part:
@@ -449,24 +438,7 @@ def save_cohort(cohort: AnnData, results_dir: str | Path, name: str = "cohort") 
 
 
 def load_cohort(results_dir: str | Path, name: str = "cohort") -> tuple[AnnData, Study]:
-    """Read what `save_cohort` wrote.
-
-    Parameters
-    ----------
-    name : str, optional
-        ``cohort``, or ``measures``: the swabs that are compared.
-
-    Returns
-    -------
-    cohort : AnnData
-    study : Study
-        As it was when the cohort was built.
-
-    Raises
-    ------
-    StudyError
-        If the cohort is not there.
-    """
+    """Read what `save_cohort` wrote: the cohort, and the study as it was when the cohort was built."""
     file = Path(results_dir) / f"{name}.h5ad"
     if not file.is_file():
         raise StudyError("there is no such file", file=file, fix="run 01_ingest first, then the notebooks in order")

@@ -119,15 +119,10 @@ def dotted_ranks(name: str) -> list[str]:
 
 
 def parse_lineage(text: str) -> list[str]:
-    """Seven normalised ranks of one lineage.
+    """Seven normalised ranks of one lineage, kingdom to species, the species as a binomial; "" where there is no name.
 
     Greengenes (``k__…; s__epithet``), SILVA (``d__``, ``D_0__``), GTDB (``s__Genus species``), seven plain ranks joined
-    by ``;`` or ``|``, and dotted names (`dotted_ranks`). A rank without a name is "".
-
-    Returns
-    -------
-    list of str
-        Kingdom to species, the species as a binomial.
+    by ``;`` or ``|``, and dotted names (`dotted_ranks`).
     """
     parts = re.split(r"\s*[;|]\s*|\.+(?=(?:[dkpcofgs]|D_\d)__)", text.strip())
     if len(parts) == 1 and text.count(".") >= 6:

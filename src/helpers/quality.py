@@ -128,17 +128,9 @@ def _table_one(people: pd.DataFrame, columns: list[str], groups: tuple[str, ...]
 
 
 def people(obs: pd.DataFrame) -> pd.DataFrame:
-    """Count the people of each group at each visit.
+    """Count the people of each group (index who: see `helpers.visits.who`): columns baseline, followup, both.
 
-    Parameters
-    ----------
-    obs : DataFrame
-        One row a swab.
-
-    Returns
-    -------
-    DataFrame
-        Indexed by who (see `helpers.visits.who`): baseline, followup, both.
+    `obs` has a row a swab.
     """
     once = obs.assign(who=who(obs)).drop_duplicates(["subject", "visit"])
     table = pd.crosstab(once["who"], once["visit"]).reindex(columns=list(VOCABULARY["visit"]), fill_value=0)
@@ -152,15 +144,7 @@ def flow(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The one flow from all swabs in the files to those that are analysed, and the ledger of all its steps.
 
-    Parameters
-    ----------
-    ledger : DataFrame
-        As from `helpers.ingest.build_cohort`.
-
-    Returns
-    -------
-    flow, ledger : DataFrame
-        As from `helpers.ingest.follow`, from the files to the analysis.
+    Both as from `helpers.ingest.follow`; `ledger` as from `helpers.ingest.build_cohort`.
     """
     deep = np.ones(cohort.n_obs, bool)
     if not cohort.uns["relative"]:
@@ -179,13 +163,7 @@ def flow(
 
 
 def checksums(cohort: AnnData) -> pd.DataFrame:
-    """SHA-256 of the files that the cohort was read from.
-
-    Returns
-    -------
-    DataFrame
-        Columns file and sha256.
-    """
+    """SHA-256 of the files that the cohort was read from: columns file and sha256."""
     return pd.DataFrame(json.loads(cohort.uns["checksums"]).items(), columns=["file", "sha256"])
 
 
@@ -238,11 +216,7 @@ def flag_contaminants(cohort: AnnData, alpha: float) -> pd.DataFrame:
 def without_contaminants(cohort: AnnData, alpha: float) -> tuple[AnnData, pd.DataFrame]:
     """The swabs that are analysed: without negative controls, and without what these show to be contaminants.
 
-    Returns
-    -------
-    clean : AnnData
-    found : DataFrame
-        As from `flag_contaminants`.
+    With the latter, as from `flag_contaminants`.
     """
     found = flag_contaminants(cohort, alpha)
     flagged = found.index[found["contaminant"].astype(bool)]
@@ -256,13 +230,7 @@ def share_of_reads(cohort: AnnData, features: Sequence[str]) -> float:
 
 
 def integrity_checks(cohort: AnnData) -> pd.DataFrame:
-    """The checks of the pipeline, done again on the cohort.
-
-    Returns
-    -------
-    DataFrame
-        Columns check, result (``pass`` or ``fail``), detail.
-    """
+    """The checks of the pipeline, done again on the cohort: columns check, result (``pass`` or ``fail``), detail."""
     study = Study.model_validate_json(cohort.uns["study"])
     obs = cohort.obs[cohort.obs["control_type"] == "sample"]
     patients = obs[obs["group"] == "case"].groupby("subject")["visit"].nunique()
@@ -318,10 +286,7 @@ def tree_differs(cohort: AnnData) -> str:
 def missingness(cohort: AnnData) -> pd.DataFrame:
     """How much of each column is missing, by group; negative controls aside, and the arm of patients only.
 
-    Returns
-    -------
-    DataFrame
-        Columns column, group, n_missing (swabs), n (swabs), per_cent.
+    Columns column, group, n_missing (swabs), n (swabs), per_cent.
     """
     obs = cohort.obs[cohort.obs["control_type"] == "sample"]
     rows = []

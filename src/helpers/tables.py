@@ -84,18 +84,7 @@ def _too_large(path: Path, limit: int) -> StudyError:
 
 
 def unpacked(path: Path, data: bytes) -> bytes:
-    """The content of a file that may be compressed by gzip.
-
-    Parameters
-    ----------
-    path : Path
-        For messages.
-
-    Raises
-    ------
-    StudyError
-        If it is broken, or would unpack to what no table has.
-    """
+    """The content of a file that may be compressed by gzip; `StudyError` if it would unpack to what no table has."""
     if not data.startswith(b"\x1f\x8b"):
         return data
     try:

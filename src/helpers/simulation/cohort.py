@@ -407,12 +407,9 @@ def _truth_yaml(truth: Truth) -> str:
 
 
 def write_study(truth: Truth, folder: str | Path) -> dict[str, str]:
-    """Write a cohort's files, the same bytes for the same truth; study.yaml, written by hand, stays as it is.
+    """Write a cohort's files, the same bytes for the same truth; returns SHA-256 by file name, as in ``SHA256SUMS``.
 
-    Returns
-    -------
-    dict
-        SHA-256 by file name, as in ``SHA256SUMS``.
+    The file study.yaml, written by hand, stays as it is.
     """
     cohort = simulate_cohort(truth)
     seen = np.flatnonzero(cohort.counts.sum(axis=0))

@@ -252,13 +252,7 @@ class Truth(Strict):
 
 
 def without_effects(truth: Truth, *, disease: bool = True) -> Truth:
-    """The null truth: no drug changes the skin and, unless `disease` is kept, the disease does not either.
-
-    Parameters
-    ----------
-    disease : bool
-        Whether patients differ from controls.
-    """
+    """The null truth: no drug changes the skin and, unless `disease` is kept, patients do not differ from controls."""
     arms = {name: getattr(truth.treatment, name).model_copy(update={"direct": 0.0, "mediated": 0.0}) for name in ARMS}
     skin = truth.skin if disease else truth.skin.model_copy(update={"disease": 0.0})
     return truth.model_copy(update={"treatment": truth.treatment.model_copy(update=arms), "skin": skin})

@@ -58,18 +58,7 @@ TYPES = {int: "Integer", float: "Float"}
 
 
 def crate_json(run: Run, html: Path) -> str:
-    """The crate's metadata.
-
-    Parameters
-    ----------
-    html : Path
-        The site, wherever it was built; in the crate it is ``html``.
-
-    Returns
-    -------
-    str
-        JSON-LD.
-    """
+    """The crate's metadata as JSON-LD; wherever the site was built, in the crate it is ``html``."""
     crate = ROCrate(version="1.1")
     crate.metadata.extra_contexts.append(CONTEXT)
     _describe_root(crate, run.study)

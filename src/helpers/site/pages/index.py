@@ -25,13 +25,7 @@ PROVENANCE = (
 
 
 def page(run: Run, others: list[str]) -> str:
-    """The page.
-
-    Parameters
-    ----------
-    others : list of str
-        Names of the pages that follow the chapters.
-    """
+    """The page; `others` are the names of the pages that follow the chapters."""
     study, claims, files, taxa = run.study, run.claims, run.files, taxa_named(run.claims["measure"], run.study)
     level = f"{100 * (1 - run.parameters['alpha']):g}"
     found = ", ".join(f"{row.id} {row.verdict}" for row in claims.itertuples())
@@ -77,13 +71,7 @@ def draw_claims(claims: pd.DataFrame, study: Study, results: Path) -> None:
 
 
 def studied(run: Run) -> str:
-    """Say who was studied: the people of each group by visit, as chapter 1 counted them.
-
-    Returns
-    -------
-    str
-        HTML; empty if chapter 1 has no such table.
-    """
+    """Say who was studied, as HTML: the people of each group by visit, as chapter 1 counted them, if it did."""
     table = run.report.results / TABLES / "01_people.tsv"
     if not table.is_file():
         return ""
@@ -96,13 +84,7 @@ def studied(run: Run) -> str:
 
 
 def primary_answer(claims: pd.DataFrame, study: Study, taxa: Sequence[str]) -> str:
-    """What the study says of its primary claim, the first of the first family, in a sentence.
-
-    Returns
-    -------
-    str
-        HTML.
-    """
+    """What the study says of its primary claim, the first of the first family, as HTML."""
     row = claims.set_index("id", drop=False).loc[primary(study)]
     told = f"<b>{_with_italics(row['statement'], taxa)}: {VERDICTS[row['verdict']].symbol} {row['verdict']}.</b>"
     why = _with_italics(row["reason"][:1].upper() + row["reason"][1:], taxa)
@@ -115,13 +97,7 @@ def _with_italics(text: str, taxa: Sequence[str]) -> str:
 
 
 def claims_html(claims: pd.DataFrame, study: Study, level: str, taxa: Sequence[str]) -> str:
-    """The claims table: what is claimed, the verdict, how much, how sure, and where the evidence is.
-
-    Parameters
-    ----------
-    level : str
-        Coverage of the intervals in per cent.
-    """
+    """The claims table: what is claimed, the verdict, how much, how sure (`level` per cent), where the evidence is."""
     heads = (
         "",
         f"Claim of {html.escape(claims_of(study).of)}",

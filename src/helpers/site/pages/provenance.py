@@ -60,13 +60,7 @@ def _paragraph(text: str) -> str:
 
 
 def code_told(code: str | None) -> str:
-    """The commit in a sentence.
-
-    Parameters
-    ----------
-    code : str, optional
-        As from `helpers.run.origin.commit`.
-    """
+    """The commit, as from `helpers.run.origin.commit`, in a sentence."""
     if code is None:
         return "The commit is not known: the report was made outside a git repository of the project."
     if code.endswith(DIRTY):
@@ -91,15 +85,7 @@ def _command(run: Run) -> str:
 
 
 def parameters_html(study: Study, parameters: dict[str, Any], set_text: str | None) -> str:
-    """The parameters of the run, and by word which differ from their defaults and who set them.
-
-    Parameters
-    ----------
-    parameters : dict
-        As `helpers.run.parameters.write_parameters` wrote them.
-    set_text : str, optional
-        The variable SET of the command.
-    """
+    """The parameters of the run, and by word which differ from their defaults and who set them, study.yaml or SET."""
     commanded = parse_overrides(set_text or "")
     columns: dict[str, list[str]] = {"Parameter": [], "Value": [], "Default": [], "Status": [], "Meaning": []}
     for name, field in Settings.model_fields.items():
@@ -147,13 +133,7 @@ def _software() -> str:
 
 
 def runs_html(runs: Mapping[str, Ran | None], code: str | None) -> str:
-    """When each notebook ran, for how long, and with which code.
-
-    Parameters
-    ----------
-    code : str, optional
-        The commit that built the site.
-    """
+    """When each notebook ran, for how long, and with which code; `code` is the commit that built the site."""
     known = [ran for ran in runs.values() if ran]
     columns = {
         "Notebook": list(runs),
@@ -199,13 +179,7 @@ def _seeds(run: Run) -> str:
 
 
 def seeded(notebook: Any, parameter: str = "seed") -> list[tuple[str, str]]:
-    """The calls to which a notebook gives the seed, itself or in a dict of arguments.
-
-    Returns
-    -------
-    list of tuple of str
-        Section and function, in their order.
-    """
+    """Section and function of the calls to which a notebook gives the seed, itself or in a dict of arguments."""
     carriers, section, found = {parameter}, "", []
 
     def given(values: list[ast.expr]) -> bool:

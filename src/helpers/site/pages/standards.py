@@ -81,14 +81,9 @@ def checklists() -> list[dict[str, Any]]:
 
 
 def reply(item: Item, known: dict[str, str], *, simulated: bool) -> Reply:
-    """What a report with some facts says to an item.
+    """What a report with some facts, empty where not known, says to an item.
 
-    Parameters
-    ----------
-    known : dict of str to str
-        As from `facts`; one that is not known is empty.
-    simulated : bool
-        Nothing is asked of people and laboratories that never were.
+    Of a simulated study, nothing is asked of people and laboratories that never were.
     """
     answer = " ".join(item.answer.format(**known).split())
     hint = "" if simulated and item.real else item.hint
@@ -102,18 +97,7 @@ def reply(item: Item, known: dict[str, str], *, simulated: bool) -> Reply:
 
 
 def download(replies: dict[str, list[Reply]]) -> str:
-    """The checklists as a table for authors to fill.
-
-    Parameters
-    ----------
-    replies : dict of str to list of Reply
-        By checklist.
-
-    Returns
-    -------
-    str
-        Tab-separated; the last column is left to the authors.
-    """
+    """The replies by checklist as a tab-separated table for authors to fill; the last column is left to them."""
     rows = [
         {
             "checklist": name,
@@ -132,13 +116,7 @@ def download(replies: dict[str, list[Reply]]) -> str:
 
 
 def place(where: str) -> tuple[str, str]:
-    """Name and address of a place in the report.
-
-    Parameters
-    ----------
-    where : str
-        A notebook or one of `BESIDE`, and a section: ``01_ingest#Sample flow``, ``index#Downloads``, ``methods``.
-    """
+    """Name and address of a place: a notebook or one of `BESIDE`, perhaps a section, as ``01_ingest#Sample flow``."""
     name, _, section = where.partition("#")
     title, address = BESIDE.get(name, (f"Chapter {name[:2].lstrip('0')}", f"{name}.html"))
     if not section:
