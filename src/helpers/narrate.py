@@ -146,21 +146,9 @@ def permanova(row: dict[str, Any], *, alpha: float = 0.05) -> str:
 
 
 def compared(what: str, estimate: dict[str, Any], unit: str, this: str, other: str) -> str:
-    """Tell a difference between two groups, in the direction the data have.
+    """Tell a difference between two groups, `this` minus `other`, in the direction the data have.
 
-    Parameters
-    ----------
-    what : str
-        The measure, as the subject of the sentence.
-    estimate : dict
-        `this` minus `other`.
-    this, other : str
-        Names of the groups.
-
-    Returns
-    -------
-    str
-        A sentence. One whose interval includes zero says that neither a difference nor its absence is shown.
+    One whose interval includes zero says that neither a difference nor its absence is shown.
     """
     if math.isnan(estimate["estimate"]):
         return f"{what} could not be compared between {this} and {other} (n = {estimate['n']:.0f})."
@@ -172,21 +160,9 @@ def compared(what: str, estimate: dict[str, Any], unit: str, this: str, other: s
 
 
 def changed(what: str, estimate: dict[str, Any], unit: str, who: str) -> str:
-    """Tell a change between the visits, in the direction the data have.
+    """Tell a change between the visits, follow-up minus baseline, in the direction the data have.
 
-    Parameters
-    ----------
-    what : str
-        The measure, as the subject of the sentence.
-    estimate : dict
-        Follow-up minus baseline.
-    who : str
-        Name of the group.
-
-    Returns
-    -------
-    str
-        A sentence. One whose interval includes zero says that neither a change nor its absence is shown.
+    One whose interval includes zero says that neither a change nor its absence is shown.
     """
     if math.isnan(estimate["estimate"]):
         return f"{who}: the change of {what} could not be estimated (n = {estimate['n']:.0f})."

@@ -89,7 +89,7 @@ def _newick(lineages: list[tuple[str, ...]], tips: list[str], rank: int, rng: Ge
 def _catalogue(seed: int, named: tuple[Taxon, ...], contaminants: tuple[str, ...], tail: Tail) -> Catalogue:
     rng = np.random.default_rng(seed)
     ranks: dict[str, tuple[str, ...]] = {}
-    for line in LINEAGES.strip().splitlines():
+    for line in LINEAGES:
         above, *families = line.split("|")
         for family, genera in (f.split(":") for f in families):
             ranks |= {g: ("Bacteria", *above.split(";"), family, g) for g in genera.split(",")}
