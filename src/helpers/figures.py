@@ -88,8 +88,8 @@ def _lettered(axes: Sequence[Axes] | np.ndarray) -> None:
             ax.set_title(f"{letter}  {ax.get_title('left')}".rstrip())
 
 
-def _jitter(n: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).uniform(-0.12, 0.12, n)
+def _jitter(n: int) -> np.ndarray:
+    return np.random.default_rng(0).uniform(-0.12, 0.12, n)
 
 
 def _faint(n: int) -> dict[str, Any]:
@@ -97,31 +97,24 @@ def _faint(n: int) -> dict[str, Any]:
     return {"s": float(np.clip(160 / max(n, 1), 7, 16)), "alpha": float(np.clip(20 / max(n, 1), 0.3, 0.75)), "lw": 0}
 
 
-def _mean_interval(values: pd.Series) -> tuple[float, float, float]:
+def _people(ax: Axes, x: Any, values: pd.Series, who: str) -> None:
+    """Marks of the single people of a group."""
+    ax.scatter(x, values, color=COLOURS[who], marker=MARKERS[who], **_faint(len(values)))
+
+
+def _mean_interval(values: pd.Series) -> tuple[float, float]:
+    """Mean, and half the width of its 95 % interval; NaN where they are not known."""
     x = values.dropna()
     if len(x) < 3:
-        return (float(x.mean()) if len(x) else np.nan), np.nan, np.nan
-    half = stats.t.ppf(0.975, len(x) - 1) * stats.sem(x)
-    return float(x.mean()), float(half), float(half)
+        return (float(x.mean()) if len(x) else np.nan), np.nan
+    return float(x.mean()), float(stats.t.ppf(0.975, len(x) - 1) * stats.sem(x))
 
 
 def _mean_mark(ax: Axes, x: float, values: pd.Series, who: str, face: str = "", **more: Any) -> None:
     """Mean with its 95 % interval, drawn so that it stands out from the points."""
-    mean, low, high = _mean_interval(values)
-    yerr = None if np.isnan(low) else [[low], [high]]
-    ax.errorbar(
-        x,
-        mean,
-        yerr=yerr,
-        fmt=MARKERS[who],
-        color="black",
-        mfc=face or COLOURS[who],
-        ms=7,
-        capsize=3,
-        lw=1.5,
-        zorder=5,
-        **more,
-    )
+    mean, half = _mean_interval(values)
+    more |= {"fmt": MARKERS[who], "color": "black", "mfc": face or COLOURS[who], "ms": 7, "capsize": 3, "lw": 1.5}
+    ax.errorbar(x, mean, yerr=None if np.isnan(half) else half, zorder=5, **more)
 
 
 def groups(who: pd.Series) -> list[str]:
@@ -220,8 +213,8 @@ def rarefaction(
             wide = part.pivot_table(index="swab", columns="depth", values=measure)
             ax.plot(wide.columns, wide.to_numpy().T, color=COLOURS[who], alpha=0.06, lw=0.5, rasterized=True)
             same = part.loc[part["reaches"], "swab"].unique()
-            means, low, high = np.transpose([_mean_interval(wide.loc[same, depth]) for depth in wide])
-            ax.errorbar(wide.columns, means, yerr=np.nan_to_num([low, high]), color=COLOURS[who], mec="black", lw=1.6,
+            means, half = np.transpose([_mean_interval(wide.loc[same, depth]) for depth in wide])
+            ax.errorbar(wide.columns, means, yerr=np.nan_to_num(half), color=COLOURS[who], mec="black", lw=1.6,
                         marker=MARKERS[who], ms=5, capsize=2,
                         label=f"{labels[who]} (n = {len(same)} of {part['swab'].nunique()} swabs)")  # fmt: skip
         ax.axvline(rarefaction_depth, ls=":", color="black", lw=1)
@@ -249,7 +242,7 @@ def by_visit(visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylab
         x = np.array([[0.0, 1.0]]) + _jitter(len(wide))[:, None]
         ax.plot(x.T, wide.to_numpy().T, color=COLOURS[who], alpha=_faint(len(wide))["alpha"], lw=0.6)
         for j, visit in enumerate(VISITS):
-            ax.scatter(x[:, j], wide[visit], color=COLOURS[who], marker=MARKERS[who], **_faint(len(wide)))
+            _people(ax, x[:, j], wide[visit], who)
             _mean_mark(ax, j, wide[visit], who)
         counts = [int(wide[v].notna().sum()) for v in VISITS]
         ax.set_xticks([0, 1], [f"{labels[v]}\nn = {n}" for v, n in zip(VISITS, counts, strict=True)])
@@ -368,8 +361,7 @@ def distance_to_healthy(visits: pd.DataFrame, labels: Mapping[str, str], measure
             names.append(f"{labels[visit]}\nn = {len(values)}")
             if values.empty:
                 continue
-            ax.scatter(x + 0.22 + _jitter(len(values)), values, color=COLOURS[who], marker=MARKERS[who],
-                       **_faint(len(values)))  # fmt: skip
+            _people(ax, x + 0.22 + _jitter(len(values)), values, who)
             halves: Any = ax.violinplot(values, positions=[x], widths=0.75, side="low", showextrema=False)
             for body in halves["bodies"]:
                 body.set(facecolor=COLOURS[who], alpha=0.6, edgecolor="black", linewidth=0.6)
@@ -480,8 +472,8 @@ def composition_by_patient(visits: pd.DataFrame, taxa: Sequence[str], labels: Ma
     _lettered(axes.ravel())
     for ax, visit in zip(axes[:, 0], VISITS, strict=True):
         ax.set_ylabel(f"{labels[visit]}\nShare of reads (%)")
-    handles, names = axes[0, 0].get_legend_handles_labels()
-    legend = fig.legend(handles, names, loc="outside upper left", ncols=4, handlelength=1)
+    shown_taxa = axes[0, 0].get_legend_handles_labels()
+    legend = fig.legend(*shown_taxa, loc="outside upper left", ncols=4, handlelength=1)
     for text in legend.get_texts():
         text.set_parse_math(True)
     return fig
@@ -504,8 +496,7 @@ def species_by_visit(visits: pd.DataFrame, species: Sequence[str], labels: Mappi
         parts = {visit: of[of["visit"].eq(visit)] for visit in VISITS}
         for (j, (visit, part)), (i, name) in product(enumerate(parts.items()), enumerate(species)):
             x, face = i + 0.36 * (j - 0.5), "white" if visit == "baseline" else COLOURS[who]
-            ax.scatter(x + 0.7 * _jitter(len(part)), part[name], color=COLOURS[who], marker=MARKERS[who],
-                       **_faint(len(part)))  # fmt: skip
+            _people(ax, x + 0.7 * _jitter(len(part)), part[name], who)
             _mean_mark(ax, x, part[name], who, face, label=labels[visit] if i == 0 else "_")
         counts = ", ".join(f"{labels[visit]} n = {len(part)}" for visit, part in parts.items())
         ax.set(title=f"{labels[who]}: {counts}", ylim=(0, 100))
@@ -621,7 +612,7 @@ def strata(
             aside = 0.36 * (k - (len(arms) - 1) / 2)
             x = part["stratum"].cat.codes.to_numpy() + aside
             spread = patients["stratum"].cat.codes + aside + 0.8 * _jitter(len(patients))
-            ax.scatter(spread, patients["change"], color=COLOURS[arm], marker=MARKERS[arm], **_faint(len(patients)))
+            _people(ax, spread, patients["change"], arm)
             ax.vlines(x, part["ci_low"], part["ci_high"], color="black", lw=1.6)
             ax.scatter(x, part["estimate"], color=COLOURS[arm], marker=MARKERS[arm], ec="black", s=45, zorder=3,
                        label=labels[arm])  # fmt: skip
