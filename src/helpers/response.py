@@ -10,15 +10,7 @@ from statsmodels.genmod.cov_struct import Exchangeable
 from statsmodels.genmod.generalized_estimating_equations import GEE
 from statsmodels.tools import add_constant
 
-from helpers.estimates import (
-    ESTIMATE,
-    as_estimate,
-    as_numbers,
-    intercept,
-    linear_contrast,
-    mean_change,
-    not_estimable,
-)
+from helpers.estimates import ESTIMATE, as_estimate, as_numbers, intercept, linear_contrast, mean_change, not_estimable
 from helpers.measures import Measure
 from helpers.narrate import with_unit
 from helpers.study import Response, Severity, Study

@@ -18,17 +18,7 @@ from rocrate.model import ComputerLanguage, ContextEntity, Entity
 from rocrate.rocrate import ROCrate
 
 from helpers.files import CRATE, HTML, LOCK, MAKEFILE, NOTEBOOKS
-from helpers.run.origin import (
-    Ran,
-    command,
-    commit,
-    inputs,
-    machine,
-    python,
-    run_times,
-    sha256,
-    utc,
-)
+from helpers.run.origin import Ran, command, commit, inputs, machine, python, run_times, sha256, utc
 from helpers.run.parameters import declared
 from helpers.site.archive import shared
 from helpers.site.pages import Run
@@ -223,12 +213,7 @@ def _add_workflow(crate: ROCrate, workflow: Entity, tools: dict[str, Entity], ob
 
 
 def _add_whole_run(
-    crate: ROCrate,
-    run: Run,
-    workflow: Entity,
-    objects: list[Entity],
-    made: list[Entity],
-    runs: list[Ran | None],
+    crate: ROCrate, run: Run, workflow: Entity, objects: list[Entity], made: list[Entity], runs: list[Ran | None]
 ) -> Entity:
     lock = f"{LOCK} with SHA-256 {sha256(LOCK)}" if LOCK.is_file() else f"no {LOCK}"
     properties = {

@@ -75,9 +75,10 @@ def moved_claims(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
     """
     both = before.merge(after, on="id", how="outer", suffixes=("_0", "_1"), sort=False).fillna("")
     shown = ["verdict", "estimate", "ci_low", "ci_high", "n"]
-    same = np.logical_and.reduce([[not _differs(*pair) for pair in _pairs(both, column)] for column in shown])
     rows = []
-    for row in both[~same].to_dict("records"):
+    for row in both.to_dict("records"):
+        if not any(_differs(row[f"{column}_0"], row[f"{column}_1"]) for column in shown):
+            continue
         old, new = (_parsed(row[f"estimate_{i}"]) for i in (0, 1))
         spans = [interval(_parsed(row[f"ci_low_{i}"]), _parsed(row[f"ci_high_{i}"])) for i in (0, 1)]
         rows.append(
@@ -117,10 +118,6 @@ def moved_tables(before: dict[str, pd.DataFrame], after: dict[str, pd.DataFrame]
                 what = f"{len(cells)} of {new.size} cells"
                 rows.append({"table": name, "what": what, "largest": max(cells, key=lambda c: c[0])[1]})
     return pd.DataFrame(rows, columns=["table", "what", "largest"])
-
-
-def _pairs(both: pd.DataFrame, column: str) -> list[tuple[str, str]]:
-    return list(zip(both[f"{column}_0"], both[f"{column}_1"], strict=True))
 
 
 def _parsed(text: str) -> float:

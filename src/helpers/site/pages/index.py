@@ -98,15 +98,8 @@ def _with_italics(text: str, taxa: Sequence[str]) -> str:
 
 def claims_html(claims: pd.DataFrame, study: Study, level: str, taxa: Sequence[str]) -> str:
     """The claims table: what is claimed, the verdict, how much, how sure (`level` per cent), where the evidence is."""
-    heads = (
-        "",
-        f"Claim of {html.escape(claims_of(study).of)}",
-        "Verdict here",
-        f"Effect ({level} % interval)",
-        "p (Holm)",
-        "n",
-        "Evidence",
-    )
+    claim, effect = f"Claim of {html.escape(claims_of(study).of)}", f"Effect ({level} % interval)"
+    heads = ("", claim, "Verdict here", effect, "p (Holm)", "n", "Evidence")
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     body = "\n".join(_claim_row(row, taxa) for row in claims.to_dict("records"))
     return (
