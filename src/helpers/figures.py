@@ -54,11 +54,8 @@ P = ParamSpec("P")
 def styled(caption: str = "", alt: str = "") -> Callable[[Callable[P, Figure]], Callable[P, Figure]]:
     """Draw in the report's style without changing anybody else's, and say how the figure is read.
 
-    Parameters
-    ----------
-    caption, alt : str
-        How it is read, and what it shows to who cannot see it; the arguments of the drawing function stand in braces.
-        The figure keeps them as ``caption`` and ``alt``.
+    The figure keeps as ``caption`` and ``alt`` how it is read, and what it shows to who cannot see it; the arguments of
+    the drawing function stand there in braces.
     """
 
     def decorate(draw: Callable[P, Figure]) -> Callable[P, Figure]:
@@ -259,16 +256,10 @@ def by_visit(visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylab
 def against(
     data: pd.DataFrame, xs: Mapping[str, str], y: str, ylabel: str, labels: Mapping[str, str], *, line: bool = True
 ) -> Figure:
-    """Scatter of a measure against others, with a straight guide line and its 95 % band for each group.
+    """Scatter of a measure against others, a panel each, with a straight guide line and its 95 % band for each group.
 
-    Parameters
-    ----------
-    data : DataFrame
-        One row a patient: ``who``, `y` and the columns `xs`.
-    xs : mapping
-        Columns, with their axis labels; a panel each.
-    line : bool
-        Draw the least-squares line; it guides the eye and is not the test.
+    `data` has a row a patient: ``who``, `y` and the columns `xs`, which have their axis labels. The least-squares line,
+    if there is to be a `line`, guides the eye and is not the test.
     """
     fig = figure(3.3)
     axes = fig.subplots(1, len(xs), sharey=True, squeeze=False)[0]
@@ -382,11 +373,8 @@ def distance_to_healthy(visits: pd.DataFrame, labels: Mapping[str, str], measure
 def forest(rows: pd.DataFrame) -> Figure:
     """Estimates with intervals, one a line, the numbers beside them; a panel for each scale.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        Columns scale (what is estimated, with its unit: the label of the axis), label, estimate, ci_low, ci_high, n;
-        optionally ``who`` (a key of `COLOURS`), and ``margin`` of equivalence, one a scale: a shaded zone around zero.
+    Columns scale (what is estimated, with its unit: the label of the axis), label, estimate, ci_low, ci_high, n;
+    optionally ``who`` (a key of `COLOURS`), and ``margin`` of equivalence, one a scale: a shaded zone around zero.
     """
     scales = list(dict.fromkeys(rows["scale"]))
     fig = figure(0.32 * len(rows) + 0.85 * len(scales))
@@ -551,14 +539,8 @@ def italicise(fig: Figure, names: Sequence[str]) -> None:
 def differential(table: pd.DataFrame, xlabel: str, second: str = "", *, top: int = 20) -> Figure:
     """Differential taxa as a forest: the first method's estimate and interval, the second's estimate beside it.
 
-    Parameters
-    ----------
-    table : DataFrame
-        As from `helpers.taxa.agreement`.
-    second : str
-        Name of the second method, if its estimates have the unit of the first and are to be drawn.
-    top : int
-        How many taxa are drawn, by the first method's p-value.
+    Of `table`, as from `helpers.taxa.agreement`, the `top` taxa by the first method's p-value are drawn; `second` names
+    the second method, if its estimates have the unit of the first and are to be drawn.
     """
     rows = table.nsmallest(top, "p_value").sort_values("estimate")
     fig = figure(0.24 * len(rows) + 1.2)
@@ -588,14 +570,9 @@ def strata(
 ) -> Figure:
     """Change in each stratum of response, by arm: patients, means with intervals, n; a panel for each measure.
 
-    Parameters
-    ----------
-    table : DataFrame
-        As from `helpers.response.shift_by_stratum`, with ``scale``, the label of the measure's axis.
-    changes : DataFrame
-        One row a patient and measure: scale, arm, stratum, change.
-    noise : mapping of str to tuple of float
-        For each scale the controls' own mean change, as an interval: the yardstick of noise.
+    `table` as from `helpers.response.shift_by_stratum`, with ``scale``, the label of the measure's axis; `changes` has
+    a row a patient and measure: scale, arm, stratum, change; `noise` is for each scale the controls' own mean change,
+    as an interval: the yardstick of noise.
     """
     scales, names = list(dict.fromkeys(table["scale"])), list(table["stratum"].cat.categories)
     arms = groups(table["arm"])

@@ -31,7 +31,7 @@ NOT_RECORDED = "not recorded"
 NEGATIVE = "negative control"
 #: Groups and arms in the order in which tables show them (see `helpers.visits.who`).
 GROUPS = ("control", *VOCABULARY["arm"], "case")
-#: Name of a step, reason for which swabs are left out by it, and which pass.
+#: Name of a step, reason for which swabs are left out by it, and which pass (bool).
 Step = tuple[str, str, pd.Series]
 MISSING = {"", "na", "nan", "n/a", "#n/a"}
 #: Dates: 2021-03-04, 20210304, 4.3.2021, 3/4/21, 4-Mar-2021.
@@ -275,19 +275,12 @@ def _usable(study: Study, obs: pd.DataFrame) -> pd.Series:
 
 
 def follow(obs: pd.DataFrame, steps: Sequence[Step]) -> tuple[pd.Series, pd.DataFrame, pd.DataFrame]:
-    """Follow swabs and people through the steps of a choice.
-
-    Parameters
-    ----------
-    obs : DataFrame
-        One row a swab, with the standard columns. Negative controls pass every step.
-    steps : sequence of tuple
-        Name of the step, reason for which the others are left out, which swabs pass (Series of bool).
+    """Follow swabs, a row each with the standard columns, and people through the steps of a choice.
 
     Returns
     -------
     kept : Series of bool
-        The swabs that pass every step.
+        The swabs that pass every step, as negative controls do.
     ledger : DataFrame
         Columns step, reason, group, visit, swabs_before, swabs_after: a row a step, group and visit that had swabs.
     flow : DataFrame
@@ -312,14 +305,14 @@ def follow(obs: pd.DataFrame, steps: Sequence[Step]) -> tuple[pd.Series, pd.Data
     known = furthest.dropna(subset="subject").set_index("subject")["who"]
     patients["who"] = patients["subject"].map(known).fillna(patients["who"])
     groups = [w for w in (*GROUPS, NOT_RECORDED) if patients.loc[~negative, "who"].eq(w).any()]
-    flow = pd.concat({at: _people(patients[after & ~negative]).reindex(groups) for at, after in left.items()})
+    flow = pd.concat({at: count_people(patients[after & ~negative]).reindex(groups) for at, after in left.items()})
     flow = flow.rename_axis(["step", "reason", "who"]).fillna(0).astype(int).reset_index()
     return kept, ledger[["step", "reason", "group", "visit", "swabs_before", "swabs_after"]], flow
 
 
-def _people(patients: pd.DataFrame) -> pd.DataFrame:
+def count_people(patients: pd.DataFrame) -> pd.DataFrame:
     """People in all, at each visit and at both, and swabs, by who; of swabs with who, subject and visit."""
-    visits = patients.groupby(["who", "subject"])["visit"].agg(set)
+    visits = patients.groupby(["who", "subject"], observed=True)["visit"].agg(set)
     seen = {visit: visits.map(lambda at, visit=visit: visit in at).astype(int) for visit in VOCABULARY["visit"]}
     both = seen["baseline"] * seen["followup"]
     counts = pd.DataFrame({"people": 1, **seen, "both": both}, index=visits.index).groupby("who").sum()
@@ -345,6 +338,8 @@ def _typed(study: Study, obs: pd.DataFrame) -> pd.DataFrame:
 def build_cohort(study: Study) -> tuple[AnnData, pd.DataFrame]:
     """Read the study's files, check them, and keep the swabs that can be analysed.
 
+    Whatever is wrong with the files is told at once: file, place, what was found and what expected, how to mend it.
+
     Returns
     -------
     cohort : AnnData
@@ -357,11 +352,6 @@ def build_cohort(study: Study) -> tuple[AnnData, pd.DataFrame]:
         and ``checksums`` (JSON).
     ledger : DataFrame
         Columns step, reason, group, visit, swabs_before, swabs_after: a block a step, a row a group and visit.
-
-    Raises
-    ------
-    StudyError
-        Whatever is wrong with the files, all of it: file, place, what was found and what expected, how to mend it.
     """
     files, problems = study.files.each(), Problems()
     data, rows, obs, counts, var, tree = {}, None, None, None, None, None

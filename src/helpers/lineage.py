@@ -80,7 +80,7 @@ def _genus_and_species(tail: list[str]) -> tuple[str, str]:
 
 
 def dotted_ranks(name: str) -> list[str]:
-    """Seven ranks of a name whose ranks are joined by dots, and that may have dots inside ranks.
+    """Seven ranks of a name whose ranks are joined by dots, and that may have dots inside ranks; "" if not certain.
 
     Such names come from R, whose ``make.names`` turns blanks, hyphens and brackets into dots too. A rank is named only
     where that is certain:
@@ -93,11 +93,6 @@ def dotted_ranks(name: str) -> list[str]:
        capitalised words ("Staphylococcus.Staphylococcus.aureus"), or after the only one. Blanks stand for the dots
        inside a genus.
     5. What is not reached so is "", kingdom and phylum aside.
-
-    Returns
-    -------
-    list of str
-        Kingdom to species as in the name, "" where it cannot be told.
     """
     for pattern, together in _SEVERAL_WORDS:
         name = pattern.sub(together, name)

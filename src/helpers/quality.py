@@ -12,7 +12,7 @@ from skbio import TreeNode
 from tableone import TableOne
 
 from helpers.estimates import pooled_sd
-from helpers.ingest import GROUPS, NOT_RECORDED, follow, in_several, swabbed_twice
+from helpers.ingest import GROUPS, NOT_RECORDED, count_people, follow, in_several, swabbed_twice
 from helpers.study import RANKS, SMALL, VOCABULARY, Privacy, Study
 from helpers.tables import few
 from helpers.visits import analysis_swabs, who
@@ -132,11 +132,8 @@ def people(obs: pd.DataFrame) -> pd.DataFrame:
 
     `obs` has a row a swab.
     """
-    once = obs.assign(who=who(obs)).drop_duplicates(["subject", "visit"])
-    table = pd.crosstab(once["who"], once["visit"]).reindex(columns=list(VOCABULARY["visit"]), fill_value=0)
-    twice = once[once.duplicated("subject")]["who"].value_counts()
-    order = [w for w in GROUPS if w in table.index]
-    return table.assign(both=twice).fillna(0).astype(int).rename_axis(columns=None).loc[order]
+    counts = count_people(obs.assign(who=who(obs)))[[*VOCABULARY["visit"], "both"]]
+    return counts.loc[[w for w in GROUPS if w in counts.index]]
 
 
 def flow(
@@ -170,10 +167,7 @@ def checksums(cohort: AnnData) -> pd.DataFrame:
 def flag_contaminants(cohort: AnnData, alpha: float) -> pd.DataFrame:
     """Features that are in more of the negative controls than of the swabs: decontam's prevalence method.
 
-    Parameters
-    ----------
-    alpha : float
-        A contaminant has a q-value below it, and a higher mean share of reads in negative controls than in swabs.
+    A contaminant has a q-value below `alpha`, and a higher mean share of reads in negative controls than in swabs.
 
     Returns
     -------

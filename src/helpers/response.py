@@ -126,11 +126,7 @@ def trend(pairs: pd.DataFrame, *, alpha: float = 0.05) -> dict[str, float]:
     """Trend of the change from one stratum of response to the next, arms apart.
 
     The strata count 0, 1, 2, 3; the slope is that of least squares with an intercept for each arm and HC3 errors.
-
-    Parameters
-    ----------
-    pairs : DataFrame
-        One row a patient with ``change``, ``arm`` and ``stratum`` (ordered, as from `strata`).
+    `pairs` has a row a patient with ``change``, ``arm`` and ``stratum``, ordered as from `strata`.
 
     Returns
     -------
@@ -138,11 +134,6 @@ def trend(pairs: pd.DataFrame, *, alpha: float = 0.05) -> dict[str, float]:
         Keys of `helpers.estimates.ESTIMATE`: mean change for one stratum more. The only patient of an arm, of whom no
         slope can be learnt, is dropped. NaN with fewer than five patients, one stratum in each arm, or a slope that
         hangs on one patient alone (leverage 1).
-
-    Raises
-    ------
-    ValueError
-        If the strata have no order.
 
     References
     ----------

@@ -275,26 +275,17 @@ def _runs(truth: Truth, case: np.ndarray, rng: Generator) -> np.ndarray:
 
 @dataclass(frozen=True)
 class SimulatedCohort:
-    """A simulated study.
+    """A simulated study."""
 
-    Attributes
-    ----------
-    counts : csr_array
-        Reads, swabs x all ASVs of the catalogue.
-    metadata : DataFrame
-        One row a swab, in the order of `counts`; the columns of metadata.tsv, indexed by ``swab_id``.
-    taxonomy : DataFrame
-        Column Taxon, indexed by ASV.
-    tree : str
-        Newick; its tips are the ASVs.
-    hidden : DataFrame
-        One row a person, also those who were lost: what no study would see (D, shift, its two parts).
-    """
-
+    #: Reads, swabs x all ASVs of the catalogue.
     counts: sparse.csr_array
+    #: One row a swab, in the order of `counts`; the columns of metadata.tsv, indexed by ``swab_id``.
     metadata: pd.DataFrame
+    #: Column Taxon, indexed by ASV.
     taxonomy: pd.DataFrame
+    #: Newick; its tips are the ASVs.
     tree: str
+    #: One row a person, also those who were lost: what no study would see (D, shift, its two parts).
     hidden: pd.DataFrame
 
 
