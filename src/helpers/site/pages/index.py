@@ -116,19 +116,15 @@ def _claim_row(row: dict[str, Any], taxa: Sequence[str]) -> str:
         effect = f"{number(row['estimate'])} {text['unit']} <br>({interval(row['ci_low'], row['ci_high'])})"
     p = p_number(row["p_holm"]) if pd.notna(row["p_holm"]) else "–"
     cells = [
-        _with_italics(row["statement"], taxa),
-        f"<b>{VERDICTS[row['verdict']].symbol} {text['verdict']}</b>",
-        effect,
-        html.escape(p),
-        text["n"],
-        f'<a href="{evidence(row)}">{emphasised(row["section"])}</a>',
+        ("claim", "", _with_italics(row["statement"], taxa)),
+        ("verdict", "", f"<b>{VERDICTS[row['verdict']].symbol} {text['verdict']}</b>"),
+        ("effect", "Effect", effect),
+        ("number", "p (Holm)", html.escape(p)),
+        ("number", "n", text["n"]),
+        ("evidence", "Evidence", f'<a href="{evidence(row)}">{emphasised(row["section"])}</a>'),
     ]
-    classes = ("claim", "verdict", "effect", "number", "number", "evidence")
-    names = ("", "", "Effect", "p (Holm)", "n", "Evidence")  # beside the value where the table is folded: on a phone
-    body = "".join(
-        f'<td class="{kind}" data-label="{name}">{cell}</td>'
-        for kind, name, cell in zip(classes, names, cells, strict=True)
-    )
+    # The name stands beside the value where the table is folded: on a phone.
+    body = "".join(f'<td class="{kind}" data-label="{name}">{cell}</td>' for kind, name, cell in cells)
     return f'<tr id="{text["id"]}"><th scope="row">{text["id"]}</th>{body}</tr>'
 
 
