@@ -9,7 +9,7 @@ from helpers.evidence import CONTRASTS, Asked
 from helpers.figures import italicise
 from helpers.files import VALIDATION
 from helpers.measures import find, taxa_named
-from helpers.narrate import interval, italicised, number
+from helpers.narrate import interval, italicised, number, with_unit
 from helpers.output import emphasised, save_figure, save_table, table_html
 from helpers.simulation.performance import ROW, read_table
 from helpers.simulation.worlds import DEMO_WORLD, NO_EFFECT, SCENARIOS
@@ -132,7 +132,7 @@ def _against_truth(parts: pd.DataFrame, demo: pd.DataFrame, like: Study) -> str:
     holds = (both["ci_low"] <= both["target"]) & (both["target"] <= both["ci_high"])
     columns = {
         "Claim": list(both["claim"]),
-        "Measure": [f"{name} ({u})" if u else name for name, u in zip(names, both["unit"], strict=True)],
+        "Measure": list(map(with_unit, names, both["unit"])),
         "Estimate": _shown(both["estimate"]),
         "Interval": [interval(*span) for span in zip(both["ci_low"], both["ci_high"], strict=True)],
         "Truth": _shown(both["target"]),
