@@ -239,17 +239,20 @@ def partial_spearman(
         return not_estimable(n, dropped)
     values = numbers.to_numpy()
 
-    def rho(rows: np.ndarray) -> float:
-        ranks = stats.rankdata(values[rows], axis=0)
-        design = np.column_stack([np.ones(n), ranks[:, 2:]])
-        residuals = ranks[:, :2] - design @ np.linalg.lstsq(design, ranks[:, :2])[0]
-        a, b = residuals.T
-        norm = np.sqrt((a @ a) * (b @ b))
-        return float(a @ b / norm) if norm > 1e-9 else np.nan
+    def rho(rows: np.ndarray) -> np.ndarray:
+        """Of many samples at once, each a row of row numbers; in a resample, covariates may be collinear."""
+        ranks = stats.rankdata(values[rows], axis=1)
+        design = np.concatenate([np.ones((*rows.shape, 1)), ranks[:, :, 2:]], axis=2)
+        u, s, _ = np.linalg.svd(design, full_matrices=False)
+        u = u * (s > max(design.shape[1:]) * np.finfo(float).eps * s[:, :1])[:, None, :]
+        y = ranks[:, :, :2]
+        residuals = y - u @ (u.transpose(0, 2, 1) @ y)
+        a, b = residuals[:, :, 0], residuals[:, :, 1]
+        norm = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+        return np.divide((a * b).sum(axis=1), norm, out=np.full(len(rows), np.nan), where=norm > 1e-9)
 
-    estimate = rho(np.arange(n))
-    rng = np.random.default_rng(seed)
-    resampled = [rho(rng.integers(n, size=n)) for _ in range(bootstraps)]
+    estimate = float(rho(np.arange(n)[None])[0])
+    resampled = rho(np.random.default_rng(seed).integers(n, size=(bootstraps, n)))
     low, high = np.nanquantile(resampled, [alpha / 2, 1 - alpha / 2])
     t = estimate * np.sqrt(df / max(1 - estimate**2, 1e-12))
     return as_estimate(
