@@ -12,10 +12,9 @@ from anndata import AnnData
 
 from helpers import estimates, narrate, response, taxa, treatment
 from helpers.claims import EXPECT, KEY, Claim, Part
-from helpers.diversity import closure
-from helpers.measures import DISTANCE, PATHOGEN, by_visit, find
+from helpers.measures import OFF_AXIS, OTHER_AXES, PATHOGEN, POSITION, by_visit, find
 from helpers.study import Settings, Study
-from helpers.visits import cases_and_controls, paired, sites_at_baseline, with_controls
+from helpers.visits import cases_and_controls, paired, same_sites, sites_at_baseline, who, with_controls
 
 Estimates = dict[str, dict[str, Any]]
 #: Strata in words.
@@ -42,10 +41,11 @@ class Asked(NamedTuple):
 
 
 class Data(NamedTuple):
-    """The swabs that are compared, and the same by patient and visit."""
+    """The swabs that are compared; the same by patient and visit; and these of the sites swabbed at both visits."""
 
     obs: pd.DataFrame
     visits: pd.DataFrame
+    followed: pd.DataFrame
 
 
 class Contrast(NamedTuple):
@@ -84,22 +84,25 @@ def severity(asked: Asked, data: Data, study: Study, settings: Settings) -> Esti
 
 
 def change(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
-    """Mean change between the visits in one group, uncontrolled; of the distance, the closure of the gap beside it."""
-    pairs = paired(data.visits, asked.measure)
-    pairs = pairs[pairs["who"].eq(asked.arm)]
-    found = {"mean change": _mean_change(pairs, settings)}
-    if asked.measure == DISTANCE and asked.arm != "control":
-        _, controls = cases_and_controls(data.visits[data.visits["visit"].eq("baseline")], DISTANCE)
-        closed = closure(pairs.dropna(subset=["y0", "y1"]), controls, **_resampling(settings))
-        found["closure"] = estimates.not_estimable(0) | closed | {"unit": "%"}
+    """Mean change between the visits in one group, uncontrolled, over sites swabbed at both visits.
+
+    Where there are several sites, a model of all swabs with an effect of the site stands beside it, and for it where
+    nobody has a site at both visits.
+    """
+    pairs = paired(data.followed, asked.measure)
+    found = {"mean change": _mean_change(pairs[pairs["who"].eq(asked.arm)], settings)}
+    if data.obs["site"].nunique() > 1 and asked.measure in data.obs:
+        swabs = data.obs[who(data.obs).eq(asked.arm)]
+        modelled = {"site effects": response.change_over_sites(swabs, asked.measure, alpha=settings.alpha)}
+        found = modelled | found if np.isnan(found["mean change"]["estimate"]) else found | modelled
     return found
 
 
 def change_in(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
     """Mean change between the visits in a stratum of one arm: sites by their state at baseline, or non-responders."""
-    visits = data.visits
+    visits = data.followed
     if asked.among in ("lesional", "non_lesional"):
-        sites = sites_at_baseline(data.obs, lesional=asked.among == "lesional")
+        sites = sites_at_baseline(data.obs, lesional=asked.among == "lesional") & same_sites(data.obs)
         visits = by_visit(data.obs[sites], [asked.measure])
     pairs = paired(visits, asked.measure)
     if asked.among == "non_responders":
@@ -122,13 +125,13 @@ def _mean_change(pairs: pd.DataFrame, settings: Settings) -> dict[str, Any]:
 
 def arms(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
     """Treatment against comparator at follow-up: ANCOVA; the change score and overlap weights beside it."""
-    pairs = treatment.arms(paired(data.visits, asked.measure))
+    pairs = treatment.arms(paired(data.followed, asked.measure))
     return treatment.arm_contrasts(pairs, arm_covariates(asked, study), **_resampling(settings)).to_dict("index")
 
 
 def arms_given_improvement(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
     """The same at equal improvement of severity: the direct effect; total and indirect effect beside it."""
-    pairs = with_improvement(asked.measure, data.visits, study)
+    pairs = with_improvement(asked.measure, data.followed, study)
     effects = treatment.mediation(pairs, "improvement", arm_covariates(asked, study), **_resampling(settings)).to_dict(
         "index"
     )
@@ -274,7 +277,7 @@ def lacking(swabs: AnnData, study: Study) -> dict[str, str]:
     visits = by_visit(swabs.obs.drop(columns=swabs.uns.get("measures", [])), [])
     first, last = (visits[visits["visit"].eq(v)].set_index("subject") for v in ("baseline", "followup"))
     pairs = first[first.index.isin(last.index)]
-    labels = study.labels.model_dump()
+    labels, no_axis = study.labels.model_dump(), swabs.uns.get("no_axis", {})
     there: dict[str, tuple[object, str]] = {
         "counts": (study.counted, NEEDS_COUNTS),
         "tree": ("tree" in swabs.uns, "the study gives no tree"),
@@ -286,6 +289,7 @@ def lacking(swabs: AnnData, study: Study) -> dict[str, str]:
             "the study has no second arm with patients at both visits",
         ),
         "control": (pairs["who"].eq("control").any(), f"nobody of {labels['control']} was swabbed at both visits"),
+        **{f"axis of {key}": (not (why := no_axis.get(key, "")), why) for key in (POSITION, *OTHER_AXES)},
     }
     improved = response.improvement(visits, study.severity).reindex(pairs.index)
     for arm in ("treatment", "comparator"):
@@ -360,7 +364,8 @@ def answers(asked: Iterable[Asked], swabs: AnnData, study: Study, settings: Sett
         estimated; margin (`equivalence_margin` standard deviations of the controls at baseline) and p_equivalence;
         and what an estimator has of its own.
     """
-    data = Data(swabs.obs, by_visit(swabs, swabs.uns["measures"]))
+    measured, followed = swabs.uns["measures"], swabs.obs[same_sites(swabs.obs)]
+    data = Data(swabs.obs, by_visit(swabs, measured), by_visit(followed, measured))
     rows = []
     for question in dict.fromkeys(asked):
         measure, contrast = find(question.measure, study), CONTRASTS[question.contrast]
@@ -537,6 +542,9 @@ def of_section(
         What the section asks for its own sake, which comes first.
     """
     asked = [*also, *(a for a in asked_by(claims, study) if section_of(a, study) == section)]
+    # Beside the position on the axis: without the genus, in other spaces, and off the axis.
+    others = [key for key in (*OTHER_AXES, OFF_AXIS) if key in swabs.uns["measures"]]
+    asked += [a._replace(measure=key) for a in asked if a.measure == POSITION and a.arm != "control" for key in others]
     found = answers(asked, swabs, study, settings)
     parts = gather(claims, swabs, study, settings, found)
     fields = list(Asked._fields)

@@ -44,6 +44,26 @@ def sites_at_baseline(obs: pd.DataFrame, *, lesional: bool) -> pd.Series:
     return site.isin(set(site[obs["visit"].eq("baseline") & so]))
 
 
+def same_sites(obs: pd.DataFrame) -> pd.Series:
+    """Say which swabs are of a site that its person has at both visits, so that a change is one of skin, not of sites.
+
+    Parameters
+    ----------
+    obs : DataFrame
+        One row a swab, with the standard columns.
+
+    Returns
+    -------
+    Series of bool
+        Indexed like `obs`. The first visit of a person stays whole where there is no second, or no site in common:
+        they count as lost.
+    """
+    site = obs["subject"].astype(str).str.cat(obs["site"].astype(str), sep="\0")
+    visits = [set(site[obs["visit"].eq(visit)]) for visit in ("baseline", "followup")]
+    common = site.isin(visits[0] & visits[1])
+    return common | (~common.groupby(obs["subject"]).transform("any") & obs["visit"].eq("baseline"))
+
+
 def by_patient(obs: pd.DataFrame, measures: pd.DataFrame) -> pd.DataFrame:
     """Average the swabs of a patient at a visit.
 
