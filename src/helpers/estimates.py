@@ -396,6 +396,29 @@ def equivalence(estimate: dict[str, Any], margin: float) -> dict[str, float]:
     return {"margin": margin, "p_equivalence": float(stats.t.sf(t, estimate["df"]))}
 
 
+def beyond_margin(estimate: dict[str, Any], margin: float, sign: int = 0) -> float:
+    """P-value of the test that an effect is larger than the margin, the contrary of `equivalence`.
+
+    Parameters
+    ----------
+    estimate : dict
+        As from an estimator; ``estimate``, ``se`` and ``df`` are used.
+    margin : float
+        In the unit of the estimate.
+    sign : int
+        1 or -1: in this direction; 0: whichever its sign, of which at most one can be shown.
+
+    Returns
+    -------
+    float
+        One-sided; below alpha just where the interval that covers 1 - 2 alpha lies beyond the margin.
+    """
+    if not estimate["se"] > 0:
+        return np.nan
+    effect = sign * estimate["estimate"] if sign else abs(estimate["estimate"])
+    return float(stats.t.sf((effect - margin) / estimate["se"], estimate["df"]))
+
+
 def minimum_detectable_effect(estimate: dict[str, Any], *, alpha: float = 0.05, power: float = 0.8) -> float:
     """Smallest true effect that a test with this standard error finds with the given power.
 

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scipy import stats
 
 from helpers import estimates, narrate, response, taxa, treatment
-from helpers.claims import EXPECT, KEY, Claim, Part
+from helpers.claims import EXPECT, KEY, ONE_SIDED, Claim, Part
 from helpers.measures import OFF_AXIS, OTHER_AXES, PATHOGEN, POSITION, by_visit, find
 from helpers.study import Settings, Study
 from helpers.visits import cases_and_controls, paired, same_sites, sites_at_baseline, who, with_controls
@@ -403,8 +404,9 @@ def gather(
     Returns
     -------
     DataFrame
-        `helpers.claims.KEY`, which no two rows share; what stands for the part of the columns of `answers`; sign, the
-        direction that the claim asserts or denies (0: either); cannot, why it cannot be tested, empty if it can.
+        `helpers.claims.KEY`, which no two rows share; what stands for the part of the columns of `answers`; `TESTED`,
+        with p_support of what the part claims and p_against of the contrary; sign, the direction that the claim asserts
+        or denies (0: either); cannot, why it cannot be tested, empty if it can.
     """
     if answered is None:
         answered = answers(asked_by(claims, study), swabs, study, settings)
@@ -414,37 +416,80 @@ def gather(
     for name, part, asked in parts_of(claims, study):
         if asked not in known:
             continue
-        row, expect = known[asked], part.expect
-        against_margin = claims[name].against_margin
-        reason = cannot(asked, expect, lacks, swabs, study) or _not_estimated(row, against_margin, study)
-        numbers = {k: row[k] for k in ("estimate", "ci_low", "ci_high", "p_value", "margin", "p_equivalence", "level")}
-        numbers |= dict.fromkeys(("estimate", "ci_low", "ci_high", "p_value"), np.nan) if reason else {}
-        numbers |= {} if against_margin else {"margin": np.nan, "p_equivalence": np.nan}
+        row, expect, sign = known[asked], part.expect, _sign(asked, part.expect, swabs, study)
+        tested = _tested(row, claims[name], sign, swabs, settings)
+        reason = cannot(asked, expect, lacks, swabs, study) or _not_estimated(row, claims[name], study)
         rows.append(
             {
                 "claim": name,
                 **asked._asdict(),
                 **{k: row[k] for k in ("estimator", "what", "unit", "scale", "section", "n", "n_dropped")},
-                **numbers,
-                "sign": _sign(asked, expect, swabs, study),
+                **(dict.fromkeys(tested, np.nan) if reason else tested),
+                "sign": sign,
                 "cannot": reason,
             }
         )
     return pd.DataFrame(rows, columns=[*KEY, *COLUMNS])
 
 
-#: Columns of `gather` after the key.
-COLUMNS = (
-    "estimator", "what", "unit", "scale", "section", "n", "n_dropped", "estimate", "ci_low", "ci_high", "p_value",
-    "margin", "p_equivalence", "level", "sign", "cannot",
+#: Of a part of a claim against a margin: what was tested and what could have been shown.
+AGAINST_MARGIN = (
+    "margin",
+    "margin_low",
+    "margin_high",
+    "p_equivalence",
+    "power_equivalence",
+    "reachable_margin",
+    "n_needed",
+)
+#: Of a part of a claim, what was tested: numbers.
+TESTED = (
+    "estimate", "ci_low", "ci_high", "level", "p_value", *AGAINST_MARGIN, "attainable", "p_support", "p_against"
 )  # fmt: skip
+#: Columns of `gather` after the key.
+COLUMNS = ("estimator", "what", "unit", "scale", "section", "n", "n_dropped", *TESTED, "sign", "cannot")
 
 
-def _not_estimated(row: Mapping[str, Any], against_margin: bool, study: Study) -> str:
+def _tested(row: Mapping[str, Any], claim: Claim, sign: int, swabs: AnnData, settings: Settings) -> dict[str, float]:
+    """The numbers of a part: its test, against zero or against the margin, and the test of the contrary.
+
+    The interval of a claim against a margin is that of its two one-sided tests: it covers 1 - 2 alpha. What the study
+    could show is told from the error alone, whatever was estimated.
+
+    Returns
+    -------
+    dict
+        `TESTED`.
+    """
+    numbers = {key: row[key] for key in ("estimate", "ci_low", "ci_high", "level", "p_value")}
+    if not claim.against_margin:
+        p, claimed = row["p_value"], np.sign(row["estimate"]) == sign
+        shown = {"attainable": 1.0, "p_support": p if claimed else 1.0, "p_against": 1.0 if claimed else p}
+        return numbers | dict.fromkeys(AGAINST_MARGIN, np.nan) | shown
+    se, df, margin, alpha = row["se"], row["df"], row["margin"], settings.alpha
+    one_sided = sign if claim.kind in ONE_SIDED else 0
+    tested = estimates.equivalence(row, margin, one_sided)
+    half = stats.t.ppf(1 - alpha, df) * se
+    healthy = swabs.obs["group"].eq("control") & swabs.obs["visit"].eq("baseline")
+    controls = swabs.obs[healthy].groupby("subject", observed=True)[row["measure"]].mean()
+    span = estimates.margin_interval(controls, settings.equivalence_margin, **_resampling(settings))
+    return numbers | {
+        "ci_low": row["estimate"] - half,
+        "ci_high": row["estimate"] + half,
+        "level": 100 * (1 - 2 * alpha),
+        **tested,
+        **dict(zip(("margin_low", "margin_high"), span, strict=True)),
+        **estimates.equivalence_reach(se, df, row["n"], margin, one_sided, alpha=alpha),
+        "p_support": tested["p_equivalence"],
+        "p_against": estimates.beyond_margin(row, margin, sign),
+    }
+
+
+def _not_estimated(row: Mapping[str, Any], claim: Claim, study: Study) -> str:
     if np.isnan(row["estimate"]):
         few = f"too few people have what is needed (n = {study.privacy.shown(row['n'])})"
         return few if study.counted else NEEDS_COUNTS
-    if against_margin and np.isnan(row["p_equivalence"]):
+    if claim.against_margin and np.isnan(row["p_equivalence"]):
         return "there is no standard deviation of controls to set the margin by"
     return ""
 
@@ -520,7 +565,9 @@ class Section(NamedTuple):
     found: pd.DataFrame
     #: As from `gather`.
     parts: pd.DataFrame
-    #: As from `sentences`.
+    #: What the claims of no change among them could show, as a sentence each: it does not depend on the estimates.
+    reach: str
+    #: As from `sentences`, then `seen_otherwise`.
     told: list[str]
 
 
@@ -543,7 +590,7 @@ def of_section(
     """
     asked = [*also, *(a for a in asked_by(claims, study) if section_of(a, study) == section)]
     # Beside the position on the axis: without the genus, in other spaces, and off the axis.
-    others = [key for key in (*OTHER_AXES, OFF_AXIS) if key in swabs.uns["measures"]]
+    others = [key for key in (*OTHER_AXES, OFF_AXIS) if key in swabs.uns["measures"] and swabs.obs[key].notna().any()]
     asked += [a._replace(measure=key) for a in asked if a.measure == POSITION and a.arm != "control" for key in others]
     found = answers(asked, swabs, study, settings)
     parts = gather(claims, swabs, study, settings, found)
@@ -551,7 +598,28 @@ def of_section(
     names = parts.groupby(fields)["claim"].agg(", ".join)
     found["claims"] = [names.get(tuple(question), "") for question in found[fields].itertuples(index=False)]
     found["claims"] = found["claims"].where(found["stands"], "")
-    return Section(found, parts, sentences(found, study))
+    reach = [narrate.reach(row) for row in parts[parts["margin"].notna()].to_dict("records")]
+    return Section(found, parts, " ".join(reach), [*sentences(found, study), *seen_otherwise(found, swabs, study)])
+
+
+def seen_otherwise(found: pd.DataFrame, swabs: AnnData, study: Study) -> list[str]:
+    """Of each claim that rests on the position on the axis, whether it would look the same in other spaces.
+
+    Parameters
+    ----------
+    found : DataFrame
+        As from `of_section`.
+    """
+    fields = [f for f in Asked._fields if f != "measure"]
+    told = []
+    for row in standing(found[found["measure"].eq(POSITION) & found["claims"].ne("") & found["estimate"].notna()]):
+        alike = found[
+            found["stands"] & found["estimate"].notna() & found[fields].eq({f: row[f] for f in fields}).all(axis=1)
+        ]
+        others = {r["label"]: r for r in alike.to_dict("records") if r["measure"] in OTHER_AXES}
+        absent = {find(key, study).label: why for key, why in swabs.uns["no_axis"].items() if key in OTHER_AXES}
+        told.append(narrate.otherwise(row["what"], row, others, absent))
+    return [sentence for sentence in told if sentence]
 
 
 def standing(found: pd.DataFrame) -> list[dict[str, Any]]:
@@ -573,7 +641,8 @@ def sentences(found: pd.DataFrame, study: Study) -> list[str]:
     found : DataFrame
         As from `of_section`.
     """
-    rows = sorted(standing(found), key=lambda row: not row["claims"])
+    beside = found["measure"].isin((*OTHER_AXES, OFF_AXIS)) & found["claims"].eq("")  # told by `seen_otherwise`
+    rows = sorted(standing(found[~beside]), key=lambda row: not row["claims"])
     return [told(row, study) for row in rows if row["n"] or row["claims"]]
 
 

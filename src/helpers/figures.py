@@ -381,12 +381,13 @@ def pcoa_paths(
 
 
 @styled(
-    "Distance of each patient to the centroid of the controls, by group and visit. Large marks: means of all who "
-    "were swabbed, with 95 % intervals; the text compares those swabbed twice. Band: middle half of the controls.",
-    "Raincloud of the distance to healthy by group and visit, over the band of the controls.",
+    "Position of each person between the means of the controls (0) and of the patients (100) at baseline. Large marks: "
+    "means of all who were swabbed, with 95 % intervals; the text compares those swabbed twice. Band: middle half of "
+    "the controls.",
+    "Raincloud of the position on the axis by group and visit, over the band of the controls.",
 )
-def distance_to_healthy(visits: pd.DataFrame, labels: Mapping[str, str], measure: str, ylabel: str) -> Figure:
-    """Distance to the healthy reference by group and visit, over the band of the controls."""
+def positions(visits: pd.DataFrame, labels: Mapping[str, str], measure: str, ylabel: str) -> Figure:
+    """Position on the axis from healthy to patients' skin by group and visit, over the band of the controls."""
     shown = groups(visits["who"])
     fig = figure(3.5)
     ax = fig.subplots()

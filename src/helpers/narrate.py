@@ -296,6 +296,28 @@ def equivalent(what: str, estimate: dict[str, Any], unit: str, *, alpha: float =
     return f"{what} is not shown to be smaller than the margin of {margin}, nor larger ({span})."
 
 
+def reach(part: Mapping[str, Any]) -> str:
+    """Tell what a study of this size could show of a claim of no change, whatever it found.
+
+    Parameters
+    ----------
+    part : mapping
+        A row of `helpers.evidence.gather`, tested against a margin.
+    """
+    unit = _spaced(part["unit"])
+    power = 100 * part["power_equivalence"]
+    span = interval(part["margin_low"], part["margin_high"])
+    told = (
+        f"What {part['claim']} could show ({part['what']}): with no true effect, this study shows one smaller than the "
+        f"margin of {number(part['margin'])}{unit} (known to {span}) with a power of "
+        f"{number(power, 2) if power >= 1 else 'less than 1'} %; with 80 %, no margin below "
+        f"{number(part['reachable_margin'])}{unit}."
+    )
+    if part["attainable"]:
+        return told
+    return f"{told} It is out of reach: about {number(part['n_needed'])} people like these would do."
+
+
 def worth(what: str, estimate: dict[str, Any], unit: str, *, alpha: float = 0.05) -> str:
     """Tell whether a null is informative: by equivalence, and by the effect that could have been detected.
 
@@ -321,19 +343,33 @@ def worth(what: str, estimate: dict[str, Any], unit: str, *, alpha: float = 0.05
     return f"{detectable}, within the margin."
 
 
-def closed(row: dict[str, Any]) -> str:
-    """Tell the closure of a gap.
+def otherwise(
+    what: str, same: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]], absent: Mapping[str, str]
+) -> str:
+    """Tell whether an effect looks the same in other spaces.
 
     Parameters
     ----------
-    row : dict
-        ``label`` and the keys of `helpers.diversity.closure`.
+    what : str
+        The effect.
+    same : mapping
+        Its estimate.
+    others : mapping
+        The estimates in other spaces, by what they measure.
+    absent : mapping
+        Why there is none, by what it would have measured.
     """
-    if math.isnan(row["estimate"]):
-        gap = f"{number(row['gap'])}, interval {interval(row['gap_low'], row['gap_high'])}"
-        return f"{row['label']}: no gap to the controls at baseline is shown ({gap}), so that none can close."
-    span = interval(row["ci_low"], row["ci_high"])
-    return f"{row['label']}: {number(row['estimate'])} % of the gap closed (interval {span}; n = {row['n']:.0f})."
+    told = [f"{name} {effect(dict(e), e['unit'])}" for name, e in others.items()]
+    told += [f"{name}: {reason}" for name, reason in absent.items()]
+    if not told:
+        return ""
+    ways = {(excludes_zero(dict(e)), excludes_zero(dict(e)) and e["estimate"] > 0) for e in (same, *others.values())}
+    verdict = "The spaces agree" if len(ways) == 1 else "**The spaces disagree**"
+    return (
+        f"{what}, seen otherwise: {'; '.join(told)}. {verdict} on whether it moved."
+        if others
+        else f"{what}, seen otherwise: {'; '.join(told)}."
+    )
 
 
 def flow(steps: pd.DataFrame, labels: Mapping[str, str]) -> str:

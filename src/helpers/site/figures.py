@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from helpers.claims import INCONCLUSIVE, NOT_TESTABLE, VERDICTS
+from helpers.claims import CONTRADICTED, NOT_TESTABLE, SUPPORTED, VERDICTS
 from helpers.figures import figure, styled
 from helpers.narrate import number
 from helpers.simulation.performance import ROW
@@ -31,7 +31,7 @@ def claims_forest(claims: pd.DataFrame) -> Figure:
             margin = row["margin"] / half
             ax.plot([-margin, margin], [-i, -i], color="0.8", lw=9, solid_capstyle="butt", zorder=0)
         ax.plot([low, high], [-i, -i], color="black", lw=1.8)
-        filled = row["verdict"] != INCONCLUSIVE
+        filled = row["verdict"] in (SUPPORTED, CONTRADICTED)
         ax.plot(estimate, -i, VERDICTS[row["verdict"]].marker, ms=8, color="black", mfc="black" if filled else "white")
         text = f"{number(row['estimate'])} {row['unit']}".strip() + f", n = {row['n']}: {row['verdict']}"
         ax.text(1.02, -i, text, transform=ax.get_yaxis_transform(), va="center", size=8)

@@ -37,9 +37,9 @@ def page(run: Run, others: list[str]) -> str:
     found = ", ".join(f"{row.id} {row.verdict}" for row in claims.itertuples())
     alt = f"Forest plot of the claims' effects with {level} % intervals. Verdicts: {found}."
     caption = (
-        f"Each claim's estimate with its {level} % interval, divided by half the width of the interval: all are as "
-        "long, and one that misses the line excludes zero. Filled: the claim is shown; cross: the contrary; open: "
-        "neither. Grey: the margin, for claims of no change or little difference."
+        f"Each claim's estimate with its interval ({level} %; of claims of no change, that of their test), divided by "
+        "half the width of the interval: all are as long. Filled: the claim is shown; cross: the contrary; open: "
+        "neither; diamond: out of reach. Grey: the margin, for claims of no change or little difference."
     )
     title = (
         f'<div class="in-short"><p class="study-title">{html.escape(study.title)}</p>\n'
@@ -126,13 +126,13 @@ def claims_html(claims: pd.DataFrame, study: Study, level: str, taxa: Sequence[s
         "",
         f"Claim of {html.escape(claims_of(study).of)}",
         "Verdict here",
-        f"Effect ({level} % interval)",
+        f"Effect ({level} % interval, or as said)",
         "p (Holm)",
         "n",
         "Evidence",
     )
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
-    body = "\n".join(_claim_row(row, taxa) for row in claims.to_dict("records"))
+    body = "\n".join(_claim_row(row, level, taxa) for row in claims.to_dict("records"))
     return (
         '<div class="report-table claims" role="region" tabindex="0" aria-label="Claims"><table>'
         f"<thead><tr>{head}</tr></thead>\n"
@@ -140,11 +140,12 @@ def claims_html(claims: pd.DataFrame, study: Study, level: str, taxa: Sequence[s
     )
 
 
-def _claim_row(row: dict[str, Any], taxa: Sequence[str]) -> str:
+def _claim_row(row: dict[str, Any], level: str, taxa: Sequence[str]) -> str:
     text = {key: html.escape(str(row[key])) for key in ("id", "verdict", "unit", "n")}
     effect = "–"
     if pd.notna(row["estimate"]):
-        effect = f"{number(row['estimate'])} {text['unit']} <br>({interval(row['ci_low'], row['ci_high'])})"
+        cover = "" if f"{row['level']:g}" == level else f"; {row['level']:g} %"
+        effect = f"{number(row['estimate'])} {text['unit']} <br>({interval(row['ci_low'], row['ci_high'])}{cover})"
     p = p_number(row["p_holm"]) if pd.notna(row["p_holm"]) else "–"
     cells = [
         _with_italics(row["statement"], taxa),
@@ -172,7 +173,8 @@ def reasons_html(claims: pd.DataFrame, taxa: Sequence[str]) -> str:
     }
     caption = (
         "Where a claim has several parts, the weakest stands for it. p: of the test that the verdict rests on (against "
-        "zero, or of equivalence), after Holm's adjustment over the claims."
+        "zero, or of equivalence), after Holm's adjustment over the claims of a family. Claims of no change have the "
+        "interval of their test."
     )
     return table_html(columns, set(), caption, taxa)
 
