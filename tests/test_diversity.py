@@ -323,10 +323,10 @@ def test_a_change_that_is_not_there_is_not_seen_on_the_axis_since_nobody_draws_i
         points[:, 0] += np.repeat([0, 2, 0, 2], 20)
         group, later = np.tile(np.repeat(["control", "case"], 20), 2), np.repeat([False, True], 40)
         subjects = np.tile(np.arange(40), 2)
-        ends = [(group == who) & ~later for who in ("control", "case")]
-        projection = diversity.axis_position(euclidean(points), *ends, subjects)["projection"].to_numpy()
+        healthy, ill = ((group == who) & ~later for who in ("control", "case"))
+        projection = diversity.axis_position(euclidean(points), healthy, ill, subjects)["projection"].to_numpy()
         patients = group[later] == "case"
-        return (projection[later] - projection[~later])[patients].mean()
+        return float((projection[later] - projection[~later])[patients].mean())
 
     shifts = [shift(seed) for seed in range(40)]
     assert abs(np.mean(shifts)) < 3 * np.std(shifts) / np.sqrt(40)

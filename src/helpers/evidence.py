@@ -468,7 +468,8 @@ def _tested(row: Mapping[str, Any], claim: Claim, sign: int, swabs: AnnData, set
         return numbers | dict.fromkeys(AGAINST_MARGIN, np.nan) | shown
     se, df, margin, alpha = row["se"], row["df"], row["margin"], settings.alpha
     one_sided = sign if claim.kind in ONE_SIDED else 0
-    tested = estimates.equivalence(row, margin, one_sided)
+    answer = dict(row)
+    tested = estimates.equivalence(answer, margin, one_sided)
     half = stats.t.ppf(1 - alpha, df) * se
     healthy = swabs.obs["group"].eq("control") & swabs.obs["visit"].eq("baseline")
     controls = swabs.obs[healthy].groupby("subject", observed=True)[row["measure"]].mean()
@@ -481,7 +482,7 @@ def _tested(row: Mapping[str, Any], claim: Claim, sign: int, swabs: AnnData, set
         **dict(zip(("margin_low", "margin_high"), span, strict=True)),
         **estimates.equivalence_reach(se, df, row["n"], margin, one_sided, alpha=alpha),
         "p_support": tested["p_equivalence"],
-        "p_against": estimates.beyond_margin(row, margin, sign),
+        "p_against": 1 - estimates.equivalence(answer, margin, sign)["p_equivalence"],
     }
 
 

@@ -80,6 +80,8 @@ class Output:
         role : {"", "finding", "answer"}
             The report's page sets a finding at the beginning of its section, an answer at that of the chapter.
         """
+        if not markdown:
+            return
         text = self._told(markdown)
         display({"text/markdown": text, "text/plain": text}, raw=True, metadata={"role": role} if role else {})
 

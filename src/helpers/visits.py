@@ -55,13 +55,16 @@ def same_sites(obs: pd.DataFrame) -> pd.Series:
     Returns
     -------
     Series of bool
-        Indexed like `obs`. The first visit of a person stays whole where there is no second, or no site in common:
-        they count as lost.
+        Indexed like `obs`. Where there is no other visit, or no site in common, the first visit stays whole: such
+        people count as lost.
     """
     site = obs["subject"].astype(str).str.cat(obs["site"].astype(str), sep="\0")
     visits = [set(site[obs["visit"].eq(visit)]) for visit in ("baseline", "followup")]
     common = site.isin(visits[0] & visits[1])
-    return common | (~common.groupby(obs["subject"]).transform("any") & obs["visit"].eq("baseline"))
+    by_subject = obs.groupby("subject", observed=True)
+    once = by_subject["visit"].transform("nunique").eq(1)
+    none = ~common.groupby(obs["subject"], observed=True).transform("any")
+    return common | (none & (once | obs["visit"].eq("baseline")))
 
 
 def by_patient(obs: pd.DataFrame, measures: pd.DataFrame) -> pd.DataFrame:
