@@ -12,12 +12,18 @@ import pandas as pd
 import statsmodels.formula.api as smf
 from firthmodels import FirthLogisticRegression
 from scipy import stats
+from statsmodels.stats.meta_analysis import combine_effects
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 #: What an estimator returns: effect, interval and its coverage in per cent, two-sided p-value, patients used and
 #: dropped, standard error and degrees of freedom.
 ESTIMATE = ("estimate", "ci_low", "ci_high", "level", "p_value", "n", "n_dropped", "se", "df")
+
+#: People that each group needs in a run of `by_run`: errors from few people err, and the weights with them. In normal
+#: data, with 3 to 6 runs that all have a small group, an interval of 95 % covers .83 to .87 with two people in it, .89
+#: to .91 with three, .91 to .94 with five, .94 to .95 with twelve.
+ENOUGH_IN_RUN = 5
 
 
 def as_estimate(
@@ -78,6 +84,69 @@ def linear_contrast(
     # A measure may be named after a taxon, which is no name for a formula.
     frame = complete.assign(**{term: complete[term].astype(float), "_outcome": complete[outcome].astype(float)})
     return _coefficient(" + ".join([f"_outcome ~ {term}", *varying]), frame, term, dropped, alpha, cautious)
+
+
+def hartung_knapp(effects: pd.Series, errors: pd.Series, *, alpha: float = 0.05) -> dict[str, float]:
+    """Mean of effects that differ among runs more than their errors say.
+
+    Random effects with the variance among runs of Paule and Mandel; interval and p-value by Hartung, Knapp, Sidik and
+    Jonkman, whose error is that of the effects about their mean, with a t distribution.
+
+    Parameters
+    ----------
+    effects, errors : Series
+        Of each run the effect and its standard error, above zero.
+
+    Returns
+    -------
+    dict
+        Keys of `ESTIMATE`; ``n`` is the number of runs, ``df`` one less. NaN with fewer than three, or if all effects
+        are the same.
+
+    References
+    ----------
+    IntHout, Ioannidis & Borm, BMC Med Res Methodol 2014;14:25; Paule & Mandel, J Res Natl Bur Stand 1982;87:377.
+    """
+    k = len(effects)
+    if k < 3 or np.ptp(effects) == 0:
+        return not_estimable(k)
+    pooled = combine_effects(effects.to_numpy(float), errors.to_numpy(float) ** 2, method_re="pm")
+    estimate, se = pooled.mean_effect_re, pooled.sd_eff_w_re_hksj
+    interval = pooled.conf_int(alpha, use_t=True)[3]
+    p = 2 * stats.t.sf(abs(estimate / se), k - 1)
+    return as_estimate(estimate, interval, p, k, 0, se=se, df=k - 1, alpha=alpha)
+
+
+def by_run(
+    data: pd.DataFrame, outcome: str, term: str, covariates: Sequence[str], run: str, *, alpha: float = 0.05
+) -> dict[str, float]:
+    """Adjusted difference between two groups within each run, pooled over the runs: a run moves its swabs together.
+
+    `linear_contrast` in each run that has `ENOUGH_IN_RUN` of both groups, then `hartung_knapp`.
+
+    Parameters
+    ----------
+    data : DataFrame
+        One row a person, who is in one run.
+    outcome, term, run : str
+        A numeric column, a boolean one, and that of the run.
+
+    Returns
+    -------
+    dict
+        Keys of `ESTIMATE`, and ``runs``, how many were pooled. ``n`` counts the people of those runs, ``n_dropped`` all
+        others. NaN with fewer than three runs.
+    """
+    complete = data.dropna(subset=[outcome, term, run, *covariates])
+    fits = [
+        linear_contrast(people, outcome, term, covariates, alpha=alpha)
+        for _, people in complete.groupby(run, observed=True)
+        if people[term].value_counts().min() >= ENOUGH_IN_RUN
+    ]
+    found = pd.DataFrame(fits, columns=ESTIMATE).query("se > 0")
+    n = int(found["n"].sum())
+    pooled = hartung_knapp(found["estimate"], found["se"], alpha=alpha)
+    return pooled | {"n": n, "n_dropped": len(data) - n, "runs": len(found)}
 
 
 def intercept(data: pd.DataFrame, outcome: str, term: str, *, alpha: float = 0.05) -> dict[str, float]:
