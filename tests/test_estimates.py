@@ -113,6 +113,39 @@ def test_equivalence_agrees_with_statsmodels():
     assert got["p_equivalence"] == pytest.approx(expected, rel=1e-10)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_one_sided_test_of_the_margin_does_not_mind_the_other_direction(sign):
+    change = pd.Series(np.random.default_rng(5).normal(0.1, 1, 40))
+    got = estimates.equivalence(estimates.mean_change(change), 0.3, sign)
+    expected = stats.ttest_1samp(sign * change, 0.3, alternative="less").pvalue
+    assert got["p_equivalence"] == pytest.approx(expected, rel=1e-10)
+    far = estimates.mean_change(change - sign * 9)
+    assert estimates.equivalence(far, 0.3, sign)["p_equivalence"] < 1e-6
+    assert estimates.equivalence(far, 0.3)["p_equivalence"] > 0.99
+
+
+@pytest.mark.parametrize("case", R["reach"], ids=lambda c: f"df {c['df']}, sign {c['sign']}")
+def test_the_reach_of_an_equivalence_test_agrees_with_r(case):
+    asked = {name: case[name] for name in ("se", "df", "n", "margin", "sign", "alpha", "power")}
+    got = estimates.equivalence_reach(**asked)
+    assert got["power_equivalence"] == pytest.approx(case["power_equivalence"], abs=1e-5)
+    assert got["reachable_margin"] == pytest.approx(case["reachable_margin"], rel=1e-5)
+    assert got["n_needed"] == case["n_needed"]
+
+
+def test_a_margin_is_attainable_where_an_estimate_of_zero_passes():
+    zero = {"estimate": 0.0, "se": 0.5, "df": 20.0}
+    just = 0.5 * stats.t.isf(0.05, 20)
+    for margin in (just * 0.999, just * 1.001):
+        passes = estimates.equivalence(zero, margin)["p_equivalence"] < 0.05
+        reach = estimates.equivalence_reach(0.5, 20, 22, margin)
+        assert reach["attainable"] == passes == (margin > just)
+    # Far more patients than needed: nobody is needed beyond those who give the error a degree of freedom.
+    assert estimates.equivalence_reach(0.01, 20, 22, 100)["n_needed"] == 3
+    for unknown in ((np.nan, 20, 22, 1), (0.5, np.nan, 22, 1), (0.5, 20, 22, np.nan), (0.5, 20, 22, 0)):
+        assert np.isnan([*estimates.equivalence_reach(*unknown).values()]).all()
+
+
 @pytest.mark.parametrize("case", R["pooled"], ids=lambda c: f"tau2 {c['tau2']:.2g}")
 def test_runs_are_pooled_as_metafor_pools_them(case):
     got = estimates.hartung_knapp(pd.Series(case["effects"]), pd.Series(case["errors"]))

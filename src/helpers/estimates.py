@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import statsmodels.formula.api as smf
 from firthmodels import FirthLogisticRegression
-from scipy import stats
+from scipy import special, stats
+from scipy.integrate import fixed_quad
+from scipy.optimize import brentq
 from statsmodels.stats.meta_analysis import combine_effects
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
@@ -440,8 +442,8 @@ def cliffs_delta(a: pd.Series, b: pd.Series) -> float:
     return float(2 * stats.mannwhitneyu(x, y).statistic / (len(x) * len(y)) - 1)
 
 
-def equivalence(estimate: dict[str, Any], margin: float) -> dict[str, float]:
-    """Two one-sided tests that the effect is smaller than the margin, whichever its sign.
+def equivalence(estimate: dict[str, Any], margin: float, sign: int = 0) -> dict[str, float]:
+    """Test that the effect is smaller than the margin: whichever its sign, or in one direction.
 
     Parameters
     ----------
@@ -449,11 +451,14 @@ def equivalence(estimate: dict[str, Any], margin: float) -> dict[str, float]:
         As from an estimator; ``estimate``, ``se`` and ``df`` are used.
     margin : float
         Margin of equivalence, in the unit of the estimate.
+    sign : int
+        0: two one-sided tests. 1 or -1: one test, of non-inferiority, that the effect in this direction is smaller
+        than the margin; "does not fall" is -1.
 
     Returns
     -------
     dict
-        ``margin`` and ``p_equivalence``, the larger of the two one-sided p-values; NaN without an error or a margin.
+        ``margin`` and ``p_equivalence``, the larger of the p-values; NaN without an error or a margin.
 
     References
     ----------
@@ -461,8 +466,66 @@ def equivalence(estimate: dict[str, Any], margin: float) -> dict[str, float]:
     """
     if not estimate["se"] > 0:
         return {"margin": margin, "p_equivalence": np.nan}
-    t = (margin - abs(estimate["estimate"])) / estimate["se"]
+    effect = sign * estimate["estimate"] if sign else abs(estimate["estimate"])
+    t = (margin - effect) / estimate["se"]
     return {"margin": margin, "p_equivalence": float(stats.t.sf(t, estimate["df"]))}
+
+
+def equivalence_reach(
+    se: float, df: float, n: float, margin: float, sign: int = 0, *, alpha: float = 0.05, power: float = 0.8
+) -> dict[str, float]:
+    """What `equivalence` could show in a study of this size, if there were no effect at all.
+
+    Parameters
+    ----------
+    se, df, n : float
+        Standard error of the estimate, its degrees of freedom, and patients.
+    margin, sign
+        As of `equivalence`.
+    alpha, power : float
+        Level of each of the one-sided tests, and the power that is wanted.
+
+    Returns
+    -------
+    dict
+        ``power_equivalence``, of this study; ``reachable_margin``, the smallest margin shown with the wanted power, in
+        the unit of the error; ``attainable``, whether an estimate of exactly zero would pass; ``n_needed``, the
+        patients with whom the margin is shown with the wanted power, in groups of the same proportions: the error
+        falls with the root of their number. NaN without an error, degrees of freedom, or a margin above zero.
+
+    References
+    ----------
+    Phillips, J Pharmacokinet Biopharm 1990;18:137; Schuirmann, the same, 1987;15:657.
+    """
+    if not (se > 0 and df > 0 and margin > 0):
+        return dict.fromkeys(("power_equivalence", "reachable_margin", "attainable", "n_needed"), np.nan)
+
+    def power_of(errors: float, df: float) -> float:
+        """Power at a margin of so many true errors, over the quantiles of the error that is seen."""
+        t = special.stdtrit(df, 1 - alpha)
+        sides = 1 if sign else 2
+        # Both tests fail, whatever is estimated, where the error that is seen is larger than the margin over t.
+        possible = 1 if sign else special.chdtr(df, df * (errors / t) ** 2)
+
+        def passes(q: np.ndarray) -> np.ndarray:
+            seen = np.sqrt(2 * special.gammaincinv(df / 2, q) / df)
+            return sides * special.ndtr(errors - t * seen) - (sides - 1)
+
+        return float(fixed_quad(passes, 0, possible, n=200)[0])
+
+    has = margin / se
+    needs = brentq(lambda errors: power_of(errors, df) - power, 0, 100 * special.stdtrit(df, 1 - alpha))
+    fewest, most = n - df + 1, n * max(1, (needs / has) ** 2) + 1
+
+    def lacks(patients: float) -> float:
+        return power_of(has * np.sqrt(patients / n), df + patients - n) - power
+
+    return {
+        "power_equivalence": power_of(has, df),
+        "reachable_margin": needs * se,
+        "attainable": bool(special.stdtr(df, -has) < alpha),
+        "n_needed": float(np.ceil(fewest if lacks(fewest) >= 0 else brentq(lacks, fewest, most))),
+    }
 
 
 def minimum_detectable_effect(estimate: dict[str, Any], *, alpha: float = 0.05, power: float = 0.8) -> float:
