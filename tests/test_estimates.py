@@ -146,6 +146,18 @@ def test_a_margin_is_attainable_where_an_estimate_of_zero_passes():
         assert np.isnan([*estimates.equivalence_reach(*unknown).values()]).all()
 
 
+def test_a_margin_that_rests_on_few_carriers_is_known_badly():
+    # Carriers among 234 resampled controls are binomial, and the standard deviation rises with their number.
+    def margin(carriers):
+        return 0.5 * np.sqrt(234 / 233 * carriers / 234 * (1 - carriers / 234))
+
+    few = pd.Series([1.0] * 20 + [0.0] * 214 + [np.nan])
+    expected = margin(stats.binom.ppf([0.025, 0.975], 234, 20 / 234))
+    got = estimates.margin_interval(few, 0.5, bootstraps=20_000, seed=1)
+    assert got == pytest.approx(expected, rel=1e-9)
+    assert np.isnan(estimates.margin_interval(few[:1], 0.5, bootstraps=9, seed=1)).all()
+
+
 @pytest.mark.parametrize("case", R["pooled"], ids=lambda c: f"tau2 {c['tau2']:.2g}")
 def test_runs_are_pooled_as_metafor_pools_them(case):
     got = estimates.hartung_knapp(pd.Series(case["effects"]), pd.Series(case["errors"]))

@@ -272,6 +272,36 @@ def control_sd(visits: pd.DataFrame, measure: str) -> float:
     return float(visits.loc[visits["who"].eq("control") & visits["visit"].eq("baseline"), measure].std())
 
 
+def margin_interval(
+    values: pd.Series, factor: float, *, bootstraps: int, seed: int, alpha: float = 0.05
+) -> tuple[float, float]:
+    """How well a margin of equivalence is known that is a multiple of the controls' standard deviation.
+
+    Parameters
+    ----------
+    values : Series
+        One value a control; missing ones are dropped.
+    factor : float
+        Standard deviations that make the margin.
+
+    Returns
+    -------
+    tuple of float
+        Percentile interval of the margin in resamples of the controls, in the unit of the values; NaN with fewer than
+        two.
+
+    References
+    ----------
+    Davison & Hinkley, Bootstrap Methods and Their Application, 1997, section 5.3.
+    """
+    x = values.dropna().to_numpy(float)
+    if len(x) < 2:
+        return np.nan, np.nan
+    resampled = np.random.default_rng(seed).choice(x, (bootstraps, len(x))).std(axis=1, ddof=1)
+    low, high = factor * np.quantile(resampled, [alpha / 2, 1 - alpha / 2])
+    return float(low), float(high)
+
+
 def partial_spearman(
     data: pd.DataFrame,
     x: str,
