@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import statsmodels.formula.api as smf
 from firthmodels import FirthLogisticRegression
 from scipy import stats
 
@@ -163,6 +164,47 @@ def test_the_indirect_effect_is_tested_as_the_product_of_its_links():
     assert indirect["se"] == pytest.approx(drawn.std(), rel=0.005)
 
 
+def test_the_direct_effect_is_recovered_from_a_mediator_that_is_measured_with_error():
+    pairs = linear_system(4, n=20_000)
+    noisy = pairs.assign(mediator=lambda p: p["mediator"] + np.random.default_rng(6).normal(0, 1, len(p)))
+    reliability = pairs["mediator"].var() / noisy["mediator"].var()
+    table = treatment.direct_given_reliability(noisy, "mediator", [], [1, reliability, 0.3], bootstraps=100, seed=1)
+    naive = treatment.mediation(noisy, "mediator", bootstraps=100, seed=1)
+    assert table.loc[0, ["direct", "direct_low", "direct_high"]].tolist() == pytest.approx(
+        naive.loc["direct", ["estimate", "boot_low", "boot_high"]].tolist()
+    )
+    assert naive.loc["direct", "estimate"] > 1.4  # half of the indirect effect is left in it
+    assert table.loc[1, ["direct", "indirect"]].tolist() == pytest.approx([1, 1], abs=0.1)
+    assert table.loc[1, "direct_low"] < 1 < table.loc[1, "direct_high"]
+    assert table.loc[2, ["direct", "direct_low", "p_value"]].isna().all()  # more error than there is variance
+
+
+def test_the_share_of_the_mediator_that_is_corrected_is_what_adjusted_r_squared_leaves():
+    pairs = linear_system(6, n=30)
+    fit = treatment._mediation_draws(pairs, "mediator", [], 3, 1)
+    assert fit is not None
+    own_share = fit[1]["own"]
+    for own, counts in zip(own_share, treatment._resamples(pairs["treated"].to_numpy(), 3, 1), strict=True):
+        resample = pairs.loc[np.repeat(pairs.index, counts.astype(int))]
+        assert own == pytest.approx(1 - smf.ols("mediator ~ treated + y0", resample).fit().rsquared_adj)
+    table = treatment.direct_given_reliability(pairs, "mediator", [], [1, 0.9], bootstraps=9, seed=1)
+    naive, corrected = table["indirect"]
+    assert corrected / naive == pytest.approx(own_share[0] / (own_share[0] - 0.1))
+    assert table["direct"].diff()[1] == pytest.approx(naive - corrected)
+
+
+def test_a_correction_near_all_of_the_variance_has_no_limits_but_a_p_value_of_the_same_test():
+    decided = set()
+    for seed in range(30):
+        pairs = linear_system(seed, n=40)
+        table = treatment.direct_given_reliability(pairs, "mediator", [], [1, 0.7, 0.55], bootstraps=100, seed=seed)
+        for row in table.dropna().itertuples():
+            excludes = row.direct_low > 0 or row.direct_high < 0
+            assert excludes == (row.p_value < 0.05)
+            decided.add((excludes, np.isinf(row.direct_low)))
+    assert decided == {(True, False), (False, False), (False, True)}
+
+
 def test_bootstrap_intervals_and_p_values_are_of_the_same_test():
     decided = set()
     for seed in range(40):
@@ -197,6 +239,7 @@ def test_arms_that_cannot_be_compared_are_not_estimated():
     assert treatment.arm_contrasts(one_arm, bootstraps=10, seed=1)["estimate"].isna().all()
     assert treatment.mediation(one_arm, "mediator", bootstraps=10, seed=1)["estimate"].isna().all()
     assert treatment.mediation_sensitivity(one_arm, "mediator", bootstraps=10, seed=1).empty
+    assert treatment.direct_given_reliability(one_arm, "mediator", bootstraps=10, seed=1).empty
     flat = pairs.assign(mediator=1.0)
     assert treatment.mediation(flat, "mediator", bootstraps=10, seed=1)["estimate"].isna().all()
     with pytest.raises(ValueError, match="one arm only"):

@@ -325,7 +325,10 @@ def mediation(
 def _mediation_draws(
     pairs: pd.DataFrame, mediator: str, covariates: Sequence[str], bootstraps: int, seed: int
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]] | None:
-    """The complete patients; and of the sample and each resample the effects and the errors' correlation."""
+    """The complete patients; and of the sample and each resample the effects, the errors' correlation and ``own``.
+
+    The last is the share of the mediator's variance that baseline, covariates and arm do not explain.
+    """
     complete = pairs.dropna(subset=["y0", "y1", "treated", mediator, *covariates])
     treated = complete["treated"].to_numpy(bool)
     if min(treated.sum(), (~treated).sum()) < 5 or complete[mediator].nunique() < 2:
@@ -336,6 +339,8 @@ def _mediation_draws(
     on_y, on_m = _least_squares(x, y, counts), _least_squares(x, m, counts)
     e_y, e_m = y - on_y @ x.T, m - on_m @ x.T
     s_yy, s_mm, s_ym = ((counts * a * b).sum(axis=1) for a, b in ((e_y, e_y), (e_m, e_m), (e_y, e_m)))
+    c = m - m.mean()
+    variance = (counts @ c**2 - (counts @ c) ** 2 / len(c)) / (len(c) - 1)
     # The mediator's slope on the outcome is that of the residuals (Frisch-Waugh-Lovell).
     indirect = on_m[:, -1] * s_ym / s_mm
     return complete, {
@@ -345,7 +350,61 @@ def _mediation_draws(
         "on_mediator": on_m[:, -1],
         "sd_ratio": np.sqrt(s_yy / s_mm),
         "correlation": s_ym / np.sqrt(s_yy * s_mm),
+        "own": s_mm / max(len(m) - x.shape[1], 1) / variance,
     }
+
+
+def direct_given_reliability(
+    pairs: pd.DataFrame,
+    mediator: str,
+    covariates: Sequence[str] = (),
+    reliabilities: Sequence[float] = (1.0, 0.9, 0.8, 0.7),
+    *,
+    bootstraps: int,
+    seed: int,
+    alpha: float = 0.05,
+) -> pd.DataFrame:
+    """What the direct effect would be if part of the mediator's variance were error of measurement.
+
+    Adjusting for a mediator that is seen with error leaves part of the indirect effect in the direct one. By the method
+    of moments, in a linear model the same as regression calibration: the error's variance is taken off that part of
+    the mediator's variance on which its slope rests. Only the mediator is corrected, and for an error that depends on
+    nothing else; of the baseline value and covariates it takes none.
+
+    Parameters
+    ----------
+    pairs, mediator, covariates, bootstraps, seed, alpha
+        As of `mediation`.
+    reliabilities : sequence of float
+        Shares of the mediator's variance, over the patients of both arms, that are not error. At 1, the effects are
+        those of `mediation`, the interval its percentile interval.
+
+    Returns
+    -------
+    DataFrame
+        Columns reliability, direct, direct_low, direct_high, p_value, indirect; interval and p-value are those of
+        `helpers.estimates.percentile_test`, for which a resample without a positive corrected variance is beyond
+        either limit. NaN where the sample has none; no rows where `mediation` is NaN.
+
+    References
+    ----------
+    Carroll, Ruppert, Stefanski & Crainiceanu, Measurement Error in Nonlinear Models, 2006, sections 3.4 and 4;
+    Buonaccorsi, Measurement Error, 2010, chapter 5.
+    """
+    columns = ["reliability", "direct", "direct_low", "direct_high", "p_value", "indirect"]
+    fit = _mediation_draws(pairs, mediator, covariates, bootstraps, seed)
+    if fit is None:
+        return pd.DataFrame(columns=columns, dtype=float)
+    total, product, own = (fit[1][name] for name in ("total", "indirect", "own"))
+    rows = []
+    for reliability in reliabilities:
+        left = own - (1 - reliability)
+        indirect = product * own / np.where(left > 0, left, np.nan)
+        direct = total - indirect
+        below, above = (percentile_test(np.nan_to_num(direct[1:], nan=end), alpha) for end in (-np.inf, np.inf))
+        row = [direct[0], below[0], above[1], max(below[2], above[2]), indirect[0]]
+        rows.append([reliability, *(row if left[0] > 0 else [np.nan] * len(row))])
+    return pd.DataFrame(rows, columns=columns, dtype=float)
 
 
 def mediation_sensitivity(
