@@ -124,7 +124,7 @@ def by_run(
 ) -> dict[str, float]:
     """Adjusted difference between two groups within each run, pooled over the runs: a run moves its swabs together.
 
-    `linear_contrast` in each run that has five or more of both groups, then `hartung_knapp`.
+    `linear_contrast` in each run that has `ENOUGH_IN_RUN` of both groups, then `hartung_knapp`.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def by_run(
     fits = [
         linear_contrast(people, outcome, term, covariates, alpha=alpha)
         for _, people in complete.groupby(run, observed=True)
-        if people[term].nunique() == 2 and people[term].value_counts().min() >= ENOUGH_IN_RUN
+        if people[term].value_counts().min() >= ENOUGH_IN_RUN
     ]
     found = pd.DataFrame(fits, columns=ESTIMATE).query("se > 0")
     n = int(found["n"].sum())
