@@ -4,9 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ORACLE
+from scipy import stats
 
 from helpers import sensitivity
-from helpers.estimates import mean_change
+from helpers.estimates import ESTIMATE, mean_change
+from helpers.treatment import ancova
 
 R = json.loads((ORACLE / "sensitivity.json").read_text())
 RESAMPLING = {"bootstraps": 499, "seed": 1}
@@ -52,3 +54,101 @@ def test_a_covariate_bounds_what_its_unmeasured_twin_removes():
     seen = np.linalg.lstsq(data[["term", "measured"]].to_numpy(), data["y"].to_numpy())[0][0]
     got = sensitivity.strength_of(data, "y", "term", ["measured"])
     assert got.loc[0, "removes"] == pytest.approx((seen - 2) / seen, rel=1e-6)
+
+
+# ---------------------------------------------------------------- patients who were lost
+
+
+def test_who_was_lost_by_hand():
+    pairs = pd.DataFrame(
+        {
+            "y0": [1.0, 2, 3, 4, 5, np.nan],
+            "y1": [np.nan, np.nan, 1, 1, 1, 1],
+            "age": [20.0, 40, 30, np.nan, 50, 90],
+            "sex": pd.Categorical(["f", "m", "m", "m", "m", "f"]),
+        }
+    )
+    got = sensitivity.who_was_lost(pairs, ["age", "sex"]).set_index("covariate")
+    # Two lost (20, 40) beside two of known age who stayed (30, 50): both variances are 200.
+    assert got.loc["age"].tolist() == pytest.approx([2, 30, np.sqrt(200), 2, 40, np.sqrt(200), -10 / np.sqrt(200)])
+    # One of two, and all of three, are men; the variances are 1/2 and 0.
+    assert got.loc["sex: m"].tolist() == pytest.approx([2, 0.5, np.nan, 3, 1, np.nan, -1], nan_ok=True)
+
+
+def test_at_the_tipping_point_the_interval_touches_zero():
+    rng = np.random.default_rng(2)
+    stayed, lost = pd.Series(rng.normal(1, 1, 40)), 10
+    estimate = mean_change(stayed)
+    delta = sensitivity.tipping_point(estimate, lost, 50)
+    assert delta < 0
+    everybody = (40 * estimate["estimate"] + lost * (estimate["estimate"] + delta)) / 50
+    assert everybody == pytest.approx(estimate["estimate"] - estimate["ci_low"])
+    assert sensitivity.tipping_point(mean_change(-stayed), lost, 50) == pytest.approx(-delta)
+    assert np.isnan(sensitivity.tipping_point(estimate, 0, 40))
+    assert np.isnan(sensitivity.tipping_point(mean_change(stayed - stayed.mean()), lost, 50))
+
+
+def test_rubins_rules_agree_with_mice():
+    estimates, errors = np.array([1.2, 0.8, 1.5, 1.1]), np.array([0.3, 0.35, 0.28, 0.4])
+    for df, of in ((20, "finite"), (np.inf, "infinite")):
+        mean, se, pooled = sensitivity.rubin(estimates, errors, df)
+        expected = R["rubin"][of]
+        assert (mean, se**2, pooled) == pytest.approx((expected["qbar"], expected["t"], expected["df"]), rel=1e-9)
+
+
+def test_imputing_both_visits_agrees_with_mice(models_oracle):
+    pairs = models_oracle[2]
+    pairs = pairs.assign(y1=pairs["y1"].mask(pairs.index.isin([1, 6, 10, 15])))
+    pairs["y0"] = pairs["y0"].mask(pairs.index.isin([4, 13]))
+
+    def plain(data: pd.DataFrame) -> dict[str, float]:
+        x = np.column_stack([np.ones(len(data)), data[["treated", "y0", "age"]].astype(float)])
+        inverse = np.linalg.inv(x.T @ x)
+        beta = inverse @ x.T @ data["y1"]
+        df = len(x) - x.shape[1]
+        se = np.sqrt(((data["y1"] - x @ beta) ** 2).sum() / df * inverse[1, 1])
+        return dict.fromkeys(ESTIMATE, np.nan) | {"estimate": beta[1], "se": se, "df": df, "n": len(x)}
+
+    got = sensitivity.imputed(pairs, plain, ["treated", "age"], imputations=1000, seed=1)
+    assert (got["n"], got["n_dropped"]) == (20, 0)
+    # Either mean of 1,000 imputations has a Monte-Carlo error of 0.005.
+    assert got["estimate"] == pytest.approx(R["mice"]["estimate"], abs=0.02)
+    assert (got["se"], got["df"]) == pytest.approx((R["mice"]["se"], R["mice"]["df"]), rel=0.06)
+
+
+def test_with_nothing_missing_the_imputed_estimate_is_that_of_the_complete_patients(models_oracle):
+    pairs = models_oracle[2]
+    assert sensitivity.imputed(pairs, ancova, ["treated", "sex"], seed=1) == ancova(pairs)
+    neither = pairs.assign(y0=pairs["y0"].mask(pairs.index < 2), y1=pairs["y1"].mask(pairs.index < 2))
+    assert sensitivity.imputed(neither, ancova, ["treated"], seed=1)["n_dropped"] == 2
+    few = pairs.assign(y1=pairs["y1"].where(pairs.index < 5))
+    assert np.isnan(sensitivity.imputed(few, change, ["treated", "age"], seed=1)["estimate"])
+
+
+def test_visits_that_are_imputed_from_each_other_keep_what_links_them():
+    rng = np.random.default_rng(5)
+    y0 = rng.normal(size=4000)
+    pairs = pd.DataFrame({"y0": y0, "y1": 0.9 * y0 + np.sqrt(0.19) * rng.normal(size=4000)})
+    pairs = pairs.assign(y0=y0 * np.where(pairs.index < 1200, np.nan, 1), y1=pairs["y1"].mask(pairs.index >= 2800))
+
+    def correlation(data: pd.DataFrame) -> dict[str, float]:
+        return dict.fromkeys(ESTIMATE, np.nan) | {"estimate": data["y0"].corr(data["y1"]), "se": 1.0, "n": len(data)}
+
+    assert sensitivity.imputed(pairs, correlation, imputations=4, seed=1)["estimate"] == pytest.approx(0.9, abs=0.02)
+
+
+def test_imputing_mends_a_change_that_loss_by_baseline_has_biased():
+    inside, biases = 0, []
+    for seed in range(120):
+        rng = np.random.default_rng(seed)
+        y0 = rng.normal(size=80)
+        y1 = 0.5 * y0 + rng.normal(0, 0.7, 80) - 0.3  # a change of -0.3 on average, of more in the worst
+        lost = rng.random(80) < stats.norm.cdf(1.5 * y0 - 0.5)  # and the worst are lost
+        pairs = pd.DataFrame({"y0": y0, "y1": np.where(lost, np.nan, y1)}).assign(change=lambda p: p["y1"] - p["y0"])
+        got = sensitivity.imputed(pairs, change, imputations=8, seed=seed)
+        inside += got["ci_low"] < -0.3 < got["ci_high"]
+        biases.append([change(pairs)["estimate"] + 0.3, got["estimate"] + 0.3])
+    (complete, mended), error = np.mean(biases, axis=0), stats.sem(biases, axis=0)
+    assert complete > 0.15
+    assert abs(mended) < 3 * error[1]
+    assert stats.binom.ppf(0.001, 120, 0.95) <= inside <= stats.binom.ppf(0.999, 120, 0.95)

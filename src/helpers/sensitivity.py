@@ -1,6 +1,6 @@
 """What would have to be true for a verdict to move: unmeasured causes, patients who were lost, regression, load."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import statsmodels.formula.api as smf
 from scipy import stats
 from statsmodels.stats.anova import anova_lm
 
-from helpers.estimates import as_numbers, levels_in_use
+from helpers.estimates import as_estimate, as_numbers, levels_in_use, not_estimable, pooled_sd
 
 # ---------------------------------------------------------------- an unmeasured cause
 
@@ -92,3 +92,184 @@ def _partial_r2(fit: Any) -> pd.Series:
     """Share of the variance left by the other terms that each explains, from the F test of all its columns."""
     squares = anova_lm(fit, typ=2)["sum_sq"]
     return squares / (squares + squares["Residual"])
+
+
+# ---------------------------------------------------------------- patients who were lost
+
+
+def who_was_lost(pairs: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Those without a second visit beside those who came to both.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        One row a patient, as from `helpers.visits.paired`; whoever has no first visit is in neither group.
+    columns : sequence of str
+        Characteristics at baseline, ``y0`` among them if wanted.
+
+    Returns
+    -------
+    DataFrame
+        One row a characteristic that varies, a category by its levels but the first: ``covariate``; of the two groups,
+        lost and stayed, the patients in whom it is known (``n_lost``, ``n_stayed``), their mean or share (``lost``,
+        ``stayed``) and its standard deviation (``sd_lost``, ``sd_stayed``; NaN of a share); ``difference``, the
+        standardised mean difference, lost minus stayed.
+
+    References
+    ----------
+    Austin, Stat Med 2009;28:3083 (differences).
+    """
+    started = pairs[pairs["y0"].notna()]
+    numbers = pd.concat([as_numbers(started[[c]].dropna(), prefix_sep=": ") for c in columns], axis=1)
+    numbers = numbers.reindex(started.index)
+    share = numbers.isin([0, 1]).where(numbers.notna(), True).all()
+    groups = {"lost": numbers[started["y1"].isna()], "stayed": numbers[started["y1"].notna()]}
+    table: dict[str, pd.Series] = {}
+    for name, of in groups.items():
+        table |= {f"n_{name}": of.count(), name: of.mean(), f"sd_{name}": of.std().mask(share)}
+    table["difference"] = (table["lost"] - table["stayed"]) / pooled_sd(*groups.values())
+    return pd.DataFrame(table).rename_axis("covariate").reset_index()
+
+
+def tipping_point(estimate: dict[str, Any], lost: int, of: int) -> float:
+    """How differently the lost would have to have changed for the interval to include zero.
+
+    "Differently" is from what the estimate expects of them: the change of those who stayed, or what was imputed. If
+    they changed by delta more, a mean change moves by delta x lost / of; the interval moves along, its width stays.
+    Of a difference between arms, the lost and all are those of one arm, the other's lost being as expected: of the
+    comparator, the sign is the other one.
+
+    Parameters
+    ----------
+    estimate : dict
+        As from an estimator of a mean change or a difference of means, of all patients or of those who stayed.
+    lost, of : int
+        Patients who were lost, and all, lost ones included.
+
+    Returns
+    -------
+    float
+        Signed, in the unit of the measure; NaN where nobody was lost, or the interval includes zero already.
+
+    References
+    ----------
+    Cro et al., Stat Med 2020;39:2815; Ratitch, O'Kelly & Tosiello, Pharm Stat 2013;12:337 (delta adjustment).
+    """
+    return -_nearer_limit(estimate) * of / lost if lost else np.nan
+
+
+def _nearer_limit(estimate: dict[str, Any]) -> float:
+    """The limit of the interval that is nearer to zero; NaN if zero is within."""
+    low, high = estimate["ci_low"], estimate["ci_high"]
+    return float(min(low, high, key=abs)) if low * high > 0 else np.nan
+
+
+def rubin(estimates: np.ndarray, errors: np.ndarray, df_complete: float) -> tuple[float, float, float]:
+    """Pool the estimates of several imputations.
+
+    Parameters
+    ----------
+    estimates, errors : array
+        Estimate and standard error in each imputation.
+    df_complete : float
+        Degrees of freedom if nothing had been missing; infinite for a normal test.
+
+    Returns
+    -------
+    tuple of float
+        Estimate, standard error and degrees of freedom.
+
+    References
+    ----------
+    Rubin, Multiple Imputation for Nonresponse in Surveys, 1987; Barnard & Rubin, Biometrika 1999;86:948.
+    """
+    m = len(estimates)
+    between = (1 + 1 / m) * np.var(estimates, ddof=1)
+    variance = np.mean(np.square(errors)) + between
+    missing = max(between / variance, 1e-4)  # the floor is mice's, for imputations that agree
+    # Reciprocals of the two degrees of freedom, of which either may be infinite.
+    of_imputing = missing**2 / (m - 1)
+    of_sampling = (1 + 2 / (df_complete + 1)) / df_complete / (1 - missing) if np.isfinite(df_complete) else 0
+    return float(np.mean(estimates)), float(np.sqrt(variance)), float(1 / (of_imputing + of_sampling))
+
+
+def imputed(
+    pairs: pd.DataFrame,
+    estimate: Callable[[pd.DataFrame], dict[str, float]],
+    covariates: Sequence[str] = (),
+    *,
+    imputations: int = 50,
+    seed: int,
+    alpha: float = 0.05,
+) -> dict[str, float]:
+    """Any estimate with the missing visits imputed, as if whoever was lost had changed like those who are alike.
+
+    Multiple imputation by chained equations: each incomplete number by Bayesian linear regression on all others.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        One row a patient: ``y0``, ``y1`` and the covariates.
+    estimate : callable
+        From such a table, whose ``change`` is y1 - y0, to the keys of `helpers.estimates.ESTIMATE`, with an error on
+        the scale of the estimate: ``lambda p: mean_change(p["change"])``, or `helpers.treatment.ancova`.
+    covariates : sequence of str
+        What else tells of ``y0`` and ``y1``, or of who was lost: the arm (``treated``), severity, improvement. Missing
+        numbers are imputed too.
+
+    Returns
+    -------
+    dict
+        Keys of `helpers.estimates.ESTIMATE`. Patients without either visit, or with a missing category, are dropped
+        and counted. With nothing to impute, the estimate itself; NaN with too few patients to impute from.
+
+    References
+    ----------
+    van Buuren & Groothuis-Oudshoorn, J Stat Softw 2011;45(3) (mice; its method ``norm``); `rubin` for the pooling.
+    """
+    kept = pairs[pairs[["y0", "y1"]].notna().any(axis=1)]
+    kept = kept.dropna(subset=kept[list(covariates)].select_dtypes(exclude="number").columns)
+    known = kept[["y0", "y1", *covariates]].select_dtypes("number").astype(float)
+    if known.notna().all(axis=None):
+        found = estimate(kept)
+        return found | {"n_dropped": found["n_dropped"] + len(pairs) - len(kept)}
+    others = as_numbers(kept[[c for c in covariates if c not in known]])
+    numbers = known.join(others).to_numpy()
+    if np.isfinite(numbers).sum(axis=0).min() < numbers.shape[1] + 3:
+        both = int(kept[["y0", "y1"]].notna().all(axis=1).sum())
+        return not_estimable(both, len(pairs) - both)
+    results = []
+    for drawn in _chained(numbers, imputations, np.random.default_rng(seed)):
+        filled = kept.assign(**dict(zip(known, drawn.T, strict=False)))
+        results.append(estimate(filled.assign(change=filled["y1"] - filled["y0"])))
+    table = pd.DataFrame(results)
+    df_complete = table["df"].fillna(np.inf).min()
+    value, se, df = rubin(table["estimate"].to_numpy(), table["se"].to_numpy(), df_complete)
+    half, n = stats.t.isf(alpha / 2, df) * se, int(table["n"].min())
+    p = 2 * stats.t.sf(abs(value) / se, df)
+    return as_estimate(value, (value - half, value + half), p, n, len(pairs) - n, se=se, df=df, alpha=alpha)
+
+
+def _chained(numbers: np.ndarray, imputations: int, rng: np.random.Generator, cycles: int = 10) -> np.ndarray:
+    """Complete copies of a table of numbers, imputations x rows x columns."""
+    missing = np.isnan(numbers)
+    drawn = np.repeat(np.where(missing, np.nanmean(numbers, axis=0), numbers)[None], imputations, axis=0)
+    incomplete = np.flatnonzero(missing.any(axis=0))
+    for _ in range(cycles if len(incomplete) > 1 else 1):
+        for j in incomplete:
+            gone = missing[:, j]
+            x = np.concatenate([np.ones((*drawn.shape[:2], 1)), np.delete(drawn, j, axis=2)], axis=2)
+            seen, y = x[:, ~gone], drawn[:, ~gone, j]
+            solve = np.linalg.pinv(seen)
+            residuals = y - _times(seen, _times(solve, y))
+            sigma = np.sqrt((residuals**2).sum(axis=1) / rng.chisquare(seen.shape[1] - seen.shape[2], imputations))
+            # The coefficients of an outcome with fresh noise are a draw from their posterior.
+            beta = _times(solve, y + sigma[:, None] * rng.normal(size=y.shape))
+            noise = sigma[:, None] * rng.normal(size=(imputations, gone.sum()))
+            drawn[:, gone, j] = _times(x[:, gone], beta) + noise
+    return drawn
+
+
+def _times(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Each matrix times its vector."""
+    return np.matmul(matrices, vectors[:, :, None])[:, :, 0]
