@@ -152,3 +152,62 @@ def test_imputing_mends_a_change_that_loss_by_baseline_has_biased():
     assert complete > 0.15
     assert abs(mended) < 3 * error[1]
     assert stats.binom.ppf(0.001, 120, 0.95) <= inside <= stats.binom.ppf(0.999, 120, 0.95)
+
+
+# ---------------------------------------------------------------- regression to the mean
+
+
+@pytest.mark.parametrize("share", [0.02, 0.2, 0.5, 0.9])
+def test_the_elevation_at_a_cut_off_is_that_of_a_truncated_normal(share):
+    beyond = stats.truncnorm(stats.norm.isf(share), np.inf)
+    assert sensitivity.elevation_at_cutoff(share) == pytest.approx(beyond.mean() / beyond.std(), rel=1e-8)
+
+
+def two_visits(rng: np.random.Generator, n: int, cutoff: float, reliability: float = 0.5) -> pd.DataFrame:
+    """Steady people, more of the measure being worse, of whom only those beyond the cut-off at the first visit come."""
+    usual = rng.normal(0, np.sqrt(reliability), 60 * n)
+    y0, y1 = usual + rng.normal(0, np.sqrt(1 - reliability), (2, 60 * n))
+    enrolled = np.flatnonzero(y0 > cutoff)[:n]
+    return pd.DataFrame({"y0": y0[enrolled], "y1": y1[enrolled]}).assign(change=lambda p: p["y1"] - p["y0"])
+
+
+def test_an_inert_drug_does_nothing_beyond_regression():
+    elevation = sensitivity.elevation_at_cutoff(0.2)
+    naive, beyond, subtracted = 0, 0, []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        patients, controls = two_visits(rng, 60, stats.norm.isf(0.2)), two_visits(rng, 150, -np.inf)
+        naive += change(patients)["p_value"] < 0.05
+        got = sensitivity.beyond_regression(patients, controls, -1, elevation=elevation, **RESAMPLING)
+        beyond += got["p_value"] < 0.05
+        subtracted.append(got["regression"])
+    assert naive > 190
+    assert beyond <= stats.binom.ppf(0.999, 200, 0.05)
+    # Barnett et al. 2005: sigma_w² / sigma C(z), here 0.5 C(z).
+    assert np.mean(subtracted) == pytest.approx(-0.5 * stats.truncnorm(stats.norm.isf(0.2), np.inf).mean(), rel=0.05)
+
+
+def test_regression_is_subtracted_as_by_hand_up_to_the_elevation_that_overturns():
+    rng = np.random.default_rng(3)
+    patients = pd.DataFrame({"y0": rng.normal(0, 2, 30)}).assign(y1=lambda p: p["y0"] + 3 + rng.normal(size=30))
+    controls = two_visits(rng, 50, -np.inf)
+    got = sensitivity.beyond_regression(patients.reindex(range(32)), controls, 1, elevation=0.7, **RESAMPLING)
+    unit = (1 - np.corrcoef(controls["y0"], controls["y1"])[0, 1]) * patients["y0"].std()
+    mean = (patients["y1"] - patients["y0"]).mean()
+    assert (got["n"], got["n_dropped"], got["n_controls"]) == (30, 2, 50)
+    assert got["regression"] == pytest.approx(0.7 * unit)
+    assert got["estimate"] == pytest.approx(mean - 0.7 * unit)
+    assert got["elevation_to_explain"] == pytest.approx(mean / unit)
+    for sign in (1, -1):  # towards health, whichever way that is
+        limit = "ci_low" if sign > 0 else "ci_high"
+        below, above = (
+            sensitivity.beyond_regression(
+                sign * patients, controls, sign, elevation=got["elevation_to_overturn"] + step, **RESAMPLING
+            )
+            for step in (-1e-6, 1e-6)
+        )
+        assert sign * below[limit] > 0 > sign * above[limit]
+    worse = sensitivity.beyond_regression(patients, controls, -1, **RESAMPLING)
+    assert worse["estimate"] > mean  # they went the other way, against regression
+    assert np.isnan([worse["elevation_to_explain"], worse["elevation_to_overturn"]]).all()
+    assert np.isnan(sensitivity.beyond_regression(patients, controls.head(4), 1, **RESAMPLING)["estimate"])

@@ -9,7 +9,7 @@ import statsmodels.formula.api as smf
 from scipy import stats
 from statsmodels.stats.anova import anova_lm
 
-from helpers.estimates import as_estimate, as_numbers, levels_in_use, not_estimable, pooled_sd
+from helpers.estimates import as_estimate, as_numbers, levels_in_use, not_estimable, percentile_test, pooled_sd
 
 # ---------------------------------------------------------------- an unmeasured cause
 
@@ -273,3 +273,101 @@ def _chained(numbers: np.ndarray, imputations: int, rng: np.random.Generator, cy
 def _times(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """Each matrix times its vector."""
     return np.matmul(matrices, vectors[:, :, None])[:, :, 0]
+
+
+# ---------------------------------------------------------------- regression to the mean
+
+
+def elevation_at_cutoff(share: float) -> float:
+    """How far above the mean of all those are, in their own standard deviations, who are above a cut-off.
+
+    Parameters
+    ----------
+    share : float
+        Of all people with the disease, those beyond the cut-off, whose measure at enrolment is what is cut.
+
+    References
+    ----------
+    Barnett, van der Pols & Dobson, Int J Epidemiol 2005;34:215, C(z); Johnson, Kotz & Balakrishnan, Continuous
+    Univariate Distributions 1, 1994, section 13.10 (the variance beyond a cut-off).
+    """
+    z = stats.norm.isf(share)
+    elevation = stats.norm.pdf(z) / share
+    return float(elevation / np.sqrt(1 - elevation * (elevation - z)))
+
+
+def beyond_regression(
+    pairs: pd.DataFrame,
+    controls: pd.DataFrame,
+    sign: int,
+    *,
+    elevation: float = 1.0,
+    bootstraps: int,
+    seed: int,
+    alpha: float = 0.05,
+) -> dict[str, float]:
+    """Mean change of patients less what an inert drug would have shown, as they were enrolled when ill.
+
+    Of an elevation at enrolment, the share 1 - reliability is of the day, and gone by the next visit. The reliability
+    is taken from the controls' two visits; it is too low where patients differ more from each other than controls do
+    (too much is then subtracted), too high where their skin is less steady.
+
+    This is a bound. Patients are enrolled by their severity, which the measure follows with a correlation r: that
+    moves it by r (1 - reliability of the severity) elevation SD, which is less than what is subtracted wherever the
+    severity is at least as reliable as the measure. A change that stays beyond zero is more than regression; one that
+    comes out on the other side says nothing.
+
+    Parameters
+    ----------
+    pairs, controls : DataFrame
+        One row a patient, or a control: ``y0`` and ``y1``. Whoever lacks one is dropped.
+    sign : {1, -1}
+        1 where more is healthier.
+    elevation : float
+        How much worse the patients were when enrolled than people with the disease are on an average day, in standard
+        deviations of the patients at baseline; of selection by the measure itself, see `elevation_at_cutoff`.
+
+    Returns
+    -------
+    dict
+        Keys of `helpers.estimates.ESTIMATE` (of patients; interval and p-value from a bootstrap of patients and
+        controls, `helpers.estimates.percentile_test`), and ``n_controls``; ``reliability``; ``regression``, what was
+        subtracted; ``elevation_to_explain`` and ``elevation_to_overturn``, the elevations that would explain the whole
+        change, and so much that the interval includes zero (NaN where none is needed). NaN with fewer than five
+        patients or controls.
+
+    References
+    ----------
+    Barnett, van der Pols & Dobson, Int J Epidemiol 2005;34:215; Davis, Am J Epidemiol 1976;104:493.
+    """
+    patients, steady = (p[["y0", "y1"]].dropna().to_numpy(float) for p in (pairs, controls))
+    n, m = len(patients), len(steady)
+    extra = dict.fromkeys(["reliability", "regression", "elevation_to_explain", "elevation_to_overturn"], np.nan)
+    if min(n, m) < 5 or np.ptp(patients[:, 0]) == 0:
+        return not_estimable(n, len(pairs) - n) | {"n_controls": m} | extra
+    rng = np.random.default_rng(seed)
+    resampled = (p[rng.integers(len(p), size=(bootstraps, len(p)))] for p in (patients, steady))
+    change, _, regression = _change_and_regression(*resampled)
+    (mean,), (reliability,), (expected,) = _change_and_regression(patients[None], steady[None])
+    beyond = change - sign * elevation * regression
+    low, high, p = percentile_test(beyond, alpha)
+    # Zero is in the interval of `beyond` at those elevations that are in the interval of their ratio.
+    ratio = np.divide(sign * change, regression, out=np.full(bootstraps, np.inf), where=regression > 0)
+    needed = {
+        "elevation_to_explain": sign * mean / expected if expected > 0 else np.inf,
+        "elevation_to_overturn": percentile_test(ratio, alpha)[0],
+    }
+    by_itself = sign * elevation * expected
+    found = as_estimate(mean - by_itself, (low, high), p, n, len(pairs) - n, se=beyond.std(ddof=1), alpha=alpha)
+    known = {"n_controls": m, "reliability": float(reliability), "regression": float(by_itself)}
+    return found | known | {name: float(x) if x > 0 else np.nan for name, x in needed.items()}
+
+
+def _change_and_regression(patients: np.ndarray, controls: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean change, reliability, and the regression of an elevation of one SD; of samples x people x visits."""
+    a, b = np.moveaxis(controls - controls.mean(axis=1, keepdims=True), 2, 0)
+    norm = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    # What does not vary among the controls tells of no reliability: all of an elevation is then taken for passing.
+    reliability = np.divide((a * b).sum(axis=1), norm, out=np.zeros(len(norm)), where=norm > 0)
+    start, end = np.moveaxis(patients, 2, 0)
+    return (end - start).mean(axis=1), reliability, (1 - reliability) * start.std(axis=1, ddof=1)
