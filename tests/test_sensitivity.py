@@ -211,3 +211,20 @@ def test_regression_is_subtracted_as_by_hand_up_to_the_elevation_that_overturns(
     assert worse["estimate"] > mean  # they went the other way, against regression
     assert np.isnan([worse["elevation_to_explain"], worse["elevation_to_overturn"]]).all()
     assert np.isnan(sensitivity.beyond_regression(patients, controls.head(4), 1, **RESAMPLING)["estimate"])
+
+
+# ---------------------------------------------------------------- the load
+
+
+def test_at_the_load_that_overturns_the_taxon_itself_stayed_as_it_was():
+    # 100 cells of the taxon, 100 and 400 of two others, which fall to a quarter.
+    before, after = np.array([100.0, 100, 400]), np.array([100.0, 25, 100])
+    clr = [np.log(x) - np.log(x).mean() for x in (before, after)]
+    rise = clr[1][0] - clr[0][0]
+    factor = sensitivity.load_to_overturn({"ci_low": rise, "ci_high": rise + 1})
+    assert factor == pytest.approx(stats.gmean(after) / stats.gmean(before)) == pytest.approx(4 ** (-2 / 3))
+    # What the sequences tell of the typical taxon's share gives the total load, which fell from 600 to 225.
+    typical = np.diff([np.log(x / x.sum()).mean() for x in (before, after)])[0]
+    assert factor / np.exp(typical) == pytest.approx(225 / 600)
+    assert sensitivity.load_to_overturn({"ci_low": -2.0, "ci_high": -np.log(3)}) == pytest.approx(3)
+    assert np.isnan(sensitivity.load_to_overturn({"ci_low": -1.0, "ci_high": 1.0}))

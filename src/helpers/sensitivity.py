@@ -371,3 +371,35 @@ def _change_and_regression(patients: np.ndarray, controls: np.ndarray) -> tuple[
     reliability = np.divide((a * b).sum(axis=1), norm, out=np.zeros(len(norm)), where=norm > 0)
     start, end = np.moveaxis(patients, 2, 0)
     return (end - start).mean(axis=1), reliability, (1 - reliability) * start.std(axis=1, ddof=1)
+
+
+# ---------------------------------------------------------------- the load
+
+
+def load_to_overturn(estimate: dict[str, Any]) -> float:
+    """How many times as large the community would have to have become for a taxon itself to have stayed as it was.
+
+    The log of a taxon's absolute abundance is its CLR plus the mean log absolute abundance of all taxa, which
+    sequencing does not see. An effect c on the CLR is thus one of c + log(factor) on the absolute abundance, where
+    factor is by how many times the geometric mean of all taxa, the typical taxon, differs: follow-up over baseline of
+    a change, patients over controls of a contrast of groups, and treated over comparators, each follow-up over
+    baseline, of a contrast of arms. At the factor exp(-limit) the interval of the absolute effect reaches zero.
+
+    This is the factor of the total load only if the typical taxon keeps its share of it; else that of the load is
+    factor / exp(effect on the mean log relative abundance of all taxa), which the sequences do tell.
+
+    Parameters
+    ----------
+    estimate : dict
+        Of a CLR, in natural logs; ``ci_low`` and ``ci_high`` are used.
+
+    Returns
+    -------
+    float
+        Below 1 where the taxon rose; NaN where the interval includes zero already.
+
+    References
+    ----------
+    Nixon et al., Scale reliant inference, arXiv 2201.03616; Nixon, Gloor & Silverman, Genome Biol 2025;26:139.
+    """
+    return float(np.exp(-_nearer_limit(estimate)))
