@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import stats
 
-from helpers import estimates, narrate, response, taxa, treatment
+from helpers import estimates, narrate, response, sensitivity, taxa, treatment
 from helpers.claims import EXPECT, KEY, ONE_SIDED, Claim, Part
 from helpers.measures import OFF_AXIS, OTHER_AXES, PATHOGEN, POSITION, by_visit, find
 from helpers.study import Settings, Study
@@ -60,19 +60,27 @@ class Contrast(NamedTuple):
     sections: Mapping[str, str]
     #: What was estimated, in words: label of the measure, question, study.
     what: Callable[[str, Asked, Study], str]
-    #: What was found, as a sentence.
-    told: Callable[[dict[str, Any], Study], str]
+    #: What was found, as a sentence: of the answer that stands, and of those beside it, by estimator.
+    told: Callable[[dict[str, Any], Mapping[str, dict[str, Any]], Study], str]
+
+
+#: Estimates that stand beside a change, or a difference, on which claims rest.
+WITHIN_RUNS, SITE_EFFECTS, IMPUTED = "within runs", "site effects", "imputed"
+LESS_CONTROLS, BEYOND_REGRESSION = "less the controls' change", "beyond regression to the mean"
 
 
 # --- the contrasts ---------------------------------------------------------------------------------------------------
 
 
 def group(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
-    """Patients against controls at baseline, adjusted: ordinary least squares, HC3; Cliff's delta beside it."""
-    baseline = data.visits[data.visits["visit"].eq("baseline")]
-    difference = estimates.linear_contrast(baseline, asked.measure, "case", study.adjust.group, alpha=settings.alpha)
+    """Patients against controls at baseline, adjusted: ordinary least squares, HC3; the same within runs beside it."""
+    baseline, adjust = data.visits[data.visits["visit"].eq("baseline")], study.adjust.group
+    difference = estimates.linear_contrast(baseline, asked.measure, "case", adjust, alpha=settings.alpha)
     delta = estimates.cliffs_delta(*cases_and_controls(baseline, asked.measure))
-    return {"OLS": difference | {"cliffs_delta": delta}}
+    found = {"OLS": difference | {"cliffs_delta": delta}}
+    within = [c for c in adjust if c != "batch"]
+    pooled = estimates.by_run(baseline, asked.measure, "case", within, "batch", alpha=settings.alpha)
+    return found | ({WITHIN_RUNS: pooled} if pooled["runs"] else {})
 
 
 def severity(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
@@ -87,16 +95,30 @@ def severity(asked: Asked, data: Data, study: Study, settings: Settings) -> Esti
 def change(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
     """Mean change between the visits in one group, uncontrolled, over sites swabbed at both visits.
 
-    Where there are several sites, a model of all swabs with an effect of the site stands beside it, and for it where
-    nobody has a site at both visits.
+    Beside it what the change would be less the controls' own, beyond regression to the mean, and with the lost imputed;
+    where there are several sites, by a model of all swabs with site effects, which stands for it where nobody has a
+    site at both visits.
     """
     pairs = paired(data.followed, asked.measure)
-    found = {"mean change": _mean_change(pairs[pairs["who"].eq(asked.arm)], settings)}
+    own, healthy = pairs[pairs["who"].eq(asked.arm)], pairs[pairs["who"].eq("control")]
+    found = {"mean change": _mean_change(own, settings)}
     if data.obs["site"].nunique() > 1 and asked.measure in data.obs:
         swabs = data.obs[who(data.obs).eq(asked.arm)]
-        modelled = {"site effects": response.change_over_sites(swabs, asked.measure, alpha=settings.alpha)}
+        modelled = {SITE_EFFECTS: response.change_over_sites(swabs, asked.measure, alpha=settings.alpha)}
         found = modelled | found if np.isnan(found["mean change"]["estimate"]) else found | modelled
+    if asked.arm != "control" and find(asked.measure, study).kind != "severity":
+        drift = estimates.linear_contrast(pd.concat([own, healthy]), "change", "case", alpha=settings.alpha)
+        sign = healthier(asked.measure, data.visits, study)
+        beyond = sensitivity.beyond_regression(own, healthy, sign, **_resampling(settings))
+        alike = [c for c in arm_covariates(asked, study) if c in own]
+        whole = sensitivity.imputed(own, _change_of(settings), alike, seed=settings.seed, alpha=settings.alpha)
+        beside = {LESS_CONTROLS: drift, BEYOND_REGRESSION: beyond, IMPUTED: whole}
+        found |= {name: each for name, each in beside.items() if not np.isnan(each["estimate"])}
     return found
+
+
+def _change_of(settings: Settings) -> Callable[[pd.DataFrame], dict[str, float]]:
+    return lambda pairs: estimates.mean_change(pairs["change"], alpha=settings.alpha)
 
 
 def change_in(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
@@ -125,9 +147,17 @@ def _mean_change(pairs: pd.DataFrame, settings: Settings) -> dict[str, Any]:
 
 
 def arms(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
-    """Treatment against comparator at follow-up: ANCOVA; the change score and overlap weights beside it."""
-    pairs = treatment.arms(paired(data.followed, asked.measure))
-    return treatment.arm_contrasts(pairs, arm_covariates(asked, study), **_resampling(settings)).to_dict("index")
+    """Treatment against comparator at follow-up: ANCOVA.
+
+    The change score, overlap weights, and ANCOVA with the lost imputed beside it.
+    """
+    pairs, adjust = treatment.arms(paired(data.followed, asked.measure)), arm_covariates(asked, study)
+    found = treatment.arm_contrasts(pairs, adjust, **_resampling(settings)).to_dict("index")
+    whole = sensitivity.imputed(
+        pairs, lambda p: treatment.ancova(p, adjust, alpha=settings.alpha), ["treated", *adjust],
+        seed=settings.seed, alpha=settings.alpha,
+    )  # fmt: skip
+    return found | ({} if np.isnan(whole["estimate"]) else {IMPUTED: whole})
 
 
 def arms_given_improvement(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
@@ -178,27 +208,32 @@ def _arm(asked: Asked, study: Study) -> str:
     return study.labels.model_dump()[asked.arm]
 
 
-def _told_group(row: dict[str, Any], study: Study) -> str:
-    return narrate.compared(row["label"], row, row["unit"], study.labels.case, study.labels.control)
+Beside = Mapping[str, dict[str, Any]]
 
 
-def _told_severity(row: dict[str, Any], study: Study) -> str:
+def _told_group(row: dict[str, Any], beside: Beside, study: Study) -> str:
+    told = narrate.compared(row["label"], row, row["unit"], study.labels.case, study.labels.control)
+    return f"{told} {narrate.beside(row, {k: v for k, v in beside.items() if k == WITHIN_RUNS})}".strip()
+
+
+def _told_severity(row: dict[str, Any], beside: Beside, study: Study) -> str:
     return narrate.linked(row["label"], study.column_names().get(row["score"], "severity"), row)
 
 
-def _told_change(row: dict[str, Any], study: Study) -> str:
+def _told_change(row: dict[str, Any], beside: Beside, study: Study) -> str:
     who = study.labels.model_dump()[row["arm"]]
     stratum = f", {AMONG[row['among']]}" if row["among"] else ""
-    return narrate.changed(row["label"], row, row["unit"], f"{who}{stratum}")
+    told = narrate.changed(row["label"], row, row["unit"], f"{who}{stratum}")
+    return f"{told} {narrate.beside(row, beside)}".strip()
 
 
-def _told_arms(row: dict[str, Any], study: Study) -> str:
+def _told_arms(row: dict[str, Any], beside: Beside, study: Study) -> str:
     given = ", given improvement," if row["contrast"] == "arms_given_improvement" else ""
     what = f"{row['label']} at {study.labels.followup}{given}"
     return narrate.compared(what, row, row["unit"], study.labels.treatment, study.labels.comparator)
 
 
-def _told_against(row: dict[str, Any], study: Study) -> str:
+def _told_against(row: dict[str, Any], beside: Beside, study: Study) -> str:
     who = study.labels.model_dump()[row["arm"]]
     what = f"The difference of {row['label']} in near-clear patients under {who}"
     return narrate.equivalent(what, row, row["unit"], alpha=1 - row["level"] / 100)
@@ -496,13 +531,17 @@ def _not_estimated(row: Mapping[str, Any], claim: Claim, study: Study) -> str:
 
 
 def _sign(asked: Asked, expect: str | None, swabs: AnnData, study: Study) -> int:
-    """The direction that a claim asserts or denies; the controls tell what is healthier where the registry does not."""
+    """The direction that a claim asserts or denies."""
     if expect is None or not expect.endswith("healthier"):
         return EXPECT[expect] if expect else 0
-    if known := find(asked.measure, study).healthier:
+    return healthier(asked.measure, by_visit(swabs.obs, [asked.measure]), study)
+
+
+def healthier(measure: str, visits: pd.DataFrame, study: Study) -> int:
+    """The healthier direction of a measure; the controls tell it at baseline where the registry does not."""
+    if known := find(measure, study).healthier:
         return known
-    obs = swabs.obs[swabs.obs["visit"].eq("baseline")]
-    cases, controls = cases_and_controls(by_visit(obs, [asked.measure]), asked.measure)
+    cases, controls = cases_and_controls(visits[visits["visit"].eq("baseline")], measure)
     return 1 if controls.mean() >= cases.mean() else -1
 
 
@@ -524,15 +563,20 @@ def untestable(claims: Mapping[str, Claim], swabs: AnnData, study: Study) -> dic
     return found
 
 
-def told(row: Mapping[str, Any], study: Study) -> str:
+def told(row: Mapping[str, Any], found: pd.DataFrame, study: Study) -> str:
     """What was found, as a sentence whose direction is that of the data.
 
     Parameters
     ----------
     row : mapping
-        Of `answers`.
+        Of `answers`, one that stands.
+    found : DataFrame
+        The answers among which it is, with those that stand beside it.
     """
-    return CONTRASTS[row["contrast"]].told(dict(row), study)
+    fields = list(Asked._fields)
+    same = found[found[fields].eq({f: row[f] for f in fields}).all(axis=1) & ~found["stands"]]
+    beside = {each["estimator"]: each for each in same.to_dict("records")}
+    return CONTRASTS[row["contrast"]].told(dict(row), beside, study)
 
 
 def if_unnamed_were_the_pathogen(swabs: AnnData, study: Study, settings: Settings) -> pd.DataFrame:
@@ -644,7 +688,7 @@ def sentences(found: pd.DataFrame, study: Study) -> list[str]:
     """
     beside = found["measure"].isin((*OTHER_AXES, OFF_AXIS)) & found["claims"].eq("")  # told by `seen_otherwise`
     rows = sorted(standing(found[~beside]), key=lambda row: not row["claims"])
-    return [told(row, study) for row in rows if row["n"] or row["claims"]]
+    return [told(row, found, study) for row in rows if row["n"] or row["claims"]]
 
 
 def table(found: pd.DataFrame, study: Study, *more: str, estimators: bool = False) -> pd.DataFrame:

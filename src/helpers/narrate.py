@@ -343,6 +343,23 @@ def worth(what: str, estimate: dict[str, Any], unit: str, *, alpha: float = 0.05
     return f"{detectable}, within the margin."
 
 
+def beside(row: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> str:
+    """Tell what else an effect may be, and whether it is then still shown, in one sentence; nothing of nothing.
+
+    Parameters
+    ----------
+    row : mapping
+        The answer that stands.
+    others : mapping
+        Those beside it, by how they were estimated.
+    """
+    if not others:
+        return ""
+    told = [f"{name} {number(e['estimate'])} ({interval(e['ci_low'], e['ci_high'])})" for name, e in others.items()]
+    lost = [name for name, e in others.items() if excludes_zero(dict(row)) and not excludes_zero(dict(e))]
+    return f"Beside it: {'; '.join(told)}." + (f" **Not shown {' nor '.join(lost)}.**" if lost else "")
+
+
 def otherwise(
     what: str, same: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]], absent: Mapping[str, str]
 ) -> str:
