@@ -213,6 +213,22 @@ def test_regression_is_subtracted_as_by_hand_up_to_the_elevation_that_overturns(
     assert np.isnan(sensitivity.beyond_regression(patients, controls.head(4), 1, **RESAMPLING)["estimate"])
 
 
+def test_of_a_measure_that_follows_severity_only_so_much_regresses():
+    # Severity falls back by half an SD; the skin follows it with r = 0.5, as steadily.
+    rng = np.random.default_rng(1)
+    own, days = rng.normal(size=(4000, 1)), rng.normal(size=(4000, 2))
+    severity = (own + days) / np.sqrt(2)
+    skin = 0.5 * severity + np.sqrt(0.75) * (rng.normal(size=(4000, 1)) + rng.normal(size=(4000, 2))) / np.sqrt(2)
+    ill = severity[:, 0] > stats.norm.isf(0.5)
+    people = pd.DataFrame({"y0": skin[:, 0], "y1": skin[:, 1], "easi": severity[:, 0]})
+    fallen = (people["y1"] - people["y0"])[ill].mean()
+    everybody = people.assign(y0=people["y0"] - people["y0"].mean())
+    elevation = severity[ill, 0].mean()
+    got = sensitivity.beyond_regression(everybody, people, -1, "easi", elevation=elevation, **RESAMPLING)
+    assert got["correlation"] == pytest.approx(0.5, abs=0.05)
+    assert got["regression"] == pytest.approx(fallen, abs=0.03)
+
+
 # ---------------------------------------------------------------- the load
 
 

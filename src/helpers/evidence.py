@@ -25,6 +25,8 @@ AMONG = {
     "non_lesional": "not lesional at baseline",
     "non_responders": "non-responders",
 }
+#: Contrast and arm of an uncontrolled change on which claims of an effect rest.
+CHANGE = ("change", "treatment")
 NEEDS_COUNTS = "the study gives relative abundances, and this needs counts"
 
 
@@ -109,7 +111,8 @@ def change(asked: Asked, data: Data, study: Study, settings: Settings) -> Estima
     if asked.arm != "control" and find(asked.measure, study).kind != "severity":
         drift = estimates.linear_contrast(pd.concat([own, healthy]), "change", "case", alpha=settings.alpha)
         sign = healthier(asked.measure, data.visits, study)
-        beyond = sensitivity.beyond_regression(own, healthy, sign, **_resampling(settings))
+        enrolled_by = study.severity[0].name if study.severity else None
+        beyond = sensitivity.beyond_regression(own, healthy, sign, enrolled_by, **_resampling(settings))
         alike = [c for c in arm_covariates(asked, study) if c in own]
         whole = sensitivity.imputed(own, _change_of(settings), alike, seed=settings.seed, alpha=settings.alpha)
         beside = {LESS_CONTROLS: drift, BEYOND_REGRESSION: beyond, IMPUTED: whole}
@@ -577,6 +580,38 @@ def told(row: Mapping[str, Any], found: pd.DataFrame, study: Study) -> str:
     same = found[found[fields].eq({f: row[f] for f in fields}).all(axis=1) & ~found["stands"]]
     beside = {each["estimator"]: each for each in same.to_dict("records")}
     return CONTRASTS[row["contrast"]].told(dict(row), beside, study)
+
+
+def overturning(claims: Mapping[str, Claim], swabs: AnnData, study: Study, settings: Settings) -> pd.DataFrame:
+    """What would have to be true for the shown changes and differences of claims to be none.
+
+    Returns
+    -------
+    DataFrame
+        One row a part of a claim of a direction, a change under treatment or a difference between the arms, whose
+        interval excludes zero: claim, what, unit; ``lost``, ``of`` and ``tipping`` (`sensitivity.tipping_point`, of the
+        treatment arm's lost); ``load`` (`sensitivity.load_to_overturn`, of a CLR); of a difference also ``robustness``
+        and ``robustness_interval`` (`sensitivity.robustness_value`), and ``strongest``, the covariate that would remove
+        most if there were another as strong, with ``removes`` (`sensitivity.strength_of`).
+    """
+    followed = by_visit(swabs.obs[same_sites(swabs.obs)], swabs.uns["measures"])
+    asked = [a for _, part, a in parts_of(claims, study) if a.contrast == "arms" or (a.contrast, a.arm) == CHANGE]
+    found = answers(asked, swabs, study, settings)
+    parts = gather(claims, swabs, study, settings, found).query("margin.isna() and cannot == ''")
+    rows = []
+    for part in parts[parts["p_value"] < settings.alpha].to_dict("records"):
+        question = Asked(*(part[f] for f in Asked._fields))
+        pairs = treatment.arms(paired(followed, question.measure))
+        treated = pairs[pairs["treated"] & pairs[["y0", "y1"]].notna().any(axis=1)]
+        lost, of = int(treated["change"].isna().sum()), len(treated)
+        row = {key: part[key] for key in ("claim", "what", "unit")} | {"lost": lost, "of": of}
+        row["tipping"] = sensitivity.tipping_point(part, lost, of)
+        row["load"] = sensitivity.load_to_overturn(part) if part["unit"] == "CLR" else np.nan
+        if question.contrast == "arms":
+            given = ["y0", *arm_covariates(question, study)]
+            row |= sensitivity.confounding(pairs, "y1", "treated", given, alpha=settings.alpha)
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def if_unnamed_were_the_pathogen(swabs: AnnData, study: Study, settings: Settings) -> pd.DataFrame:

@@ -360,6 +360,39 @@ def beside(row: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> s
     return f"Beside it: {'; '.join(told)}." + (f" **Not shown {' nor '.join(lost)}.**" if lost else "")
 
 
+def overturned(row: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    """Tell what would have to be true for an effect that is shown to be none.
+
+    Parameters
+    ----------
+    row : mapping
+        A row of `helpers.evidence.overturning`.
+    names : mapping
+        Display names of covariates.
+    """
+    unit = _spaced(row["unit"])
+    told = []
+    if not math.isnan(row["tipping"]):
+        told.append(
+            f"the {row['lost']} of {row['of']} treated patients who were lost had changed by "
+            f"{number(row['tipping'])}{unit} more than those who stayed"
+        )
+    if not math.isnan(row["load"]):
+        told.append(
+            f"the typical bacterium had become {number(row['load'])} times as abundant, which no share can tell"
+        )
+    if not math.isnan(row.get("robustness", math.nan)):
+        cause = (
+            f"an unmeasured cause explained {number(100 * row['robustness_interval'], 2)} % of what is left of both "
+        )
+        cause += f"allocation and outcome ({number(100 * row['robustness'], 2)} % to take the estimate to zero)"
+        if not math.isnan(row["removes"]):
+            much = f"would remove {number(100 * row['removes'], 2)} % of the difference"
+            cause += f"; one as strong as {names.get(row['strongest'], row['strongest'])} {much}"
+        told.append(cause)
+    return f"{row['claim']}, {row['what']}: the interval would include zero if {'; or if '.join(told)}." if told else ""
+
+
 def otherwise(
     what: str, same: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]], absent: Mapping[str, str]
 ) -> str:

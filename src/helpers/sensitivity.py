@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import statsmodels.api as sm
 import statsmodels.formula.api as smf
 from scipy import stats
 from statsmodels.stats.anova import anova_lm
@@ -44,6 +45,34 @@ def robustness_value(t: float, df: float, *, q: float = 1, alpha: float = 1) -> 
     if f * needed > 1:  # a cause that explains less of the outcome than of the treatment does more harm
         return float((f**2 - needed**2) / (1 + f**2))
     return float((np.sqrt((f - needed) ** 4 + 4 * (f - needed) ** 2) - (f - needed) ** 2) / 2)
+
+
+def confounding(
+    data: pd.DataFrame, outcome: str, term: str, covariates: Sequence[str], *, alpha: float = 0.05
+) -> dict[str, Any]:
+    """How strong an unmeasured cause would have to be, with the strongest measured one as yardstick.
+
+    Parameters
+    ----------
+    data, outcome, term, covariates
+        As of `strength_of`.
+
+    Returns
+    -------
+    dict
+        ``robustness`` and ``robustness_interval`` (`robustness_value` for the estimate and for its interval);
+        ``strongest`` and ``removes``, of `strength_of`. Empty with too few patients.
+    """
+    known = strength_of(data, outcome, term, covariates)
+    if known.empty:
+        return {}
+    frame = levels_in_use(data[[outcome, term, *covariates]].dropna())
+    numbers = as_numbers(frame.drop(columns=outcome))
+    fit = sm.OLS(frame[outcome].to_numpy(float), sm.add_constant(numbers)).fit()
+    t, df = fit.tvalues[term], fit.df_resid
+    values = {"robustness": robustness_value(t, df), "robustness_interval": robustness_value(t, df, alpha=alpha)}
+    most = known.loc[known["removes"].fillna(np.inf).idxmax()]
+    return values | {"strongest": most["covariate"], "removes": most["removes"]}
 
 
 def strength_of(data: pd.DataFrame, outcome: str, term: str, covariates: Sequence[str]) -> pd.DataFrame:
@@ -300,6 +329,7 @@ def beyond_regression(
     pairs: pd.DataFrame,
     controls: pd.DataFrame,
     sign: int,
+    severity: str | None = None,
     *,
     elevation: float = 1.0,
     bootstraps: int,
@@ -312,10 +342,10 @@ def beyond_regression(
     is taken from the controls' two visits; it is too low where patients differ more from each other than controls do
     (too much is then subtracted), too high where their skin is less steady.
 
-    This is a bound. Patients are enrolled by their severity, which the measure follows with a correlation r: that
-    moves it by r (1 - reliability of the severity) elevation SD, which is less than what is subtracted wherever the
-    severity is at least as reliable as the measure. A change that stays beyond zero is more than regression; one that
-    comes out on the other side says nothing.
+    Patients are enrolled by their severity, which the measure follows with a correlation r, that of the patients at
+    baseline: an elevation of severity by some SD goes with r times as many of the measure. What is subtracted is thus
+    r (1 - reliability) elevation SD, where severity is at least as steady as the measure no less than what regresses.
+    With r = 1, patients are taken to be chosen by the measure itself: the worst case.
 
     Parameters
     ----------
@@ -323,32 +353,37 @@ def beyond_regression(
         One row a patient, or a control: ``y0`` and ``y1``. Whoever lacks one is dropped.
     sign : {1, -1}
         1 where more is healthier.
+    severity : str, optional
+        Column of `pairs`: the severity by which they were enrolled, at baseline; without it, r = 1.
     elevation : float
         How much worse the patients were when enrolled than people with the disease are on an average day, in standard
-        deviations of the patients at baseline; of selection by the measure itself, see `elevation_at_cutoff`.
+        deviations of the patients at baseline; of selection by a cut-off, see `elevation_at_cutoff`.
 
     Returns
     -------
     dict
         Keys of `helpers.estimates.ESTIMATE` (of patients; interval and p-value from a bootstrap of patients and
-        controls, `helpers.estimates.percentile_test`), and ``n_controls``; ``reliability``; ``regression``, what was
-        subtracted; ``elevation_to_explain`` and ``elevation_to_overturn``, the elevations that would explain the whole
-        change, and so much that the interval includes zero (NaN where none is needed). NaN with fewer than five
-        patients or controls.
+        controls, `helpers.estimates.percentile_test`), and ``n_controls``; ``reliability``; ``correlation``, r;
+        ``regression``, what was subtracted; ``elevation_to_explain`` and ``elevation_to_overturn``, the elevations that
+        would explain the whole change, and so much that the interval includes zero (NaN where none is needed). NaN with
+        fewer than five patients or controls.
 
     References
     ----------
     Barnett, van der Pols & Dobson, Int J Epidemiol 2005;34:215; Davis, Am J Epidemiol 1976;104:493.
     """
-    patients, steady = (p[["y0", "y1"]].dropna().to_numpy(float) for p in (pairs, controls))
+    columns = ["y0", "y1", *([severity] if severity else [])]
+    patients, steady = pairs[columns].dropna().to_numpy(float), controls[["y0", "y1"]].dropna().to_numpy(float)
     n, m = len(patients), len(steady)
-    extra = dict.fromkeys(["reliability", "regression", "elevation_to_explain", "elevation_to_overturn"], np.nan)
+    extra = dict.fromkeys(
+        ["reliability", "correlation", "regression", "elevation_to_explain", "elevation_to_overturn"], np.nan
+    )
     if min(n, m) < 5 or np.ptp(patients[:, 0]) == 0:
         return not_estimable(n, len(pairs) - n) | {"n_controls": m} | extra
     rng = np.random.default_rng(seed)
     resampled = (p[rng.integers(len(p), size=(bootstraps, len(p)))] for p in (patients, steady))
-    change, _, regression = _change_and_regression(*resampled)
-    (mean,), (reliability,), (expected,) = _change_and_regression(patients[None], steady[None])
+    change, _, _, regression = _change_and_regression(*resampled, sign)
+    (mean,), (reliability,), (r,), (expected,) = _change_and_regression(patients[None], steady[None], sign)
     beyond = change - sign * elevation * regression
     low, high, p = percentile_test(beyond, alpha)
     # Zero is in the interval of `beyond` at those elevations that are in the interval of their ratio.
@@ -359,18 +394,32 @@ def beyond_regression(
     }
     by_itself = sign * elevation * expected
     found = as_estimate(mean - by_itself, (low, high), p, n, len(pairs) - n, se=beyond.std(ddof=1), alpha=alpha)
-    known = {"n_controls": m, "reliability": float(reliability), "regression": float(by_itself)}
+    known = {"n_controls": m, "reliability": float(reliability), "correlation": float(r)}
+    known["regression"] = float(by_itself)
     return found | known | {name: float(x) if x > 0 else np.nan for name, x in needed.items()}
 
 
-def _change_and_regression(patients: np.ndarray, controls: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean change, reliability, and the regression of an elevation of one SD; of samples x people x visits."""
-    a, b = np.moveaxis(controls - controls.mean(axis=1, keepdims=True), 2, 0)
-    norm = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+def _change_and_regression(
+    patients: np.ndarray, controls: np.ndarray, sign: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Mean change, reliability, correlation with severity, and the regression of an elevation of severity by one SD.
+
+    Of samples x people x visits; of patients, the severity may come after the visits.
+    """
     # What does not vary among the controls tells of no reliability: all of an elevation is then taken for passing.
-    reliability = np.divide((a * b).sum(axis=1), norm, out=np.zeros(len(norm)), where=norm > 0)
-    start, end = np.moveaxis(patients, 2, 0)
-    return (end - start).mean(axis=1), reliability, (1 - reliability) * start.std(axis=1, ddof=1)
+    reliability = _correlation(controls[..., 0], controls[..., 1])
+    start, end = patients[..., 0], patients[..., 1]
+    r = np.ones(len(patients))
+    if patients.shape[2] > 2:
+        r = np.maximum(-sign * _correlation(start, patients[..., 2]), 0)
+    return (end - start).mean(axis=1), reliability, r, r * (1 - reliability) * start.std(axis=1, ddof=1)
+
+
+def _correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Of each row; 0 where one does not vary."""
+    a, b = (x - x.mean(axis=1, keepdims=True) for x in (first, second))
+    norm = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    return np.divide((a * b).sum(axis=1), norm, out=np.zeros(len(norm)), where=norm > 0)
 
 
 # ---------------------------------------------------------------- the load
