@@ -245,9 +245,10 @@ def imputed(
     table = pd.DataFrame(results)
     df_complete = table["df"].fillna(np.inf).min()
     value, se, df = rubin(table["estimate"].to_numpy(), table["se"].to_numpy(), df_complete)
-    half, n = stats.t.isf(alpha / 2, df) * se, int(table["n"].min())
+    half = stats.t.isf(alpha / 2, df) * se
     p = 2 * stats.t.sf(abs(value) / se, df)
-    return as_estimate(value, (value - half, value + half), p, n, len(pairs) - n, se=se, df=df, alpha=alpha)
+    n, dropped = int(table["n"].min()), int(table["n_dropped"].max()) + len(pairs) - len(kept)
+    return as_estimate(value, (value - half, value + half), p, n, dropped, se=se, df=df, alpha=alpha)
 
 
 def _chained(numbers: np.ndarray, imputations: int, rng: np.random.Generator, cycles: int = 10) -> np.ndarray:
