@@ -280,12 +280,12 @@ def _times(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
 
 
 def elevation_at_cutoff(share: float) -> float:
-    """How far above the mean of all those are, in their own standard deviations, who are above a cut-off.
+    """How far above the mean of all those are who are above a cut-off, in their own standard deviations.
 
     Parameters
     ----------
     share : float
-        Of all people with the disease, those beyond the cut-off, whose measure at enrolment is what is cut.
+        Of all people with the disease, those above the cut-off on a given day.
 
     References
     ----------
@@ -313,10 +313,11 @@ def beyond_regression(
     is taken from the controls' two visits; it is too low where patients differ more from each other than controls do
     (too much is then subtracted), too high where their skin is less steady.
 
-    This is a bound. Patients are enrolled by their severity, which the measure follows with a correlation r: that
-    moves it by r (1 - reliability of the severity) elevation SD, which is less than what is subtracted wherever the
-    severity is at least as reliable as the measure. A change that stays beyond zero is more than regression; one that
-    comes out on the other side says nothing.
+    This is a bound. Patients are enrolled by their severity, which the measure follows: its elevation is that of the
+    severity times their correlation in the patients at baseline, each in units of its SD there. Of this elevation,
+    the share of the day is 1 - reliability of the severity, which is less than what is subtracted wherever severity is
+    more reliable than the measure. A change that stays beyond zero is more than regression; one that comes out on the
+    other side says nothing.
 
     Parameters
     ----------
@@ -325,8 +326,9 @@ def beyond_regression(
     sign : {1, -1}
         1 where more is healthier.
     elevation : float
-        How much worse the patients were when enrolled than people with the disease are on an average day, in standard
-        deviations of the patients at baseline; of selection by the measure itself, see `elevation_at_cutoff`.
+        How much worse in this measure the patients were when enrolled than people with the disease are on an average
+        day, in standard deviations of the patients at baseline. Of what was cut (the severity; at worst the measure
+        itself), see `elevation_at_cutoff`.
 
     Returns
     -------
