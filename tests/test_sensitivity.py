@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from helpers.estimates import ESTIMATE, mean_change
 from helpers.treatment import ancova
 
 R = json.loads((ORACLE / "sensitivity.json").read_text())
-RESAMPLING = {"bootstraps": 499, "seed": 1}
+RESAMPLING: dict[str, Any] = {"bootstraps": 499, "seed": 1}
 
 
 def change(pairs: pd.DataFrame) -> dict[str, float]:
@@ -107,7 +108,7 @@ def test_imputing_both_visits_agrees_with_mice(models_oracle):
         beta = inverse @ x.T @ data["y1"]
         df = len(x) - x.shape[1]
         se = np.sqrt(((data["y1"] - x @ beta) ** 2).sum() / df * inverse[1, 1])
-        return dict.fromkeys(ESTIMATE, np.nan) | {"estimate": beta[1], "se": se, "df": df, "n": len(x)}
+        return dict.fromkeys(ESTIMATE, np.nan) | {"estimate": beta[1], "se": se, "df": df, "n": len(x), "n_dropped": 0}
 
     got = sensitivity.imputed(pairs, plain, ["treated", "age"], imputations=1000, seed=1)
     assert (got["n"], got["n_dropped"]) == (20, 0)
@@ -121,6 +122,9 @@ def test_with_nothing_missing_the_imputed_estimate_is_that_of_the_complete_patie
     assert sensitivity.imputed(pairs, ancova, ["treated", "sex"], seed=1) == ancova(pairs)
     neither = pairs.assign(y0=pairs["y0"].mask(pairs.index < 2), y1=pairs["y1"].mask(pairs.index < 2))
     assert sensitivity.imputed(neither, ancova, ["treated"], seed=1)["n_dropped"] == 2
+    neither["y1"] = neither["y1"].mask(pairs.index == 5)
+    of_one_arm = sensitivity.imputed(neither, lambda p: change(p[p["treated"]]), ["treated"], imputations=3, seed=1)
+    assert (of_one_arm["n"], of_one_arm["n_dropped"]) == (neither["treated"].iloc[2:].sum(), 2)
     few = pairs.assign(y1=pairs["y1"].where(pairs.index < 5))
     assert np.isnan(sensitivity.imputed(few, change, ["treated", "age"], seed=1)["estimate"])
 
@@ -132,7 +136,12 @@ def test_visits_that_are_imputed_from_each_other_keep_what_links_them():
     pairs = pairs.assign(y0=y0 * np.where(pairs.index < 1200, np.nan, 1), y1=pairs["y1"].mask(pairs.index >= 2800))
 
     def correlation(data: pd.DataFrame) -> dict[str, float]:
-        return dict.fromkeys(ESTIMATE, np.nan) | {"estimate": data["y0"].corr(data["y1"]), "se": 1.0, "n": len(data)}
+        return dict.fromkeys(ESTIMATE, np.nan) | {
+            "estimate": data["y0"].corr(data["y1"]),
+            "se": 1.0,
+            "n": len(data),
+            "n_dropped": 0,
+        }
 
     assert sensitivity.imputed(pairs, correlation, imputations=4, seed=1)["estimate"] == pytest.approx(0.9, abs=0.02)
 

@@ -274,9 +274,10 @@ def imputed(
     table = pd.DataFrame(results)
     df_complete = table["df"].fillna(np.inf).min()
     value, se, df = rubin(table["estimate"].to_numpy(), table["se"].to_numpy(), df_complete)
-    half, n = stats.t.isf(alpha / 2, df) * se, int(table["n"].min())
+    half = stats.t.isf(alpha / 2, df) * se
     p = 2 * stats.t.sf(abs(value) / se, df)
-    return as_estimate(value, (value - half, value + half), p, n, len(pairs) - n, se=se, df=df, alpha=alpha)
+    n, dropped = int(table["n"].min()), int(table["n_dropped"].max()) + len(pairs) - len(kept)
+    return as_estimate(value, (value - half, value + half), p, n, dropped, se=se, df=df, alpha=alpha)
 
 
 def _chained(numbers: np.ndarray, imputations: int, rng: np.random.Generator, cycles: int = 10) -> np.ndarray:
@@ -308,12 +309,12 @@ def _times(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
 
 
 def elevation_at_cutoff(share: float) -> float:
-    """How far above the mean of all those are, in their own standard deviations, who are above a cut-off.
+    """How far above the mean of all those are who are above a cut-off, in their own standard deviations.
 
     Parameters
     ----------
     share : float
-        Of all people with the disease, those beyond the cut-off, whose measure at enrolment is what is cut.
+        Of all people with the disease, those above the cut-off on a given day.
 
     References
     ----------
@@ -345,7 +346,8 @@ def beyond_regression(
     Patients are enrolled by their severity, which the measure follows with a correlation r, that of the patients at
     baseline: an elevation of severity by some SD goes with r times as many of the measure. What is subtracted is thus
     r (1 - reliability) elevation SD, where severity is at least as steady as the measure no less than what regresses.
-    With r = 1, patients are taken to be chosen by the measure itself: the worst case.
+    With r = 1, patients are taken to be chosen by the measure itself: the worst case. A change that stays beyond zero is
+    more than regression; one that comes out on the other side says nothing.
 
     Parameters
     ----------
