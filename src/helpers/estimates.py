@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import statsmodels.formula.api as smf
+import statsmodels.api as sm
 from firthmodels import FirthLogisticRegression
 from scipy import special, stats
 from scipy.integrate import fixed_quad
@@ -83,9 +83,8 @@ def linear_contrast(
     n, dropped = len(complete), len(data) - len(complete)
     if n < len(varying) + 4 or complete[term].nunique() < 2:
         return not_estimable(n, dropped)
-    # A measure may be named after a taxon, which is no name for a formula.
-    frame = complete.assign(**{term: complete[term].astype(float), "_outcome": complete[outcome].astype(float)})
-    return _coefficient(" + ".join([f"_outcome ~ {term}", *varying]), frame, term, dropped, alpha, cautious)
+    design = as_numbers(complete[[term, *varying]].assign(**{term: complete[term].astype(float)}))
+    return _coefficient(complete[outcome], sm.add_constant(design), term, dropped, alpha, cautious)
 
 
 def hartung_knapp(effects: pd.Series, errors: pd.Series, *, alpha: float = 0.05) -> dict[str, float]:
@@ -170,21 +169,22 @@ def intercept(data: pd.DataFrame, outcome: str, term: str, *, alpha: float = 0.0
     dropped = len(data) - len(complete)
     if len(complete) < 5 or complete[term].nunique() < 2:
         return not_estimable(len(complete), dropped)
-    return _coefficient(f"{outcome} ~ {term}", complete, "Intercept", dropped, alpha)
+    return _coefficient(complete[outcome], sm.add_constant(complete[[term]].astype(float)), "const", dropped, alpha)
 
 
 def _coefficient(
-    formula: str, frame: pd.DataFrame, term: str, dropped: int, alpha: float, cautious: bool = False
+    outcome: pd.Series, design: pd.DataFrame, term: str, dropped: int, alpha: float, cautious: bool = False
 ) -> dict[str, float]:
-    fit = smf.ols(formula, frame).fit(cov_type="HC3", use_t=True)
-    if cautious and (plain := smf.ols(formula, frame).fit()).bse[term] > fit.bse[term]:
+    model = sm.OLS(outcome.astype(float), design)
+    fit = model.fit(cov_type="HC3", use_t=True)
+    if cautious and (plain := model.fit()).bse[term] > fit.bse[term]:
         fit = plain
     low, high = fit.conf_int(alpha).loc[term]
     return as_estimate(
         fit.params[term],
         (low, high),
         fit.pvalues[term],
-        len(frame),
+        len(outcome),
         dropped,
         se=fit.bse[term],
         df=fit.df_resid,

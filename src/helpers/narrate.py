@@ -570,6 +570,24 @@ def vanishing(rho: float) -> str:
     return f"An unmeasured cause that correlates the errors by {number(rho)} would take the direct effect to zero."
 
 
+def leaking(errors: pd.DataFrame, score: str) -> str:
+    """Tell how much of a direct effect may be what an error-prone score left unadjusted.
+
+    Parameters
+    ----------
+    errors : DataFrame
+        As from `helpers.treatment.direct_given_reliability`, from the most reliable on.
+    score : str
+        Name of the severity score.
+    """
+    first, last = errors.iloc[0], errors.dropna(subset="direct").iloc[-1]
+    return (
+        f"If {number(100 * (1 - last['reliability']))} % of the variance of improvement of {score} were error of "
+        f"measurement, the direct effect would be {number(last['direct'])} "
+        f"({interval(last['direct_low'], last['direct_high'])}), not {number(first['direct'])}."
+    )
+
+
 def same_side(estimates: pd.DataFrame) -> bool:
     """Say whether all intervals lie on the same side of zero.
 

@@ -227,7 +227,7 @@ def imputed(
     estimate: Callable[[pd.DataFrame], dict[str, float]],
     covariates: Sequence[str] = (),
     *,
-    imputations: int = 50,
+    imputations: int = 20,
     seed: int,
     alpha: float = 0.05,
 ) -> dict[str, float]:
@@ -346,8 +346,8 @@ def beyond_regression(
     Patients are enrolled by their severity, which the measure follows with a correlation r, that of the patients at
     baseline: an elevation of severity by some SD goes with r times as many of the measure. What is subtracted is thus
     r (1 - reliability) elevation SD, where severity is at least as steady as the measure no less than what regresses.
-    With r = 1, patients are taken to be chosen by the measure itself: the worst case. A change that stays beyond zero is
-    more than regression; one that comes out on the other side says nothing.
+    With r = 1, patients are taken to be chosen by the measure itself: the worst case. A change that stays beyond zero
+    is more than regression; one that comes out on the other side says nothing.
 
     Parameters
     ----------
@@ -383,8 +383,8 @@ def beyond_regression(
     if min(n, m) < 5 or np.ptp(patients[:, 0]) == 0:
         return not_estimable(n, len(pairs) - n) | {"n_controls": m} | extra
     rng = np.random.default_rng(seed)
-    resampled = (p[rng.integers(len(p), size=(bootstraps, len(p)))] for p in (patients, steady))
-    change, _, _, regression = _change_and_regression(*resampled, sign)
+    drawn, healthy = (p[rng.integers(len(p), size=(bootstraps, len(p)))] for p in (patients, steady))
+    change, _, _, regression = _change_and_regression(drawn, healthy, sign)
     (mean,), (reliability,), (r,), (expected,) = _change_and_regression(patients[None], steady[None], sign)
     beyond = change - sign * elevation * regression
     low, high, p = percentile_test(beyond, alpha)
