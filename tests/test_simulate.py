@@ -15,6 +15,7 @@ from skbio import TreeNode
 from helpers.ingest import build_cohort
 from helpers.simulation.cohort import SimulatedCohort, catalogue, simulate_cohort
 from helpers.simulation.truth import ARMS, Truth, changed, without_effects
+from helpers.simulation.worlds import simulated
 from helpers.study import Settings, load_study
 
 DATA = Path(__file__).parents[1] / "data"
@@ -131,6 +132,11 @@ def test_the_cohort_of_the_files_is_the_one_simulated():
     kept, ledger = build_cohort(load_study(DATA / "demo"))
     obs = kept.obs[kept.obs["control_type"].eq("sample")]
     assert len(obs) == len(swabs(cohort()))
+    straight = simulated(Truth(), Truth().seed, load_study(DATA / "demo"))  # as the simulations of the tests do
+    pd.testing.assert_frame_equal(straight.obs, kept.obs)
+    pd.testing.assert_frame_equal(straight.var, kept.var)
+    assert (straight.X != kept.X).nnz == 0
+    assert set(kept.var_names) <= {tip.name for tip in TreeNode.read([straight.uns["tree"]]).tips()}
     assert obs["easi"].notna().equals(obs["group"].eq("case"))
     assert obs["lesional"].notna().equals(obs["group"].eq("case"))
     assert set(obs["arm"].dropna()) == {"treatment", "comparator"}

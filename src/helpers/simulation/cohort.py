@@ -328,6 +328,11 @@ class SimulatedCohort:
     tree: str
     hidden: pd.DataFrame
 
+    @property
+    def seen(self) -> np.ndarray:
+        """Positions of the ASVs that have reads."""
+        return np.flatnonzero(self.counts.sum(axis=0))
+
 
 def simulate_cohort(truth: Truth, seed: int | None = None) -> SimulatedCohort:
     """Draw a cohort.
@@ -438,6 +443,11 @@ def _truth_yaml(truth: Truth) -> str:
     return "\n".join(lines) + "\n"
 
 
+def metadata_text(cohort: SimulatedCohort) -> str:
+    """Content of metadata.tsv."""
+    return cohort.metadata.astype({"age": "Int64"}).to_csv(float_format="%.1f", sep="\t", lineterminator="\n")
+
+
 def write_study(truth: Truth, folder: str | Path) -> dict[str, str]:
     """Write a cohort's files, the same bytes for the same truth; study.yaml, written by hand, stays as it is.
 
@@ -447,14 +457,11 @@ def write_study(truth: Truth, folder: str | Path) -> dict[str, str]:
         SHA-256 by file name, as in ``SHA256SUMS``.
     """
     cohort = simulate_cohort(truth)
-    seen = np.flatnonzero(cohort.counts.sum(axis=0))
-    tree = TreeNode.read([cohort.tree]).shear(list(cohort.taxonomy.index[seen]))
-    metadata = cohort.metadata.astype({"age": "Int64"})
-    tsv = {"sep": "\t", "lineterminator": "\n"}
+    tree = TreeNode.read([cohort.tree]).shear(list(cohort.taxonomy.index[cohort.seen]))
     contents = {
-        "counts.biom": _biom(cohort, seen),
-        "metadata.tsv": metadata.to_csv(float_format="%.1f", **tsv),
-        "taxonomy.tsv": cohort.taxonomy.iloc[seen].to_csv(**tsv),
+        "counts.biom": _biom(cohort, cohort.seen),
+        "metadata.tsv": metadata_text(cohort),
+        "taxonomy.tsv": cohort.taxonomy.iloc[cohort.seen].to_csv(sep="\t", lineterminator="\n"),
         "tree.nwk": str(tree),
         "truth.yaml": _truth_yaml(truth),
     }
