@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
 from helpers import estimates
@@ -61,6 +62,32 @@ def test_partial_spearman_is_the_inverse_of_the_rank_correlation_matrix(patients
     got = estimates.partial_spearman(patients, "y", "z", ["age"], bootstraps=200, seed=1)
     assert got["estimate"] == pytest.approx(expected, abs=1e-10)
     assert got["ci_low"] < expected < got["ci_high"]
+
+
+@pytest.mark.parametrize("n", [12, 150])
+def test_the_bootstrap_of_partial_spearman_is_that_of_one_resample_after_the_other(n):
+    rng = np.random.default_rng(n)
+    frame = pd.DataFrame({"x": rng.normal(size=n).round(), "y": rng.normal(size=n), "age": rng.integers(20, 60, n)})
+    frame["site"] = pd.Categorical(rng.choice(list("abc"), n, p=[0.7, 0.2, 0.1]))  # a rare level is missing from some
+    values = estimates.as_numbers(frame).to_numpy()
+    drawn, again = [], np.random.default_rng(7)
+    for _ in range(100):
+        ranks = stats.rankdata(values[again.integers(n, size=n)], axis=0)
+        design = np.column_stack([np.ones(n), ranks[:, 2:]])
+        a, b = (ranks[:, :2] - design @ np.linalg.lstsq(design, ranks[:, :2])[0]).T
+        drawn.append(a @ b / np.sqrt((a @ a) * (b @ b)))
+    got = estimates.partial_spearman(frame, "x", "y", ["age", "site"], bootstraps=100, seed=7)
+    assert (got["ci_low"], got["ci_high"]) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=1e-12)
+    assert got["se"] == pytest.approx(np.std(drawn, ddof=1), abs=1e-12)
+
+
+@pytest.mark.parametrize("method", ["holm", "fdr_bh"])
+def test_adjusted_p_values_agree_with_statsmodels_and_leave_out_what_was_not_tested(method):
+    p = pd.Series([0.02, np.nan, 0.01, 0.9, 0.02, 0.04, 1.0], index=list("abcdefg"))
+    got = estimates.adjusted_p(p, method)
+    assert got.index.equals(p.index)
+    assert got.isna().equals(p.isna())
+    assert got.dropna().to_numpy() == pytest.approx(multipletests(p.dropna(), method=method)[1], abs=1e-15)
 
 
 def test_partial_spearman_removes_a_common_cause():

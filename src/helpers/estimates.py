@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import statsmodels.api as sm
 from firthmodels import FirthLogisticRegression
 from scipy import special, stats
 from scipy.integrate import fixed_quad
 from scipy.optimize import brentq
+from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.meta_analysis import combine_effects
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 #: What an estimator returns: effect, interval and its coverage in per cent, two-sided p-value, patients used and
@@ -83,8 +82,8 @@ def linear_contrast(
     n, dropped = len(complete), len(data) - len(complete)
     if n < len(varying) + 4 or complete[term].nunique() < 2:
         return not_estimable(n, dropped)
-    design = as_numbers(complete[[term, *varying]].assign(**{term: complete[term].astype(float)}))
-    return _coefficient(complete[outcome], sm.add_constant(design), term, dropped, alpha, cautious)
+    x = np.column_stack([np.ones(n), complete[term].to_numpy(float), as_numbers(complete[varying])])
+    return _coefficient(complete[outcome].to_numpy(float), x, 1, dropped, alpha, cautious)
 
 
 def hartung_knapp(effects: pd.Series, errors: pd.Series, *, alpha: float = 0.05) -> dict[str, float]:
@@ -169,27 +168,20 @@ def intercept(data: pd.DataFrame, outcome: str, term: str, *, alpha: float = 0.0
     dropped = len(data) - len(complete)
     if len(complete) < 5 or complete[term].nunique() < 2:
         return not_estimable(len(complete), dropped)
-    return _coefficient(complete[outcome], sm.add_constant(complete[[term]].astype(float)), "const", dropped, alpha)
+    x = np.column_stack([np.ones(len(complete)), complete[term].to_numpy(float)])
+    return _coefficient(complete[outcome].to_numpy(float), x, 0, dropped, alpha)
 
 
 def _coefficient(
-    outcome: pd.Series, design: pd.DataFrame, term: str, dropped: int, alpha: float, cautious: bool = False
+    y: np.ndarray, x: np.ndarray, column: int, dropped: int, alpha: float, cautious: bool = False
 ) -> dict[str, float]:
-    model = sm.OLS(outcome.astype(float), design)
-    fit = model.fit(cov_type="HC3", use_t=True)
-    if cautious and (plain := model.fit()).bse[term] > fit.bse[term]:
+    """The coefficient of a column of `x`, which has one of ones."""
+    fit = OLS(y, x).fit(cov_type="HC3", use_t=True)
+    if cautious and (plain := OLS(y, x).fit()).bse[column] > fit.bse[column]:
         fit = plain
-    low, high = fit.conf_int(alpha).loc[term]
-    return as_estimate(
-        fit.params[term],
-        (low, high),
-        fit.pvalues[term],
-        len(outcome),
-        dropped,
-        se=fit.bse[term],
-        df=fit.df_resid,
-        alpha=alpha,
-    )
+    low, high = fit.conf_int(alpha)[column]
+    p, se = fit.pvalues[column], fit.bse[column]
+    return as_estimate(fit.params[column], (low, high), p, len(y), dropped, se=se, df=fit.df_resid, alpha=alpha)
 
 
 def levels_in_use(columns: pd.DataFrame) -> pd.DataFrame:
@@ -207,11 +199,14 @@ def as_numbers(columns: pd.DataFrame, *, prefix_sep: str = "_") -> pd.DataFrame:
     prefix_sep : str
         Between the name of a category and its level.
     """
-    if columns.shape[1] == 0:
-        return columns
-    used = levels_in_use(columns)
-    numbers = pd.get_dummies(used, prefix_sep=prefix_sep, drop_first=True, dtype=float).astype(float)
-    return numbers.loc[:, numbers.nunique() > 1]
+    categories = [c for c in columns if not pd.api.types.is_numeric_dtype(columns[c])]  # True and False are numbers
+    numbers = [(c, columns[c].to_numpy(float)) for c in columns if c not in categories]
+    for c in categories:
+        codes, levels = pd.factorize(columns[c], sort=True)
+        numbers += [(f"{c}{prefix_sep}{level}", (codes == i).astype(float)) for i, level in enumerate(levels) if i]
+    varying = [(name, values) for name, values in numbers if len(values) and np.ptp(values)]
+    table = np.array([values for _, values in varying]).reshape(len(varying), len(columns)).T
+    return pd.DataFrame(table, index=columns.index, columns=[name for name, _ in varying])
 
 
 def pooled_sd(first: pd.DataFrame, second: pd.DataFrame) -> pd.Series:
@@ -256,9 +251,9 @@ def mean_change(change: pd.Series, *, alpha: float = 0.05) -> dict[str, float]:
     n, dropped = len(x), len(change) - len(x)
     if n < 3 or np.ptp(x) == 0:
         return not_estimable(n, dropped)
-    test = stats.ttest_1samp(x, 0)
-    low, high = test.confidence_interval(1 - alpha)
-    return as_estimate(x.mean(), (low, high), test.pvalue, n, dropped, se=stats.sem(x), df=n - 1, alpha=alpha)
+    mean, se = x.mean(), x.std(ddof=1) / np.sqrt(n)
+    half, p = special.stdtrit(n - 1, 1 - alpha / 2) * se, 2 * special.stdtr(n - 1, -abs(mean) / se)
+    return as_estimate(mean, (mean - half, mean + half), p, n, dropped, se=se, df=n - 1, alpha=alpha)
 
 
 def control_sd(visits: pd.DataFrame, measure: str) -> float:
@@ -339,19 +334,10 @@ def partial_spearman(
     df = n - numbers.shape[1]
     if df < 2 or x not in numbers or y not in numbers:
         return not_estimable(n, dropped)
-    values = numbers.to_numpy()
-
-    def rho(rows: np.ndarray) -> float:
-        ranks = stats.rankdata(values[rows], axis=0)
-        design = np.column_stack([np.ones(n), ranks[:, 2:]])
-        residuals = ranks[:, :2] - design @ np.linalg.lstsq(design, ranks[:, :2])[0]
-        a, b = residuals.T
-        norm = np.sqrt((a @ a) * (b @ b))
-        return float(a @ b / norm) if norm > 1e-9 else np.nan
-
-    estimate = rho(np.arange(n))
-    rng = np.random.default_rng(seed)
-    resampled = [rho(rng.integers(n, size=n)) for _ in range(bootstraps)]
+    rows = np.random.default_rng(seed).integers(n, size=(bootstraps, n))
+    counts = np.ones((bootstraps + 1, n))
+    counts[1:] = [np.bincount(row, minlength=n) for row in rows]
+    estimate, *resampled = _partial_rank_correlations(numbers.to_numpy(), counts)
     low, high = np.nanquantile(resampled, [alpha / 2, 1 - alpha / 2])
     t = estimate * np.sqrt(df / max(1 - estimate**2, 1e-12))
     return as_estimate(
@@ -364,6 +350,31 @@ def partial_spearman(
         df=df,
         alpha=alpha,
     )
+
+
+def _partial_rank_correlations(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Correlation of the ranks of the first two columns given those of the others, in each resample.
+
+    Parameters
+    ----------
+    values : array
+        Patients x columns.
+    counts : array
+        Resamples x patients: how often each is drawn.
+    """
+    ranks = np.empty((*counts.shape, values.shape[1]))
+    for j, column in enumerate(values.T):
+        _, level = np.unique(column, return_inverse=True)
+        drawn = counts @ (level[:, None] == np.arange(level.max() + 1))
+        ranks[:, :, j] = (np.cumsum(drawn, axis=1) - (drawn - 1) / 2)[:, level]  # of ties, the mean of their ranks
+    centred = ranks - (counts.sum(axis=1, keepdims=True) + 1)[:, :, None] / 2
+    products = np.matmul((centred * counts[:, :, None]).transpose(0, 2, 1), centred)
+    # What the covariates explain is taken out of the sums of squares and products (the Schur complement).
+    pair, across, others = products[:, :2, :2], products[:, :2, 2:], products[:, 2:, 2:]
+    rest = pair - across @ np.linalg.pinv(others, rcond=1e-12, hermitian=True) @ across.transpose(0, 2, 1)
+    own, left = (np.diagonal(of, axis1=1, axis2=2) for of in (pair, rest))
+    varies = (left > 1e-10 * own).all(axis=1)  # what is less is rounding
+    return np.where(varies, rest[:, 0, 1], np.nan) / np.sqrt(np.where(varies, left.prod(axis=1), 1))
 
 
 def firth_odds_ratio(
@@ -440,18 +451,20 @@ def adjusted_p(p: pd.Series, method: str) -> pd.Series:
     Parameters
     ----------
     method : str
-        As in `statsmodels.stats.multitest.multipletests`: ``holm`` or ``fdr_bh``.
+        ``holm`` or ``fdr_bh`` (Benjamini-Hochberg).
 
     Returns
     -------
     Series
         Indexed like `p`, NaN where `p` is.
     """
-    adjusted = pd.Series(np.nan, index=p.index)
-    tested = p.notna()
-    if tested.any():
-        adjusted[tested] = multipletests(p[tested], method=method)[1]
-    return adjusted
+    rising = p.dropna().sort_values(kind="stable")
+    places = np.arange(1, len(rising) + 1)
+    if method == "holm":
+        adjusted = (rising * places[::-1]).cummax()
+    else:
+        adjusted = (rising / (places / len(rising)))[::-1].cummin()
+    return adjusted.clip(upper=1).reindex(p.index)
 
 
 def cliffs_delta(a: pd.Series, b: pd.Series) -> float:

@@ -40,10 +40,9 @@ def improvement(visits: pd.DataFrame, severity: Sequence[Severity]) -> pd.Series
     """
     if not severity:
         return pd.Series(np.nan, index=visits["subject"].unique(), name="improvement")
-    wide = visits.pivot_table(index="subject", columns="visit", values=severity[0].name, observed=False)
-    wide = wide.reindex(columns=["baseline", "followup"])
-    start = wide["baseline"].where(wide["baseline"] > 0)
-    return (100 * (start - wide["followup"]) / start).rename("improvement")
+    scores = paired(visits, severity[0].name).dropna(subset=["y0", "y1"], how="all").set_index("subject").sort_index()
+    start = scores["y0"].where(scores["y0"] > 0)
+    return (100 * (start - scores["y1"]) / start).rename("improvement")
 
 
 def strata(improved: pd.Series, response: Response) -> pd.Series:

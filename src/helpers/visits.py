@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 
@@ -128,9 +129,14 @@ def paired(visits: pd.DataFrame, outcome: str) -> pd.DataFrame:
         One row a patient: the columns of the first visit that there is, and ``y0``, ``y1``, ``change`` = y1 - y0; NaN
         where a visit is missing, so that estimators drop and count who was lost.
     """
-    values = pd.DataFrame({f"y{i}": of[outcome] for i, of in enumerate(_at_visits(visits))}).astype(float)
-    first = visits.drop_duplicates("subject").set_index("subject").drop(columns=["visit", outcome])
-    return first.join(values.assign(change=values["y1"] - values["y0"])).reset_index()
+    of, subjects = pd.factorize(visits["subject"])
+    y = np.full((2, len(subjects)), np.nan)
+    for values, visit in zip(y, ("baseline", "followup"), strict=True):
+        at = visits["visit"].eq(visit).to_numpy()
+        values[of[at]] = visits.loc[at, outcome].to_numpy(float, na_value=np.nan)
+    first = visits.drop(columns=["subject", "visit", outcome])[~visits["subject"].duplicated().to_numpy()]
+    first.insert(0, "subject", subjects)
+    return first.reset_index(drop=True).assign(y0=y[0], y1=y[1], change=y[1] - y[0])
 
 
 def _at_visits(visits: pd.DataFrame) -> list[pd.DataFrame]:

@@ -2,24 +2,27 @@
 
 from collections.abc import Sequence
 from concurrent.futures import Executor, as_completed
-from tempfile import TemporaryDirectory
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scipy import sparse
 from scipy.stats import norm
 from tqdm import tqdm
 
 from helpers import evidence, treatment
 from helpers.claims import load_claims
 from helpers.evidence import Asked
-from helpers.ingest import build_cohort
+from helpers.ingest import cohort_of
+from helpers.lineage import parse_lineage
 from helpers.measures import by_visit, find, measured
 from helpers.quality import without_contaminants
-from helpers.simulation.cohort import write_study
+from helpers.simulation.cohort import metadata_text, simulate_cohort
 from helpers.simulation.truth import ARMS, Truth, without_effects
-from helpers.study import Settings, Study
+from helpers.study import RANKS, Settings, Study
+from helpers.tables import Counts
 from helpers.visits import paired
 
 
@@ -53,16 +56,26 @@ TARGET_SEEDS = range(100_000, 100_100)
 
 
 def simulated(truth: Truth, seed: int, like: Study) -> AnnData:
-    """Simulate a cohort and take it in through its files, as a user's is.
+    """Simulate a cohort as it would come in through its files; its tree has tips for all ASVs that there are.
 
     Returns
     -------
     AnnData
-        As from `helpers.ingest.build_cohort`.
+        As from `helpers.ingest.cohort_of`.
     """
-    with TemporaryDirectory() as folder:
-        write_study(truth.model_copy(update={"seed": seed}), folder)
-        return build_cohort(like.elsewhere(folder))[0]
+    cohort = simulate_cohort(truth, seed)
+    counts = sparse.csr_matrix(cohort.counts[:, cohort.seen], dtype=float)
+    var = _ranks(tuple(cohort.taxonomy.index), tuple(cohort.taxonomy["Taxon"])).iloc[cohort.seen]
+    table = Counts(counts, list(cohort.metadata.index), list(var.index))
+    taken = cohort_of(like, metadata_text(cohort).encode(), table, var)
+    taken.uns["tree"] = cohort.tree
+    return taken
+
+
+@lru_cache(maxsize=4)
+def _ranks(features: tuple[str, ...], lineages: tuple[str, ...]) -> pd.DataFrame:
+    """Features x ranks: all cohorts of a catalogue have the same."""
+    return pd.DataFrame(map(parse_lineage, lineages), index=features, columns=list(RANKS), dtype=object)
 
 
 def examined(cohort: AnnData, like: Study, settings: Settings) -> AnnData:
