@@ -322,3 +322,13 @@ def test_the_cautious_error_is_the_larger_of_the_two():
     assert estimates.linear_contrast(swapped, "y", "case", cautious=True)["se"] == pytest.approx(cautious["se"])
     wide = few.assign(y=few["y"].where(~few["case"], rng.normal(0, 9, 215)))
     assert estimates.linear_contrast(wide, "y", "case", cautious=True) == estimates.linear_contrast(wide, "y", "case")
+
+
+@pytest.mark.parametrize("method", ["holm", "fdr_bh"])
+def test_adjusted_p_values_are_those_of_statsmodels_and_what_was_not_tested_counts_for_nothing(method):
+    p = pd.Series([0.04, np.nan, 0.001, 0.04, 0.9, 1, 0, np.nan, 0.02, 0.3], index=list("abcdefghaj"))
+    got = estimates.adjusted_p(p, method)
+    assert list(got.index) == list(p.index)
+    assert got[p.notna()].tolist() == multipletests(p.dropna(), method=method)[1].tolist()
+    assert got[p.isna()].isna().all()
+    assert estimates.adjusted_p(p * np.nan, method).isna().all()

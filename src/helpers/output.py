@@ -15,6 +15,7 @@ import pandas as pd
 from IPython.display import display
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 from helpers.claims import load_claims, measures_of
 from helpers.disclosure import for_spreadsheets, in_figure, in_table, in_text
@@ -42,19 +43,26 @@ def save_table(df: pd.DataFrame, results_dir: str | Path, name: str) -> None:
     write_whole(Path(results_dir) / TABLES / f"{name}.tsv", text)
 
 
-def save_figure(fig: Figure, results_dir: str | Path, name: str, *, simulated: bool) -> None:
+def save_figure(fig: Figure, results_dir: str | Path, name: str, *, simulated: bool) -> Bbox:
     """Save a figure as ``figures/<name>.png`` and ``.svg``, the same bytes for the same figure.
 
     Parameters
     ----------
     simulated : bool
         Write SIMULATED DATA under the figure's lower right corner.
+
+    Returns
+    -------
+    Bbox
+        What was saved of it, in inches.
     """
     if simulated:
         fig.text(1, -0.01, "SIMULATED DATA", ha="right", va="top", fontsize=7, color="#8a1c1c", weight="bold")
+    box = _laid_out(fig)
     with mpl.rc_context({"svg.hashsalt": "report"}):
         for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-            write_whole(Path(results_dir) / FIGURES / f"{name}.{kind}", _drawn(fig, kind, PRINT, metadata))
+            write_whole(Path(results_dir) / FIGURES / f"{name}.{kind}", _drawn(fig, kind, PRINT, metadata, box))
+    return box
 
 
 class Output:
@@ -132,8 +140,8 @@ class Output:
         caption, alt = self._told(caption), in_text(alt, self.privacy)
         in_figure(fig, self.privacy)
         italicise(fig, self.taxa)
-        save_figure(fig, self.results_dir, name, simulated=self.simulated)
-        image = base64.b64encode(_drawn(fig, "png", 100, {"Software": None})).decode()
+        box = save_figure(fig, self.results_dir, name, simulated=self.simulated)
+        image = base64.b64encode(_drawn(fig, "png", 100, {"Software": None}, box)).decode()
         shown = {"image/png": image, "text/plain": f"Figure: {name}"}
         display(shown, raw=True, metadata={"image/png": {"alt": alt}, "figure": name, "data": data or name})
         display({"text/markdown": caption, "text/plain": caption}, raw=True, metadata={"caption_of": name})
@@ -300,9 +308,17 @@ def emphasised(text: str) -> str:
     return re.sub(r"\*(\S(?:.*?\S)?)\*", r"<em>\1</em>", text)
 
 
-def _drawn(fig: Figure, kind: str, dpi: int, metadata: dict[str, None]) -> bytes:
+def _laid_out(fig: Figure) -> Bbox:
+    """Settle where everything stands, once for all formats, which takes as long as drawing; what is to be saved."""
+    fig.dpi = PRINT
+    fig.draw_without_rendering()
+    fig.set_layout_engine(None)
+    return fig.get_tightbbox().padded(mpl.rcParams["savefig.pad_inches"])
+
+
+def _drawn(fig: Figure, kind: str, dpi: int, metadata: dict[str, None], box: Bbox) -> bytes:
     buffer = io.BytesIO()
-    fig.savefig(buffer, format=kind, dpi=dpi, metadata=metadata, bbox_inches="tight", facecolor="white")
+    fig.savefig(buffer, format=kind, dpi=dpi, metadata=metadata, bbox_inches=box, facecolor="white")
     return buffer.getvalue()
 
 
