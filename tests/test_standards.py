@@ -74,7 +74,7 @@ def test_checklists_have_every_number_once() -> None:
 def test_answers_use_the_facts_that_there_are_and_all_of_them() -> None:
     items = [item for checklist in standards.checklists() for item in checklist["items"]]
     used = {name for item in items for _, name, _, _ in Formatter().parse(item.answer) if name}
-    assert used == set(standards.FACTS)
+    assert used == set(standards.templates())
 
 
 @pytest.mark.parametrize("change", STUDIES.values(), ids=STUDIES)

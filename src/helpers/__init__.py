@@ -11,8 +11,13 @@ Names that mean the same everywhere, and are described only where they mean more
 - ``labels``: display names of groups, arms and visits;
 - ``covariates``: columns to adjust for; one that does not vary is left out, patients with a missing value are dropped
   and counted;
+- ``name``: of a step, the study: a folder in ``data/``; of what a notebook saves, begins with the notebook's number;
+- ``estimate``: the keys of `helpers.estimates.ESTIMATE`; ``what`` and ``who`` in a sentence: the measure, its subject,
+  and the group;
 - ``alpha``: level of the tests; intervals cover 1 - alpha. ``bootstraps``, ``permutations``, ``seed``: resamples, and
   the seed of everything random.
+
+What is wrong with files that a user gives, or where the report is to be written, is a `helpers.errors.StudyError`.
 """
 
 import sys

@@ -10,16 +10,12 @@ from typing import Any, NamedTuple
 from helpers.errors import StudyError
 from helpers.files import DEMO, REPORTS, unwritable
 
-
-class Argument(NamedTuple):
-    """An argument of a step: its name on the command line, and what argparse is to know of it."""
-
-    name: str
-    told: dict[str, Any]
+#: An argument of a step: its name on the command line, and what argparse is to know of it.
+Argument = tuple[str, dict[str, Any]]
 
 
 def _argument(name: str, **told: Any) -> Argument:
-    return Argument(name, told)
+    return name, told
 
 
 STUDY = _argument("study", help="name of a folder in data/")
@@ -93,28 +89,17 @@ STEPS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one step of the report.
-
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        Of the command line.
-
-    Returns
-    -------
-    int
-        Exit code.
-    """
+    """Run one step of the report, by the arguments of the command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m helpers", description="One step of the report.")
     commands = parser.add_subparsers(dest="step", required=True)
     for name, step in STEPS.items():
         command = commands.add_parser(name, help=step.help)
-        for argument in step.arguments:
-            command.add_argument(argument.name, **argument.told)
+        for argument, told in step.arguments:
+            command.add_argument(argument, **told)
     chosen = vars(parser.parse_args(arguments))
     step = STEPS[chosen["step"]]
     try:
-        said = step.load()(*(chosen[argument.name.lstrip("-")] for argument in step.arguments))
+        said = step.load()(*(chosen[argument.lstrip("-")] for argument, _ in step.arguments))
         if said is not None:
             print(said)
     except StudyError as e:

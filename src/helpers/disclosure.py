@@ -37,18 +37,9 @@ def in_text(text: str, privacy: Privacy) -> str:
 
 
 def in_table(table: pd.DataFrame, privacy: Privacy, counts: Iterable[str] = ()) -> pd.DataFrame:
-    """A table with its counts as they may be shown.
+    """A table with its counts, the columns of `COUNTS` and `counts`, as they may be shown: as texts.
 
-    Parameters
-    ----------
-    counts : iterable of str
-        Columns that count people or swabs, beside `COUNTS`.
-
-    Returns
-    -------
-    DataFrame
-        Texts in the columns of counts; without residual degrees of freedom, which would tell a count, and without
-        the numbers of rows that are of fewer than 3 people.
+    Without residual degrees of freedom, which would tell a count, and the numbers of rows of fewer than 3 people.
     """
     if privacy.small_cells == "show":
         return table
@@ -83,14 +74,7 @@ def in_figure(fig: Figure, privacy: Privacy) -> None:
 def for_spreadsheets(table: pd.DataFrame) -> pd.DataFrame:
     """A table in which a spreadsheet takes no text for a formula: an apostrophe before ``=``, ``+``, ``-`` and ``@``.
 
-    Returns
-    -------
-    DataFrame
-        The same numbers; texts, headings too, that begin so, and are no numbers, begin with an apostrophe.
-
-    References
-    ----------
-    OWASP, CSV Injection.
+    Headings too; numbers stay. After OWASP, CSV Injection.
     """
 
     def harmless(value: Any) -> Any:

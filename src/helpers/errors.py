@@ -6,14 +6,9 @@ from types import TracebackType
 
 
 class StudyError(Exception):
-    """Something in the user's files that the user can mend.
+    """Something in the user's files that the user can mend: what is wrong, as a sentence without its full stop.
 
-    Parameters
-    ----------
-    problem : str
-        What is wrong, as a sentence without its full stop.
-    file, where, found, expected, fix : str, optional
-        The file; the column, row or key in it; what stands there; what should; what to do.
+    Then the file; the column, row or key in it; what stands there; what should; what to do.
     """
 
     def __init__(
@@ -36,13 +31,7 @@ class StudyError(Exception):
 
     @classmethod
     def joined(cls, errors: Iterable["StudyError"]) -> "StudyError":
-        """One error that tells them all.
-
-        Parameters
-        ----------
-        errors : iterable of StudyError
-            At least one.
-        """
+        """One error that tells them all, at least one."""
         each = [single for error in errors for single in error.each]
         if len(each) == 1:
             return each[0]

@@ -54,11 +54,8 @@ P = ParamSpec("P")
 def styled(caption: str = "", alt: str = "") -> Callable[[Callable[P, Figure]], Callable[P, Figure]]:
     """Draw in the report's style without changing anybody else's, and say how the figure is read.
 
-    Parameters
-    ----------
-    caption, alt : str
-        How it is read, and what it shows to who cannot see it; the arguments of the drawing function stand in braces.
-        The figure keeps them as ``caption`` and ``alt``.
+    The figure keeps as ``caption`` and ``alt`` how it is read, and what it shows to who cannot see it; the arguments of
+    the drawing function stand there in braces.
     """
 
     def decorate(draw: Callable[P, Figure]) -> Callable[P, Figure]:
@@ -88,8 +85,8 @@ def _lettered(axes: Sequence[Axes] | np.ndarray) -> None:
             ax.set_title(f"{letter}  {ax.get_title('left')}".rstrip())
 
 
-def _jitter(n: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).uniform(-0.12, 0.12, n)
+def _jitter(n: int) -> np.ndarray:
+    return np.random.default_rng(0).uniform(-0.12, 0.12, n)
 
 
 def _faint(n: int) -> dict[str, Any]:
@@ -97,41 +94,28 @@ def _faint(n: int) -> dict[str, Any]:
     return {"s": float(np.clip(160 / max(n, 1), 7, 16)), "alpha": float(np.clip(20 / max(n, 1), 0.3, 0.75)), "lw": 0}
 
 
-def _mean_interval(values: pd.Series) -> tuple[float, float, float]:
+def _people(ax: Axes, x: Any, values: pd.Series, who: str) -> None:
+    """Marks of the single people of a group."""
+    ax.scatter(x, values, color=COLOURS[who], marker=MARKERS[who], **_faint(len(values)))
+
+
+def _mean_interval(values: pd.Series) -> tuple[float, float]:
+    """Mean, and half the width of its 95 % interval; NaN where they are not known."""
     x = values.dropna()
     if len(x) < 3:
-        return (float(x.mean()) if len(x) else np.nan), np.nan, np.nan
-    half = stats.t.ppf(0.975, len(x) - 1) * stats.sem(x)
-    return float(x.mean()), float(half), float(half)
+        return (float(x.mean()) if len(x) else np.nan), np.nan
+    return float(x.mean()), float(stats.t.ppf(0.975, len(x) - 1) * stats.sem(x))
 
 
 def _mean_mark(ax: Axes, x: float, values: pd.Series, who: str, face: str = "", **more: Any) -> None:
     """Mean with its 95 % interval, drawn so that it stands out from the points."""
-    mean, low, high = _mean_interval(values)
-    yerr = None if np.isnan(low) else [[low], [high]]
-    ax.errorbar(
-        x,
-        mean,
-        yerr=yerr,
-        fmt=MARKERS[who],
-        color="black",
-        mfc=face or COLOURS[who],
-        ms=7,
-        capsize=3,
-        lw=1.5,
-        zorder=5,
-        **more,
-    )
+    mean, half = _mean_interval(values)
+    more |= {"fmt": MARKERS[who], "color": "black", "mfc": face or COLOURS[who], "ms": 7, "capsize": 3, "lw": 1.5}
+    ax.errorbar(x, mean, yerr=None if np.isnan(half) else half, zorder=5, **more)
 
 
 def groups(who: pd.Series) -> list[str]:
-    """Groups that are there, in the order in which figures draw them.
-
-    Parameters
-    ----------
-    who : Series
-        Keys of `COLOURS`.
-    """
+    """Groups that are there, keys of `COLOURS`, in the order in which figures draw them."""
     return [g for g in COLOURS if who.eq(g).any()]
 
 
@@ -143,10 +127,7 @@ def groups(who: pd.Series) -> list[str]:
 def sample_flow(flow: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
     """Draw who was in the files, who was left out and why, and who is analysed: people first.
 
-    Parameters
-    ----------
-    flow : DataFrame
-        As from `helpers.quality.flow`.
+    `flow` as from `helpers.quality.flow`.
     """
     steps = flow.groupby(["step", "reason"], sort=False)[["people", "swabs"]].sum().reset_index()
     lost = -steps[["people", "swabs"]].diff().fillna(0).astype(int)
@@ -187,14 +168,9 @@ def sample_flow(flow: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
     "Reads of each swab by group, on a logarithmic axis.",
 )
 def depth(obs: pd.DataFrame, labels: Mapping[str, str], thresholds: Mapping[str, int]) -> Figure:
-    """Reads of each swab by group, on a logarithmic axis.
+    """Reads of each swab by group, on a logarithmic axis; `thresholds`, named depths, are lines.
 
-    Parameters
-    ----------
-    obs : DataFrame
-        One row a swab: ``who`` (a key of `COLOURS`) and ``depth``.
-    thresholds : mapping of str to int
-        Named depths, drawn as lines.
+    `obs` has a row a swab: ``who`` (a key of `COLOURS`) and ``depth``.
     """
     fig = figure(2.8)
     ax = fig.subplots()
@@ -223,16 +199,8 @@ def rarefaction(
 ) -> Figure:
     """Rarefaction curves: alpha diversity at rising depth, each swab faint, the mean of each group with its interval.
 
-    The means are over the swabs that reach the greatest depth, the same ones at every depth.
-
-    Parameters
-    ----------
-    curves : DataFrame
-        As from `helpers.diversity.rarefaction_curves`.
-    measures : mapping
-        Its two measures, with their names and units.
-    rarefaction_depth : int
-        The depth used, drawn as a line.
+    The means are over the swabs that reach the greatest depth, the same ones at every depth. `curves` as from
+    `helpers.diversity.rarefaction_curves`; `measures` are two of its columns, with their names and units.
     """
     fig = figure(3.2)
     axes = fig.subplots(1, 2)
@@ -242,8 +210,8 @@ def rarefaction(
             wide = part.pivot_table(index="swab", columns="depth", values=measure)
             ax.plot(wide.columns, wide.to_numpy().T, color=COLOURS[who], alpha=0.06, lw=0.5, rasterized=True)
             same = part.loc[part["reaches"], "swab"].unique()
-            means, low, high = np.transpose([_mean_interval(wide.loc[same, depth]) for depth in wide])
-            ax.errorbar(wide.columns, means, yerr=np.nan_to_num([low, high]), color=COLOURS[who], mec="black", lw=1.6,
+            means, half = np.transpose([_mean_interval(wide.loc[same, depth]) for depth in wide])
+            ax.errorbar(wide.columns, means, yerr=np.nan_to_num(half), color=COLOURS[who], mec="black", lw=1.6,
                         marker=MARKERS[who], ms=5, capsize=2,
                         label=f"{labels[who]} (n = {len(same)} of {part['swab'].nunique()} swabs)")  # fmt: skip
         ax.axvline(rarefaction_depth, ls=":", color="black", lw=1)
@@ -260,13 +228,7 @@ def rarefaction(
     "{ylabel} of each person by group and visit.",
 )
 def by_visit(visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylabel: str) -> Figure:
-    """A measure at both visits, patients joined by a line, a panel for each group.
-
-    Parameters
-    ----------
-    ylabel : str
-        Name and unit of the measure.
-    """
+    """A measure at both visits, patients joined by a line, a panel for each group; `ylabel` has name and unit."""
     shown = groups(visits["who"])
     fig = figure(3.2)
     axes = fig.subplots(1, len(shown), sharey=True, squeeze=False)[0]
@@ -277,7 +239,7 @@ def by_visit(visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylab
         x = np.array([[0.0, 1.0]]) + _jitter(len(wide))[:, None]
         ax.plot(x.T, wide.to_numpy().T, color=COLOURS[who], alpha=_faint(len(wide))["alpha"], lw=0.6)
         for j, visit in enumerate(VISITS):
-            ax.scatter(x[:, j], wide[visit], color=COLOURS[who], marker=MARKERS[who], **_faint(len(wide)))
+            _people(ax, x[:, j], wide[visit], who)
             _mean_mark(ax, j, wide[visit], who)
         counts = [int(wide[v].notna().sum()) for v in VISITS]
         ax.set_xticks([0, 1], [f"{labels[v]}\nn = {n}" for v, n in zip(VISITS, counts, strict=True)])
@@ -294,16 +256,10 @@ def by_visit(visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylab
 def against(
     data: pd.DataFrame, xs: Mapping[str, str], y: str, ylabel: str, labels: Mapping[str, str], *, line: bool = True
 ) -> Figure:
-    """Scatter of a measure against others, with a straight guide line and its 95 % band for each group.
+    """Scatter of a measure against others, a panel each, with a straight guide line and its 95 % band for each group.
 
-    Parameters
-    ----------
-    data : DataFrame
-        One row a patient: ``who``, `y` and the columns `xs`.
-    xs : mapping
-        Columns, with their axis labels; a panel each.
-    line : bool
-        Draw the least-squares line; it guides the eye and is not the test.
+    `data` has a row a patient: ``who``, `y` and the columns `xs`, which have their axis labels. The least-squares line,
+    if there is to be a `line`, guides the eye and is not the test.
     """
     fig = figure(3.3)
     axes = fig.subplots(1, len(xs), sharey=True, squeeze=False)[0]
@@ -347,14 +303,8 @@ def pcoa_paths(
 ) -> Figure:
     """Principal coordinates with each patient's path from baseline to follow-up, a panel for each arm.
 
-    Parameters
-    ----------
-    coordinates : DataFrame
-        One row a patient and visit: subject, who, visit, PC1, PC2.
-    explained : sequence of float
-        Share of the variation on each axis.
-    distance : str
-        Name of the distance.
+    `coordinates` has a row a patient and visit: subject, who, visit, PC1, PC2; `explained` the share of the variation
+    on each axis.
     """
     arms = [g for g in groups(coordinates["who"]) if g != "control"]
     controls = coordinates[coordinates["who"].eq("control") & coordinates["visit"].eq("baseline")]
@@ -403,8 +353,7 @@ def positions(visits: pd.DataFrame, labels: Mapping[str, str], measure: str, yla
             names.append(f"{labels[visit]}\nn = {len(values)}")
             if values.empty:
                 continue
-            ax.scatter(x + 0.22 + _jitter(len(values)), values, color=COLOURS[who], marker=MARKERS[who],
-                       **_faint(len(values)))  # fmt: skip
+            _people(ax, x + 0.22 + _jitter(len(values)), values, who)
             halves: Any = ax.violinplot(values, positions=[x], widths=0.75, side="low", showextrema=False)
             for body in halves["bodies"]:
                 body.set(facecolor=COLOURS[who], alpha=0.6, edgecolor="black", linewidth=0.6)
@@ -425,11 +374,8 @@ def positions(visits: pd.DataFrame, labels: Mapping[str, str], measure: str, yla
 def forest(rows: pd.DataFrame) -> Figure:
     """Estimates with intervals, one a line, the numbers beside them; a panel for each scale.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        Columns scale (what is estimated, with its unit: the label of the axis), label, estimate, ci_low, ci_high, n;
-        optionally ``who`` (a key of `COLOURS`), and ``margin`` of equivalence, one a scale: a shaded zone around zero.
+    Columns scale (what is estimated, with its unit: the label of the axis), label, estimate, ci_low, ci_high, n;
+    optionally ``who`` (a key of `COLOURS`), and ``margin`` of equivalence, one a scale: a shaded zone around zero.
     """
     scales = list(dict.fromkeys(rows["scale"]))
     fig = figure(0.32 * len(rows) + 0.85 * len(scales))
@@ -461,10 +407,7 @@ def forest(rows: pd.DataFrame) -> Figure:
 def composition(shares: pd.DataFrame, ylabel: str = "Mean share of reads (%)") -> Figure:
     """Stacked bars of mean composition, told apart by colour and hatch.
 
-    Parameters
-    ----------
-    shares : DataFrame
-        Bars x (n, taxa in per cent), as from `helpers.taxa.composition`; the index holds the bars' labels.
+    `shares` as from `helpers.taxa.composition`: bars x (n, taxa in per cent); the index holds the bars' labels.
     """
     fig = figure(3.8)
     ax = fig.subplots()
@@ -497,10 +440,7 @@ def composition(shares: pd.DataFrame, ylabel: str = "Mean share of reads (%)") -
 def composition_by_patient(visits: pd.DataFrame, taxa: Sequence[str], labels: Mapping[str, str]) -> Figure:
     """Every patient's composition as a bar, ordered by the first taxon; panels by visit and group.
 
-    Parameters
-    ----------
-    taxa : sequence of str
-        Columns in the order of stacking, the last of them the rest. Told apart by lightness, so that grey is enough.
+    The last of `taxa` is the rest. They are told apart by lightness, so that grey is enough.
     """
     shown = groups(visits["who"])
     sizes = [max(visits["who"].eq(who).sum(), len(visits) / 5) for who in shown]
@@ -521,8 +461,8 @@ def composition_by_patient(visits: pd.DataFrame, taxa: Sequence[str], labels: Ma
     _lettered(axes.ravel())
     for ax, visit in zip(axes[:, 0], VISITS, strict=True):
         ax.set_ylabel(f"{labels[visit]}\nShare of reads (%)")
-    handles, names = axes[0, 0].get_legend_handles_labels()
-    legend = fig.legend(handles, names, loc="outside upper left", ncols=4, handlelength=1)
+    shown_taxa = axes[0, 0].get_legend_handles_labels()
+    legend = fig.legend(*shown_taxa, loc="outside upper left", ncols=4, handlelength=1)
     for text in legend.get_texts():
         text.set_parse_math(True)
     return fig
@@ -535,15 +475,7 @@ def composition_by_patient(visits: pd.DataFrame, taxa: Sequence[str], labels: Ma
 def species_by_visit(visits: pd.DataFrame, species: Sequence[str], labels: Mapping[str, str]) -> Figure:
     """Share of each species before and after: patients, and means with intervals; a panel for each group.
 
-    Parameters
-    ----------
-    species : sequence of str
-        Columns.
-
-    Returns
-    -------
-    Figure
-        On a square-root axis: most shares are small, and some are zero.
+    On a square-root axis: most shares are small, and some are zero.
     """
     shown = groups(visits["who"])
     fig = figure(1.9 * len(shown) + 0.5)
@@ -553,8 +485,7 @@ def species_by_visit(visits: pd.DataFrame, species: Sequence[str], labels: Mappi
         parts = {visit: of[of["visit"].eq(visit)] for visit in VISITS}
         for (j, (visit, part)), (i, name) in product(enumerate(parts.items()), enumerate(species)):
             x, face = i + 0.36 * (j - 0.5), "white" if visit == "baseline" else COLOURS[who]
-            ax.scatter(x + 0.7 * _jitter(len(part)), part[name], color=COLOURS[who], marker=MARKERS[who],
-                       **_faint(len(part)))  # fmt: skip
+            _people(ax, x + 0.7 * _jitter(len(part)), part[name], who)
             _mean_mark(ax, x, part[name], who, face, label=labels[visit] if i == 0 else "_")
         counts = ", ".join(f"{labels[visit]} n = {len(part)}" for visit, part in parts.items())
         ax.set(title=f"{labels[who]}: {counts}", ylim=(0, 100))
@@ -570,15 +501,7 @@ def species_by_visit(visits: pd.DataFrame, species: Sequence[str], labels: Mappi
 def italic(taxon: str) -> str:
     """Set a genus or species in italics, as convention wants, for a text that parses math; what is none stays upright.
 
-    Parameters
-    ----------
-    taxon : str
-        As in a table: ``Staphylococcus aureus``, ``Staphylococcus (unnamed)``, ``Other``.
-
-    Returns
-    -------
-    str
-        Species abbreviated.
+    Species (``Staphylococcus aureus``) are abbreviated; ``Staphylococcus (unnamed)`` and ``Other`` are understood.
     """
     taxon = taxon if len(taxon) <= 50 else f"{taxon[:50]}…"
     name, _, rest = taxon.partition(" (")
@@ -617,14 +540,8 @@ def italicise(fig: Figure, names: Sequence[str]) -> None:
 def differential(table: pd.DataFrame, xlabel: str, second: str = "", *, top: int = 20) -> Figure:
     """Differential taxa as a forest: the first method's estimate and interval, the second's estimate beside it.
 
-    Parameters
-    ----------
-    table : DataFrame
-        As from `helpers.taxa.agreement`.
-    second : str
-        Name of the second method, if its estimates have the unit of the first and are to be drawn.
-    top : int
-        How many taxa are drawn, by the first method's p-value.
+    Of `table`, as from `helpers.taxa.agreement`, the `top` taxa by the first method's p-value are drawn; `second` names
+    the second method, if its estimates have the unit of the first and are to be drawn.
     """
     rows = table.nsmallest(top, "p_value").sort_values("estimate")
     fig = figure(0.24 * len(rows) + 1.2)
@@ -654,14 +571,9 @@ def strata(
 ) -> Figure:
     """Change in each stratum of response, by arm: patients, means with intervals, n; a panel for each measure.
 
-    Parameters
-    ----------
-    table : DataFrame
-        As from `helpers.response.shift_by_stratum`, with ``scale``, the label of the measure's axis.
-    changes : DataFrame
-        One row a patient and measure: scale, arm, stratum, change.
-    noise : mapping of str to tuple of float
-        For each scale the controls' own mean change, as an interval: the yardstick of noise.
+    `table` as from `helpers.response.shift_by_stratum`, with ``scale``, the label of the measure's axis; `changes` has
+    a row a patient and measure: scale, arm, stratum, change; `noise` is for each scale the controls' own mean change,
+    as an interval: the yardstick of noise.
     """
     scales, names = list(dict.fromkeys(table["scale"])), list(table["stratum"].cat.categories)
     arms = groups(table["arm"])
@@ -678,7 +590,7 @@ def strata(
             aside = 0.36 * (k - (len(arms) - 1) / 2)
             x = part["stratum"].cat.codes.to_numpy() + aside
             spread = patients["stratum"].cat.codes + aside + 0.8 * _jitter(len(patients))
-            ax.scatter(spread, patients["change"], color=COLOURS[arm], marker=MARKERS[arm], **_faint(len(patients)))
+            _people(ax, spread, patients["change"], arm)
             ax.vlines(x, part["ci_low"], part["ci_high"], color="black", lw=1.6)
             ax.scatter(x, part["estimate"], color=COLOURS[arm], marker=MARKERS[arm], ec="black", s=45, zorder=3,
                        label=labels[arm])  # fmt: skip
@@ -700,13 +612,7 @@ def strata(
     "Percentiles of near-clear patients among the controls.",
 )
 def percentiles(table: pd.DataFrame) -> Figure:
-    """Percentile of each patient in the distribution of the controls, by measure.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Columns measure and percentile, one row a patient and measure.
-    """
+    """Percentile of each patient in the distribution of the controls: columns measure, percentile."""
     measures = list(dict.fromkeys(table["measure"]))
     fig = figure(0.7 * len(measures) + 1.0)
     ax = fig.subplots()
@@ -729,16 +635,9 @@ def percentiles(table: pd.DataFrame) -> Figure:
     "Love plot of the standardised differences before and after weighting.",
 )
 def love_plot(balance: pd.DataFrame, n: int, threshold: float = 0.1) -> Figure:
-    """Standardised differences between the arms before and after weighting.
+    """Standardised differences between the arms of `n` patients before and after weighting.
 
-    Parameters
-    ----------
-    balance : DataFrame
-        As from `helpers.treatment.balance`.
-    n : int
-        Patients.
-    threshold : float
-        Common bound of acceptable imbalance, shaded.
+    `balance` as from `helpers.treatment.balance`; within `threshold`, a common bound, imbalance is acceptable.
     """
     fig = figure(0.36 * len(balance) + 1.1)
     ax = fig.subplots()
@@ -762,12 +661,8 @@ def love_plot(balance: pd.DataFrame, n: int, threshold: float = 0.1) -> Figure:
 def subsampled(table: pd.DataFrame, sizes: Mapping[str, int], labels: Mapping[str, str], alpha: float) -> Figure:
     """How often a subsample of the treatment arm shows its own change, by size.
 
-    Parameters
-    ----------
-    table : DataFrame
-        As from `helpers.treatment.subsampled_significance`, with ``measure``.
-    sizes : mapping of str to int
-        Patients of each arm; that of the comparator is marked.
+    `table` as from `helpers.treatment.subsampled_significance`, with ``measure``; `sizes` are the patients of each arm,
+    that of the comparator is marked.
     """
     fig = figure(3.1)
     ax = fig.subplots()
@@ -793,12 +688,7 @@ def subsampled(table: pd.DataFrame, sizes: Mapping[str, int], labels: Mapping[st
 def mediation_path(effects: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     """The paths from arm to outcome, direct and through the mediator, each with its estimate and interval.
 
-    Parameters
-    ----------
-    effects : DataFrame
-        As from `helpers.treatment.mediation`.
-    names : mapping
-        What stands in the boxes: arm, mediator, outcome.
+    `effects` as from `helpers.treatment.mediation`; `names` stand in the boxes: arm, mediator, outcome.
     """
     fig = figure(3.3)
     ax = fig.subplots()
@@ -837,14 +727,7 @@ def mediation_path(effects: pd.DataFrame, names: Mapping[str, str]) -> Figure:
 def sensitivity(curve: pd.DataFrame, zero: float, ylabel: str, n: int) -> Figure:
     """Direct effect against the correlation of errors that an unmeasured cause would leave.
 
-    Parameters
-    ----------
-    curve : DataFrame
-        As from `helpers.treatment.mediation_sensitivity`.
-    zero : float
-        Correlation at which the effect vanishes; NaN if it does nowhere.
-    n : int
-        Patients.
+    `curve` as from `helpers.treatment.mediation_sensitivity`; at `zero` the effect vanishes, NaN if nowhere.
     """
     fig = figure(3.2)
     ax = fig.subplots()

@@ -9,7 +9,6 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from helpers.errors import StudyError
@@ -37,57 +36,28 @@ TABLES, FIGURES, EVIDENCE = "tables", "figures", "evidence"
 CLAIMS_TABLE, CLAIMS_JSON = "claims.tsv", "claims.json"
 
 
-@dataclass(frozen=True)
 class Report:
-    """A report's folder and what is where in it."""
+    """A report's folder, ``reports/<study>``, and what is where in it."""
 
-    #: ``reports/<study>``
-    folder: Path
-
-    @property
-    def parameters(self) -> Path:
-        """The parameters of the run."""
-        return self.folder / "parameters.yaml"
-
-    @property
-    def inputs(self) -> Path:
-        """For make: which files the study has."""
-        return self.folder / "inputs.mk"
-
-    @property
-    def given(self) -> Path:
-        """What the variable SET was, as make noted it."""
-        return self.folder / ".set"
-
-    @property
-    def runs(self) -> Path:
-        """What the steps recorded of themselves: aside from what is published, which is the same from run to run."""
-        return self.folder / ".runs"
-
-    @property
-    def notebooks(self) -> Path:
-        """The executed notebooks."""
-        return self.folder / NOTEBOOKS.name
-
-    @property
-    def results(self) -> Path:
-        """What the notebooks saved."""
-        return self.folder / RESULTS
-
-    @property
-    def html(self) -> Path:
-        """The site."""
-        return self.folder / HTML
-
-    @property
-    def index(self) -> Path:
-        """The site's first page; who looks for a report looks for it."""
-        return self.html / "index.html"
-
-    @property
-    def crate(self) -> Path:
-        """The RO-Crate's metadata."""
-        return self.folder / CRATE
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        #: The parameters of the run.
+        self.parameters = folder / "parameters.yaml"
+        #: For make: which files the study has.
+        self.inputs = folder / "inputs.mk"
+        #: What the variable SET was, as make noted it.
+        self.given = folder / ".set"
+        #: What the steps recorded of themselves: aside from what is published, which is the same from run to run.
+        self.runs = folder / ".runs"
+        #: The executed notebooks.
+        self.notebooks = folder / NOTEBOOKS.name
+        #: What the notebooks saved.
+        self.results = folder / RESULTS
+        #: The site, and its first page; who looks for a report looks for it.
+        self.html = folder / HTML
+        self.index = self.html / "index.html"
+        #: The RO-Crate's metadata.
+        self.crate = folder / CRATE
 
     def packed(self, suffix: str) -> Path:
         """The report in one file, to send to others or to print."""
@@ -121,17 +91,9 @@ UNFINISHED = f"{_BEGINNING}*"
 
 @contextmanager
 def unfinished(target: Path) -> Iterator[Path]:
-    """A name beside a target for what shall be moved there once it is complete; what stays under it is removed.
+    """A name beside a file or folder for what shall be moved there once it is complete; what stays under it is removed.
 
-    Parameters
-    ----------
-    target : Path
-        A file or a folder.
-
-    Yields
-    ------
-    Path
-        The name ends as the target's does, and nothing is there.
+    The name ends as the target's does, and nothing is there.
     """
     path = target.with_name(f"{_BEGINNING}{os.getpid()}-{target.name}")
     remove(path)  # in a container, processes have the same number again and again
@@ -150,18 +112,7 @@ def remove(path: Path) -> None:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file as a whole or not at all.
-
-    Parameters
-    ----------
-    path : Path
-        Its folder is made if need be.
-
-    Raises
-    ------
-    StudyError
-        If it cannot be written.
-    """
+    """Write a file as a whole or not at all; its folder is made if need be."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with unfinished(path) as part:
@@ -190,11 +141,5 @@ def unwritable(error: OSError, path: Path) -> StudyError:
 
 
 def remedy(error: str) -> str | None:
-    """What to do about an error of the file system.
-
-    Parameters
-    ----------
-    error : str
-        Its text, which may stand in a longer one.
-    """
+    """What to do about an error of the file system, whose text may stand in a longer one."""
     return next((fix for code, fix in _FIXES.items() if os.strerror(code) in error), None)

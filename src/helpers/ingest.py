@@ -32,7 +32,7 @@ NOT_RECORDED = "not recorded"
 NEGATIVE = "negative control"
 #: Groups and arms in the order in which tables show them (see `helpers.visits.who`).
 GROUPS = ("control", *VOCABULARY["arm"], "case")
-#: Name of a step, reason for which swabs are left out by it, and which pass.
+#: Name of a step, reason for which swabs are left out by it, and which pass (bool).
 Step = tuple[str, str, pd.Series]
 MISSING = {"", "na", "nan", "n/a", "#n/a"}
 #: Dates: 2021-03-04, 20210304, 4.3.2021, 3/4/21, 4-Mar-2021.
@@ -276,19 +276,12 @@ def _usable(study: Study, obs: pd.DataFrame) -> pd.Series:
 
 
 def follow(obs: pd.DataFrame, steps: Sequence[Step]) -> tuple[pd.Series, pd.DataFrame, pd.DataFrame]:
-    """Follow swabs and people through the steps of a choice.
-
-    Parameters
-    ----------
-    obs : DataFrame
-        One row a swab, with the standard columns. Negative controls pass every step.
-    steps : sequence of tuple
-        Name of the step, reason for which the others are left out, which swabs pass (Series of bool).
+    """Follow swabs, a row each with the standard columns, and people through the steps of a choice.
 
     Returns
     -------
     kept : Series of bool
-        The swabs that pass every step.
+        The swabs that pass every step, as negative controls do.
     ledger : DataFrame
         Columns step, reason, group, visit, swabs_before, swabs_after: a row a step, group and visit that had swabs.
     flow : DataFrame
@@ -313,12 +306,12 @@ def follow(obs: pd.DataFrame, steps: Sequence[Step]) -> tuple[pd.Series, pd.Data
     known = furthest.dropna(subset="subject").set_index("subject")["who"]
     patients["who"] = patients["subject"].map(known).fillna(patients["who"])
     groups = [w for w in (*GROUPS, NOT_RECORDED) if patients.loc[~negative, "who"].eq(w).any()]
-    flow = pd.concat({at: _people(patients[after & ~negative]).reindex(groups) for at, after in left.items()})
+    flow = pd.concat({at: count_people(patients[after & ~negative]).reindex(groups) for at, after in left.items()})
     flow = flow.rename_axis(["step", "reason", "who"]).fillna(0).astype(int).reset_index()
     return kept, ledger[["step", "reason", "group", "visit", "swabs_before", "swabs_after"]], flow
 
 
-def _people(patients: pd.DataFrame) -> pd.DataFrame:
+def count_people(patients: pd.DataFrame) -> pd.DataFrame:
     """People in all, at each visit and at both, and swabs, by who; of swabs with who, subject and visit."""
     at = {visit: patients["visit"].eq(visit) for visit in VOCABULARY["visit"]}
     seen = patients.assign(**at).groupby(["who", "subject"])[list(at)].any().astype(int)
@@ -346,6 +339,8 @@ def _typed(study: Study, obs: pd.DataFrame) -> pd.DataFrame:
 def build_cohort(study: Study) -> tuple[AnnData, pd.DataFrame]:
     """Read the study's files, check them, and keep the swabs that can be analysed.
 
+    Whatever is wrong with the files is told at once: file, place, what was found and what expected, how to mend it.
+
     Returns
     -------
     cohort : AnnData
@@ -358,11 +353,6 @@ def build_cohort(study: Study) -> tuple[AnnData, pd.DataFrame]:
         and ``checksums`` (JSON).
     ledger : DataFrame
         Columns step, reason, group, visit, swabs_before, swabs_after: a block a step, a row a group and visit.
-
-    Raises
-    ------
-    StudyError
-        Whatever is wrong with the files, all of it: file, place, what was found and what expected, how to mend it.
     """
     files, problems = study.files.each(), Problems()
     data, rows, obs, counts, var, tree = {}, None, None, None, None, None
@@ -453,18 +443,7 @@ def _swabs(study: Study, obs: pd.DataFrame, X: sparse.csr_matrix, var: pd.DataFr
 
 
 def save_cohort(cohort: AnnData, results_dir: str | Path, name: str = "cohort") -> Path:
-    """Write ``<name>.h5ad``, under another name until it is complete.
-
-    Parameters
-    ----------
-    name : str, optional
-        ``cohort``, or ``measures``: the swabs that are compared.
-
-    Returns
-    -------
-    Path
-        The file.
-    """
+    """Write the cohort, or the swabs that are compared (``measures``), as ``<name>.h5ad``: whole or not at all."""
     file = Path(results_dir) / f"{name}.h5ad"
     file.parent.mkdir(parents=True, exist_ok=True)
     with unfinished(file) as part:
@@ -474,24 +453,7 @@ def save_cohort(cohort: AnnData, results_dir: str | Path, name: str = "cohort") 
 
 
 def load_cohort(results_dir: str | Path, name: str = "cohort") -> tuple[AnnData, Study]:
-    """Read what `save_cohort` wrote.
-
-    Parameters
-    ----------
-    name : str, optional
-        ``cohort``, or ``measures``: the swabs that are compared.
-
-    Returns
-    -------
-    cohort : AnnData
-    study : Study
-        As it was when the cohort was built.
-
-    Raises
-    ------
-    StudyError
-        If the cohort is not there.
-    """
+    """Read what `save_cohort` wrote: the cohort, and the study as it was when the cohort was built."""
     file = Path(results_dir) / f"{name}.h5ad"
     if not file.is_file():
         raise StudyError("there is no such file", file=file, fix="run 01_ingest first, then the notebooks in order")

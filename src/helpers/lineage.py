@@ -86,7 +86,7 @@ def _genus_and_species(tail: list[str]) -> tuple[str, str]:
 
 
 def dotted_ranks(name: str) -> list[str]:
-    """Seven ranks of a name whose ranks are joined by dots, and that may have dots inside ranks.
+    """Seven ranks of a name whose ranks are joined by dots, and that may have dots inside ranks; "" if not certain.
 
     Such names come from R, whose ``make.names`` turns blanks, hyphens and brackets into dots too. A rank is named only
     where that is certain:
@@ -99,11 +99,6 @@ def dotted_ranks(name: str) -> list[str]:
        capitalised words ("Staphylococcus.Staphylococcus.aureus"), or after the only one. Blanks stand for the dots
        inside a genus.
     5. What is not reached so is "", kingdom and phylum aside.
-
-    Returns
-    -------
-    list of str
-        Kingdom to species as in the name, "" where it cannot be told.
     """
     for pattern, together in _SEVERAL_WORDS:
         name = pattern.sub(together, name)
@@ -125,15 +120,10 @@ def dotted_ranks(name: str) -> list[str]:
 
 
 def parse_lineage(text: str) -> list[str]:
-    """Seven normalised ranks of one lineage.
+    """Seven normalised ranks of one lineage, kingdom to species, the species as a binomial; "" where there is no name.
 
     Greengenes (``k__…; s__epithet``), SILVA (``d__``, ``D_0__``), GTDB (``s__Genus species``), seven plain ranks joined
-    by ``;`` or ``|``, and dotted names (`dotted_ranks`). A rank without a name is "".
-
-    Returns
-    -------
-    list of str
-        Kingdom to species, the species as a binomial.
+    by ``;`` or ``|``, and dotted names (`dotted_ranks`).
     """
     parts = re.split(r"\s*[;|]\s*|\.+(?=(?:[dkpcofgs]|D_\d)__)", text.strip())
     if len(parts) == 1 and text.count(".") >= 6:

@@ -14,17 +14,9 @@ _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
 def number(x: float, digits: int = DIGITS) -> str:
-    """Round to three significant digits, the one rounding rule of the report.
+    """Round to three significant digits, the one rounding rule of the report; longer whole numbers keep all of theirs.
 
-    Parameters
-    ----------
-    digits : int
-        Significant digits. Whole numbers of more digits keep them all.
-
-    Returns
-    -------
-    str
-        With a true minus sign, "not estimable" for NaN.
+    With a true minus sign; "not estimable" for NaN.
 
     Examples
     --------
@@ -45,13 +37,7 @@ def number(x: float, digits: int = DIGITS) -> str:
 
 
 def p_value(p: float) -> str:
-    """P-value to two significant digits, never below 0.001.
-
-    Returns
-    -------
-    str
-        Such as ``p = 0.012``, ``p < 0.001``, ``p not estimable``.
-    """
+    """A p-value to two significant digits, never below 0.001: ``p = 0.012``, ``p < 0.001``, ``p not estimable``."""
     text = p_number(p)
     return f"p {text}" if text[0] in "<>n" else f"p = {text}"
 
@@ -73,13 +59,7 @@ def interval(low: float, high: float, unit: str = "") -> str:
 
 
 def effect(estimate: dict[str, Any], unit: str = "") -> str:
-    """Estimate with interval, p-value and n, as it stands in a sentence.
-
-    Parameters
-    ----------
-    estimate : dict
-        Keys estimate, ci_low, ci_high, level, p_value, n.
-    """
+    """Estimate with interval, p-value and n, as it stands in a sentence; keys of `helpers.estimates.ESTIMATE`."""
     if math.isnan(estimate["estimate"]):
         return f"not estimable (n = {estimate['n']:.0f})"
     span = interval(estimate["ci_low"], estimate["ci_high"])
@@ -90,13 +70,7 @@ def effect(estimate: dict[str, Any], unit: str = "") -> str:
 
 
 def introduction(study: Study) -> str:
-    """Say what the data are, and loudly whether they are simulated.
-
-    Returns
-    -------
-    str
-        Markdown.
-    """
+    """Say what the data are, as Markdown, and loudly whether they are simulated."""
     kind = "SIMULATED DATA: no result here is a finding about patients." if study.simulated else "Real data."
     told = f"**{kind}** {study.title}. Source: {study.source.rstrip('.')}. {suppression(study)}"
     return told.strip()
@@ -127,17 +101,7 @@ def allocation(study: Study) -> str:
 
 
 def agreement(table: pd.DataFrame, what: str, methods: tuple[str, str]) -> str:
-    """Tell in how many taxa two methods agree.
-
-    Parameters
-    ----------
-    table : DataFrame
-        As from `helpers.taxa.agreement`.
-    what : str
-        What the taxa do, as a verb.
-    methods : tuple of str
-        Names of the two methods.
-    """
+    """Tell in how many taxa two methods agree that they do `what`, a verb; `table` as from `helpers.taxa.agreement`."""
     if table.empty:
         return f"No genus could be tested, so that which {what} is not known."
     n = table["agreement"].value_counts()
@@ -151,14 +115,7 @@ def agreement(table: pd.DataFrame, what: str, methods: tuple[str, str]) -> str:
 def ends(trend: Mapping[str, Any], means: pd.DataFrame, who: str) -> str:
     """Tell the mean change in the lowest and the highest stratum of response under treatment, and the trend.
 
-    Parameters
-    ----------
-    trend : mapping
-        ``measure``, ``unit`` and the trend of both arms.
-    means : DataFrame
-        As of `helpers.response.Shift`.
-    who : str
-        Name of the treatment.
+    `trend` has ``measure``, ``unit`` and the trend of both arms; `means` are those of `helpers.response.Shift`.
     """
     strata = means[means["measure"].eq(trend["measure"]) & means["arm"].eq("treatment")]
     what = trend["measure"]
@@ -174,13 +131,7 @@ def ends(trend: Mapping[str, Any], means: pd.DataFrame, who: str) -> str:
 
 
 def permanova(row: dict[str, Any], *, alpha: float = 0.05) -> str:
-    """Tell a PERMANOVA and its dispersion test.
-
-    Parameters
-    ----------
-    row : dict
-        As from `helpers.permutation.permanova_table`.
-    """
+    """Tell a PERMANOVA and its dispersion test; `row` as from `helpers.permutation.permanova_table`."""
     what = {"group": "Group", "visit": "Time within patient", "visit:arm": "Time × arm"}[row["term"]]
     head = f"{what} ({row['patients']}, {row['distance']})"
     if math.isnan(row["p_value"]):
@@ -195,21 +146,9 @@ def permanova(row: dict[str, Any], *, alpha: float = 0.05) -> str:
 
 
 def compared(what: str, estimate: dict[str, Any], unit: str, this: str, other: str) -> str:
-    """Tell a difference between two groups, in the direction the data have.
+    """Tell a difference between two groups, `this` minus `other`, in the direction the data have.
 
-    Parameters
-    ----------
-    what : str
-        The measure, as the subject of the sentence.
-    estimate : dict
-        `this` minus `other`.
-    this, other : str
-        Names of the groups.
-
-    Returns
-    -------
-    str
-        A sentence. One whose interval includes zero says that neither a difference nor its absence is shown.
+    One whose interval includes zero says that neither a difference nor its absence is shown.
     """
     if math.isnan(estimate["estimate"]):
         return f"{what} could not be compared between {this} and {other} (n = {estimate['n']:.0f})."
@@ -221,21 +160,9 @@ def compared(what: str, estimate: dict[str, Any], unit: str, this: str, other: s
 
 
 def changed(what: str, estimate: dict[str, Any], unit: str, who: str) -> str:
-    """Tell a change between the visits, in the direction the data have.
+    """Tell a change between the visits, follow-up minus baseline, in the direction the data have.
 
-    Parameters
-    ----------
-    what : str
-        The measure, as the subject of the sentence.
-    estimate : dict
-        Follow-up minus baseline.
-    who : str
-        Name of the group.
-
-    Returns
-    -------
-    str
-        A sentence. One whose interval includes zero says that neither a change nor its absence is shown.
+    One whose interval includes zero says that neither a change nor its absence is shown.
     """
     if math.isnan(estimate["estimate"]):
         return f"{who}: the change of {what} could not be estimated (n = {estimate['n']:.0f})."
@@ -247,15 +174,7 @@ def changed(what: str, estimate: dict[str, Any], unit: str, who: str) -> str:
 
 
 def linked(what: str, other: str, estimate: dict[str, Any]) -> str:
-    """Tell a correlation, in the direction the data have.
-
-    Parameters
-    ----------
-    what, other : str
-        The two measures.
-    estimate : dict
-        ``estimate`` is rho.
-    """
+    """Tell a correlation of two measures, in the direction the data have; ``estimate`` is rho."""
     if math.isnan(estimate["estimate"]):
         return f"The correlation of {what} with {other} could not be estimated (n = {estimate['n']:.0f})."
     way = "rises" if estimate["estimate"] > 0 else "falls"
@@ -276,15 +195,7 @@ def beyond(estimate: Mapping[str, Any]) -> bool:
 
 
 def equivalent(what: str, estimate: dict[str, Any], unit: str, *, alpha: float = 0.05) -> str:
-    """Tell what an equivalence test shows.
-
-    Parameters
-    ----------
-    what : str
-        The effect, as the subject of the sentence.
-    estimate : dict
-        With ``margin`` and ``p_equivalence``, from `helpers.estimates.equivalence`.
-    """
+    """Tell what an equivalence test shows; ``margin`` and ``p_equivalence`` as from `helpers.estimates.equivalence`."""
     p, margin = estimate["p_equivalence"], f"±{number(estimate['margin'])}{_spaced(unit)}"
     if math.isnan(p):
         return f"{what}: equivalence could not be tested."
@@ -319,15 +230,7 @@ def reach(part: Mapping[str, Any]) -> str:
 
 
 def worth(what: str, estimate: dict[str, Any], unit: str, *, alpha: float = 0.05) -> str:
-    """Tell whether a null is informative: by equivalence, and by the effect that could have been detected.
-
-    Parameters
-    ----------
-    what : str
-        The effect.
-    estimate : dict
-        With ``margin``, ``p_equivalence`` and ``detectable``, the minimum detectable effect.
-    """
+    """Tell whether a null is informative: by equivalence, and by ``detectable``, the minimum detectable effect."""
     if math.isnan(estimate["estimate"]):
         return f"{what}: not estimable (n = {estimate['n']:.0f})."
     if excludes_zero(estimate):
@@ -423,13 +326,7 @@ def otherwise(
 
 
 def flow(steps: pd.DataFrame, labels: Mapping[str, str]) -> str:
-    """Say how many people and swabs of those in the files are analysed, and at which visits.
-
-    Parameters
-    ----------
-    steps : DataFrame
-        As from `helpers.quality.flow`.
-    """
+    """Say how many people and swabs are analysed, and at which visits; `steps` as from `helpers.quality.flow`."""
     first, last = (steps[steps["step"].eq(steps["step"].iloc[at])] for at in (0, -1))
     people, swabs = (f"{last[c].sum()} of {first[c].sum()} {c}" for c in ("people", "swabs"))
     visits = [
@@ -441,14 +338,9 @@ def flow(steps: pd.DataFrame, labels: Mapping[str, str]) -> str:
 
 
 def levelling(means: pd.DataFrame, rarefaction_depth: int, labels: Mapping[str, str], *, flat: float = 0.1) -> str:
-    """Say by how much the mean Shannon diversity still rises beyond the depth used.
+    """Say by how much the mean Shannon diversity still rises beyond the depth used; less than `flat` nats is level.
 
-    Parameters
-    ----------
-    means : DataFrame
-        As from `helpers.diversity.rarefaction_means`.
-    flat : float
-        Nats: a curve that rises by less is called level.
+    `means` as from `helpers.diversity.rarefaction_means`.
     """
     greatest = means["depth"].max()
     if not greatest > rarefaction_depth:
@@ -471,13 +363,7 @@ def levelling(means: pd.DataFrame, rarefaction_depth: int, labels: Mapping[str, 
 
 
 def positions(means: pd.DataFrame) -> str:
-    """Tell where groups lie on the axes of an ordination.
-
-    Parameters
-    ----------
-    means : DataFrame
-        One row a group and visit (the index has both): coordinates, and ``n``.
-    """
+    """Tell where groups lie on the axes of an ordination: a row a group and visit, which are the index; and ``n``."""
     told = []
     for key, row in means.iterrows():
         at = ", ".join(number(value) for value in row.drop("n"))
@@ -486,13 +372,7 @@ def positions(means: pd.DataFrame) -> str:
 
 
 def top_of(bars: pd.DataFrame) -> str:
-    """Tell the most abundant taxon of each group and visit.
-
-    Parameters
-    ----------
-    bars : DataFrame
-        As from `helpers.taxa.composition`.
-    """
+    """Tell the most abundant taxon of each group and visit; `bars` as from `helpers.taxa.composition`."""
     shares = bars.drop(columns=["n", "Other"])
     told = [f"*{short_name(row.idxmax())}* in {bar} ({number(row.max())} %)" for bar, row in shares.iterrows()]
     return f"Most abundant on average: {'; '.join(told)}."
@@ -501,10 +381,7 @@ def top_of(bars: pd.DataFrame) -> str:
 def beside_margin(tests: Mapping[str, Mapping[str, Any]], *, alpha: float = 0.05) -> str:
     """Tell of how many measures equivalence is shown, of how many a difference beyond the margin.
 
-    Parameters
-    ----------
-    tests : mapping
-        For each measure what `helpers.estimates.equivalence` adds to an estimate.
+    `tests` has for each measure what `helpers.estimates.equivalence` adds to an estimate.
     """
     within = [name for name, e in tests.items() if e["p_equivalence"] < alpha]
     outside = [name for name, e in tests.items() if beyond(e)]
@@ -522,14 +399,9 @@ def beside_margin(tests: Mapping[str, Mapping[str, Any]], *, alpha: float = 0.05
 
 
 def unnamed(bounds: pd.DataFrame, share: float, genus: str) -> list[str]:
-    """Tell whether estimates hold whatever the reads without a species name are.
+    """Tell whether estimates hold whatever the reads without a species name are, `share` per cent of the genus's reads.
 
-    Parameters
-    ----------
-    bounds : DataFrame
-        As from `helpers.evidence.if_unnamed_were_the_pathogen`.
-    share : float
-        Per cent of the genus's reads that have no species name.
+    `bounds` as from `helpers.evidence.if_unnamed_were_the_pathogen`.
     """
     told = [f"{number(share)} % of the {genus} reads have no species name."]
     if bounds["estimate"].isna().all():
@@ -541,13 +413,7 @@ def unnamed(bounds: pd.DataFrame, share: float, genus: str) -> list[str]:
 
 
 def seen(presence: pd.DataFrame, privacy: Privacy) -> str:
-    """Tell in how many a taxon is seen, before and after.
-
-    Parameters
-    ----------
-    presence : DataFrame
-        As from `helpers.taxa.presence_by_group`.
-    """
+    """Tell in how many a taxon is seen, before and after; `presence` as from `helpers.taxa.presence_by_group`."""
     shown = privacy.shown
     each = [
         f"{row['patients']}: seen in {shown(row['present_before'])} of {shown(row['n'])}, "
@@ -558,13 +424,7 @@ def seen(presence: pd.DataFrame, privacy: Privacy) -> str:
 
 
 def vanishing(rho: float) -> str:
-    """Tell how strong an unmeasured cause would have to be to explain a direct effect away.
-
-    Parameters
-    ----------
-    rho : float
-        Correlation of errors, as from `helpers.treatment.rho_of_no_effect`.
-    """
+    """Tell how strong an unmeasured cause, as a correlation of errors, would have to be to explain an effect away."""
     if math.isnan(rho):
         return "No correlation of errors from −0.9 to 0.9 would take the direct effect to zero."
     return f"An unmeasured cause that correlates the errors by {number(rho)} would take the direct effect to zero."
@@ -589,13 +449,7 @@ def leaking(errors: pd.DataFrame, score: str) -> str:
 
 
 def same_side(estimates: pd.DataFrame) -> bool:
-    """Say whether all intervals lie on the same side of zero.
-
-    Parameters
-    ----------
-    estimates : DataFrame
-        Columns ci_low and ci_high.
-    """
+    """Say whether all intervals, ci_low to ci_high, lie on the same side of zero."""
     return bool((estimates["ci_low"] > 0).all() or (estimates["ci_high"] < 0).all())
 
 
@@ -606,13 +460,7 @@ def short_name(species: str) -> str:
 
 
 def italicised(text: str, names: Iterable[str]) -> str:
-    """Mark names of taxa in a text as emphasis, as convention wants.
-
-    Parameters
-    ----------
-    text : str
-        Names that are marked already stay so.
-    """
+    """Mark names of taxa in a text as emphasis, as convention wants; those that are marked already stay so."""
     either = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
     return re.sub(rf"(?<![\w*])(?:{either})(?![\w*])", r"*\g<0>*", text)
 

@@ -30,15 +30,7 @@ PRINT = 300
 
 
 def save_table(df: pd.DataFrame, results_dir: str | Path, name: str) -> None:
-    """Save a table as ``tables/<name>.tsv``, the same bytes for the same numbers.
-
-    Parameters
-    ----------
-    df : DataFrame
-        Written without its index.
-    name : str
-        Starts with the notebook's number, as ``02_alpha``.
-    """
+    """Save a table as ``tables/<name>.tsv``, without its index: the same bytes for the same numbers."""
     text = for_spreadsheets(df).to_csv(sep="\t", index=False, float_format="%.10g", lineterminator="\n")
     write_whole(Path(results_dir) / TABLES / f"{name}.tsv", text)
 
@@ -46,15 +38,7 @@ def save_table(df: pd.DataFrame, results_dir: str | Path, name: str) -> None:
 def save_figure(fig: Figure, results_dir: str | Path, name: str, *, simulated: bool) -> Bbox:
     """Save a figure as ``figures/<name>.png`` and ``.svg``, the same bytes for the same figure.
 
-    Parameters
-    ----------
-    simulated : bool
-        Write SIMULATED DATA under the figure's lower right corner.
-
-    Returns
-    -------
-    Bbox
-        What was saved of it, in inches.
+    One that is `simulated` says SIMULATED DATA under its lower right corner. Returns what was saved of it, in inches.
     """
     if simulated:
         fig.text(1, -0.01, "SIMULATED DATA", ha="right", va="top", fontsize=7, color="#8a1c1c", weight="bold")
@@ -81,28 +65,14 @@ class Output:
         return italicised(in_text(markdown, self.privacy), self.taxa)
 
     def text(self, markdown: str, role: Literal["", "finding", "answer"] = "") -> None:
-        """Show a text.
-
-        Parameters
-        ----------
-        role : {"", "finding", "answer"}
-            The report's page sets a finding at the beginning of its section, an answer at that of the chapter.
-        """
+        """Show a text; the page sets a finding at the beginning of its section, an answer at that of the chapter."""
         if not markdown:
             return
         text = self._told(markdown)
         display({"text/markdown": text, "text/plain": text}, raw=True, metadata={"role": role} if role else {})
 
     def finding(self, sentence: str, *more: str) -> None:
-        """Show what a section found.
-
-        Parameters
-        ----------
-        sentence : str
-            Which the section's page begins with.
-        *more : str
-            What else there is to say, at this place.
-        """
+        """Show what a section found: a sentence, with which its page begins, and what more there is to say here."""
         self.text(sentence, "finding")
         if more:
             self.text(" ".join(more))
@@ -123,8 +93,7 @@ class Output:
         finding : str
             What there is to see, told to who cannot see it after what the figure shows.
         caption, alt : str
-            How the figure is read, shown under it, and what it shows; as its function in `helpers.figures` says, if not
-            given. ``*emphasis*`` and ``**strong**`` are understood in a caption.
+            How it is read, with ``*emphasis*`` and ``**strong**``, and what it shows, if not as its function says.
         data : str
             Name of the table that has its numbers, if not that of the figure.
 
@@ -161,16 +130,12 @@ class Output:
 
         Parameters
         ----------
-        name : str
-            As of a figure.
         index : bool
             Show the index, as the row's heading. Without it, the first column is the heading.
         whole : DataFrame, optional
             What is saved, if `df` is only its head.
-        counts : iterable of str
-            Columns that count people or swabs, beside those of `helpers.disclosure.COUNTS`.
-        taxa : iterable of str
-            Columns that are named after taxa.
+        counts, taxa : iterable of str
+            Columns that count people or swabs, beside `helpers.disclosure.COUNTS`; columns that are named after taxa.
         """
         table = df.reset_index() if index else df
         table, whole = (in_table(t, self.privacy, counts) for t in (table, table if whole is None else whole))
@@ -185,15 +150,7 @@ class Output:
         display(shown, raw=True, metadata={"table": name})
 
     def evidence(self, parts: pd.DataFrame, name: str) -> None:
-        """Save the evidence of claims that a section has gathered, for their verdicts.
-
-        Parameters
-        ----------
-        parts : DataFrame
-            As from `helpers.evidence.gather`.
-        name : str
-            As of a figure.
-        """
+        """Save the evidence of claims that a section gathered by `helpers.evidence.gather`, for their verdicts."""
         text = json.dumps(plain(parts.to_dict("records")), indent=1, ensure_ascii=False) + "\n"
         write_whole(self.results_dir / EVIDENCE / f"{name}.json", text)
 
@@ -268,14 +225,7 @@ _OF_TAXA = {"taxon", "genus", "species"}
 def table_html(texts: dict[str, list[str]], numeric: set[str], caption: str, taxa: Sequence[str] = ()) -> str:
     """A table that a screen reader can walk: caption, scope of headings; scrolls if it is wide.
 
-    Parameters
-    ----------
-    texts : dict of str to list of str
-        The columns.
-    numeric : set of str
-        Columns set right.
-    taxa : sequence of str
-        Names that are set in italics; what stands in columns of taxa is too.
+    `texts` are the columns, those in `numeric` set right; names in `taxa`, and columns of taxa, are set in italics.
     """
     escape = html.escape
 
@@ -323,13 +273,7 @@ def _drawn(fig: Figure, kind: str, dpi: int, metadata: dict[str, None], box: Bbo
 
 
 def plain(value: Any) -> Any:
-    """Values as JSON has them: ten digits, and null for what is not a number.
-
-    Parameters
-    ----------
-    value : object
-        With dicts and lists in it.
-    """
+    """Values, in dicts and lists too, as JSON has them: ten digits, and null for what is not a number."""
     if isinstance(value, dict):
         return {key: plain(v) for key, v in value.items()}
     if isinstance(value, list | tuple):

@@ -18,11 +18,6 @@ BATCH = 4_000_000
 def gower(distmat: DistanceMatrix) -> np.ndarray:
     """Gower's centred matrix G = -J d2 J / 2, the inner products of the samples in principal-coordinate space.
 
-    Raises
-    ------
-    ValueError
-        If it is no distance matrix.
-
     References
     ----------
     Gower, Biometrika 1966;53:325.
@@ -42,6 +37,18 @@ def _aligned(design: pd.DataFrame, distmat: DistanceMatrix, columns: Sequence[st
         found = f"lacks {len(lacking)} of {len(distmat.ids)}, such as {lacking[0]}" if lacking else "repeats some"
         raise ValueError(f"the index of design must be the ids of distmat; it {found}")
     return design.loc[list(distmat.ids)]
+
+
+def _complete(
+    distmat: DistanceMatrix, design: pd.DataFrame, columns: Sequence[str], blocks: str | None
+) -> tuple[pd.DataFrame, np.ndarray, np.ndarray | None, int]:
+    """The samples without a missing value, their inner products and blocks, and how many were dropped."""
+    g, columns = gower(distmat), [*columns, *([blocks] if blocks else [])]
+    aligned = _aligned(design, distmat, columns)
+    complete = aligned[columns].notna().all(axis=1).to_numpy()
+    kept = aligned[complete]
+    within = kept[blocks].to_numpy() if blocks else None
+    return kept, g[np.ix_(complete, complete)], within, int((~complete).sum())
 
 
 # --- several terms ---------------------------------------------------------------------------------------------------
@@ -78,27 +85,19 @@ def permanova(
     -------
     DataFrame
         Columns term, df, sum_of_squares, r2, pseudo_f, p_value, n, n_dropped; a row a term, then ``Residual`` and
-        ``Total``. p = (1 + hits) / (1 + permutations).
-
-    Raises
-    ------
-    ValueError
-        If ids, columns, blocks or distances do not fit, a term is constant or a sum of others, or no residual is left.
+        ``Total``. p = (1 + hits) / (1 + permutations). `ValueError` if ids, columns, blocks or distances do not fit, a
+        term is constant or a sum of others, or no residual is left.
 
     References
     ----------
     McArdle & Anderson, Ecology 2001;82:290; Anderson & ter Braak, J Stat Comput Simul 2003;73:85 (restricted
     permutation); Phipson & Smyth, Stat Appl Genet Mol Biol 2010;9:39 (p-value).
     """
-    g = gower(distmat)
-    used = sorted(map(str, Formula(formula).required_variables))
-    aligned = _aligned(design, distmat, [*used, *([blocks] if blocks else [])])
-    complete = aligned[[*used, *([blocks] if blocks else [])]].notna().all(axis=1).to_numpy()
-    kept = aligned[complete]
-    gram = g[np.ix_(complete, complete)]
-    within = kept[blocks].to_numpy() if blocks else None
+    kept, gram, within, dropped = _complete(
+        distmat, design, sorted(map(str, Formula(formula).required_variables)), blocks
+    )
     table = _permanova(gram, kept, formula, by, within, permutations, seed)
-    return table.assign(n=len(kept), n_dropped=int((~complete).sum()))
+    return table.assign(n=len(kept), n_dropped=dropped)
 
 
 def _permanova(
@@ -252,40 +251,29 @@ def dispersion(
 
     Parameters
     ----------
-    design : DataFrame
-        Indexed by the ids of `distmat`, in any order.
+    design, blocks
+        As of `permanova`.
     grouping : str
         Column of `design`; samples where it is missing are dropped and counted.
-    blocks : str, optional
-        Column of `design`: residuals are permuted within its values only.
 
     Returns
     -------
     dict
-        ``f``, ``p_value``, ``distances`` (Series, to the group's centroid), ``n``, ``n_dropped``.
-
-    Raises
-    ------
-    ValueError
-        If ids or columns do not fit, there is one group only, or as many groups as samples.
+        ``f``, ``p_value``, ``distances`` (Series, to the group's centroid), ``n``, ``n_dropped``. `ValueError` if ids
+        or columns do not fit, there is one group only, or as many groups as samples.
 
     References
     ----------
     Anderson, Biometrics 2006;62:245.
     """
-    columns = [grouping, *([blocks] if blocks else [])]
-    aligned = _aligned(design, distmat, columns)
-    complete = aligned[columns].notna().all(axis=1).to_numpy()
-    kept = aligned[complete]
-    gram = gower(distmat)[np.ix_(complete, complete)]
-    within = kept[blocks].to_numpy() if blocks else None
+    kept, gram, within, dropped = _complete(distmat, design, [grouping], blocks)
     distances, f, p = _dispersion(gram, kept[grouping].astype(str).to_numpy(), within, permutations, seed)
     return {
         "f": f,
         "p_value": p,
         "distances": pd.Series(distances, index=kept.index),
         "n": len(kept),
-        "n_dropped": int((~complete).sum()),
+        "n_dropped": dropped,
     }
 
 
@@ -339,11 +327,9 @@ def paired_permanova(
 
     Parameters
     ----------
-    distmat : skbio.DistanceMatrix
-        Between swabs.
     design : DataFrame
-        Indexed by the ids of `distmat`, in any order; columns subject, visit (``baseline`` or ``followup``), `arm` and
-        `covariates`.
+        The swabs, indexed by the ids of `distmat`, in any order; columns subject, visit (``baseline`` or ``followup``),
+        `arm` and `covariates`.
     arm : str, optional
         Column with the patient's arm: asks for time x arm too.
     covariates : sequence of str
@@ -355,11 +341,6 @@ def paired_permanova(
         Rows ``visit`` and, with `arm`, ``visit:arm``; columns term, df, sum_of_squares, r2 (of the variation of the
         changes; for ``visit``, of all variation within patients), pseudo_f, p_value, n (patients with both visits),
         n_dropped (the others), dispersion_f, dispersion_p. NaN with fewer than five patients, or three in an arm.
-
-    Raises
-    ------
-    ValueError
-        If ids, columns or distances do not fit.
 
     References
     ----------
@@ -461,19 +442,8 @@ def permanova_table(
 ) -> pd.DataFrame:
     """Every PERMANOVA of the report: group at baseline, time in each group and arm, time x arm; for each distance.
 
-    Parameters
-    ----------
-    distmats : mapping of str to skbio.DistanceMatrix
-        Between swabs, by name.
-    obs : DataFrame
-        The swabs, in any order.
-    covariates, arm_covariates : sequence of str
-        What group, and time x arm, are adjusted for. One that does not vary is left out.
-
-    Returns
-    -------
-    DataFrame
-        Columns distance, patients, and those of `paired_permanova`. Each patient counts once.
+    Distances are between swabs, `obs` are these in any order. Group is adjusted for `covariates`, time x arm for
+    `arm_covariates`. Columns distance, patients, and those of `paired_permanova`. Each patient counts once.
     """
     tests: dict[str, Any] = {"permutations": permutations, "seed": seed}
     rows = []

@@ -12,7 +12,7 @@ from skbio import TreeNode
 from tableone import TableOne
 
 from helpers.estimates import pooled_sd
-from helpers.ingest import GROUPS, NOT_RECORDED, follow, in_several, swabbed_twice
+from helpers.ingest import GROUPS, NOT_RECORDED, count_people, follow, in_several, swabbed_twice
 from helpers.study import RANKS, SMALL, VOCABULARY, Privacy, Study
 from helpers.tables import few
 from helpers.visits import analysis_swabs, who
@@ -128,23 +128,12 @@ def _table_one(people: pd.DataFrame, columns: list[str], groups: tuple[str, ...]
 
 
 def people(obs: pd.DataFrame) -> pd.DataFrame:
-    """Count the people of each group at each visit.
+    """Count the people of each group (index who: see `helpers.visits.who`): columns baseline, followup, both.
 
-    Parameters
-    ----------
-    obs : DataFrame
-        One row a swab.
-
-    Returns
-    -------
-    DataFrame
-        Indexed by who (see `helpers.visits.who`): baseline, followup, both.
+    `obs` has a row a swab.
     """
-    once = obs.assign(who=who(obs)).drop_duplicates(["subject", "visit"])
-    table = pd.crosstab(once["who"], once["visit"]).reindex(columns=list(VOCABULARY["visit"]), fill_value=0)
-    twice = once[once.duplicated("subject")]["who"].value_counts()
-    order = [w for w in GROUPS if w in table.index]
-    return table.assign(both=twice).fillna(0).astype(int).rename_axis(columns=None).loc[order]
+    counts = count_people(obs.assign(who=who(obs)))[[*VOCABULARY["visit"], "both"]]
+    return counts.loc[[w for w in GROUPS if w in counts.index]]
 
 
 def flow(
@@ -152,15 +141,7 @@ def flow(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The one flow from all swabs in the files to those that are analysed, and the ledger of all its steps.
 
-    Parameters
-    ----------
-    ledger : DataFrame
-        As from `helpers.ingest.build_cohort`.
-
-    Returns
-    -------
-    flow, ledger : DataFrame
-        As from `helpers.ingest.follow`, from the files to the analysis.
+    Both as from `helpers.ingest.follow`; `ledger` as from `helpers.ingest.build_cohort`.
     """
     deep = np.ones(cohort.n_obs, bool)
     if not cohort.uns["relative"]:
@@ -179,23 +160,14 @@ def flow(
 
 
 def checksums(cohort: AnnData) -> pd.DataFrame:
-    """SHA-256 of the files that the cohort was read from.
-
-    Returns
-    -------
-    DataFrame
-        Columns file and sha256.
-    """
+    """SHA-256 of the files that the cohort was read from: columns file and sha256."""
     return pd.DataFrame(json.loads(cohort.uns["checksums"]).items(), columns=["file", "sha256"])
 
 
 def flag_contaminants(cohort: AnnData, alpha: float) -> pd.DataFrame:
     """Features that are in more of the negative controls than of the swabs: decontam's prevalence method.
 
-    Parameters
-    ----------
-    alpha : float
-        A contaminant has a q-value below it, and a higher mean share of reads in negative controls than in swabs.
+    A contaminant has a q-value below `alpha`, and a higher mean share of reads in negative controls than in swabs.
 
     Returns
     -------
@@ -238,11 +210,7 @@ def flag_contaminants(cohort: AnnData, alpha: float) -> pd.DataFrame:
 def without_contaminants(cohort: AnnData, alpha: float) -> tuple[AnnData, pd.DataFrame]:
     """The swabs that are analysed: without negative controls, and without what these show to be contaminants.
 
-    Returns
-    -------
-    clean : AnnData
-    found : DataFrame
-        As from `flag_contaminants`.
+    With the latter, as from `flag_contaminants`.
     """
     found = flag_contaminants(cohort, alpha)
     flagged = found.index[found["contaminant"].astype(bool)]
@@ -256,13 +224,7 @@ def share_of_reads(cohort: AnnData, features: Sequence[str]) -> float:
 
 
 def integrity_checks(cohort: AnnData) -> pd.DataFrame:
-    """The checks of the pipeline, done again on the cohort.
-
-    Returns
-    -------
-    DataFrame
-        Columns check, result (``pass`` or ``fail``), detail.
-    """
+    """The checks of the pipeline, done again on the cohort: columns check, result (``pass`` or ``fail``), detail."""
     study = Study.model_validate_json(cohort.uns["study"])
     obs = cohort.obs[cohort.obs["control_type"] == "sample"]
     patients = obs[obs["group"] == "case"].groupby("subject")["visit"].nunique()
@@ -318,10 +280,7 @@ def tree_differs(cohort: AnnData) -> str:
 def missingness(cohort: AnnData) -> pd.DataFrame:
     """How much of each column is missing, by group; negative controls aside, and the arm of patients only.
 
-    Returns
-    -------
-    DataFrame
-        Columns column, group, n_missing (swabs), n (swabs), per_cent.
+    Columns column, group, n_missing (swabs), n (swabs), per_cent.
     """
     obs = cohort.obs[cohort.obs["control_type"] == "sample"]
     rows = []

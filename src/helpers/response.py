@@ -10,15 +10,7 @@ from statsmodels.genmod.cov_struct import Exchangeable
 from statsmodels.genmod.generalized_estimating_equations import GEE
 from statsmodels.tools import add_constant
 
-from helpers.estimates import (
-    ESTIMATE,
-    as_estimate,
-    as_numbers,
-    intercept,
-    linear_contrast,
-    mean_change,
-    not_estimable,
-)
+from helpers.estimates import ESTIMATE, as_estimate, as_numbers, intercept, linear_contrast, mean_change, not_estimable
 from helpers.measures import Measure
 from helpers.narrate import with_unit
 from helpers.study import Response, Severity, Study
@@ -26,17 +18,10 @@ from helpers.visits import cases_and_controls, paired
 
 
 def improvement(visits: pd.DataFrame, severity: Sequence[Severity]) -> pd.Series:
-    """Improvement of the first severity score between the visits, in per cent of its baseline value.
+    """Improvement of the first severity score (higher is worse) between the visits, in per cent of its baseline value.
 
-    Parameters
-    ----------
-    severity : sequence of Severity
-        The study's scores, higher is worse; without one, nobody's improvement is known.
-
-    Returns
-    -------
-    Series
-        Indexed by subject; negative where the score rose, NaN where a visit is missing or the baseline is zero.
+    Indexed by subject; negative where the score rose, NaN where a visit is missing, the baseline is zero or there is no
+    score.
     """
     if not severity:
         return pd.Series(np.nan, index=visits["subject"].unique(), name="improvement")
@@ -46,20 +31,7 @@ def improvement(visits: pd.DataFrame, severity: Sequence[Severity]) -> pd.Series
 
 
 def strata(improved: pd.Series, response: Response) -> pd.Series:
-    """Disjoint response strata.
-
-    Parameters
-    ----------
-    improved : Series
-        Improvement in per cent.
-    response : Response
-        The thresholds.
-
-    Returns
-    -------
-    Series
-        Ordered categorical, such as ``<50 %``, ``50-74 %``, ``75-89 %``, ``≥90 %``.
-    """
+    """Strata of an improvement in per cent, ordered, such as ``<50 %``, ``50-74 %``, ``75-89 %``, ``≥90 %``."""
     a, b, c = (f"{x:g}" for x in (response.non_responder, response.responder, response.near_clear))
     below_b, below_c = (f"{x - 1:g}" for x in (response.responder, response.near_clear))
     edges = [-np.inf, response.non_responder, response.responder, response.near_clear, np.inf]
@@ -68,13 +40,7 @@ def strata(improved: pd.Series, response: Response) -> pd.Series:
 
 
 def patients(visits: pd.DataFrame, study: Study) -> pd.DataFrame:
-    """The patients at baseline, with their improvement and stratum of response.
-
-    Returns
-    -------
-    DataFrame
-        Indexed by subject.
-    """
+    """The patients at baseline, indexed by subject, with their improvement and stratum of response."""
     at_baseline = visits[visits["case"] & visits["visit"].eq("baseline")].set_index("subject")
     at_baseline = at_baseline.join(improvement(visits, study.severity))
     return at_baseline.assign(stratum=strata(at_baseline["improvement"], study.response))
@@ -92,19 +58,14 @@ class Shift(NamedTuple):
 def shift_by_stratum(
     visits: pd.DataFrame, strata: pd.Series, measures: Mapping[str, Measure], study: Study, *, alpha: float = 0.05
 ) -> Shift:
-    """Change of several measures by stratum of response.
-
-    Parameters
-    ----------
-    strata : Series
-        Of each patient, as from `strata`.
+    """Change of several measures by stratum of response, as from `strata`; empty where nobody with an arm has one.
 
     Returns
     -------
     Shift
         ``means`` as from `mean_by_stratum` and ``trends`` as from `trend`, with ``measure``, its label; ``means``,
         ``changes`` (scale, arm, stratum, change) and ``noise`` (interval of the controls' mean change) have ``scale``,
-        label and unit. Empty where nobody with an arm has a stratum.
+        label and unit.
     """
     means, trends, changes, noise = [], [], [], {}
     for key, measure in measures.items():
@@ -130,15 +91,8 @@ def _together(tables: list[pd.DataFrame]) -> pd.DataFrame:
 def shift_against_improvement(pairs: pd.DataFrame, *, alpha: float = 0.05) -> pd.DataFrame:
     """How much a change grows with improvement of severity, and what it is where severity did not improve.
 
-    Parameters
-    ----------
-    pairs : DataFrame
-        One row a patient: ``change``, and ``improvement`` as a share.
-
-    Returns
-    -------
-    DataFrame
-        Two rows: ``estimate of`` in words, and the keys of `helpers.estimates.ESTIMATE`; least squares, HC3.
+    `pairs` has a row a patient: ``change``, and ``improvement`` as a share. Two rows: ``estimate of`` in words, and the
+    keys of `helpers.estimates.ESTIMATE`; least squares, HC3.
     """
     found = {
         "change for 100 percentage points more improvement": linear_contrast(
@@ -152,20 +106,10 @@ def shift_against_improvement(pairs: pd.DataFrame, *, alpha: float = 0.05) -> pd
 def mean_by_stratum(
     pairs: pd.DataFrame, by: Sequence[str] = ("arm", "stratum"), *, alpha: float = 0.05, fewest: int = 1
 ) -> pd.DataFrame:
-    """Mean within-patient change in each stratum of response.
+    """Mean within-patient change in each stratum of response: the columns `by`, and the keys of an estimate.
 
-    Parameters
-    ----------
-    pairs : DataFrame
-        One row a patient with ``change`` and the columns `by`.
-    fewest : int
-        The fewest patients of whom a mean is given.
-
-    Returns
-    -------
-    DataFrame
-        One row a stratum: `by` and the keys of an estimate. The strata are what happened after treatment began, so
-        this is a description, not an effect.
+    The strata are what happened after treatment began, so this is a description, not an effect. `pairs` has a row a
+    patient with ``change`` and `by`; a mean is given of no less than the `fewest` patients.
     """
     rows = []
     for key, part in pairs.groupby(list(by), observed=True):
@@ -181,11 +125,7 @@ def trend(pairs: pd.DataFrame, *, alpha: float = 0.05) -> dict[str, float]:
     """Trend of the change from one stratum of response to the next, arms apart.
 
     The strata count 0, 1, 2, 3; the slope is that of least squares with an intercept for each arm and HC3 errors.
-
-    Parameters
-    ----------
-    pairs : DataFrame
-        One row a patient with ``change``, ``arm`` and ``stratum`` (ordered, as from `strata`).
+    `pairs` has a row a patient with ``change``, ``arm`` and ``stratum``, ordered as from `strata`.
 
     Returns
     -------
@@ -193,11 +133,6 @@ def trend(pairs: pd.DataFrame, *, alpha: float = 0.05) -> dict[str, float]:
         Keys of `helpers.estimates.ESTIMATE`: mean change for one stratum more. The only patient of an arm, of whom no
         slope can be learnt, is dropped. NaN with fewer than five patients, one stratum in each arm, or a slope that
         hangs on one patient alone (leverage 1).
-
-    Raises
-    ------
-    ValueError
-        If the strata have no order.
 
     References
     ----------
@@ -223,11 +158,6 @@ def within_between_slopes(
 
     Generalised estimating equations over both visits of the patients, clustered on the patient, exchangeable
     correlation, bias-reduced covariance; severity enters as the patient's mean and as the deviation from it.
-
-    Parameters
-    ----------
-    outcome, severity : str
-        Numeric columns.
 
     Returns
     -------
@@ -301,13 +231,7 @@ def _with_t(estimate: float, se: float, df: float, n: int, dropped: int, alpha: 
 
 
 def slopes(visits: pd.DataFrame, measures: Mapping[str, Measure], study: Study, *, alpha: float = 0.05) -> pd.DataFrame:
-    """Slopes of several measures on each severity score.
-
-    Returns
-    -------
-    DataFrame
-        One row a measure, score and slope: their names, and the keys of `helpers.estimates.ESTIMATE`.
-    """
+    """Slopes of several measures on each severity score: their names, and the keys of `helpers.estimates.ESTIMATE`."""
     rows = [
         {"measure": measure.label, "score": score.label, "slope": slope, **estimate}
         for key, measure in measures.items()
@@ -320,17 +244,9 @@ def slopes(visits: pd.DataFrame, measures: Mapping[str, Measure], study: Study, 
 
 
 def places(both: pd.DataFrame, measures: Mapping[str, Measure]) -> pd.DataFrame:
-    """Where patients lie among the controls.
+    """Where patients lie among the controls: a row a measure and patient, ``measure``, its label, and ``percentile``.
 
-    Parameters
-    ----------
-    both : DataFrame
-        Patients and controls, one row a person.
-
-    Returns
-    -------
-    DataFrame
-        One row a measure and patient: ``measure``, its label, and ``percentile``.
+    `both` has a row a person.
     """
     each = [
         pd.DataFrame({"measure": m.label, "percentile": percentiles(*cases_and_controls(both, key))})
@@ -340,20 +256,7 @@ def places(both: pd.DataFrame, measures: Mapping[str, Measure]) -> pd.DataFrame:
 
 
 def percentiles(values: pd.Series, controls: pd.Series) -> pd.Series:
-    """Percentile of each patient in the distribution of the controls.
-
-    Parameters
-    ----------
-    values : Series
-        One value a patient.
-    controls : Series
-        One value a control.
-
-    Returns
-    -------
-    Series
-        Per cent of controls below the value, ties counted half.
-    """
+    """Percentile of each patient in the distribution of the controls: per cent below the value, ties counted half."""
     reference = np.sort(controls.dropna().to_numpy())
     below = np.searchsorted(reference, values, side="left")
     at_most = np.searchsorted(reference, values, side="right")

@@ -292,16 +292,9 @@ class Privacy(Strict):
         return 1 if self.small_cells == "show" else 3
 
     def shown(self, count: float) -> str:
-        """A number of people or swabs as the report may show it.
+        """A number of people or swabs as the report may show it: ``≤7`` or the nearest multiple of 5 if suppressed.
 
-        Returns
-        -------
-        str
-            The number, or ``≤7`` or its nearest multiple of 5 where small cells are suppressed.
-
-        References
-        ----------
-        OpenSAFELY, Output checking: counts of 7 or less are redacted, the rest is rounded to the nearest 5.
+        After OpenSAFELY, Output checking: counts of 7 or less are redacted, the rest is rounded to the nearest 5.
         """
         if self.small_cells == "show":
             return f"{count:.0f}"
@@ -395,13 +388,7 @@ class Study(Strict):
         return self._folder / file.path
 
     def read(self, file: DataFile) -> bytes:
-        """Read a file of this study and verify its checksum.
-
-        Raises
-        ------
-        StudyError
-            If it is not there, cannot be read, or has another checksum than study.yaml gives.
-        """
+        """Read a file of this study and verify its checksum against that of study.yaml."""
         path = self.path(file)
         try:
             if path.exists() and not path.is_file():  # a pipe or a device could be read for ever
@@ -487,19 +474,7 @@ def _parsed(text: str) -> Any:
 def read_yaml(file: Path, what: str, fix: str, keys: str | Path) -> dict[str, Any]:
     """Read a YAML file of keys and values, safely.
 
-    Parameters
-    ----------
-    what : str
-        What it should be.
-    fix : str
-        What to do if there is no such file.
-    keys : str
-        Where its keys are described.
-
-    Raises
-    ------
-    StudyError
-        If the file is missing, or is not YAML with keys and values.
+    For the message of an error: `what` the file should be, the `fix` if there is none, where its `keys` are described.
     """
     try:
         content = copy.deepcopy(_parsed(file.read_text(encoding="utf-8-sig")))
@@ -521,21 +496,9 @@ def read_yaml(file: Path, what: str, fix: str, keys: str | Path) -> dict[str, An
 
 
 def validated(model: type[M], content: Any, file: Path, what: str, keys: str | Path) -> M:
-    """What a file says, as its model.
+    """What a file says, as its model; the error names every wrong key.
 
-    Parameters
-    ----------
-    file : Path
-        Where it stands.
-    what : str
-        What it should be.
-    keys : str
-        Where its keys are described.
-
-    Raises
-    ------
-    StudyError
-        Names every wrong key.
+    For its message: `what` the file should be, and where its `keys` are described.
     """
     try:
         return model.model_validate(content)
@@ -545,18 +508,7 @@ def validated(model: type[M], content: Any, file: Path, what: str, keys: str | P
 
 
 def load_study(folder: str | Path) -> Study:
-    """Read and validate ``study.yaml``.
-
-    Parameters
-    ----------
-    folder : str or Path
-        The study's folder, such as ``data/demo``.
-
-    Raises
-    ------
-    StudyError
-        If the file is missing, is not YAML, or does not hold a valid study; the message names every wrong key.
-    """
+    """Read and validate ``study.yaml`` of a folder such as ``data/demo``; the error names every wrong key."""
     file, keys = Path(folder) / STUDY_YAML, STUDY_KEYS
     content = read_yaml(file, "a study", "give STUDY= the name of a folder in data/", keys)
     study = validated(Study, content, file, "a valid study", keys)

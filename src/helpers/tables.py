@@ -84,18 +84,7 @@ def _too_large(path: Path, limit: int) -> StudyError:
 
 
 def unpacked(path: Path, data: bytes) -> bytes:
-    """The content of a file that may be compressed by gzip.
-
-    Parameters
-    ----------
-    path : Path
-        For messages.
-
-    Raises
-    ------
-    StudyError
-        If it is broken, or would unpack to what no table has.
-    """
+    """The content of a file that may be compressed by gzip; `StudyError` if it would unpack to what no table has."""
     if not data.startswith(b"\x1f\x8b"):
         return data
     try:
@@ -352,11 +341,11 @@ def _lineages(path: Path, table: pd.DataFrame) -> list[str]:
     if lineage := next((columns[c] for c in columns if c in LINEAGE_COLUMNS), None):
         return list(table[lineage])
     if "genus" not in columns:
-        expected = "a column Taxon (or taxonomy, lineage), or one column a rank"
-        fix = "rename the column with the lineages to Taxon"
         raise StudyError(
-            "has no lineages", file=path, where="header", found=few(table.columns), expected=expected, fix=fix
-        )
+            "has no lineages", file=path, where="header", found=few(table.columns),
+            expected="a column Taxon (or taxonomy, lineage), or one column a rank",
+            fix="rename the column with the lineages to Taxon",
+        )  # fmt: skip
     ranks = pd.DataFrame({r: table[columns[r]] if r in columns else "" for r in RANKS}, index=table.index)
     return list(ranks.agg(";".join, axis=1))
 
@@ -373,23 +362,19 @@ def read_taxonomy(study: Study, data: bytes | None, counts: Counts) -> pd.DataFr
         table = _named_rows(path, _member(path, data, "taxonomy.tsv") if kind == "qza" else data, "feature")
         by_feature = dict(zip(table.index, _lineages(path, table), strict=True))
         if absent := [f for f in counts.features if f not in by_feature]:
-            found = (
-                f"{len(absent)} features of the counts without a row: {few(absent)}{near_misses(absent, by_feature)}"
-            )
-            fix = (
-                mangled(by_feature)
-                or "give the taxonomy of this table, or add the rows (an empty lineage is understood)"
-            )
-            raise StudyError("lacks features", file=path, found=found, expected="a row for each feature", fix=fix)
+            fix = "give the taxonomy of this table, or add the rows (an empty lineage is understood)"
+            raise StudyError(
+                "lacks features", file=path, expected="a row for each feature", fix=mangled(by_feature) or fix,
+                found=f"{len(absent)} features of the counts without a row: {few(absent)}"
+                + near_misses(absent, by_feature),
+            )  # fmt: skip
         texts = [by_feature[f] for f in counts.features]
     ranks = {text: parse_lineage(text) for text in texts}
     if file == "feature_names" and not any(r[1] for r in ranks.values()):
-        expected = "ranks joined by semicolons or dots, as files.taxonomy: feature_names says"
-        where = "feature names"
-        fix = "set files.taxonomy to a file, or to none"
         raise StudyError(
-            "has no lineages", file=study.path(study.files.counts), where=where, found=few(texts), expected=expected,
-            fix=fix,
+            "has no lineages", file=study.path(study.files.counts), where="feature names", found=few(texts),
+            expected="ranks joined by semicolons or dots, as files.taxonomy: feature_names says",
+            fix="set files.taxonomy to a file, or to none",
         )  # fmt: skip
     return pd.DataFrame([ranks[t] for t in texts], index=counts.features, columns=list(RANKS), dtype=object)
 

@@ -185,23 +185,14 @@ def draft_study(
     Parameters
     ----------
     name : str
-        Of the new study: letters, digits, ``_`` and ``-``.
-    table, metadata : str or Path
-        The count table (BIOM, .qza or text) and the metadata (text).
-    taxonomy, tree : str or Path, optional
-        Empty, if there is none.
-    data_folder : str or Path, optional
-        Where the studies are.
+        Letters, digits, ``_`` and ``-``; a study of that name must not be there.
+    table, metadata, taxonomy, tree : str or Path
+        BIOM, .qza or text; text; a lineage a feature, and Newick, or empty if there is none.
 
     Returns
     -------
     str
         What was guessed, what is unsure, and what to do next.
-
-    Raises
-    ------
-    StudyError
-        If the name cannot be used, there is such a study already, or a file cannot be read.
     """
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name):
         expected = "letters without accents, digits, _ and - (not first)"

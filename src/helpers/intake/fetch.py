@@ -19,6 +19,8 @@ def fetch(name: str) -> None:
 def fetch_data(study: Study, *, timeout: float = 60, attempts: int = 3, pause: float = 2) -> None:
     """Fetch the files whose address study.yaml gives; a file that is there is never overwritten.
 
+    All problems of all files are told at once. What was fetched until then stays; no part of a file does.
+
     Parameters
     ----------
     timeout : float
@@ -27,11 +29,6 @@ def fetch_data(study: Study, *, timeout: float = 60, attempts: int = 3, pause: f
         How often to try if the connection fails or the server does.
     pause : float
         Seconds before the second attempt; the third waits twice as long, and so on.
-
-    Raises
-    ------
-    StudyError
-        All problems of all files. What was fetched until then stays; no part of a file does.
     """
     problems = Problems()
     with locked(study.folder / STUDY_YAML, f"another make data of {study.folder.name}"):

@@ -530,7 +530,9 @@ def _taxonomy(draft: Draft, counts: Counts) -> None:
 
 
 def guess(metadata: pd.DataFrame, counts: Counts, whole: bool, taxonomy: bool) -> Draft:
-    """What study.yaml is to say, from the names and values in the files.
+    """What study.yaml is to say, from the names and values in the files, without paths.
+
+    There always are sample, subject, group and visit, so that study.yaml can be loaded.
 
     Parameters
     ----------
@@ -538,15 +540,8 @@ def guess(metadata: pd.DataFrame, counts: Counts, whole: bool, taxonomy: bool) -
         Of strings, a row a swab.
     counts : Counts
         The count table; its samples may be its features, and the other way round.
-    whole : bool
-        Whether all counts were whole before they were rounded.
-    taxonomy : bool
-        Whether there is a file of it.
-
-    Returns
-    -------
-    Draft
-        Always with sample, subject, group and visit, so that study.yaml can be loaded; without paths.
+    whole, taxonomy : bool
+        Whether all counts were whole before they were rounded, and whether there is a file of the taxonomy.
     """
     sample, in_rows, why = _matching(metadata, counts.samples, counts.features)
     if in_rows:

@@ -16,24 +16,12 @@ from helpers.visits import analysis_swabs
 
 
 def inspect(name: str, overrides: str = "") -> str:
-    """Read and check everything that the report would, and sum it up.
-
-    Parameters
-    ----------
-    name : str
-        The study.
-    overrides : str
-        Of the variable SET.
+    """Read and check everything that the report would, tell all problems at once, or sum it up.
 
     Returns
     -------
     str
         Swabs, people, pairs, depth, taxonomy, tree, and the claims that can be tested and that cannot.
-
-    Raises
-    ------
-    StudyError
-        With all problems at once.
     """
     study, problems = load_study(DATA / name), Problems()
     with problems:

@@ -102,29 +102,25 @@ def _vocabulary(demo: Study) -> str:
         given = ", ".join(["`arm`"] * (name in OF_ONE_ARM) + ["`among`"] * (name == "change_in")) or "nothing"
         reasons = "; ".join(lacks[need] for need in needs)
         contrasts.append((f"`{name}`", about, given, ", ".join(contrast.sections), reasons))
-    return "\n".join(
-        [
-            *(
-                "",
-                "## Names in braces",
-                "",
-                "Names of study.yaml, and nothing else, stand in the braces of `says`.",
-                "",
-            ),
-            *_table(["name", "key of study.yaml", "what it is", "in the demo"], braces),
-            *("", "## Contrasts", ""),
-            "The estimator that is named first is the one that claims rest on. With arm: treatment, among: lesional:",
-            "",
-            *_table(
-                ["contrast", "what it compares, and how", "asks for", "of measures", f"{NOT_TESTABLE} if"], contrasts
-            ),
-            *("", "## Measures", ""),
-            "The registry (`src/helpers/measures.py`), with the demo's names. Every severity score is one under its",
-            "name, and so is every genus and species that reads are named after.",
-            "",
-            *_table(["measure", "label", "kind", "unit", "told in", "healthier", "needs"], measures),
-        ]
-    )
+    return f"""
+## Names in braces
+
+Names of study.yaml, and nothing else, stand in the braces of `says`.
+
+{_table("name", "key of study.yaml", "what it is", "in the demo", rows=braces)}
+
+## Contrasts
+
+The estimator that is named first is the one that claims rest on. With arm: treatment, among: lesional:
+
+{_table("contrast", "what it compares, and how", "asks for", "of measures", f"{NOT_TESTABLE} if", rows=contrasts)}
+
+## Measures
+
+The registry (`src/helpers/measures.py`), with the demo's names. Every severity score is one under its
+name, and so is every genus and species that reads are named after.
+
+{_table("measure", "label", "kind", "unit", "told in", "healthier", "needs", rows=measures)}"""
 
 
 def _origin(name: str) -> tuple[str, str]:
@@ -141,8 +137,8 @@ def _about(measure: Measure) -> tuple[str, ...]:
     return label, kind, unit, scale, healthier, ", ".join(measure.needs) or "nothing more"
 
 
-def _table(head: list[str], rows: Iterable[tuple[str, ...]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+def _table(*head: str, rows: Iterable[tuple[str, ...]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
 # ---------------------------------------------------------------- keys

@@ -41,12 +41,7 @@ HOW = {
 def execute(source: Path, target: Path, parameters: dict[str, Any], finish: Callable[[], None] = lambda: None) -> None:
     """Run a notebook; its target appears only if it succeeded, else ``<name>.failed.ipynb`` does.
 
-    Parameters
-    ----------
-    parameters : dict
-        Injected after the parameters cell.
-    finish : callable
-        Called when the notebook succeeded: who is killed before the target appears runs the notebook again.
+    `finish` is called when it succeeded: who is killed before the target appears runs the notebook again.
     """
     import nbformat
     import papermill
@@ -124,15 +119,7 @@ def _joined_streams(outputs: list[Any]) -> list[Any]:
 
 
 def run(name: str, notebook: str) -> None:
-    """Run one notebook with the parameters that it declares, and record when that was and how long it took.
-
-    Parameters
-    ----------
-    name : str
-        The study, which was checked.
-    notebook : str
-        Name without suffix.
-    """
+    """Run a notebook of a checked study with the parameters that it declares; record when it ran, and for how long."""
     report, source = report_of(name), NOTEBOOKS / f"{notebook}.ipynb"
     target = report.notebooks / source.name
     parameters = yaml.safe_load(report.parameters.read_text(encoding="utf-8"))

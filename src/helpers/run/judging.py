@@ -17,17 +17,9 @@ from helpers.study import Study
 
 
 def gathered(results: Path, chapters: list[str], claims: Mapping[str, Claim], study: Study) -> pd.DataFrame:
-    """What the notebooks gathered for the claims.
+    """What the notebooks gathered for the claims: rows as from `helpers.evidence.gather`, with ``notebook``.
 
-    Returns
-    -------
-    DataFrame
-        Rows as from `helpers.evidence.gather`, with ``notebook``.
-
-    Raises
-    ------
-    StudyError
-        If a part of a claim has no evidence, or stands twice.
+    Raises `StudyError` if a part of a claim has no evidence, or stands twice.
     """
     rows = []
     for file in sorted((results / EVIDENCE).glob("*.json")):
@@ -49,12 +41,7 @@ def gathered(results: Path, chapters: list[str], claims: Mapping[str, Claim], st
 def judge(study: Study, results: Path, chapters: list[str], alpha: float) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Judge the claims on the evidence of the notebooks; write ``claims.tsv`` and ``claims.json``.
 
-    Returns
-    -------
-    parts : DataFrame
-        As from `gathered`.
-    claims : DataFrame
-        As from `helpers.claims.verdicts`, ``n`` as it may be shown.
+    Returns what `gathered` does, and the claims as from `helpers.claims.verdicts`, ``n`` as it may be shown.
     """
     claims = load_claims(study)
     parts = gathered(results, chapters, claims, study)

@@ -21,14 +21,10 @@ from helpers.files import UNFINISHED, remove, unwritable
 
 
 def wait_for_lock(file: IO[str] | int, other: str) -> None:
-    """Lock an open file, when no other process has it locked. The system unlocks it when its last holder ends.
+    """Lock an open file, or its descriptor, when no other process has it locked; tell of the `other` while waiting.
 
-    Parameters
-    ----------
-    file : file or int
-        A file, or the descriptor of one. Open for as long as the lock is needed; who inherits it holds the lock too.
-    other : str
-        Told of while waiting.
+    It is open for as long as the lock is needed; who inherits it holds the lock too. The system unlocks it when its
+    last holder ends.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -41,13 +37,7 @@ def wait_for_lock(file: IO[str] | int, other: str) -> None:
 
 @contextmanager
 def locked(path: Path, other: str) -> Iterator[None]:
-    """Hold the lock of a file or a folder, which must be there.
-
-    Parameters
-    ----------
-    other : str
-        As of `wait_for_lock`.
-    """
+    """Hold the lock of a file or a folder, which must be there; `other` as of `wait_for_lock`."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         wait_for_lock(descriptor, other)
@@ -57,25 +47,16 @@ def locked(path: Path, other: str) -> Iterator[None]:
 
 
 def clear(folder: Path, *, inside: bool = True) -> None:
-    """Remove what processes that were killed left unfinished. Who calls it holds a lock: nobody else writes there.
+    """Remove what processes that were killed left unfinished: in the folder and, if `inside`, in its folders.
 
-    Parameters
-    ----------
-    inside : bool
-        Look in its folders, too.
+    Who calls it holds a lock: nobody else writes there.
     """
     for path in list(folder.rglob(UNFINISHED) if inside else folder.glob(UNFINISHED)):
         remove(path)
 
 
 def main(folder: Path, command: Sequence[str]) -> None:
-    """Replace this process by the command, which holds the folder's lock, as do the processes that it starts.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the report.
-    """
+    """Replace this process by the command, which holds the report folder's lock, as do the processes that it starts."""
     file = folder / ".lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)

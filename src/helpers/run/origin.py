@@ -46,14 +46,9 @@ def record(report: Report, notebook: str, ran: Ran) -> None:
 
 
 def note_saved(report: Report, step: str, paths: Iterable[Path]) -> None:
-    """Tell make what a step saved, so that it does it again when someone deletes a file.
+    """Tell make what a step saved in the report's folder, so that it does it again when someone deletes a file.
 
-    Parameters
-    ----------
-    step : str
-        A notebook's name without suffix, or ``site``.
-    paths : iterable of Path
-        In the report's folder.
+    A step is a notebook's name without suffix, or ``site``.
     """
     names = " ".join(sorted(path.relative_to(report.folder).as_posix() for path in paths))
     write_whole(report.runs / f"{step}.mk", makefile_variable(f"SAVED_{step}", names))
@@ -65,13 +60,7 @@ def makefile_variable(name: str, value: str) -> str:
 
 
 def run_times(report: Report, notebooks: list[str]) -> dict[str, Ran | None]:
-    """The recorded runs of notebooks.
-
-    Returns
-    -------
-    dict
-        Name to `Ran`, or to None where no run was recorded.
-    """
+    """The recorded runs of notebooks, by name; None where no run was recorded."""
     runs: dict[str, Ran | None] = dict.fromkeys(notebooks)
     for notebook in notebooks:
         if (path := record_of(report, notebook)).is_file():
@@ -81,23 +70,14 @@ def run_times(report: Report, notebooks: list[str]) -> dict[str, Ran | None]:
 
 
 def utc(time: datetime) -> str:
-    """A time as ISO 8601 has it, to the second, in UTC.
-
-    Parameters
-    ----------
-    time : datetime
-        With its time zone.
-    """
+    """A time with its zone as ISO 8601 has it, to the second, in UTC."""
     return time.astimezone(UTC).isoformat(timespec="seconds")
 
 
 def commit() -> str | None:
     """The commit that is checked out, with ``-dirty`` if a tracked file differs from it.
 
-    Returns
-    -------
-    str, optional
-        None outside a git repository, and in one that only happens to lie around this project.
+    None outside a git repository, and in one that only happens to lie around this project.
     """
 
     def git(*arguments: str) -> str:
@@ -142,13 +122,7 @@ def packages() -> dict[str, str]:
 
 
 def locked() -> dict[str, list[str]]:
-    """Versions in ``requirements.lock``: one a package, or one for each range of Pythons or systems.
-
-    Returns
-    -------
-    dict
-        Empty without the file.
-    """
+    """Versions in ``requirements.lock``, if it is there: one a package, or one for each range of Pythons or systems."""
     versions: dict[str, list[str]] = {}
     text = LOCK.read_text(encoding="utf-8") if LOCK.is_file() else ""
     for name, version in re.findall(r"^([\w.-]+)==([^\s;\\]+)", text, re.MULTILINE):

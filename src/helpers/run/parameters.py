@@ -24,13 +24,7 @@ def notebooks() -> list[Path]:
 
 
 def notebook_defaults(path: str | Path) -> dict[str, Any]:
-    """What the cell tagged ``parameters`` of a notebook assigns.
-
-    Returns
-    -------
-    dict
-        Name to value.
-    """
+    """What the cell tagged ``parameters`` of a notebook assigns, by name."""
     cells = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
     tagged = [c for c in cells if "parameters" in c["metadata"].get("tags", [])]
     if len(tagged) != 1:
@@ -48,13 +42,7 @@ def notebook_defaults(path: str | Path) -> dict[str, Any]:
 
 
 def parse_overrides(text: str) -> dict[str, str]:
-    """``a=1 b='x y'`` as a dict of texts.
-
-    Parameters
-    ----------
-    text : str
-        Of the variable SET.
-    """
+    """``a=1 b='x y'``, as in the variable SET, as a dict of texts."""
     try:
         words = shlex.split(text)
     except ValueError as e:
@@ -71,13 +59,7 @@ def parse_overrides(text: str) -> dict[str, str]:
 
 
 def resolve_settings(study: Study, text: str = "") -> Settings:
-    """The study's settings, overridden by SET, all validated.
-
-    Parameters
-    ----------
-    text : str
-        Of the variable SET.
-    """
+    """The study's settings, overridden by the text of the variable SET, all validated."""
     overrides = parse_overrides(text)
     known = list(Settings.model_fields)
     for name in overrides:
@@ -94,15 +76,7 @@ def resolve_settings(study: Study, text: str = "") -> Settings:
 
 
 def write_parameters(name: str, overrides: str = "") -> None:
-    """Validate study, parameters and input files; write ``parameters.yaml`` and, for make, ``inputs.mk``.
-
-    Parameters
-    ----------
-    name : str
-        The study.
-    overrides : str
-        Of the variable SET.
-    """
+    """Validate study, parameters and input files; write ``parameters.yaml`` and, for make, ``inputs.mk``."""
     from helpers.claims import load_claims  # here: whoever only asks for parameters need not wait for it
 
     study, report = load_study(DATA / name), report_of(name)

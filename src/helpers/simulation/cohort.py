@@ -91,7 +91,7 @@ def _newick(lineages: list[tuple[str, ...]], tips: list[str], rank: int, rng: Ge
 def _catalogue(seed: int, named: tuple[Taxon, ...], contaminants: tuple[str, ...], tail: Tail) -> Catalogue:
     rng = np.random.default_rng(seed)
     ranks: dict[str, tuple[str, ...]] = {}
-    for line in LINEAGES.strip().splitlines():
+    for line in LINEAGES:
         above, *families = line.split("|")
         for family, genera in (f.split(":") for f in families):
             ranks |= {g: ("Bacteria", *above.split(";"), family, g) for g in genera.split(",")}
@@ -305,27 +305,18 @@ def _runs(truth: Truth, case: np.ndarray, rng: Generator) -> np.ndarray:
 
 @dataclass(frozen=True)
 class SimulatedCohort:
-    """A simulated study.
+    """A simulated study."""
 
-    Attributes
-    ----------
-    counts : csr_array
-        Reads, swabs x all ASVs of the catalogue.
-    metadata : DataFrame
-        One row a swab, in the order of `counts`; the columns of metadata.tsv, indexed by ``swab_id``.
-    taxonomy : DataFrame
-        Column Taxon, indexed by ASV.
-    tree : str
-        Newick; its tips are the ASVs.
-    hidden : DataFrame
-        One row a person, also those who were lost: what no study would see (D, shift, its two parts; improvement of
-        EASI without the raters' errors; the cause that nobody records), and the severity that is recorded.
-    """
-
+    #: Reads, swabs x all ASVs of the catalogue.
     counts: sparse.csr_array
+    #: One row a swab, in the order of `counts`; the columns of metadata.tsv, indexed by ``swab_id``.
     metadata: pd.DataFrame
+    #: Column Taxon, indexed by ASV.
     taxonomy: pd.DataFrame
+    #: Newick; its tips are the ASVs.
     tree: str
+    #: One row a person, also those who were lost: what no study would see (D, shift, its two parts; improvement of
+    #: EASI without the raters' errors; the cause that nobody records), and the severity that is recorded.
     hidden: pd.DataFrame
 
     @property
@@ -449,12 +440,9 @@ def metadata_text(cohort: SimulatedCohort) -> str:
 
 
 def write_study(truth: Truth, folder: str | Path) -> dict[str, str]:
-    """Write a cohort's files, the same bytes for the same truth; study.yaml, written by hand, stays as it is.
+    """Write a cohort's files, the same bytes for the same truth; returns SHA-256 by file name, as in ``SHA256SUMS``.
 
-    Returns
-    -------
-    dict
-        SHA-256 by file name, as in ``SHA256SUMS``.
+    The file study.yaml, written by hand, stays as it is.
     """
     cohort = simulate_cohort(truth)
     tree = TreeNode.read([cohort.tree]).shear(list(cohort.taxonomy.index[cohort.seen]))

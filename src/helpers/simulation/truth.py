@@ -1,5 +1,7 @@
 """The truth of the simulated cohort: every parameter, calibrated or assumed, and the taxa of its skin."""
 
+import csv
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field
@@ -10,72 +12,9 @@ Model = TypeVar("Model", bound=BaseModel)
 PATHOGEN = "Staphylococcus aureus"
 ARMS = ("dupilumab", "cyclosporine")
 
-#: Phylum;class;order|family:genera|family:genera, in the names of SILVA 138.
-LINEAGES = """
-Actinobacteriota;Actinobacteria;Propionibacteriales|Propionibacteriaceae:Cutibacterium,Propionibacterium
-Actinobacteriota;Actinobacteria;Propionibacteriales|Nocardioidaceae:Nocardioides,Aeromicrobium,Marmoricola,Kribbella
-Actinobacteriota;Actinobacteria;Corynebacteriales|Corynebacteriaceae:Corynebacterium,Lawsonella|Dietziaceae:Dietzia
-Actinobacteriota;Actinobacteria;Corynebacteriales|Nocardiaceae:Rhodococcus,Gordonia,Nocardia,Williamsia
-Actinobacteriota;Actinobacteria;Corynebacteriales|Mycobacteriaceae:Mycobacterium
-Actinobacteriota;Actinobacteria;Micrococcales|Micrococcaceae:Micrococcus,Kocuria,Rothia,Arthrobacter,Nesterenkonia
-Actinobacteriota;Actinobacteria;Micrococcales|Brevibacteriaceae:Brevibacterium
-Actinobacteriota;Actinobacteria;Micrococcales|Dermabacteraceae:Brachybacterium,Dermabacter
-Actinobacteriota;Actinobacteria;Micrococcales|Dermacoccaceae:Dermacoccus,Kytococcus
-Actinobacteriota;Actinobacteria;Micrococcales|Intrasporangiaceae:Janibacter,Ornithinimicrobium,Knoellia
-Actinobacteriota;Actinobacteria;Micrococcales|Microbacteriaceae:Microbacterium,Curtobacterium,Leucobacter,Agrococcus
-Actinobacteriota;Actinobacteria;Micrococcales|Cellulomonadaceae:Cellulomonas
-Actinobacteriota;Actinobacteria;Actinomycetales|Actinomycetaceae:Actinomyces,Schaalia,Varibaculum,Mobiluncus
-Actinobacteriota;Actinobacteria;Bifidobacteriales|Bifidobacteriaceae:Bifidobacterium,Gardnerella,Scardovia
-Actinobacteriota;Actinobacteria;Frankiales|Geodermatophilaceae:Blastococcus,Geodermatophilus,Modestobacter
-Actinobacteriota;Actinobacteria;Streptomycetales|Streptomycetaceae:Streptomyces
-Actinobacteriota;Actinobacteria;Pseudonocardiales|Pseudonocardiaceae:Pseudonocardia
-Actinobacteriota;Coriobacteriia;Coriobacteriales|Atopobiaceae:Atopobium,Olsenella|Coriobacteriaceae:Collinsella
-Firmicutes;Bacilli;Staphylococcales|Staphylococcaceae:Staphylococcus,Macrococcus,Jeotgalicoccus,Salinicoccus
-Firmicutes;Bacilli;Staphylococcales|Gemellaceae:Gemella
-Firmicutes;Bacilli;Lactobacillales|Streptococcaceae:Streptococcus,Lactococcus|Lactobacillaceae:Lactobacillus,Pediococcus
-Firmicutes;Bacilli;Lactobacillales|Enterococcaceae:Enterococcus
-Firmicutes;Bacilli;Lactobacillales|Carnobacteriaceae:Granulicatella,Dolosigranulum,Alloiococcus
-Firmicutes;Bacilli;Lactobacillales|Aerococcaceae:Abiotrophia,Aerococcus,Facklamia
-Firmicutes;Bacilli;Bacillales|Bacillaceae:Bacillus,Anoxybacillus,Geobacillus
-Firmicutes;Bacilli;Bacillales|Planococcaceae:Lysinibacillus,Planococcus,Sporosarcina
-Firmicutes;Bacilli;Paenibacillales|Paenibacillaceae:Paenibacillus
-Firmicutes;Bacilli;Exiguobacterales|Exiguobacteraceae:Exiguobacterium
-Firmicutes;Clostridia;Peptostreptococcales-Tissierellales|Family XI:Anaerococcus,Finegoldia,Peptoniphilus,Ezakiella
-Firmicutes;Clostridia;Peptostreptococcales-Tissierellales|Peptostreptococcaceae:Peptostreptococcus,Romboutsia
-Firmicutes;Clostridia;Lachnospirales|Lachnospiraceae:Blautia,Roseburia,Dorea,Oribacterium,Stomatobaculum
-Firmicutes;Clostridia;Oscillospirales|Ruminococcaceae:Faecalibacterium,Ruminococcus,Subdoligranulum
-Firmicutes;Negativicutes;Veillonellales-Selenomonadales|Veillonellaceae:Veillonella,Dialister,Megasphaera
-Firmicutes;Negativicutes;Veillonellales-Selenomonadales|Selenomonadaceae:Selenomonas
-Bacteroidota;Bacteroidia;Bacteroidales|Prevotellaceae:Prevotella,Alloprevotella|Bacteroidaceae:Bacteroides
-Bacteroidota;Bacteroidia;Bacteroidales|Porphyromonadaceae:Porphyromonas|Rikenellaceae:Alistipes
-Bacteroidota;Bacteroidia;Flavobacteriales|Flavobacteriaceae:Flavobacterium,Capnocytophaga
-Bacteroidota;Bacteroidia;Flavobacteriales|Weeksellaceae:Chryseobacterium,Bergeyella,Cloacibacterium
-Bacteroidota;Bacteroidia;Cytophagales|Hymenobacteraceae:Hymenobacter|Spirosomaceae:Spirosoma,Dyadobacter
-Bacteroidota;Bacteroidia;Sphingobacteriales|Sphingobacteriaceae:Pedobacter,Sphingobacterium
-Proteobacteria;Alphaproteobacteria;Rhodobacterales|Rhodobacteraceae:Paracoccus,Rubellimicrobium
-Proteobacteria;Alphaproteobacteria;Sphingomonadales|Sphingomonadaceae:Sphingomonas,Novosphingobium,Sphingobium
-Proteobacteria;Alphaproteobacteria;Rhizobiales|Beijerinckiaceae:Methylobacterium,Bosea
-Proteobacteria;Alphaproteobacteria;Rhizobiales|Xanthobacteraceae:Bradyrhizobium,Afipia
-Proteobacteria;Alphaproteobacteria;Rhizobiales|Rhizobiaceae:Ochrobactrum,Aureimonas,Mesorhizobium
-Proteobacteria;Alphaproteobacteria;Caulobacterales|Caulobacteraceae:Brevundimonas,Caulobacter
-Proteobacteria;Alphaproteobacteria;Acetobacterales|Acetobacteraceae:Roseomonas,Acetobacter
-Proteobacteria;Gammaproteobacteria;Pseudomonadales|Moraxellaceae:Moraxella,Acinetobacter,Enhydrobacter,Psychrobacter
-Proteobacteria;Gammaproteobacteria;Pseudomonadales|Pseudomonadaceae:Pseudomonas
-Proteobacteria;Gammaproteobacteria;Enterobacterales|Enterobacteriaceae:Escherichia-Shigella,Klebsiella,Enterobacter
-Proteobacteria;Gammaproteobacteria;Enterobacterales|Erwiniaceae:Pantoea|Yersiniaceae:Serratia
-Proteobacteria;Gammaproteobacteria;Pasteurellales|Pasteurellaceae:Haemophilus,Aggregatibacter,Actinobacillus
-Proteobacteria;Gammaproteobacteria;Xanthomonadales|Xanthomonadaceae:Stenotrophomonas,Xanthomonas,Lysobacter
-Proteobacteria;Gammaproteobacteria;Burkholderiales|Comamonadaceae:Delftia,Pelomonas,Acidovorax,Comamonas,Variovorax
-Proteobacteria;Gammaproteobacteria;Burkholderiales|Burkholderiaceae:Ralstonia,Cupriavidus,Lautropia
-Proteobacteria;Gammaproteobacteria;Burkholderiales|Oxalobacteraceae:Massilia,Herbaspirillum,Duganella
-Proteobacteria;Gammaproteobacteria;Burkholderiales|Neisseriaceae:Neisseria,Kingella,Eikenella
-Fusobacteriota;Fusobacteriia;Fusobacteriales|Fusobacteriaceae:Fusobacterium|Leptotrichiaceae:Leptotrichia
-Deinococcota;Deinococci;Deinococcales|Deinococcaceae:Deinococcus
-Deinococcota;Deinococci;Thermales|Thermaceae:Thermus,Meiothermus
-Campylobacterota;Campylobacteria;Campylobacterales|Campylobacteraceae:Campylobacter
-Verrucomicrobiota;Verrucomicrobiae;Verrucomicrobiales|Akkermansiaceae:Akkermansia
-"""
-
+_HERE = Path(__file__).parent
+#: A line an order: phylum;class;order|family:genera|family:genera, in the names of SILVA 138.
+LINEAGES = _HERE.joinpath("lineages.txt").read_text(encoding="utf-8").splitlines()
 
 # "Calibrated": chosen so that the cohort's shape meets published figures (data/README.md). "Assumption": chosen freely.
 
@@ -208,45 +147,10 @@ class Taxon(Strict):
     unnamed: float = Field(0.0, description="share of its reads in ASVs without a species name")
 
 
-def _taxa(table: str) -> tuple[Taxon, ...]:
-    fields = ("share", "effect", "prevalence", "colonisation", "sd", "asvs", "unnamed")
-    rows = (line.split(",") for line in table.split("\n") if line)
-    return tuple(Taxon(name=name, **dict(zip(fields, map(float, rest), strict=True))) for name, *rest in rows)
-
-
-#: The columns are the fields of `Taxon`. *S. aureus* alone colonises more where the skin is inflamed.
-TAXA = _taxa("""
-Staphylococcus aureus,0.026,2.6,0.07,7.5,2,10,0.12
-Staphylococcus epidermidis,0.012,0.5,0.9,0,2.2,10,0.1
-Staphylococcus hominis,0.008,0.3,0.85,0,2.2,8,0.1
-Staphylococcus capitis,0.004,0.3,0.6,0,2,6,0.1
-Staphylococcus haemolyticus,0.004,0.4,0.5,0,1.8,5,0.1
-Staphylococcus lugdunensis,0.002,0.2,0.3,0,1.8,4,0.1
-Staphylococcus,0.003,0.3,0.6,0,1.8,6,1
-Cutibacterium acnes,0.200,-0.6,1,0,1.2,12,0.15
-Cutibacterium granulosum,0.010,-0.5,0.7,0,1.3,4,0
-Corynebacterium tuberculostearicum,0.060,-0.5,0.95,0,1.3,10,0.1
-Corynebacterium kroppenstedtii,0.015,-0.4,0.5,0,1.5,5,0
-Corynebacterium,0.040,-0.5,0.95,0,1.3,20,1
-Micrococcus luteus,0.040,-0.4,0.9,0,1.3,8,0.2
-Streptococcus mitis,0.035,-0.3,0.9,0,1.4,10,0.3
-Streptococcus salivarius,0.012,-0.2,0.7,0,1.4,6,0.3
-Streptococcus,0.015,-0.3,0.8,0,1.4,12,1
-Anaerococcus octavius,0.012,-0.6,0.7,0,1.4,6,0
-Anaerococcus,0.015,-0.6,0.8,0,1.4,12,1
-Finegoldia magna,0.010,-0.5,0.7,0,1.4,6,0
-Peptoniphilus,0.008,-0.5,0.6,0,1.4,10,1
-Lawsonella clevelandensis,0.015,-0.6,0.7,0,1.4,5,0
-Kocuria palustris,0.012,-0.2,0.7,0,1.4,5,0.3
-Rothia mucilaginosa,0.008,0,0.6,0,1.4,4,0
-Acinetobacter,0.015,0,0.8,0,1.5,14,1
-Enhydrobacter aerosaccus,0.012,-0.2,0.7,0,1.5,5,0
-Paracoccus,0.015,-0.3,0.8,0,1.4,12,1
-Kytococcus sedentarius,0.004,-0.2,0.4,0,1.4,3,0
-Brevibacterium,0.006,-0.3,0.5,0,1.5,6,1
-Dermacoccus,0.006,-0.4,0.5,0,1.4,5,1
-Haemophilus parainfluenzae,0.006,0,0.5,0,1.4,4,0
-""")
+#: *S. aureus* alone colonises more where the skin is inflamed.
+TAXA = tuple(
+    map(Taxon.model_validate, csv.DictReader(_HERE.joinpath("taxa.csv").read_text(encoding="utf-8").splitlines()))
+)
 
 
 class Tail(Strict):
@@ -289,12 +193,6 @@ def changed(model: Model, **values: Any) -> Model:
 
 
 def without_effects(truth: Truth, *, disease: bool = True) -> Truth:
-    """The null truth: no drug changes the skin and, unless `disease` is kept, the disease does not either.
-
-    Parameters
-    ----------
-    disease : bool
-        Whether patients differ from controls.
-    """
+    """The null truth: no drug changes the skin and, unless `disease` is kept, patients do not differ from controls."""
     arms = {name: {"direct": 0.0, "mediated": 0.0, "aside": 0.0} for name in ARMS}
     return changed(truth, treatment=arms, skin={} if disease else {"disease": 0.0})

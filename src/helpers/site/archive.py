@@ -18,35 +18,13 @@ SHARED = (
 
 
 def shared(folder: Path) -> list[Path]:
-    """What may be shared of what is there.
-
-    Parameters
-    ----------
-    folder : Path
-        ``reports/<study>``
-    """
+    """What may be shared of what is there in ``reports/<study>``."""
     found = {path for pattern in SHARED for path in folder.glob(pattern) if path.is_file()}
     return sorted(path for path in found if not path.name.startswith(".") and ".failed." not in path.name)
 
 
 def share(name: str) -> Path:
-    """Pack a report that was built.
-
-    Parameters
-    ----------
-    name : str
-        The study.
-
-    Returns
-    -------
-    Path
-        ``reports/<study>/<study>-report.zip``: the same bytes for the same report.
-
-    Raises
-    ------
-    StudyError
-        If there is no report.
-    """
+    """Pack a report that was built in ``reports/<study>/<study>-report.zip``: the same bytes for the same report."""
     report = built_report_of(name)
     buffer, target = io.BytesIO(), report.packed(".zip")
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -62,12 +62,7 @@ PAGES: dict[str, Callable[[Run], str]] = {
 def build_site(name: str, against: str = "") -> None:
     """Build ``reports/<study>/html`` and its RO-Crate from the notebooks that were run; all or nothing.
 
-    Parameters
-    ----------
-    name : str
-        The study.
-    against : str
-        Folder of an earlier run to compare with.
+    `against` is the folder of an earlier run to compare with.
     """
     study, report = load_study(DATA / name), report_of(name)
     parameters = yaml.safe_load(report.parameters.read_text(encoding="utf-8"))
@@ -159,10 +154,7 @@ def as_page(notebook: Any, files: Path) -> Any:
 def shown(outputs: list[Any], code: str, files: Path) -> list[Any]:
     """A cell's outputs as its page shows them, each figure with its caption, less what has its place elsewhere.
 
-    Parameters
-    ----------
-    code : str
-        Address of the cell.
+    `code` is the address of the cell.
     """
     captions = {o.metadata["caption_of"]: o for o in outputs if "caption_of" in o.get("metadata", {})}
     for output in outputs:
@@ -186,13 +178,7 @@ def shown(outputs: list[Any], code: str, files: Path) -> list[Any]:
 
 
 def run_sphinx(source: Path, built: Path) -> None:
-    """Build the site.
-
-    Parameters
-    ----------
-    source, built : Path
-        Folders.
-    """
+    """Build the site from its source."""
     command = [sys.executable, "-m", "sphinx", "-q", "--no-color", "-b", "html"]
     doctrees = str(source.parent / "doctrees")
     done = subprocess.run([*command, "-d", doctrees, str(source), str(built)], capture_output=True, text=True)
@@ -206,25 +192,13 @@ def run_sphinx(source: Path, built: Path) -> None:
 
 
 def anchors_in_folds(page: str) -> str:
-    """A page whose anchors of code are in the folds of the code: browsers open a fold to show what is linked in it.
-
-    Parameters
-    ----------
-    page : str
-        HTML.
-    """
+    """A page whose anchors of code are in the folds of the code: browsers open a fold to show what is linked in it."""
     anchored = r'(<span id="cell-[^"]*"></span>)(\s*<div class="cell[^>]*>\s*<details[^>]*>\s*<summary.*?</summary>)'
     return re.sub(anchored, r"\2\1", page, flags=re.DOTALL)
 
 
 def check_links(claims: pd.DataFrame, built: Path) -> None:
-    """Raise `StudyError` unless every claim's link leads to a section that is there.
-
-    Parameters
-    ----------
-    built : Path
-        The folder of the site.
-    """
+    """Raise `StudyError` unless every claim's link leads to a section that is there."""
     for row in claims.to_dict("records"):
         page, _, anchor = evidence(row).partition("#")
         if not anchor or f'id="{anchor}"' not in (built / page).read_text(encoding="utf-8"):

@@ -18,17 +18,7 @@ from rocrate.model import ComputerLanguage, ContextEntity, Entity
 from rocrate.rocrate import ROCrate
 
 from helpers.files import CRATE, HTML, LOCK, MAKEFILE, NOTEBOOKS
-from helpers.run.origin import (
-    Ran,
-    command,
-    commit,
-    inputs,
-    machine,
-    python,
-    run_times,
-    sha256,
-    utc,
-)
+from helpers.run.origin import Ran, command, commit, inputs, machine, python, run_times, sha256, utc
 from helpers.run.parameters import declared
 from helpers.site.archive import shared
 from helpers.site.pages import Run
@@ -58,18 +48,7 @@ TYPES = {int: "Integer", float: "Float"}
 
 
 def crate_json(run: Run, html: Path) -> str:
-    """The crate's metadata.
-
-    Parameters
-    ----------
-    html : Path
-        The site, wherever it was built; in the crate it is ``html``.
-
-    Returns
-    -------
-    str
-        JSON-LD.
-    """
+    """The crate's metadata as JSON-LD; wherever the site was built, in the crate it is ``html``."""
     crate = ROCrate(version="1.1")
     crate.metadata.extra_contexts.append(CONTEXT)
     _describe_root(crate, run.study)
@@ -83,11 +62,15 @@ def crate_json(run: Run, html: Path) -> str:
         actions.append(_add_whole_run(crate, run, workflow, objects, list(files.values()), list(runs.values())))
     profiles = PROFILES if crate.mainEntity else {PROCESS: PROFILES[PROCESS]}
     for address, name in profiles.items():
-        version = address.rpartition("/")[2]
-        profile = {"@type": "CreativeWork", "name": name, "version": version}
-        crate.root_dataset.append_to("conformsTo", crate.add(ContextEntity(crate, address, profile)))
+        profile = _described(crate, address, "CreativeWork", name=name, version=address.rpartition("/")[2])
+        crate.root_dataset.append_to("conformsTo", profile)
     crate.root_dataset["mentions"] = actions
     return json.dumps(crate.metadata.generate(), indent=1, ensure_ascii=False) + "\n"
+
+
+def _described(crate: ROCrate, address: str, kind: str, **properties: Any) -> Entity:
+    """Something that the crate describes and does not hold."""
+    return crate.add(ContextEntity(crate, address, {"@type": kind, **properties}))
 
 
 def _describe_root(crate: ROCrate, study: Study) -> None:
@@ -95,12 +78,8 @@ def _describe_root(crate: ROCrate, study: Study) -> None:
     crate.name = f"Report: {study.title}"
     crate.description = f"{simulated}Report on a treatment-response skin-microbiome study. {study.about}".strip()
     crate.datePublished = utc(datetime.now(UTC))
-    licence = {
-        "@type": "CreativeWork",
-        "name": study.licence,
-        "description": "Licence of the study's data, as its study.yaml states it.",
-    }
-    crate.license = crate.add(ContextEntity(crate, "#licence", licence))
+    about = "Licence of the study's data, as its study.yaml states it."
+    crate.license = _described(crate, "#licence", "CreativeWork", name=study.licence, description=about)
 
 
 # ---------------------------------------------------------------- files, inputs, parameters
@@ -134,13 +113,12 @@ def _add_inputs(crate: ROCrate, study: Study) -> list[Entity]:
     """The study's files: they are no part of the crate, and only their names and checksums leave the machine."""
     described, files = [], study.files.each()
     for role, path in inputs(study).items():
-        properties: dict[str, Any] = {"@type": "CreativeWork", "name": path.name, "sha256": sha256(path)}
+        more: dict[str, Any] = {}
         if role in files:
-            slot = {"@type": "FormalParameter", "name": role, "additionalType": "File"}
-            properties["exampleOfWork"] = crate.add(ContextEntity(crate, f"#parameter-{role}", slot))
-            if address := files[role].url:
-                properties["contentUrl"] = address
-        described.append(crate.add(ContextEntity(crate, f"#input-{role}", properties)))
+            slot = _described(crate, f"#parameter-{role}", "FormalParameter", name=role, additionalType="File")
+            more = {"exampleOfWork": slot} | ({"contentUrl": files[role].url} if files[role].url else {})
+        work = {"name": path.name, "sha256": sha256(path), **more}
+        described.append(_described(crate, f"#input-{role}", "CreativeWork", **work))
     return described
 
 
@@ -148,15 +126,14 @@ def _add_parameters(crate: ROCrate, parameters: dict[str, Any]) -> dict[str, Ent
     values = {}
     for name, field in Settings.model_fields.items():
         slot = {
-            "@type": "FormalParameter",
             "name": name,
             "description": field.description,
             "additionalType": TYPES.get(type(field.default), "Text"),
             "defaultValue": field.default,
         }
-        formal = crate.add(ContextEntity(crate, f"#parameter-{name}", slot))
-        value = {"@type": "PropertyValue", "name": name, "value": parameters[name], "exampleOfWork": formal}
-        values[name] = crate.add(ContextEntity(crate, f"#value-{name}", value))
+        formal = _described(crate, f"#parameter-{name}", "FormalParameter", **slot)
+        value = {"name": name, "value": parameters[name], "exampleOfWork": formal}
+        values[name] = _described(crate, f"#value-{name}", "PropertyValue", **value)
     return values
 
 
@@ -172,14 +149,12 @@ def _add_tool(crate: ROCrate, chapter: str, run: Run, ran: Ran | None) -> Entity
     notebook = nbformat.read(run.report.notebooks / f"{chapter}.ipynb", as_version=4)
     title = notebook.cells[0].source.splitlines()[0].lstrip("# ") if notebook.cells else ""
     properties = {
-        "@type": "SoftwareApplication",
         "name": f"{chapter}.ipynb",
         "description": f"Notebook: {title}" if title else "Notebook",
         "input": [{"@id": f"#parameter-{name}"} for name in _declared(chapter, run)],
+        **({"softwareVersion": ran.commit} if ran and ran.commit else {}),
     }
-    if ran and ran.commit:
-        properties["softwareVersion"] = ran.commit
-    return crate.add(ContextEntity(crate, f"#notebook-{chapter}", properties))
+    return _described(crate, f"#notebook-{chapter}", "SoftwareApplication", **properties)
 
 
 def _add_notebook_run(
@@ -226,20 +201,15 @@ def _add_workflow(crate: ROCrate, workflow: Entity, tools: dict[str, Entity], ob
     main["hasPart"] = list(tools.values())
     main["input"] = [entity["exampleOfWork"] for entity in objects if "exampleOfWork" in entity]
     for position, (chapter, tool) in enumerate(tools.items(), start=1):
-        step = {"@type": "HowToStep", "name": chapter, "position": str(position), "workExample": tool}
-        main.append_to("step", crate.add(ContextEntity(crate, f"#step-{chapter}", step)))
+        step = {"name": chapter, "position": str(position), "workExample": tool}
+        main.append_to("step", _described(crate, f"#step-{chapter}", "HowToStep", **step))
         control = {"@type": "ControlAction", "name": f"Step {chapter}", "object": {"@id": f"#run-{chapter}"}}
         crate.add_action({"@id": f"#step-{chapter}"}, f"#control-{chapter}", properties=control)
     return main
 
 
 def _add_whole_run(
-    crate: ROCrate,
-    run: Run,
-    workflow: Entity,
-    objects: list[Entity],
-    made: list[Entity],
-    runs: list[Ran | None],
+    crate: ROCrate, run: Run, workflow: Entity, objects: list[Entity], made: list[Entity], runs: list[Ran | None]
 ) -> Entity:
     lock = f"{LOCK} with SHA-256 {sha256(LOCK)}" if LOCK.is_file() else f"no {LOCK}"
     properties = {

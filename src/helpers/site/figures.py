@@ -42,17 +42,10 @@ def claims_forest(claims: pd.DataFrame) -> Figure:
 
 @styled()
 def validation(table: pd.DataFrame, alpha: float) -> Figure:
-    """Share of simulated cohorts in which each test rejects, and in which each interval holds the truth.
+    """Share of simulated cohorts in which each test rejects (A), and in which each interval holds the truth (B).
 
-    Parameters
-    ----------
-    table : DataFrame
-        As from `helpers.simulation.performance.summarise`, with ``name``, its rows in words.
-
-    Returns
-    -------
-    Figure
-        A: rejections, with the level as a line; B: coverage, with 1 - alpha. Bars: two Monte-Carlo standard errors.
+    Bars: two Monte-Carlo standard errors. `table` as from `helpers.simulation.performance.summarise`, with ``name``,
+    its row in words.
     """
     row = table.groupby(list(ROW), sort=False).ngroup()
     names = table.groupby(row)["name"].first().map(_folded)

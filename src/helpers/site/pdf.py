@@ -22,35 +22,13 @@ QUIET = ("gpu", "quic", "background-networking", "component-update", "sync", "ex
 
 
 def find_chromium() -> str | None:
-    """Where Chromium or a browser made of it is.
-
-    Returns
-    -------
-    str, optional
-        Path of the program.
-    """
+    """Where Chromium or a browser made of it is, if there is one."""
     on_path = (shutil.which(name) for name in BROWSERS)
     return next(filter(None, (*on_path, *(place for place in MACOS if Path(place).is_file()))), None)
 
 
 def print_report(name: str) -> Path:
-    """Print a report that was built.
-
-    Parameters
-    ----------
-    name : str
-        The study.
-
-    Returns
-    -------
-    Path
-        ``reports/<study>/<study>-report.pdf``
-
-    Raises
-    ------
-    StudyError
-        If there is no report, no browser, or the browser fails.
-    """
+    """Print a report that was built to ``reports/<study>/<study>-report.pdf``."""
     report = built_report_of(name)
     target = report.packed(".pdf")
     browser = find_chromium()
@@ -81,17 +59,9 @@ def print_report(name: str) -> Path:
 
 
 def joined(site: Path) -> str:
-    """All pages of a site as one, in their order, without what leads out of it but to the web.
+    """All pages of a site as one, in their order, as HTML, without what leads out of it but to the web.
 
-    Parameters
-    ----------
-    site : Path
-        Folder of the pages; the result belongs into a folder beside it.
-
-    Returns
-    -------
-    str
-        HTML.
+    The result belongs into a folder beside that of the pages.
     """
     whole = BeautifulSoup((site / "index.html").read_text(encoding="utf-8"), "html.parser")
     linked = [str(link["href"]).partition("#")[0] for link in whole.select("nav.bd-links a[href]")]

@@ -40,12 +40,9 @@ class Run(NamedTuple):
 
 
 def text_html(text: str) -> str:
-    """A notebook's sentences as HTML: paragraphs and lists; whatever the data bring in stays text.
+    """A notebook's sentences as HTML: paragraphs, with a blank line between, or lists of lines that begin with ``- ``.
 
-    Parameters
-    ----------
-    text : str
-        Paragraphs with a blank line between, or lines that begin with ``- ``.
+    Whatever the data bring in stays text.
     """
     blocks = []
     for block in filter(None, re.split(r"\n\s*\n", text.strip())):
@@ -60,12 +57,7 @@ def text_html(text: str) -> str:
 def figure_html(name: str, alt: str, caption: str, files: Path, data: str, code: str = "") -> str:
     """A figure, which leads to its picture in full, with its caption and links to its files and its code.
 
-    Parameters
-    ----------
-    data : str
-        The table that has its numbers, as a path in `files`.
-    code : str
-        Address of the notebook cell that made it.
+    `data` is the table that has its numbers, as a path in `files`; `code` the address of the cell that made it.
     """
     offered = {"PNG": f"{FIGURES}/{name}.png", "SVG": f"{FIGURES}/{name}.svg", "data": data}
     links = {kind: f"files/{path}" for kind, path in offered.items() if (files / path).is_file()}
@@ -77,25 +69,13 @@ def figure_html(name: str, alt: str, caption: str, files: Path, data: str, code:
 
 
 def links_html(links: dict[str, str]) -> str:
-    """The small links beside a figure or a table.
-
-    Parameters
-    ----------
-    links : dict of str to str
-        Address by name; one without an address is left out.
-    """
+    """The small links beside a figure or a table: address by name; one without an address is left out."""
     each = " · ".join(f'<a href="{address}">{name}</a>' for name, address in links.items() if address)
     return f'<span class="files">{each}</span>'
 
 
 def evidence(row: dict[str, Any]) -> str:
-    """Address of the section where a claim's evidence is.
-
-    Parameters
-    ----------
-    row : dict
-        With notebook and section.
-    """
+    """Address of the section where a claim's evidence is, by ``notebook`` and ``section``."""
     return f"{row['notebook']}.html#{make_id(re.sub(r'[*_`]', '', row['section']))}"
 
 
@@ -105,26 +85,12 @@ def raw(content: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text that is taken as it stands in a sentence of Markdown.
-
-    Returns
-    -------
-    str
-        On one line, every mark of ASCII behind a backslash.
-    """
+    """Text that is taken as it stands in a sentence of Markdown: on one line, each mark of ASCII behind a backslash."""
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))
 
 
 def rendered(template: str, **facts: Any) -> str:
-    """A page of prose with facts.
-
-    Parameters
-    ----------
-    template : str
-        Name of the file ``<template>.md.j2`` beside this one. Whatever it inserts is escaped.
-    **facts
-        What it may insert, or ask for.
-    """
+    """A page of prose, ``<template>.md.j2`` beside this file, with facts: whatever it inserts of them is escaped."""
     env = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,

@@ -29,13 +29,7 @@ class Results(NamedTuple):
 
 
 def read_results(folder: Path) -> Results:
-    """Read what a run saved.
-
-    Parameters
-    ----------
-    folder : Path
-        ``results`` of a report, or what `keep_results` wrote.
-    """
+    """Read what a run saved: ``results`` of a report, or what `keep_results` wrote."""
 
     def table(path: Path) -> pd.DataFrame:
         return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
@@ -62,13 +56,7 @@ def keep_results(results: Path, target: Path = REFERENCE) -> None:
 
 
 def earlier_run(named: str) -> Path:
-    """The results of the run that a user names.
-
-    Parameters
-    ----------
-    named : str
-        Folder of a report, as ``reports/demo`` or an unpacked `make share`, or its ``results``.
-    """
+    """The results of a run that a user names by its folder: ``reports/demo``, one of `make share`, or its results."""
     named_folder = Path(named).expanduser()
     for folder in (Report(named_folder).results, named_folder):
         if (folder / CLAIMS_TABLE).is_file():
@@ -81,23 +69,16 @@ def earlier_run(named: str) -> Path:
 
 
 def moved_claims(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
-    """Claims whose verdict, estimate, interval or n moved.
+    """Claims whose verdict, estimate, interval or n moved: these as they were and are, and the estimate's ``change``.
 
-    Parameters
-    ----------
-    before, after : DataFrame
-        As in ``claims.tsv``, all text.
-
-    Returns
-    -------
-    DataFrame
-        Columns id, verdict, estimate, interval, n: each as it was and as it is; ``change`` of the estimate.
+    Both as in ``claims.tsv``, all text.
     """
     both = before.merge(after, on="id", how="outer", suffixes=("_0", "_1"), sort=False).fillna("")
     shown = ["verdict", "estimate", "ci_low", "ci_high", "n"]
-    same = np.logical_and.reduce([[not _differs(*pair) for pair in _pairs(both, column)] for column in shown])
     rows = []
-    for row in both[~same].to_dict("records"):
+    for row in both.to_dict("records"):
+        if not any(_differs(row[f"{column}_0"], row[f"{column}_1"]) for column in shown):
+            continue
         old, new = (_parsed(row[f"estimate_{i}"]) for i in (0, 1))
         spans = [interval(_parsed(row[f"ci_low_{i}"]), _parsed(row[f"ci_high_{i}"])) for i in (0, 1)]
         rows.append(
@@ -114,17 +95,9 @@ def moved_claims(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
 
 
 def moved_tables(before: dict[str, pd.DataFrame], after: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Tables that moved, and the cell of each that moved most.
+    """Tables that moved: columns table, what (new, gone, what differs), and largest, the cell that moved most.
 
-    Parameters
-    ----------
-    before, after : dict of str to DataFrame
-        All text.
-
-    Returns
-    -------
-    DataFrame
-        Columns table, what (new, gone, other rows or columns, or how many cells differ), largest.
+    All text, by name.
     """
     rows = []
     for name in sorted({*before, *after}):
@@ -145,10 +118,6 @@ def moved_tables(before: dict[str, pd.DataFrame], after: dict[str, pd.DataFrame]
                 what = f"{len(cells)} of {new.size} cells"
                 rows.append({"table": name, "what": what, "largest": max(cells, key=lambda c: c[0])[1]})
     return pd.DataFrame(rows, columns=["table", "what", "largest"])
-
-
-def _pairs(both: pd.DataFrame, column: str) -> list[tuple[str, str]]:
-    return list(zip(both[f"{column}_0"], both[f"{column}_1"], strict=True))
 
 
 def _parsed(text: str) -> float:

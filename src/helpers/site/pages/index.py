@@ -25,13 +25,7 @@ PROVENANCE = (
 
 
 def page(run: Run, others: list[str]) -> str:
-    """The page.
-
-    Parameters
-    ----------
-    others : list of str
-        Names of the pages that follow the chapters.
-    """
+    """The page; `others` are the names of the pages that follow the chapters."""
     study, claims, files, taxa = run.study, run.claims, run.files, taxa_named(run.claims["measure"], run.study)
     level = f"{100 * (1 - run.parameters['alpha']):g}"
     found = ", ".join(f"{row.id} {row.verdict}" for row in claims.itertuples())
@@ -77,13 +71,7 @@ def draw_claims(claims: pd.DataFrame, study: Study, results: Path) -> None:
 
 
 def studied(run: Run) -> str:
-    """Say who was studied: the people of each group by visit, as chapter 1 counted them.
-
-    Returns
-    -------
-    str
-        HTML; empty if chapter 1 has no such table.
-    """
+    """Say who was studied, as HTML: the people of each group by visit, as chapter 1 counted them, if it did."""
     table = run.report.results / TABLES / "01_people.tsv"
     if not table.is_file():
         return ""
@@ -96,13 +84,7 @@ def studied(run: Run) -> str:
 
 
 def primary_answer(claims: pd.DataFrame, study: Study, taxa: Sequence[str]) -> str:
-    """What the study says of its primary claim, the first of the first family, in a sentence.
-
-    Returns
-    -------
-    str
-        HTML.
-    """
+    """What the study says of its primary claim, the first of the first family, as HTML."""
     row = claims.set_index("id", drop=False).loc[primary(study)]
     told = f"<b>{_with_italics(row['statement'], taxa)}: {VERDICTS[row['verdict']].symbol} {row['verdict']}.</b>"
     why = _with_italics(row["reason"][:1].upper() + row["reason"][1:], taxa)
@@ -115,22 +97,9 @@ def _with_italics(text: str, taxa: Sequence[str]) -> str:
 
 
 def claims_html(claims: pd.DataFrame, study: Study, level: str, taxa: Sequence[str]) -> str:
-    """The claims table: what is claimed, the verdict, how much, how sure, and where the evidence is.
-
-    Parameters
-    ----------
-    level : str
-        Coverage of the intervals in per cent.
-    """
-    heads = (
-        "",
-        f"Claim of {html.escape(claims_of(study).of)}",
-        "Verdict here",
-        f"Effect ({level} % interval, or as said)",
-        "p (Holm)",
-        "n",
-        "Evidence",
-    )
+    """The claims table: what is claimed, the verdict, how much, how sure (`level` per cent), where the evidence is."""
+    claim, effect = f"Claim of {html.escape(claims_of(study).of)}", f"Effect ({level} % interval, or as said)"
+    heads = ("", claim, "Verdict here", effect, "p (Holm)", "n", "Evidence")
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     body = "\n".join(_claim_row(row, level, taxa) for row in claims.to_dict("records"))
     return (
@@ -148,19 +117,15 @@ def _claim_row(row: dict[str, Any], level: str, taxa: Sequence[str]) -> str:
         effect = f"{number(row['estimate'])} {text['unit']} <br>({interval(row['ci_low'], row['ci_high'])}{cover})"
     p = p_number(row["p_holm"]) if pd.notna(row["p_holm"]) else "–"
     cells = [
-        _with_italics(row["statement"], taxa),
-        f"<b>{VERDICTS[row['verdict']].symbol} {text['verdict']}</b>",
-        effect,
-        html.escape(p),
-        text["n"],
-        f'<a href="{evidence(row)}">{emphasised(row["section"])}</a>',
+        ("claim", "", _with_italics(row["statement"], taxa)),
+        ("verdict", "", f"<b>{VERDICTS[row['verdict']].symbol} {text['verdict']}</b>"),
+        ("effect", "Effect", effect),
+        ("number", "p (Holm)", html.escape(p)),
+        ("number", "n", text["n"]),
+        ("evidence", "Evidence", f'<a href="{evidence(row)}">{emphasised(row["section"])}</a>'),
     ]
-    classes = ("claim", "verdict", "effect", "number", "number", "evidence")
-    names = ("", "", "Effect", "p (Holm)", "n", "Evidence")  # beside the value where the table is folded: on a phone
-    body = "".join(
-        f'<td class="{kind}" data-label="{name}">{cell}</td>'
-        for kind, name, cell in zip(classes, names, cells, strict=True)
-    )
+    # The name stands beside the value where the table is folded: on a phone.
+    body = "".join(f'<td class="{kind}" data-label="{name}">{cell}</td>' for kind, name, cell in cells)
     return f'<tr id="{text["id"]}"><th scope="row">{text["id"]}</th>{body}</tr>'
 
 

@@ -3,7 +3,7 @@
 import ast
 import html
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import nbformat
@@ -11,20 +11,8 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 from helpers.files import CRATE, LOCK, MAKEFILE
 from helpers.output import table_html
-from helpers.run.origin import (
-    DIRTY,
-    Ran,
-    command,
-    commit,
-    inputs,
-    locked,
-    machine,
-    overrides,
-    packages,
-    python,
-    run_times,
-    sha256,
-)
+from helpers.run import origin
+from helpers.run.origin import DIRTY, Ran, sha256
 from helpers.run.parameters import parse_overrides
 from helpers.site.pages import Run, raw
 from helpers.study import Settings, Study
@@ -34,10 +22,11 @@ UNKNOWN = "not known"
 
 def page(run: Run) -> str:
     """The page. It is not searched: its times would make the index of the search another one after every run."""
-    code, runs = commit(), run_times(run.report, run.chapters)
+    code, runs = origin.commit(), origin.run_times(run.report, run.chapters)
     sections = {
         "Code": _paragraph(code_told(code)) + _workflow_link(run),
-        "Command and parameters": _command(run) + parameters_html(run.study, run.parameters, overrides(run.report)),
+        "Command and parameters": _command(run)
+        + parameters_html(run.study, run.parameters, origin.overrides(run.report)),
         "Input files": _inputs(run.study),
         "Software": _software(),
         "Run times": runs_html(runs, code),
@@ -60,13 +49,7 @@ def _paragraph(text: str) -> str:
 
 
 def code_told(code: str | None) -> str:
-    """The commit in a sentence.
-
-    Parameters
-    ----------
-    code : str, optional
-        As from `helpers.run.origin.commit`.
-    """
+    """The commit, as from `helpers.run.origin.commit`, in a sentence."""
     if code is None:
         return "The commit is not known: the report was made outside a git repository of the project."
     if code.endswith(DIRTY):
@@ -84,41 +67,36 @@ def _workflow_link(run: Run) -> str:
 
 
 def _command(run: Run) -> str:
-    line = command(run.report)
+    line = origin.command(run.report)
     if line is None:
         return _paragraph("The command is not known: the steps were run one by one, without make.")
     return f"<p>Made by</p>\n<pre>{html.escape(line)}</pre>\n"
 
 
 def parameters_html(study: Study, parameters: dict[str, Any], set_text: str | None) -> str:
-    """The parameters of the run, and by word which differ from their defaults and who set them.
-
-    Parameters
-    ----------
-    parameters : dict
-        As `helpers.run.parameters.write_parameters` wrote them.
-    set_text : str, optional
-        The variable SET of the command.
-    """
+    """The parameters of the run, and by word which differ from their defaults and who set them, study.yaml or SET."""
     commanded = parse_overrides(set_text or "")
-    columns: dict[str, list[str]] = {"Parameter": [], "Value": [], "Default": [], "Status": [], "Meaning": []}
+    rows = []
     for name, field in Settings.model_fields.items():
         by = "SET" if name in commanded else "study.yaml" if name in study.settings.model_fields_set else ""
         by = f" (given by {by})" if by and set_text is not None else ""
         status = "default" if parameters[name] == field.default else "differs from the default"
-        row = (name, str(parameters[name]), str(field.default), status + by, field.description or "")
-        for column, text in zip(columns.values(), row, strict=True):
-            column.append(text)
-    changed = sum(text.startswith("differs") for text in columns["Status"])
-    caption = f"Parameters of this run: {changed} of {len(columns['Status'])} differ from the default"
-    return table_html(columns, {"Value", "Default"}, caption)
+        rows.append((name, str(parameters[name]), str(field.default), status + by, field.description or ""))
+    changed = sum(status.startswith("differs") for *_, status, _ in rows)
+    caption = f"Parameters of this run: {changed} of {len(rows)} differ from the default"
+    return _table(rows, ("Parameter", "Value", "Default", "Status", "Meaning"), {"Value", "Default"}, caption)
+
+
+def _table(rows: Sequence[tuple[str, ...]], heads: tuple[str, ...], numeric: set[str], caption: str) -> str:
+    columns = zip(*rows, strict=True)
+    return table_html({head: list(column) for head, column in zip(heads, columns, strict=True)}, numeric, caption)
 
 
 # ---------------------------------------------------------------- what it was made of
 
 
 def _inputs(study: Study) -> str:
-    files = inputs(study)
+    files = origin.inputs(study)
     columns = {
         "Input": list(files),
         "File": [path.name for path in files.values()],
@@ -128,8 +106,8 @@ def _inputs(study: Study) -> str:
 
 
 def _software() -> str:
-    known, pinned = packages(), locked()
-    told = f"Python {python()} on {machine()}."
+    known, pinned = origin.packages(), origin.locked()
+    told = f"Python {origin.python()} on {origin.machine()}."
     lock = (
         f"{LOCK} pins {len(pinned)} packages, each with the checksums of its files. Its SHA-256: {sha256(LOCK)}"
         if LOCK.is_file()
@@ -147,13 +125,7 @@ def _software() -> str:
 
 
 def runs_html(runs: Mapping[str, Ran | None], code: str | None) -> str:
-    """When each notebook ran, for how long, and with which code.
-
-    Parameters
-    ----------
-    code : str, optional
-        The commit that built the site.
-    """
+    """When each notebook ran, for how long, and with which code; `code` is the commit that built the site."""
     known = [ran for ran in runs.values() if ran]
     columns = {
         "Notebook": list(runs),
@@ -187,25 +159,17 @@ def _seeds(run: Run) -> str:
         f"the parameter seed = {run.parameters['seed']}: with the same packages it gives the same numbers again. The "
         "sideways scatter of points in figures has a fixed seed of its own and no meaning."
     )
-    columns: dict[str, list[str]] = {"Notebook": [], "Section": [], "Given to": []}
+    rows: list[tuple[str, ...]] = []
     for chapter in run.chapters:
         notebook = nbformat.read(run.report.notebooks / f"{chapter}.ipynb", as_version=4)
-        for section, function in seeded(notebook):
-            for column, text in zip(columns.values(), (chapter, section, function), strict=True):
-                column.append(text)
-    if not columns["Notebook"]:
+        rows += [(chapter, *call) for call in seeded(notebook)]
+    if not rows:
         return _paragraph(told) + _paragraph("No notebook of this report uses it.")
-    return _paragraph(told) + table_html(columns, set(), "Where the seed is used")
+    return _paragraph(told) + _table(rows, ("Notebook", "Section", "Given to"), set(), "Where the seed is used")
 
 
 def seeded(notebook: Any, parameter: str = "seed") -> list[tuple[str, str]]:
-    """The calls to which a notebook gives the seed, itself or in a dict of arguments.
-
-    Returns
-    -------
-    list of tuple of str
-        Section and function, in their order.
-    """
+    """Section and function of the calls to which a notebook gives the seed, itself or in a dict of arguments."""
     carriers, section, found = {parameter}, "", []
 
     def given(values: list[ast.expr]) -> bool:

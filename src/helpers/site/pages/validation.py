@@ -9,7 +9,7 @@ from helpers.evidence import CONTRASTS, Asked
 from helpers.figures import italicise
 from helpers.files import VALIDATION
 from helpers.measures import find, taxa_named
-from helpers.narrate import interval, italicised, number
+from helpers.narrate import interval, italicised, number, with_unit
 from helpers.output import emphasised, save_figure, save_table, table_html
 from helpers.simulation.performance import ROW, read_table
 from helpers.simulation.worlds import DEMO_WORLD, NO_EFFECT, SCENARIOS
@@ -19,13 +19,7 @@ from helpers.study import Study, load_study
 
 
 def page(run: Run) -> str:
-    """The page, if `make validate` was ever run; for the demo cohort with its own estimates beside the truth.
-
-    Returns
-    -------
-    str
-        Empty without the table.
-    """
+    """The page, empty if `make validate` was never run; for the demo cohort with its own estimates beside the truth."""
     if not VALIDATION.is_file():
         return ""
     parts = run.parts if run.study.folder == VALIDATION.parent else None
@@ -33,13 +27,7 @@ def page(run: Run) -> str:
 
 
 def named(row: pd.Series, like: Study) -> str:
-    """A row of the table in words: what was estimated, in whom, and how if not as the claims are.
-
-    Parameters
-    ----------
-    row : Series
-        With `helpers.simulation.performance.ROW`.
-    """
+    """A row, which has `ROW`, in words: what was estimated, in whom, and how if not as the claims are."""
     who = like.labels.model_dump().get(row["arm"], "")
     if not row["measure"]:
         return ", ".join(filter(None, [f"{row['estimator']}: {row['contrast']}", who]))
@@ -58,16 +46,8 @@ def of_nothing(table: pd.DataFrame) -> pd.Series:
 def off_target(table: pd.DataFrame, alpha: float) -> pd.DataFrame:
     """Tests and intervals that the simulations show to be off.
 
-    Parameters
-    ----------
-    table : DataFrame
-        As from `helpers.simulation.performance.summarise`.
-
-    Returns
-    -------
-    DataFrame
-        Rows of `table` with a type I error above 0.07 (where nothing has an effect) or a coverage under 0.93, by more
-        than two Monte-Carlo standard errors from the nominal value.
+    Rows of `table` with a type I error above 0.07 (where nothing has an effect) or a coverage under 0.93, by more than
+    two Monte-Carlo standard errors from the nominal value.
     """
     error = of_nothing(table) & (table["rejected"] > 0.07)
     error &= table["rejected"] - 2 * table["rejected_error"] > alpha
@@ -76,19 +56,10 @@ def off_target(table: pd.DataFrame, alpha: float) -> pd.DataFrame:
 
 
 def validation_page(table: pd.DataFrame, like: Study, parts: pd.DataFrame | None, files: Path) -> str:
-    """The page that says how the report's tests and intervals do on simulated cohorts of known truth.
+    """The page that says how the report's tests and intervals do on simulated cohorts of known truth, as Markdown.
 
-    Parameters
-    ----------
-    table : DataFrame
-        As from `helpers.simulation.performance.summarise`.
-    parts : DataFrame, optional
-        What was estimated of the demo cohort itself, to be laid beside the truth: as from `helpers.evidence.gather`.
-
-    Returns
-    -------
-    str
-        Markdown.
+    `table` as from `helpers.simulation.performance.summarise`; `parts`, as from `helpers.evidence.gather`, what was
+    estimated of the demo cohort itself, to be laid beside the truth.
     """
     alpha, taxa = like.settings.alpha, taxa_named(table["measure"], like)
     table = table.assign(name=[named(row, like) for _, row in table.iterrows()])
@@ -161,7 +132,7 @@ def _against_truth(parts: pd.DataFrame, demo: pd.DataFrame, like: Study) -> str:
     holds = (both["ci_low"] <= both["target"]) & (both["target"] <= both["ci_high"])
     columns = {
         "Claim": list(both["claim"]),
-        "Measure": [f"{name} ({u})" if u else name for name, u in zip(names, both["unit"], strict=True)],
+        "Measure": list(map(with_unit, names, both["unit"])),
         "Estimate": _shown(both["estimate"]),
         "Interval": [interval(*span) for span in zip(both["ci_low"], both["ci_high"], strict=True)],
         "Truth": _shown(both["target"]),
