@@ -430,7 +430,7 @@ def _missing(run: Run) -> str:
 def _sensitivity(run: Run) -> str:
     study = run.study
     told = [
-        *(["the method of differential abundance", "reads without a species name"] if study.counted else []),
+        *(["the total load, genus by genus", "reads without a species name"] if study.counted else []),
         *(["the estimator of the arms' difference"] if _two_arms(study) else []),
         *(["an unmeasured cause of improvement and skin"] if _two_arms(study) and study.severity else []),
     ]
@@ -475,10 +475,10 @@ def _taxonomy(run: Run) -> str:
 def _differential(run: Run) -> str:
     if not run.study.counted:
         return f"No genus is tested: {NEEDS_COUNTS}."
-    first, change = (len(_saved(run, f"03_differential_{of}")) for of in ("baseline", "change"))
+    first, change = (len(_saved(run, f"03_differential_{of}")) for of in ("group", "change"))
     return (
-        f"Genera tested: {first} at baseline, {change} for change, each with signed estimate, interval and q-value, by "
-        "two methods."
+        f"Genera tested: {first} at baseline, {change} for change, each with signed estimate, interval, q-value, "
+        "and presence."
     )
 
 
