@@ -8,6 +8,7 @@ import pytest
 
 from helpers import claims, figures
 from helpers.claims import VERDICTS
+from helpers.simulation.performance import CHANGED, FALSE
 from helpers.simulation.worlds import SCENARIOS
 from helpers.site import figures as site_figures
 from helpers.site.pages.validation import off_target, validation_page
@@ -131,6 +132,21 @@ def test_composition_stacks_to_the_whole():
     assert [t.get_text() for t in ax.get_xticklabels()] == ["AD\nBaseline\nn = 9", "Control\nBaseline\nn = 8"]
 
 
+def test_genera_that_are_found_are_filled_and_stand_before_the_frame():
+    table = pd.DataFrame(
+        {
+            "taxon": list("ABC"), "estimate": [1.0, -2.0, 0.5], "ci_low": [0.5, -3, -0.5], "ci_high": [1.5, -1, 1.5],
+            "p_value": [0.01, 0.001, 0.9], "n": 9, "found": [True, True, False], "frame_low": -0.2, "frame_high": 0.3,
+        }
+    )  # fmt: skip
+    ax: Any = figures.differential(table, "x", top=3).axes[0]
+    assert [(p.get_x(), pytest.approx(p.get_x() + p.get_width())) for p in ax.patches] == [(-0.2, 0.3)]
+    marks = {tuple(c.get_facecolor()[0][:3]): c.get_offsets()[:, 0].tolist() for c in ax.collections[1:]}
+    assert marks == {(0.0, 0.0, 0.0): [-2.0, 1.0], (1.0, 1.0, 1.0): [0.5]}
+    spans = [segment[:, 0].tolist() for segment in ax.collections[0].get_segments()]
+    assert spans == [[-3.0, -1.0], [-0.5, 1.5], [0.5, 1.5]]
+
+
 def test_taxa_are_set_in_italics_and_groups_of_taxa_are_not():
     assert figures.italic("Staphylococcus aureus") == r"$\mathit{S{.}\:aureus}$"
     assert figures.italic("Staphylococcus (unnamed)") == r"$\mathit{Staphylococcus}$ (unnamed)"
@@ -240,6 +256,18 @@ def test_what_is_off_is_told_from_what_is_noise():
     assert off_target(performance(rejected=(4, 0.99)), 0.05).empty  # power, not error
     # Something is there even in the world without an effect on the skin: severity improves.
     assert off_target(performance(rejected=(0, 0.99), target=(0, 0.1)), 0.05).empty
+
+
+def test_false_discoveries_are_off_in_whichever_world(tmp_path):
+    table = performance().assign(**dict.fromkeys(VERDICTS, 0.0))
+    genera = table.iloc[[2, 4, 4]].assign(claim="", measure="", estimator=[FALSE, FALSE, CHANGED], target=np.nan)
+    genera["coverage"] = np.nan
+    both = pd.concat([table, genera.assign(rejected=[0.01, 0.12, 0.3])], ignore_index=True)
+    assert off_target(both, 0.05).index.tolist() == [7]
+    html = validation_page(both, load_study("data/demo"), None, tmp_path)
+    assert "Of the genera that are found, at most 12.0 % do not change" in html
+    assert "in the demo's world there are found: 30.0 % (group)" in html
+    assert "Of the genera" not in validation_page(table, load_study("data/demo"), None, tmp_path)
 
 
 def test_a_cohort_is_laid_beside_the_truth_of_the_same_question(tmp_path):

@@ -40,7 +40,7 @@ def test_methods_leave_out_what_the_study_lacks(tmp_path: Path) -> None:
     assert "not allocated" not in methods_of(demo.model_copy(update={"randomised": True}))
     (tmp_path / "relative").mkdir()
     relative = STUDY.replace("counts.tsv", "counts.tsv, fractions: relative")
-    assert "ANCOM-BC2" not in methods_of(load_study(toy_study(tmp_path / "relative", relative)))
+    assert "LinDA" not in methods_of(load_study(toy_study(tmp_path / "relative", relative)))
 
 
 def test_every_reference_is_cited_and_every_citation_is_a_reference() -> None:

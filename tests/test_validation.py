@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 from distributed import Client
 from scipy import stats
 
-from helpers import evidence
+from helpers import diversity, evidence, taxa
 from helpers.claims import KEY, VERDICTS, load_claims
 from helpers.ingest import build_cohort
 from helpers.narrate import interval
+from helpers.quality import without_contaminants
 from helpers.simulation import performance, worlds
 from helpers.simulation.cohort import simulate_cohort
 from helpers.simulation.truth import Truth
@@ -200,7 +202,7 @@ def test_the_summary_counts_what_the_runs_say():
     asked = dict(zip(KEY, ("C1", "shannon", "group", "", "", ""), strict=True)) | {"estimator": "OLS"}
     runs = pd.DataFrame(
         {
-            "scenario": "demo", "seed": [1, 2, 3, 4], **asked, "interval": "model", "n": 10,
+            "scenario": "demo", "seed": [1, 2, 3, 4], **asked, "interval": "model", "n": 10, "rejects": np.nan,
             "estimate": [1.0, 2.0, 3.0, 6.0],
             "ci_low": [0.0, 1.5, 2.5, 5.0], "ci_high": [2.5, 2.5, 3.5, 7.0], "p_value": [0.2, 0.01, 0.04, 0.001],
             "verdict": ["inconclusive", "supported", "", "supported"],
@@ -216,6 +218,50 @@ def test_the_summary_counts_what_the_runs_say():
     assert (row["runs"], row["mean_estimate"], row["bias"]) == (4, 3.0, 1.0)
     assert (row["coverage"], row["rejected"], row["supported"]) == (0.5, 0.75, 0.5)
     assert row["coverage_error"] == pytest.approx((0.5 * 0.5 / 4) ** 0.5)
+
+
+def test_false_discoveries_are_a_share_of_what_is_found_and_average_over_the_runs():
+    first = pd.DataFrame({"taxon": list("abcde"), "found": [True, True, True, False, False]})
+    changed = {"group": {"a", "b", "d", "x"}, "change": set(), "arms": {"a"}}
+    none = first.assign(found=False)
+    rows = performance.discoveries({"group": first, "change": none, "arms": first.head(0)}, changed)
+    got = rows.set_index(["contrast", "estimator"])["rejects"]
+    shares = (performance.FALSE, performance.UNCHANGED, performance.CHANGED)
+    # Found are a, b and c, of which c does not change; e neither; d changes, and is not found.
+    assert got["group"][list(shares)].tolist() == pytest.approx([1 / 3, 1 / 2, 2 / 3])
+    assert got["change"][list(shares)].tolist() == pytest.approx([0, 0, np.nan], nan_ok=True)
+    assert "arms" not in got
+    runs = pd.concat([rows.assign(scenario="demo"), rows.assign(scenario="demo", rejects=0.0)])
+    truths = runs.head(0)[["scenario", *worlds.ANSWER]].assign(target=0.0, target_error=0.0)
+    table = performance.summarise(runs, truths, 0.05).set_index(["contrast", "estimator"])
+    row = table.loc[("group", performance.FALSE)]
+    assert (row["runs"], row["rejected"], row["rejected_error"]) == pytest.approx((2, 1 / 6, 1 / 6 / 2**0.5))
+
+
+def test_which_genera_truly_change_follows_from_what_acts_on_the_skin():
+    assert not any(worlds.changed_genera(worlds.NO_EFFECT).values())
+    demo, inert = worlds.changed_genera("demo"), worlds.changed_genera("no treatment effect")
+    assert demo["group"] == demo["change"] == demo["arms"] == inert["group"]
+    assert not inert["change"] | inert["arms"]
+    assert {"Staphylococcus", "Cutibacterium", "Geobacillus"} <= demo["group"]
+    assert not demo["group"] & {"Rothia", "Acinetobacter", "Nocardia", *Truth().contaminants}
+
+
+def test_few_of_the_genera_that_are_found_do_not_change(null_runs):
+    def counted(seed: int) -> pd.DataFrame:
+        cohort, _ = without_contaminants(worlds.simulated(worlds.SCENARIOS["demo"].truth, seed, QUICK), 0.05)
+        swabs = diversity.rarefy(cohort[cohort.obs["control_type"].eq("sample")], 1000, seed=seed)
+        found = taxa.differential(taxa.aggregate(swabs, "genus"), QUICK, 0.1)
+        return performance.discoveries(found, worlds.changed_genera("demo"))
+
+    demo = pd.concat([counted(seed) for seed in range(1, 13)])
+    for runs in (demo, null_runs):
+        false = runs[runs["estimator"].eq(performance.FALSE)].groupby("contrast")["rejects"].agg(["mean", "sem"])
+        assert list(false.index) == ["arms", "change", "group"]
+        assert (false["mean"] <= 0.05 + 2 * false["sem"]).all(), false
+    power = demo[demo["estimator"].eq(performance.CHANGED)].groupby("contrast")["rejects"].mean()
+    assert power["group"] > 0.07
+    assert power["change"] > 0.04
 
 
 def test_the_worlds_differ_only_in_what_the_drugs_do():

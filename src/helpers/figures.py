@@ -534,30 +534,29 @@ def italicise(fig: Figure, names: Sequence[str]) -> None:
 
 
 @styled(
-    "The genera of lowest p-value by LinDA, with intervals; crosses: {second}.",
+    "The genera of lowest p-value by LinDA, with intervals. Grey band: the frame, in which the zero of the scale may "
+    "lie; filled: found to lie outside of it.",
     "Forest of the genera of lowest p-value.",
 )
-def differential(table: pd.DataFrame, xlabel: str, second: str = "", *, top: int = 20) -> Figure:
-    """Differential taxa as a forest: the first method's estimate and interval, the second's estimate beside it.
+def differential(table: pd.DataFrame, xlabel: str, *, top: int = 20) -> Figure:
+    """Differential taxa as a forest: estimates and intervals, and the frame of reference behind them.
 
-    Of `table`, as from `helpers.taxa.agreement`, the `top` taxa by the first method's p-value are drawn; `second` names
-    the second method, if its estimates have the unit of the first and are to be drawn.
+    Of `table`, as from `helpers.taxa.linda`, the `top` taxa by p-value are drawn.
     """
     rows = table.nsmallest(top, "p_value").sort_values("estimate")
     fig = figure(0.24 * len(rows) + 1.2)
     ax = fig.subplots()
     y = np.arange(len(rows))
-    both = rows["agreement"].eq("both").to_numpy()
-    ax.hlines(y, rows["ci_low"], rows["ci_high"], color="0.35", lw=1.5)
-    for which, face, name in ((both, "black", "found by both methods"), (~both, "white", "not by both")):
-        ax.scatter(rows["estimate"][which], y[which], s=40, fc=face, ec="black", zorder=3, label=name)
-    if second:
-        ax.scatter(rows["estimate_2"], y, marker="x", s=28, color=COLOURS["treatment"], zorder=4, label=second)
+    frame = rows[["frame_low", "frame_high"]].iloc[0]
+    ax.axvspan(*frame, color="0.88", lw=0, zorder=0, label="frame")
     ax.axvline(0, color="black", lw=0.8)
+    ax.hlines(y, rows["ci_low"], rows["ci_high"], color="0.35", lw=1.5)
+    for which, face, name in ((rows["found"], "black", "found"), (~rows["found"], "white", "not found")):
+        ax.scatter(rows["estimate"][which], y[which], s=40, fc=face, ec="black", zorder=3, label=name)
     ax.set_yticks(y, [italic(t) for t in rows["taxon"]], parse_math=True)
     n = sorted({f"{n:.0f}" for n in (rows["n"].min(), rows["n"].max())})
     ax.set(xlabel=f"{xlabel} (n = {' to '.join(n)} people)", ylim=(-0.7, len(rows) - 0.3))
-    fig.legend(loc="outside upper left", ncols=3, handletextpad=0.1, columnspacing=1)
+    fig.legend(loc="outside upper left", ncols=3, handletextpad=0.4, columnspacing=1)
     return fig
 
 

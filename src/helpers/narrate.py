@@ -100,16 +100,25 @@ def allocation(study: Study) -> str:
     )
 
 
-def agreement(table: pd.DataFrame, what: str, methods: tuple[str, str]) -> str:
-    """Tell in how many taxa two methods agree that they do `what`, a verb; `table` as from `helpers.taxa.agreement`."""
+def differing(table: pd.DataFrame, what: str, *, shown: int = 5) -> str:
+    """Tell which taxa differ, on which frame that rests, and what change of the total load would overturn each.
+
+    Of `table`, as from `helpers.taxa.linda`, `shown` taxa are named, of lowest p-value; `what` they do is a verb.
+    """
     if table.empty:
         return f"No genus could be tested, so that which {what} is not known."
-    n = table["agreement"].value_counts()
-    return (
-        f"Of {len(table)} genera, {n.get('both', 0)} {what} by both methods in the same direction, "
-        f"{n.get('first only', 0)} by {methods[0]} alone, {n.get('second only', 0)} by {methods[1]} alone, "
-        f"{n.get('opposite', 0)} in opposite directions; {n.get('one method', 0)} could be tested by {methods[0]} only."
-    )
+    found = table[table["found"]].sort_values("p_value")
+    told = f"Of {len(table)} genera, {len(found)} {what}"
+    if found.empty:
+        return f"{told}, which is not evidence that none does."
+    each = [
+        f"*{short_name(row.taxon)}* {number(math.exp(row.estimate))} times, unless the whole community had become "
+        f"{number(row.overturned)} times as large or {'less' if row.estimate > 0 else 'more'}"
+        for row in found.head(shown).itertuples()
+    ]
+    more = f"; and {len(found) - shown} more, in the table" if len(found) > shown else ""
+    low, high = (number(math.exp(limit)) for limit in table[["frame_low", "frame_high"]].iloc[0])
+    return f"{told}, beyond the frame of {low} to {high} times that holds half of all: {'; '.join(each)}{more}."
 
 
 def ends(trend: Mapping[str, Any], means: pd.DataFrame, who: str) -> str:

@@ -159,8 +159,7 @@ class Output:
 _HEADINGS = {
     "p_value": "p",
     "q_value": "q",
-    "estimate_2": "estimate, second method",
-    "q_value_2": "q, second method",
+    "overturned": "overturning load (×)",
     "p_holm": "p (Holm)",
     "p_equivalence": "p (equivalence)",
     "n_dropped": "dropped",

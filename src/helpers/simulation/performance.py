@@ -4,7 +4,7 @@
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -16,10 +16,10 @@ from anndata import AnnData
 from skbio import DistanceMatrix
 from tqdm import tqdm
 
-from helpers import evidence, permutation
+from helpers import evidence, permutation, taxa
 from helpers.claims import KEY, VERDICTS, load_claims, verdicts
 from helpers.files import DEMO, VALIDATION, write_whole
-from helpers.simulation.worlds import ANSWER, SCENARIOS, examined, simulated, targets
+from helpers.simulation.worlds import ANSWER, SCENARIOS, changed_genera, examined, simulated, targets
 from helpers.study import Settings, Study, load_study
 
 #: Fewer resamples than the report's, so that many cohorts can be analysed.
@@ -27,8 +27,11 @@ LIGHT = {"rarefactions": 3, "bootstraps": 400, "permutations": 199}
 #: What tells an estimate of a cohort from all others: the part of a claim (blank for what stands beside the claims),
 #: how it was estimated, and whether the interval is the ``model``'s or the ``bootstrap``'s.
 ROW = (*KEY, "estimator", "interval")
-#: What `summarise` needs of an estimate.
-NUMBERS = ("estimate", "ci_low", "ci_high", "p_value", "n")
+#: What `summarise` needs of an estimate; ``rejects``, the share of tests that reject, where a row stands for many.
+NUMBERS = ("estimate", "ci_low", "ci_high", "p_value", "n", "rejects")
+#: What is counted of the genera that are tested: false ones among those found; and how many are found of those that
+#: truly do not change, and of those that do.
+FALSE, UNCHANGED, CHANGED = (f"LinDA, {what}" for what in ("false discoveries", "unchanged genera", "changed genera"))
 
 
 def one_run(scenario: str, seed: int, like: Study) -> pd.DataFrame:
@@ -47,10 +50,15 @@ def one_run(scenario: str, seed: int, like: Study) -> pd.DataFrame:
     """
     settings = like.settings.model_copy(update={"seed": seed})
     swabs = examined(simulated(SCENARIOS[scenario].truth, seed, like), like, settings)
-    rows = estimated(swabs, like, settings)
-    return pd.concat([rows, permanova_tests(swabs, like, settings)], ignore_index=True).assign(
-        scenario=scenario, seed=seed
-    )[["scenario", "seed", *ROW, *NUMBERS, "verdict"]]
+    found = taxa.differential(taxa.aggregate(swabs, "genus"), like, settings.min_prevalence, alpha=settings.alpha)
+    rows = [
+        estimated(swabs, like, settings),
+        permanova_tests(swabs, like, settings),
+        discoveries(found, changed_genera(scenario)),
+    ]
+    return pd.concat(rows, ignore_index=True).assign(scenario=scenario, seed=seed)[
+        ["scenario", "seed", *ROW, *NUMBERS, "verdict"]
+    ]
 
 
 def estimated(swabs: AnnData, like: Study, settings: Settings) -> pd.DataFrame:
@@ -73,7 +81,7 @@ def estimated(swabs: AnnData, like: Study, settings: Settings) -> pd.DataFrame:
     # Some intervals are the bootstrap's already.
     another = drawn["ci_low"].notna() & (drawn["ci_low"].ne(beside["ci_low"]) | drawn["ci_high"].ne(beside["ci_high"]))
     rows = pd.concat([parts, beside[~beside["stands"]], drawn[another]], ignore_index=True)
-    return rows[[*ROW, *NUMBERS, "verdict"]].fillna({"verdict": ""})
+    return rows.reindex(columns=[*ROW, *NUMBERS, "verdict"]).fillna({"verdict": ""})
 
 
 def permanova_tests(swabs: AnnData, like: Study, settings: Settings) -> pd.DataFrame:
@@ -98,6 +106,45 @@ def permanova_tests(swabs: AnnData, like: Study, settings: Settings) -> pd.DataF
     rows = rows.reindex(columns=[*ROW, *NUMBERS, "verdict"])
     blank = [column for column in (*ROW, "verdict") if column not in ("contrast", "arm")]
     return rows.assign(**dict.fromkeys(blank, "")).assign(estimator="PERMANOVA", interval="model")
+
+
+def discoveries(found: Mapping[str, pd.DataFrame], changed: Mapping[str, Set[str]]) -> pd.DataFrame:
+    """How many of the genera that are found do not change, and how many are found of those that do.
+
+    Parameters
+    ----------
+    found : mapping
+        As from `helpers.taxa.differential`.
+    changed : mapping
+        As from `helpers.simulation.worlds.changed_genera`.
+
+    Returns
+    -------
+    DataFrame
+        As from `estimated`: a row each of `FALSE`, `UNCHANGED` and `CHANGED` for each question, the contrast, with its
+        share in ``rejects`` (NaN of no genera; nothing found is no false discovery) and the genera tested in ``n``.
+
+    References
+    ----------
+    Benjamini & Hochberg, J R Stat Soc B 1995;57:289 (false discovery rate: the mean of the first).
+    """
+    rows = []
+    for question, table in found.items():
+        if table.empty:
+            continue
+        hit, true = table["found"], table["taxon"].isin(changed[question])
+        shares = {
+            FALSE: (~true)[hit].mean() if hit.any() else 0.0,
+            UNCHANGED: hit[~true].mean(),
+            CHANGED: hit[true].mean(),
+        }
+        arm = "treatment" if question == "change" else ""
+        rows += [
+            {"contrast": question, "arm": arm, "estimator": what, "rejects": share, "n": len(table)}
+            for what, share in shares.items()
+        ]
+    frame = pd.DataFrame(rows).reindex(columns=[*ROW, *NUMBERS, "verdict"])
+    return frame.fillna(dict.fromkeys([*ROW, "verdict"], "")).assign(interval="model")
 
 
 @contextmanager
@@ -151,8 +198,8 @@ def summarise(runs: pd.DataFrame, truths: pd.DataFrame, alpha: float) -> pd.Data
     DataFrame
         One row a scenario and estimate: scenario, `ROW`, runs (that could be estimated), target, target_error,
         mean_estimate, bias (mean minus target), bias_error, coverage (share of intervals that hold the target),
-        coverage_error, rejected (share with p < alpha: type I error where the target is null, else power),
-        rejected_error, and of the part that stands for its claim the share of each verdict.
+        coverage_error, rejected (share with p < alpha: type I error where the target is null, else power; or the mean
+        of ``rejects``), rejected_error, and of the part that stands for its claim the share of each verdict.
 
     References
     ----------
@@ -161,9 +208,10 @@ def summarise(runs: pd.DataFrame, truths: pd.DataFrame, alpha: float) -> pd.Data
     merged = runs.merge(truths, on=["scenario", *ANSWER], how="left", validate="many_to_one")
     span = merged["ci_low"].notna() & merged["target"].notna()
     held = (merged["ci_low"] <= merged["target"]) & (merged["target"] <= merged["ci_high"])
-    merged["told"] = merged[["estimate", "p_value"]].notna().any(axis=1)
+    merged["told"] = merged[["estimate", "p_value", "rejects"]].notna().any(axis=1)
     merged["held"] = held.astype(float).where(span)
-    merged["rejects"] = (merged["p_value"] < alpha).astype(float).where(merged["p_value"].notna())
+    tested = (merged["p_value"] < alpha).astype(float).where(merged["p_value"].notna())
+    merged["rejects"] = merged["rejects"].astype(float).fillna(tested)
     # Another part may stand for the claim in each run: the claim's shares are those of all its parts together.
     merged = merged.assign(**{verdict: merged["verdict"].eq(verdict) for verdict in VERDICTS})
     groups = merged.groupby(["scenario", *ROW], sort=False)
@@ -178,7 +226,7 @@ def summarise(runs: pd.DataFrame, truths: pd.DataFrame, alpha: float) -> pd.Data
     )
     table["bias"] = table["mean_estimate"] - table["target"]
     for share, of in (("coverage", "held"), ("rejected", "rejects")):
-        table[f"{share}_error"] = np.sqrt(table[share] * (1 - table[share]) / groups[of].count())
+        table[f"{share}_error"] = groups[of].std(ddof=0) / np.sqrt(groups[of].count())
     table = table.join(groups[list(VERDICTS)].mean())
     order = [
         "runs", "target", "target_error", "mean_estimate", "bias", "bias_error", "coverage", "coverage_error",

@@ -19,7 +19,7 @@ from helpers.ingest import cohort_of
 from helpers.lineage import parse_lineage
 from helpers.measures import by_visit, find, measured
 from helpers.quality import without_contaminants
-from helpers.simulation.cohort import metadata_text, simulate_cohort
+from helpers.simulation.cohort import catalogue, metadata_text, simulate_cohort
 from helpers.simulation.truth import ARMS, Truth, without_effects
 from helpers.study import RANKS, Settings, Study
 from helpers.tables import Counts
@@ -139,7 +139,7 @@ def true_of(truth: Truth, seeds: Sequence[int], like: Study, pool: Executor) -> 
         One row an answer: `ANSWER`, target, and target_error, its Monte-Carlo standard error.
     """
     asked = evidence.asked_by(load_claims(like), like)
-    inert = not any(arm.direct or arm.mediated for arm in (getattr(truth.treatment, name) for name in ARMS))
+    inert = _inert(truth)
     causal = [each for each in asked if each.contrast in ("arms", "arms_given_improvement")]
     unknown = [each for each in causal if not (inert and _of_skin(each, like))]
     apart = worlds(truth) if unknown else {}
@@ -171,6 +171,11 @@ def true_of(truth: Truth, seeds: Sequence[int], like: Study, pool: Executor) -> 
     return table[[*ANSWER, "target", "target_error"]]
 
 
+def _inert(truth: Truth) -> bool:
+    """Whether no drug does anything to the skin."""
+    return not any(arm.direct or arm.mediated for arm in (getattr(truth.treatment, name) for name in ARMS))
+
+
 def _of_skin(asked: Asked, like: Study, estimator: str = "") -> bool:
     """Whether an answer is about the skin, and not about the severity that the drugs improve in every scenario."""
     return find(asked.measure, like).kind != "severity" and estimator != "arm to mediator"
@@ -200,6 +205,32 @@ def _effects(
     means = apart.mul(own, axis=0).sum()
     errors = np.sqrt((apart - means).pow(2).mul(own**2, axis=0).sum())
     return {effect: (means[effect], errors[effect]) for effect in EFFECTS}
+
+
+@lru_cache(maxsize=len(SCENARIOS))
+def changed_genera(scenario: str) -> dict[str, frozenset[str]]:
+    """The genera that truly change, in each of the questions that `helpers.taxa.differential` asks.
+
+    A genus changes if what makes the difference moves its abundance, or who has it, on the skin; in absolute numbers,
+    and not because others bloom. All others do not, contaminants among them, which live on no skin.
+
+    Returns
+    -------
+    dict
+        ``group``: the disease acts on the skin; ``change``: the patients' dysbiosis is another at month 3, by drugs or
+        by itself; ``arms``: drugs act on the skin.
+    """
+    truth = SCENARIOS[scenario].truth
+    moved = frozenset(t.name.split()[0] for t in catalogue(truth).taxa if t.effect or t.colonisation)
+    hidden = pd.concat([simulate_cohort(truth, seed).hidden for seed in TARGET_SEEDS[:5]])
+    under = hidden[hidden["drug"].eq(ARMS[0])]
+    change = under["D_M3"] - under["D_M0"]
+    makes = {
+        "group": truth.skin.disease != 0,
+        "change": abs(change.mean()) > 5 * change.sem(),
+        "arms": truth.skin.disease != 0 and not _inert(truth),
+    }
+    return {question: moved if so else frozenset() for question, so in makes.items()}
 
 
 def targets(like: Study, pool: Executor, pooled: int = len(TARGET_SEEDS)) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from helpers.files import VALIDATION
 from helpers.measures import find, taxa_named
 from helpers.narrate import interval, italicised, number, with_unit
 from helpers.output import emphasised, save_figure, save_table, table_html
-from helpers.simulation.performance import ROW, read_table
+from helpers.simulation.performance import CHANGED, FALSE, ROW, read_table
 from helpers.simulation.worlds import DEMO_WORLD, NO_EFFECT, SCENARIOS
 from helpers.site.figures import validation
 from helpers.site.pages import Run, figure_html, raw
@@ -40,7 +40,7 @@ def named(row: pd.Series, like: Study) -> str:
 
 def of_nothing(table: pd.DataFrame) -> pd.Series:
     """Which rows are of something that there is not, so that whoever rejects errs."""
-    return table["scenario"].eq(NO_EFFECT) & table["target"].fillna(0).eq(0)
+    return table["scenario"].eq(NO_EFFECT) & table["target"].fillna(0).eq(0) | table["estimator"].eq(FALSE)
 
 
 def off_target(table: pd.DataFrame, alpha: float) -> pd.DataFrame:
@@ -101,6 +101,7 @@ def validation_page(table: pd.DataFrame, like: Study, parts: pd.DataFrame | None
         "averaged over those who could have had either. Written by <code>make validate</code>.</p>"
         f"<p>On cohorts without any effect, {number(100 * null.groupby('claim')[SUPPORTED].sum().mean())} % of the "
         f"claims are called {SUPPORTED}.</p>"
+        f"{_false_discoveries(table)}"
         f"<p>A test is called off if its type I error is above 7 %, an interval if it holds the truth in less than "
         f"93 %, both by more than two Monte-Carlo standard errors. {verdict}</p>"
     )
@@ -112,14 +113,29 @@ def validation_page(table: pd.DataFrame, like: Study, parts: pd.DataFrame | None
         "validation",
         alt,
         f"A: share of cohorts in which the test rejects at {100 * alpha:g} %: type I error in the world without any "
-        f"effect, else power. B: share in which the {100 * (1 - alpha):g} % interval holds the truth. Bars: two "
-        "Monte-Carlo standard errors.",
+        "effect, else power; of LinDA, the mean share of genera. B: share in which the "
+        f"{100 * (1 - alpha):g} % interval holds the truth. Bars: two Monte-Carlo standard errors.",
         files,
         "tables/validation.tsv",
     )
     body = table_html(columns, set(list(columns)[2:]), caption, taxa=taxa)
     against = [] if parts is None else ["## This cohort against its truth", raw(_against_truth(parts, demo, like))]
     return "\n\n".join(["# Validation on simulated cohorts", raw(about), raw(body), raw(figure), *against]) + "\n"
+
+
+def _false_discoveries(table: pd.DataFrame) -> str:
+    """How many of the genera found do not change, in the worst of all worlds, and how many of the others are found."""
+    shares = table.assign(share=100 * table["rejected"]).set_index("estimator")
+    if FALSE not in shares.index:
+        return ""
+    worst = shares.loc[[FALSE]].nlargest(1, "share").iloc[0]
+    found = shares.loc[[CHANGED]].query("scenario == @DEMO_WORLD").set_index("contrast")["share"].map(number)
+    return (
+        f"<p>Of the genera that are found, at most {number(worst['share'])} % do not change (mean share of false "
+        f"discoveries in {worst['scenario']}, {worst['contrast']}). Of those that do, in the demo's world there are "
+        f"found: {', '.join(f'{share} % ({contrast})' for contrast, share in found.items())}; the others are too rare, "
+        "or change too little.</p>"
+    )
 
 
 def _against_truth(parts: pd.DataFrame, demo: pd.DataFrame, like: Study) -> str:
