@@ -187,15 +187,6 @@ def test_strata_show_the_patients_behind_each_mean():
     assert [t.get_text() for t in ax.texts if "n = " in t.get_text()] == ["n = 1", "n = 2"]
 
 
-def test_the_mediation_path_says_each_link_and_that_their_product_is_the_indirect_effect():
-    links = {"arm to mediator": 2.0, "mediator to outcome": 3.0, "direct": 1.0, "total": 7.0, "indirect": 6.0}
-    effects = pd.DataFrame({"estimate": links, "ci_low": -1.0, "ci_high": 9.0, "n": 30})
-    fig: Any = figures.mediation_path(effects, {"arm": "A", "mediator": "M", "outcome": "Y"})
-    told = " ".join(t.get_text().replace("\n", " ") for t in fig.axes[0].texts)
-    for text in ("arm to mediator 2.00 (−1.00 to 9.00)", "mediator to outcome 3.00", "indirect: 6.00", "n = 30"):
-        assert text in told
-
-
 def test_claims_forest_scales_each_interval_to_a_half_width_of_one():
     rows = [
         {"id": "C1", "what": "m", "estimate": -1.0, "ci_low": -1.5, "ci_high": -0.5, "verdict": claims.SUPPORTED},

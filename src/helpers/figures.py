@@ -680,45 +680,6 @@ def subsampled(table: pd.DataFrame, sizes: Mapping[str, int], labels: Mapping[st
 
 
 @styled(
-    "Paths from arm to outcome, direct and through improvement, each given the baseline value and the covariates, "
-    "with intervals. The indirect effect is the product of the two links.",
-    "Path diagram of the arms, improvement and outcome.",
-)
-def mediation_path(effects: pd.DataFrame, names: Mapping[str, str]) -> Figure:
-    """The paths from arm to outcome, direct and through the mediator, each with its estimate and interval.
-
-    `effects` as from `helpers.treatment.mediation`; `names` stand in the boxes: arm, mediator, outcome.
-    """
-    fig = figure(3.3)
-    ax = fig.subplots()
-    at = {"arm": (0.14, 0.2), "mediator": (0.5, 0.85), "outcome": (0.86, 0.2)}
-    box: Any = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": "black"}
-    arrow: Any = {"arrowstyle": "-|>", "color": "black", "lw": 1.4, "shrinkA": 32, "shrinkB": 32}
-    paths = {
-        "arm to mediator": ("arm", "mediator", (0.2, 0.6), "right"),
-        "mediator to outcome": ("mediator", "outcome", (0.8, 0.6), "left"),
-        "direct": ("arm", "outcome", (0.5, 0.2), "center"),
-    }
-    for name, (start, end, place, side) in paths.items():
-        row = effects.loc[name]
-        told = f"{name}\n{number(row['estimate'])}\n({interval(row['ci_low'], row['ci_high'])})"
-        ax.annotate(
-            "", at[end], at[start], arrowprops={**arrow, "shrinkA": 50, "shrinkB": 50} if name == "direct" else arrow
-        )
-        ax.text(*place, told, ha=side, va="center", size=8, bbox={"fc": "white", "lw": 0, "pad": 1})
-    for what, place in at.items():
-        ax.text(*place, fill(names[what], 22), ha="center", va="center", bbox=box)
-    total, indirect = (
-        f"{name}: {number(row['estimate'])} ({interval(row['ci_low'], row['ci_high'])})"
-        for name, row in effects.loc[["total", "indirect"]].iterrows()
-    )
-    ax.text(0.5, -0.12, f"{indirect};  {total};  n = {effects['n'].max()} patients", ha="center", va="center")
-    ax.set(xlim=(0, 1), ylim=(-0.2, 1.0))
-    ax.axis("off")
-    return fig
-
-
-@styled(
     "Direct effect with its bootstrap interval, were the errors of improvement and skin correlated by an "
     "unmeasured cause. At zero: as estimated.",
     "Curve of the direct effect against the correlation of errors.",
