@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -116,15 +116,16 @@ def test_what_the_drugs_do_is_known_of_every_measure_in_which_arms_are_compared(
     assert total == true("demo", "distance_to_healthy", "arms", "ANCOVA")
 
 
-def test_a_changed_estimator_changes_the_simulations(monkeypatch):
+def test_a_changed_estimator_changes_the_simulations(monkeypatch, null_runs):
     group = evidence.CONTRASTS["group"]
 
     def shifted(*asked: Any) -> evidence.Estimates:
         return {name: found | {"estimate": found["estimate"] + 100} for name, found in group.estimate(*asked).items()}
 
-    before = performance.one_run("no effect", 1, QUICK)
+    before = null_runs[null_runs["seed"].eq(1)].reset_index(drop=True)
     monkeypatch.setitem(evidence.CONTRASTS, "group", group._replace(estimate=shifted))
-    after = performance.one_run("no effect", 1, QUICK)
+    after = performance.one_run(worlds.NO_EFFECT, 1, QUICK)
+    pd.testing.assert_frame_equal(after[[*performance.ROW]], before[[*performance.ROW]])
     moved = (after["estimate"] - before["estimate"]).round(6)
     assert moved[after["contrast"].eq("group") & after["claim"].ne("")].eq(100).all()
     assert moved[after["contrast"].ne("group")].dropna().eq(0).all()
@@ -302,9 +303,9 @@ def cluster(tmp_path) -> Iterator[str]:
             process.wait(20)
 
 
-def test_a_dask_cluster_gives_the_same_table(cluster, monkeypatch):
-    jobs = [("no effect", 1), ("demo", 2)]
-    here = performance.simulate_runs(jobs, QUICK, ThreadPoolExecutor(1))
+def test_a_dask_cluster_gives_the_same_table(cluster, monkeypatch, null_runs):
+    jobs = [(worlds.NO_EFFECT, 2), (worlds.NO_EFFECT, 1)]
+    here = pd.concat([null_runs[null_runs["seed"].eq(seed)] for _, seed in jobs], ignore_index=True)
     monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster)
     with performance.workers() as pool:
         there = performance.simulate_runs(jobs, QUICK, pool)

@@ -306,7 +306,13 @@ def follow(obs: pd.DataFrame, steps: Sequence[Step]) -> tuple[pd.Series, pd.Data
     known = furthest.dropna(subset="subject").set_index("subject")["who"]
     patients["who"] = patients["subject"].map(known).fillna(patients["who"])
     groups = [w for w in (*GROUPS, NOT_RECORDED) if patients.loc[~negative, "who"].eq(w).any()]
-    flow = pd.concat({at: count_people(patients[after & ~negative]).reindex(groups) for at, after in left.items()})
+    counted: dict[tuple[str, str], pd.DataFrame] = {}
+    before, people = None, pd.DataFrame()
+    for at, after in left.items():
+        if not after.equals(before):  # most steps leave nobody out, and counting takes its time
+            before, people = after, count_people(patients[after & ~negative]).reindex(groups)
+        counted[at] = people
+    flow = pd.concat(counted)
     flow = flow.rename_axis(["step", "reason", "who"]).fillna(0).astype(int).reset_index()
     return kept, ledger[["step", "reason", "group", "visit", "swabs_before", "swabs_after"]], flow
 
