@@ -204,7 +204,7 @@ def test_the_summary_counts_what_the_runs_say():
     runs = pd.DataFrame(
         {
             "scenario": "demo", "seed": [1, 2, 3, 4], **asked, "interval": "model", "n": 10, "rejects": np.nan,
-            "estimate": [1.0, 2.0, 3.0, 6.0],
+            "estimate": [1.0, 2.0, 3.0, 6.0], "level": 95.0, "margin": np.nan, "sign": -1,
             "ci_low": [0.0, 1.5, 2.5, 5.0], "ci_high": [2.5, 2.5, 3.5, 7.0], "p_value": [0.2, 0.01, 0.04, 0.001],
             "verdict": ["inconclusive", "supported", "", "supported"],
         }
@@ -213,12 +213,37 @@ def test_the_summary_counts_what_the_runs_say():
     runs = pd.concat([runs, runs.assign(claim="X1"), runs.assign(arm="treatment")])
     truths = pd.DataFrame([{"scenario": "demo", **asked, "arm": arm} for arm in ("treatment", "")])
     truths = truths.drop(columns="claim").assign(target=[5.0, 2.0], target_error=0.0)
-    table = performance.summarise(runs, truths, 0.05)
-    assert table["target"].tolist() == [2.0, 2.0, 5.0]
+    table = performance.summarise(runs, truths, {"C1": load_claims(DEMO)["C1"]}, 0.05)
+    assert table["target"].iloc[:3].tolist() == [2.0, 2.0, 5.0]
     row = table.iloc[0]
     assert (row["runs"], row["mean_estimate"], row["bias"]) == (4, 3.0, 1.0)
     assert (row["coverage"], row["rejected"], row["supported"]) == (0.5, 0.75, 0.5)
     assert row["coverage_error"] == pytest.approx((0.5 * 0.5 / 4) ** 0.5)
+
+
+def test_a_family_errs_where_a_verdict_says_what_is_not_so():
+    known = load_claims(DEMO)
+    claims = {name: known[name].model_copy(update={"family": "one"}) for name in ("C12", "C9")}
+    claims["C13"] = known["C13"]
+    # C12: its effect is nothing within its error. C9: a fall, but within the margin. C13: as claimed.
+    about = {
+        "C12": {"target": 0.2, "target_error": 0.1, "margin": np.nan},
+        "C9": {"target": -0.4, "target_error": 0.1, "margin": 0.5},
+        "C13": {"target": -2.0, "target_error": 0.1, "margin": np.nan},
+    }
+    told = {
+        1: {"C12": "inconclusive", "C9": "supported", "C13": "supported"},
+        2: {"C12": "supported", "C9": "supported", "C13": "inconclusive"},
+        3: {"C12": "inconclusive", "C9": "contradicted", "C13": "contradicted"},
+        4: {"C12": "inconclusive", "C9": "out of reach", "C13": "supported"},
+    }
+    parts = pd.DataFrame(
+        dict.fromkeys(KEY, "") | about[claim] | {"scenario": "s", "seed": seed, "claim": claim, "sign": -1, "verdict": v}
+        for seed, verdicts in told.items() for claim, v in verdicts.items()
+    )  # fmt: skip
+    got = performance.false_verdicts(parts, claims).pivot(index="contrast", columns="seed", values="rejects")
+    assert got.loc["one"].tolist() == [0, 1, 1, 0]
+    assert got.loc["primary"].tolist() == [0, 0, 1, 0]
 
 
 def test_false_discoveries_are_a_share_of_what_is_found_and_average_over_the_runs():
@@ -234,7 +259,7 @@ def test_false_discoveries_are_a_share_of_what_is_found_and_average_over_the_run
     assert "arms" not in got
     runs = pd.concat([rows.assign(scenario="demo"), rows.assign(scenario="demo", rejects=0.0)])
     truths = runs.head(0)[["scenario", *worlds.ANSWER]].assign(target=0.0, target_error=0.0)
-    table = performance.summarise(runs, truths, 0.05).set_index(["contrast", "estimator"])
+    table = performance.summarise(runs, truths, {}, 0.05).set_index(["contrast", "estimator"])
     row = table.loc[("group", performance.FALSE)]
     assert (row["runs"], row["rejected"], row["rejected_error"]) == pytest.approx((2, 1 / 6, 1 / 6 / 2**0.5))
 
