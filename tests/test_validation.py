@@ -257,7 +257,7 @@ def test_false_discoveries_are_a_share_of_what_is_found_and_average_over_the_run
     assert got["group"][list(shares)].tolist() == pytest.approx([1 / 3, 1 / 2, 2 / 3])
     assert got["change"][list(shares)].tolist() == pytest.approx([0, 0, np.nan], nan_ok=True)
     assert "arms" not in got
-    runs = pd.concat([rows.assign(scenario="demo"), rows.assign(scenario="demo", rejects=0.0)])
+    runs = pd.concat([rows.assign(scenario="demo", seed=1), rows.assign(scenario="demo", seed=2, rejects=0.0)])
     truths = runs.head(0)[["scenario", *worlds.ANSWER]].assign(target=0.0, target_error=0.0)
     table = performance.summarise(runs, truths, {}, 0.05).set_index(["contrast", "estimator"])
     row = table.loc[("group", performance.FALSE)]
