@@ -398,7 +398,7 @@ def _reason(row: dict[str, Any]) -> str:
     several = row["parts"] > 1
     if row["verdict"] == NOT_TESTABLE:
         return f"{row['what']}: {row['cannot']}" if several else row["cannot"]
-    stands = "against it most" if row["verdict"] == CONTRADICTED else "the weakest"
+    stands = {CONTRADICTED: "against it most", OUT_OF_REACH: "farthest out of reach"}.get(row["verdict"], "the weakest")
     which = f"{row['what']}, {stands} of {row['parts']} parts: " if several else f"{row['what']}: "
     span = f"interval {interval(row['ci_low'], row['ci_high'], row['unit'])}"
     holm = f"Holm {p_value(row['p_holm'])}"
