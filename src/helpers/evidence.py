@@ -610,6 +610,8 @@ def overturning(claims: Mapping[str, Claim], swabs: AnnData, study: Study, setti
         if question.contrast == "arms":
             given = ["y0", *arm_covariates(question, study)]
             row |= sensitivity.confounding(pairs, "y1", "treated", given, alpha=settings.alpha)
+            names = study.column_names() | {"y0": "the baseline value"}
+            row |= {"strongest": names.get(row.get("strongest", ""), "")}
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -272,16 +272,8 @@ def beside(row: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> s
     return f"Beside it: {'; '.join(told)}." + (f" **Not shown {' nor '.join(lost)}.**" if lost else "")
 
 
-def overturned(row: Mapping[str, Any], names: Mapping[str, str]) -> str:
-    """Tell what would have to be true for an effect that is shown to be none.
-
-    Parameters
-    ----------
-    row : mapping
-        A row of `helpers.evidence.overturning`.
-    names : mapping
-        Display names of covariates.
-    """
+def overturned(row: Mapping[str, Any]) -> str:
+    """Tell what would have to be true for a shown effect to be none: a row of `helpers.evidence.overturning`."""
     unit = _spaced(row["unit"])
     told = []
     if not math.isnan(row["tipping"]):
@@ -300,7 +292,7 @@ def overturned(row: Mapping[str, Any], names: Mapping[str, str]) -> str:
         cause += f"allocation and outcome ({number(100 * row['robustness'], 2)} % to take the estimate to zero)"
         if not math.isnan(row["removes"]):
             much = f"would remove {number(100 * row['removes'], 2)} % of the difference"
-            cause += f"; one as strong as {names.get(row['strongest'], row['strongest'])} {much}"
+            cause += f"; one as strong as {row['strongest']} {much}"
         told.append(cause)
     return f"{row['claim']}, {row['what']}: the interval would include zero if {'; or if '.join(told)}." if told else ""
 
@@ -454,6 +446,17 @@ def leaking(errors: pd.DataFrame, score: str) -> str:
         f"If {number(100 * (1 - last['reliability']))} % of the variance of improvement of {score} were error of "
         f"measurement, the direct effect would be {number(last['direct'])} "
         f"({interval(last['direct_low'], last['direct_high'])}), not {number(first['direct'])}."
+    )
+
+
+def balanced(balance: pd.DataFrame, threshold: float = 0.1) -> str:
+    """Tell whether weighting balanced the covariates, as from `helpers.treatment.balance`, and what follows if not."""
+    left = balance.loc[balance["weighted"].abs() > threshold, "covariate"]
+    if left.empty:
+        return f"within ±{threshold:g}"
+    return (
+        f"beyond ±{threshold:g} in {', '.join(left)}, so that the weighted difference may be partly due "
+        "to it: ANCOVA, which adjusts for it, is the one to read"
     )
 
 
