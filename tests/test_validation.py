@@ -238,10 +238,11 @@ def test_a_family_errs_where_a_verdict_says_what_is_not_so():
         4: {"C12": "inconclusive", "C9": "out of reach", "C13": "supported"},
     }
     parts = pd.DataFrame(
-        dict.fromkeys(KEY, "") | about[claim] | {"scenario": "s", "seed": seed, "claim": claim, "sign": -1, "verdict": v}
-        for seed, verdicts in told.items() for claim, v in verdicts.items()
-    )  # fmt: skip
-    got = performance.false_verdicts(parts, claims).pivot(index="contrast", columns="seed", values="rejects")
+        dict.fromkeys(KEY, "") | about[claim] | dict(scenario="s", seed=seed, claim=claim, sign=-1, verdict=v)
+        for seed, verdicts in told.items()
+        for claim, v in verdicts.items()
+    )
+    got = performance.false_verdicts(parts, claims).pivot_table("rejects", "contrast", "seed")
     assert got.loc["one"].tolist() == [0, 1, 1, 0]
     assert got.loc["primary"].tolist() == [0, 0, 1, 0]
 
