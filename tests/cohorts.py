@@ -9,6 +9,7 @@ import biom
 import pandas as pd
 import pytest
 import yaml
+from matplotlib.mathtext import MathTextParser
 
 from helpers import output
 from helpers.run.judging import judge
@@ -75,11 +76,22 @@ def write(files: Files, folder: Path) -> Study:
     return load_study(folder)
 
 
+PARSE: Any = vars(MathTextParser)["_parse_cached"].__wrapped__
+PARSERS = {"raster": MathTextParser("agg"), "vector": MathTextParser("path")}
+
+
+@functools.cache
+def parsed(kind: str, *text: Any) -> Any:
+    """A text with italics, parsed once for all figures, which name the same taxa; matplotlib does it for each anew."""
+    return PARSE(PARSERS[kind], *text)
+
+
 def analysed(study: Study, results: Path) -> dict[str, dict[str, Any]]:
     """Run the code of all chapters in this process; the claims by id."""
     parameters = study.settings.model_dump() | {"study_dir": str(study.folder), "results_dir": str(results)}
     chapters = sorted((ROOT / "notebooks").glob("0*.ipynb"))
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MathTextParser, "_parse_cached", lambda parser, *text: parsed(parser._output_type, *text))
         patch.setattr(output, "_drawn", lambda *_: b"")  # laid out it is: what would fail in drawing fails there
         for chapter in chapters:
             names: dict[str, Any] = {}

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import matplotlib as mpl
 import pandas as pd
 from IPython.display import display
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
@@ -260,9 +261,10 @@ def emphasised(text: str) -> str:
 def _laid_out(fig: Figure) -> Bbox:
     """Settle where everything stands, once for all formats, which takes as long as drawing; what is to be saved."""
     fig.dpi = PRINT
+    canvas = FigureCanvasAgg(fig)  # whose renderer remembers how large each text is
     fig.draw_without_rendering()
     fig.set_layout_engine(None)
-    return fig.get_tightbbox().padded(mpl.rcParams["savefig.pad_inches"])
+    return fig.get_tightbbox(canvas.get_renderer()).padded(mpl.rcParams["savefig.pad_inches"])
 
 
 def _drawn(fig: Figure, kind: str, dpi: int, metadata: dict[str, None], box: Bbox) -> bytes:
