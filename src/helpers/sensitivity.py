@@ -337,7 +337,7 @@ def beyond_regression(
     seed: int,
     alpha: float = 0.05,
 ) -> dict[str, float]:
-    """Mean change of patients less what an inert drug would have shown, as they were enrolled when ill.
+    """What is left of a mean change towards health less what an inert drug would have shown in patients enrolled ill.
 
     Of an elevation at enrolment, the share 1 - reliability is of the day, and gone by the next visit. The reliability
     is taken from the controls' two visits; it is too low where patients differ more from each other than controls do
@@ -346,8 +346,8 @@ def beyond_regression(
     Patients are enrolled by their severity, which the measure follows with a correlation r, that of the patients at
     baseline: an elevation of severity by some SD goes with r times as many of the measure. What is subtracted is thus
     r (1 - reliability) elevation SD, where severity is at least as steady as the measure no less than what regresses.
-    With r = 1, patients are taken to be chosen by the measure itself: the worst case. A change that stays beyond zero
-    is more than regression; one that comes out on the other side says nothing.
+    With r = 1, patients are taken to be chosen by the measure itself: the worst case. What stays beyond
+    zero is more than regression; what regression could explain, and a change the other way, comes out as zero.
 
     Parameters
     ----------
@@ -386,7 +386,7 @@ def beyond_regression(
     drawn, healthy = (p[rng.integers(len(p), size=(bootstraps, len(p)))] for p in (patients, steady))
     change, _, _, regression = _change_and_regression(drawn, healthy, sign)
     (mean,), (reliability,), (r,), (expected,) = _change_and_regression(patients[None], steady[None], sign)
-    beyond = change - sign * elevation * regression
+    beyond = sign * np.maximum(sign * change - elevation * regression, 0)
     low, high, p = percentile_test(beyond, alpha)
     # Zero is in the interval of `beyond` at those elevations that are in the interval of their ratio.
     ratio = np.divide(sign * change, regression, out=np.full(bootstraps, np.inf), where=regression > 0)
@@ -395,7 +395,8 @@ def beyond_regression(
         "elevation_to_overturn": percentile_test(ratio, alpha)[0],
     }
     by_itself = sign * elevation * expected
-    found = as_estimate(mean - by_itself, (low, high), p, n, len(pairs) - n, se=beyond.std(ddof=1), alpha=alpha)
+    left = sign * max(sign * mean - elevation * expected, 0)
+    found = as_estimate(left, (low, high), p, n, len(pairs) - n, se=beyond.std(ddof=1), alpha=alpha)
     known = {"n_controls": m, "reliability": float(reliability), "correlation": float(r)}
     known["regression"] = float(by_itself)
     return found | known | {name: float(x) if x > 0 else np.nan for name, x in needed.items()}
