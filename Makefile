@@ -65,7 +65,7 @@ export $(DRAFTED)
 endif
 
 # Targets with a help text, and others.
-.PHONY: $(shell sed -n 's/^\([a-z]*\):.*\#\# .*/\1/p' $(firstword $(MAKEFILE_LIST))) environment report-alone FORCE
+.PHONY: $(shell sed -n 's/^\([a-z]*\):.*\#\# .*/\1/p' $(firstword $(MAKEFILE_LIST))) environment report-alone lint all-tests fast-tests FORCE
 
 help: ## this list
 	@echo 'make <target> [STUDY=demo] [SET="parameter=value ..."] [PYTHON=.venv/bin/python]'
@@ -171,15 +171,21 @@ study: environment ## draft data/NAME/study.yaml: NAME=mycohort TABLE=file METAD
 check: environment ## tell all problems of a study's files at once; or what it has, and which claims it can test
 	@$(STEP) check "$$STUDY" --set="$$SET"
 
-LINT = failed=0; $(PYTHON) -m ruff check . || failed=1; $(PYTHON) -m ruff format --check . || failed=1; \
-  $(PYTHON) -m mypy || failed=1
+test: lint ## lint, types, tests, and the notebooks against their reference outputs
+quick: lint ## lint, types, and the tests that take a minute together: no notebook, no whole report
 
-test: environment ## lint, types, tests, and the notebooks against their reference outputs
-	@$(LINT); \
-	$(PYTHON) -m pytest notebooks tests --nbval --nbval-current-env -n auto --dist loadfile || failed=1; exit $$failed
+# Beside the tests, which start on one core.
+lint: environment
+	@failed=0; $(PYTHON) -m ruff check . || failed=1; $(PYTHON) -m ruff format --check . || failed=1; \
+	$(PYTHON) -m mypy || failed=1; exit $$failed
 
-quick: environment ## lint, types, and the tests that take a minute together: no notebook, no whole report
-	@$(LINT); $(PYTHON) -m pytest tests -m "not slow" -n auto --dist loadfile -q || failed=1; exit $$failed
+test: all-tests
+all-tests: environment
+	@$(PYTHON) -m pytest notebooks tests --nbval --nbval-current-env -n auto --dist loadfile
+
+quick: fast-tests
+fast-tests: environment
+	@$(PYTHON) -m pytest tests -m "not slow" -n auto --dist loadfile -q
 
 format: environment ## mend what lint can, and lay out all code
 	@failed=0; $(PYTHON) -m ruff check --fix --quiet . || failed=1; $(PYTHON) -m ruff format . || failed=1; exit $$failed

@@ -14,7 +14,10 @@ CASES: Counter[tuple[str, str]] = Counter()
 
 
 #: What takes longest comes first, so that no process is left alone with it at the end.
-LONGEST = ["browser", "ipynb", "whole_report", "validation", "interruption", "provenance", "hostile", "shapes", "draft"]
+LONGEST = [
+    "browser", "validation", "ipynb", "whole_report", "interruption", "hostile", "provenance", "draft", "report",
+    "shapes",
+]  # fmt: skip
 #: Files whose tests share no fixture that takes long: each goes where there is nothing to do.
 APART = {"tests/test_hostile.py", "tests/test_shapes.py"}
 

@@ -1,5 +1,6 @@
 """Every page of the demo's and of the real study's report, read in headless Chromium from the file system."""
 
+import functools
 import os
 import re
 import shutil
@@ -69,6 +70,7 @@ def pages(html: Path) -> list[Path]:
     return found
 
 
+@functools.cache
 def soup(page: Path) -> BeautifulSoup:
     return BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
 
