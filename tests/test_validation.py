@@ -103,9 +103,20 @@ def test_what_the_drugs_do_is_known_of_every_measure_in_which_arms_are_compared(
         effect = true("demo", measure, "arms", "ANCOVA")
         assert effect < 0
         assert true("demo", measure, "arms", "overlap weights") == effect
-    # On the skin nothing is done in the other worlds; EASI falls more under the one drug in all of them.
-    assert true("no treatment effect", "pathogen", "arms", "ANCOVA") == 0
+    # EASI falls more under the one drug in all worlds; where both leave the skin alone, nothing is estimated.
     assert true("no effect", "easi", "arms", "ANCOVA") < 0
+    for world in ("disease only", "regression to the mean"):
+        assert true(world, "pathogen", "arms", "ANCOVA") == 0
+    assert rows[("disease only", "shannon", "change", "treatment", "", "", "mean change")] == 0
+    assert rows[("regression to the mean", "pathogen", "change", "treatment", "", "", "mean change")] < 0
+    assert true("through improvement", "distance_to_healthy", "arms_given_improvement", "direct") == 0
+    assert true("through improvement", "distance_to_healthy", "arms", "ANCOVA") < 0
+    # Shares of all other taxa stay; the mean of their logarithms, by which one is divided, moves a little.
+    aside, towards = (true(world, "pathogen", "arms", "ANCOVA") for world in ("off the axis", "demo"))
+    assert 0 < abs(aside) < abs(towards) / 5
+    # The truth is of all patients and of their severity, whoever was lost or scored with error.
+    for world in ("loss by response", "severity with error"):
+        pd.testing.assert_series_equal(rows[world], rows["demo"])
     direct, indirect, total = (
         true("demo", "distance_to_healthy", "arms_given_improvement", effect)
         for effect in ("direct", "indirect", "total")

@@ -19,11 +19,11 @@ from tqdm import tqdm
 from helpers import evidence, permutation
 from helpers.claims import KEY, VERDICTS, load_claims, verdicts
 from helpers.files import DEMO, VALIDATION, write_whole
-from helpers.simulation.worlds import ANSWER, SCENARIOS, examined, simulated, targets
+from helpers.simulation.worlds import ANSWER, SCENARIOS, TARGET_SEEDS, examined, simulated, targets
 from helpers.study import Settings, Study, load_study
 
 #: Fewer resamples than the report's, so that many cohorts can be analysed.
-LIGHT = {"rarefactions": 3, "bootstraps": 400, "permutations": 199}
+LIGHT = {"rarefactions": 2, "bootstraps": 400, "permutations": 199}
 #: What tells an estimate of a cohort from all others: the part of a claim (blank for what stands beside the claims),
 #: how it was estimated, and whether the interval is the ``model``'s or the ``bootstrap``'s.
 ROW = (*KEY, "estimator", "interval")
@@ -187,7 +187,9 @@ def summarise(runs: pd.DataFrame, truths: pd.DataFrame, alpha: float) -> pd.Data
     return table[order].reset_index()
 
 
-def validate(runs: int, like: Study, pool: Executor, *, first_seed: int = 1, pooled: int = 100) -> pd.DataFrame:
+def validate(
+    runs: int, like: Study, pool: Executor, *, first_seed: int = 1, pooled: int = len(TARGET_SEEDS)
+) -> pd.DataFrame:
     """Simulate and analyse cohorts of every scenario.
 
     Parameters
