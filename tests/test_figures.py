@@ -198,11 +198,12 @@ def test_drawing_leaves_no_style_behind(visits):
 
 
 def performance(**changes: Any) -> pd.DataFrame:
-    """Two tests in three worlds, as `helpers.simulation.performance.summarise` gives them."""
+    """Two tests in each world, as `helpers.simulation.performance.summarise` gives them."""
     asked = {"measure": "shannon", "contrast": "group", "arm": "", "among": "", "score": "", "estimator": "OLS"}
     rows = [
         {
             "scenario": scenario, "claim": claim, **asked, "interval": "model", "runs": 400, "target": 0.0,
+            "target_error": 0.0 if scenario == "no effect" else 0.01,
             "mean_estimate": 0.0, "rejected": 0.05, "rejected_error": 0.011, "coverage": 0.95, "coverage_error": 0.011,
             "supported": 0.0,
         }
@@ -238,6 +239,8 @@ def test_what_is_off_is_told_from_what_is_noise():
     assert off_target(performance(**noise), 0.05).empty
     assert off_target(performance(**off), 0.05).index.tolist() == [0, 5]
     assert off_target(performance(rejected=(4, 0.99)), 0.05).empty  # power, not error
+    # What is nothing by construction is nothing in whichever world.
+    assert off_target(performance(rejected=(4, 0.99), target_error=(4, 0.0)), 0.05).index.tolist() == [4]
     # Something is there even in the world without an effect on the skin: severity improves.
     assert off_target(performance(rejected=(0, 0.99), target=(0, 0.1)), 0.05).empty
 

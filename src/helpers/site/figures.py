@@ -58,14 +58,14 @@ def validation(table: pd.DataFrame, alpha: float) -> Figure:
     names = table.groupby(row)["name"].first().map(_folded)
     scenarios = list(table["scenario"].unique())
     greys = np.linspace(0.75, 0, len(scenarios))
-    fig = figure(0.19 * len(names) + 0.08 * names.str.contains("\n").sum() + 1.2)
+    fig = figure((0.1 + 0.03 * len(scenarios)) * len(names) + 0.08 * names.str.contains("\n").sum() + 1.2)
     axes = fig.subplots(1, 2, sharey=True)
     panels = (("rejected", alpha, "A  test rejects"), ("coverage", 1 - alpha, "B  holds the truth"))
     for ax, (share, line, title) in zip(axes, panels, strict=True):
         ax.axvline(100 * line, color="black", lw=0.8)
         for j, (scenario, grey) in enumerate(zip(scenarios, greys, strict=True)):
             rows = table[table["scenario"].eq(scenario)]
-            y = -row[rows.index] - 0.22 * (j - (len(scenarios) - 1) / 2)
+            y = -row[rows.index] - 0.7 * (j / max(len(scenarios) - 1, 1) - 0.5)
             look: dict[str, Any] = {"fmt": WORLD_MARKERS[j % len(WORLD_MARKERS)], "color": f"{grey:.2f}"}
             error = 200 * rows[f"{share}_error"]
             ax.errorbar(100 * rows[share], y, xerr=error, ms=4, lw=1, label=scenario, **look)
