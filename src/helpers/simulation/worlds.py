@@ -71,7 +71,7 @@ SCENARIOS = {
         "the direct effect",
     ),
     "unmeasured cause": Scenario(
-        changed(Truth(), population={"unmeasured": 0.7}, treatment={"unmeasured": 0.1}),
+        changed(Truth(), population={"unmeasured": 0.7}, treatment={"unmeasured": 0.2}),
         "as in the demo study, and something that nobody records makes the one drug likelier and the skin better",
     ),
     "off the axis": Scenario(
