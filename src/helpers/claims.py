@@ -419,6 +419,6 @@ def _reason(row: dict[str, Any]) -> str:
         case "out of reach":
             return (
                 f"{which}even an estimate of zero would not surely lie within {margin}; about "
-                f"{number(row['n_needed'])} patients like these would be needed; seen: {span}, {zero}"
+                f"{row['n_needed']:,.0f} people like these would be needed; seen: {span}, {zero}"
             )
     return f"{which}neither within {margin} nor beyond it is shown: {span}; equivalence {holm}, {zero}"

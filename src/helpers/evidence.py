@@ -13,7 +13,7 @@ from scipy import stats
 
 from helpers import estimates, narrate, response, sensitivity, taxa, treatment
 from helpers.claims import EXPECT, KEY, ONE_SIDED, Claim, Part
-from helpers.measures import OFF_AXIS, OTHER_AXES, PATHOGEN, POSITION, by_visit, find
+from helpers.measures import DISTANCE, OFF_AXIS, OTHER_AXES, PATHOGEN, POSITION, by_visit, find
 from helpers.study import Settings, Study
 from helpers.visits import cases_and_controls, paired, same_sites, sites_at_baseline, who, with_controls
 
@@ -108,7 +108,7 @@ def change(asked: Asked, data: Data, study: Study, settings: Settings) -> Estima
         swabs = data.obs[who(data.obs).eq(asked.arm)]
         modelled = {SITE_EFFECTS: response.change_over_sites(swabs, asked.measure, alpha=settings.alpha)}
         found = modelled | found if np.isnan(found["mean change"]["estimate"]) else found | modelled
-    if asked.arm != "control" and find(asked.measure, study).kind != "severity":
+    if asked.arm != "control" and _rests_on(asked.measure, study):
         drift = estimates.linear_contrast(pd.concat([own, healthy]), "change", "case", alpha=settings.alpha)
         sign = healthier(asked.measure, data.visits, study)
         enrolled_by = study.severity[0].name if study.severity else None
@@ -118,6 +118,11 @@ def change(asked: Asked, data: Data, study: Study, settings: Settings) -> Estima
         beside = {LESS_CONTROLS: drift, BEYOND_REGRESSION: beyond, IMPUTED: whole}
         found |= {name: each for name, each in beside.items() if not np.isnan(each["estimate"])}
     return found
+
+
+def _rests_on(measure: str, study: Study) -> bool:
+    """Whether it is a measure of the skin for its own sake, and not one that stands beside another."""
+    return find(measure, study).kind != "severity" and measure not in (*OTHER_AXES, OFF_AXIS, DISTANCE)
 
 
 def _change_of(settings: Settings) -> Callable[[pd.DataFrame], dict[str, float]]:
@@ -156,6 +161,8 @@ def arms(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimate
     """
     pairs, adjust = treatment.arms(paired(data.followed, asked.measure)), arm_covariates(asked, study)
     found = treatment.arm_contrasts(pairs, adjust, **_resampling(settings)).to_dict("index")
+    if not _rests_on(asked.measure, study):
+        return found
     whole = sensitivity.imputed(
         pairs, lambda p: treatment.ancova(p, adjust, alpha=settings.alpha), ["treated", *adjust],
         seed=settings.seed, alpha=settings.alpha,
@@ -632,7 +639,7 @@ def if_unnamed_were_the_pathogen(swabs: AnnData, study: Study, settings: Setting
     for unnamed, table in bounds.items():
         values = taxa.clr(table).get(study.taxa.pathogen, np.nan)
         bounded = AnnData(obs=swabs.obs.assign(**{PATHOGEN: values}), var=swabs.var, uns={"measures": [PATHOGEN]})
-        found.append(answers(asked, bounded, study, settings).assign(unnamed=unnamed))
+        found.append(answers(asked, bounded, study, settings).query("stands").assign(unnamed=unnamed))
     columns = ["what", "unnamed", *estimates.ESTIMATE]
     return pd.concat(found).sort_values("contrast", kind="stable", ascending=False)[columns].reset_index(drop=True)
 
