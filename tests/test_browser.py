@@ -182,7 +182,7 @@ def test_the_index_answers_in_one_screen(html: Path, browser: Any) -> None:
     for what in (".in-short", "#C1", "#C12"):
         box = tab.locator(what).bounding_box()
         assert box["y"] + box["height"] <= 900, what
-    assert "The primary claim, C12." in tab.locator(".in-short").inner_text()
+    assert "The primary claims. C12." in tab.locator(".in-short").inner_text()
     banner = tab.locator(".bd-header-announcement").inner_text()
     assert ("SIMULATED DATA" in banner) == ("demo" in html.parts)
     tab.close()

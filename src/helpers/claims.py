@@ -279,10 +279,10 @@ def claims_of(study: Study) -> Claims:
     return validated(Claims, content, file, "a valid file of claims", CLAIMS_KEYS)
 
 
-def primary(study: Study) -> str:
-    """Name of the study's primary claim: the first of the first family."""
+def primary(study: Study) -> list[str]:
+    """Names of the study's primary claims: those of the first family."""
     shipped = claims_of(study)
-    return min(shipped.claims, key=lambda name: shipped.families.index(shipped.claims[name].family))
+    return [name for name, claim in shipped.claims.items() if claim.family == shipped.families[0]]
 
 
 def _check_measure(part: Part, study: Study, file: Path, where: str) -> None:

@@ -9,12 +9,13 @@ import pandas as pd
 
 from helpers.claims import VERDICTS, claims_of, primary
 from helpers.figures import italicise
-from helpers.files import CLAIMS_TABLE, NOTEBOOKS, TABLES
+from helpers.files import CLAIMS_TABLE, DEMO, NOTEBOOKS, TABLES
 from helpers.measures import taxa_named
 from helpers.narrate import interval, italicised, number, p_number, suppression
 from helpers.output import emphasised, save_figure, table_html
 from helpers.site.figures import claims_forest
 from helpers.site.pages import Run, evidence, figure_html, raw, text_html
+from helpers.site.pages.validation import demo_power, off_claims
 from helpers.study import Study
 
 FOREST = "claims"
@@ -37,7 +38,7 @@ def page(run: Run, others: list[str]) -> str:
     )
     title = (
         f'<div class="in-short"><p class="study-title">{html.escape(study.title)}</p>\n'
-        f"<p>{studied(run)} {primary_answer(claims, study, taxa)}</p></div>"
+        f"<p>{studied(run)} {primary_answers(claims, study, taxa)}</p></div>"
     )
     about = (
         f"<p>{emphasised(study.about)}</p>\n"
@@ -83,13 +84,17 @@ def studied(run: Run) -> str:
     return f"People at {html.escape(first)} and {html.escape(last)}: {html.escape(told)}."
 
 
-def primary_answer(claims: pd.DataFrame, study: Study, taxa: Sequence[str]) -> str:
-    """What the study says of its primary claim, the first of the first family, as HTML."""
-    row = claims.set_index("id", drop=False).loc[primary(study)]
-    told = f"<b>{_with_italics(row['statement'], taxa)}: {VERDICTS[row['verdict']].symbol} {row['verdict']}.</b>"
-    why = _with_italics(row["reason"][:1].upper() + row["reason"][1:], taxa)
-    link = f'<a href="{evidence(dict(row))}">the evidence</a>'
-    return f"The primary claim, {row['id']}. {told} {why}. See {link}."
+def primary_answers(claims: pd.DataFrame, study: Study, taxa: Sequence[str]) -> str:
+    """What the study says of its primary claims, as HTML; with the tests' power, of the simulated study."""
+    rows, power = claims.set_index("id", drop=False), demo_power() if study.folder == DEMO else {}
+    told = []
+    for name in primary(study):
+        row = rows.loc[name]
+        says = f"{name}. {_with_italics(row['statement'], taxa)}: {VERDICTS[row['verdict']].symbol} {row['verdict']}."
+        why = _with_italics(row["reason"][:1].upper() + row["reason"][1:], taxa)
+        found = f" (power in this design: {number(100 * power[name], 2)} %)" if name in power else ""
+        told.append(f'<b>{says}</b> {why}{found}. <a href="{evidence(dict(row))}">Evidence</a>.')
+    return f"The primary claims. {' '.join(told)}"
 
 
 def _with_italics(text: str, taxa: Sequence[str]) -> str:
@@ -130,11 +135,12 @@ def _claim_row(row: dict[str, Any], level: str, taxa: Sequence[str]) -> str:
 
 
 def reasons_html(claims: pd.DataFrame, taxa: Sequence[str]) -> str:
-    """The reason of each verdict."""
+    """The reason of each verdict, and where its test does not hold on simulated cohorts."""
+    notes = {name: f". On simulated cohorts, {note}" for name, note in off_claims().items()}
     columns = {
         "claim": list(claims["id"]),
         "verdict": [f"{VERDICTS[verdict].symbol} {verdict}" for verdict in claims["verdict"]],
-        "reason": list(claims["reason"]),
+        "reason": [f"{r['reason']}{notes.get(r['id'], '')}" for r in claims.to_dict("records")],
     }
     caption = (
         "Where a claim has several parts, the weakest stands for it. p: of the test that the verdict rests on (against "

@@ -1,6 +1,7 @@
 """How the report's tests and intervals do on simulated cohorts of known truth."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -55,6 +56,35 @@ def off_target(table: pd.DataFrame, alpha: float) -> pd.DataFrame:
     error &= table["rejected"] - 2 * table["rejected_error"] > alpha
     short = table["level"] - table["coverage"]
     return table[error | (short > 0.02) & (short > 2 * table["coverage_error"])]
+
+
+def off_claims() -> dict[str, str]:
+    """Of each claim whose test does not hold in a simulated world, what is off, if `make validate` was ever run."""
+    if not VALIDATION.is_file():
+        return {}
+    wrong = off_target(read_table(VALIDATION).query("claim != ''"), load_study(VALIDATION.parent).settings.alpha)
+    told = {
+        claim: [
+            f"{row.scenario}: rejects in {number(100 * row.rejected)} %"
+            if _rejects_too_often(row)
+            else f"{row.scenario}: the interval holds the truth in {number(100 * row.coverage)} %"
+            for row in rows.itertuples()
+        ]
+        for claim, rows in wrong.groupby("claim", sort=False)
+    }
+    return {claim: f"this test is off ({'; '.join(each)})" for claim, each in told.items()}
+
+
+def _rejects_too_often(row: Any) -> bool:
+    return row.level - row.coverage <= 0.02 or pd.isna(row.coverage)
+
+
+def demo_power() -> dict[str, float]:
+    """Share of the demo world's cohorts in which the test of each claim of one part rejects."""
+    if not VALIDATION.is_file():
+        return {}
+    demo = read_table(VALIDATION).query("scenario == @DEMO_WORLD and claim != ''")
+    return demo.drop_duplicates("claim", keep=False).set_index("claim")["rejected"].to_dict()
 
 
 def validation_page(table: pd.DataFrame, like: Study, parts: pd.DataFrame | None, files: Path) -> str:
