@@ -166,6 +166,8 @@ def test_a_cohort_of_any_shape_gives_all_chapters_and_says_what_it_cannot_test(s
     study = write(make(small_demo()), tmp_path / "study")
     found = analysed(study, tmp_path / "results")
     told = {claim: row["reason"] for claim, row in found.items() if row["verdict"] == "not testable"}
+    # Whether the groups lie apart, so that there is an axis between them, the data tell, and not their shape.
+    told = {claim: why for claim, why in told.items() if "no gap between the groups" not in why}
     assert list(found) == list(load_claims(study))
     assert set(told) == set(cannot)
     for claim, words in cannot.items():

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -386,18 +386,24 @@ def _together(group: pd.DataFrame) -> dict[str, Any]:
         "p_support": np.nan if len(others) else testable["p_support"].max(),
         "p_against": against.min(),
         "attainable": bool(reached.all()),
-        "cannot": next(iter(others["cannot"]), ""),
+        "cannot": why_not(group["what"], group["cannot"]),
         "parts": len(group),
         "weakest": weakest.idxmax(),
         "strongest_against": against.idxmin() if len(against) else weakest.idxmax(),
     }
 
 
+def why_not(whats: Sequence[str] | pd.Series, reasons: Sequence[str] | pd.Series) -> str:
+    """Why a claim cannot be tested: the reason of its first part that cannot; with its name, if others can."""
+    what, reason = next(((w, r) for w, r in zip(whats, reasons, strict=True) if r), ("", ""))
+    return reason if all(reasons) else reason and f"{what}: {reason}"
+
+
 def _reason(row: dict[str, Any]) -> str:
     """A verdict's reason in words."""
     several = row["parts"] > 1
     if row["verdict"] == NOT_TESTABLE:
-        return f"{row['what']}: {row['cannot']}" if several else row["cannot"]
+        return row["cannot"]
     stands = {CONTRADICTED: "against it most", OUT_OF_REACH: "farthest out of reach"}.get(row["verdict"], "the weakest")
     which = f"{row['what']}, {stands} of {row['parts']} parts: " if several else f"{row['what']}: "
     span = f"interval {interval(row['ci_low'], row['ci_high'], row['unit'])}"

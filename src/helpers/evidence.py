@@ -12,7 +12,7 @@ from anndata import AnnData
 from scipy import stats
 
 from helpers import estimates, narrate, response, sensitivity, taxa, treatment
-from helpers.claims import EXPECT, KEY, ONE_SIDED, Claim, Part
+from helpers.claims import EXPECT, KEY, ONE_SIDED, Claim, Part, why_not
 from helpers.measures import DISTANCE, OFF_AXIS, OTHER_AXES, PATHOGEN, POSITION, by_visit, find
 from helpers.study import Settings, Study
 from helpers.visits import cases_and_controls, paired, same_sites, sites_at_baseline, who, with_controls
@@ -114,10 +114,14 @@ def change(asked: Asked, data: Data, study: Study, settings: Settings) -> Estima
         enrolled_by = study.severity[0].name if study.severity else None
         beyond = sensitivity.beyond_regression(own, healthy, sign, enrolled_by, **_resampling(settings))
         alike = [c for c in arm_covariates(asked, study) if c in own]
-        whole = sensitivity.imputed(own, _change_of(settings), alike, seed=settings.seed, alpha=settings.alpha)
+        whole = sensitivity.imputed(own, _change_of(settings), alike, **_imputing(settings))
         beside = {LESS_CONTROLS: drift, BEYOND_REGRESSION: beyond, IMPUTED: whole}
         found |= {name: each for name, each in beside.items() if not np.isnan(each["estimate"])}
     return found
+
+
+def _imputing(settings: Settings) -> dict[str, Any]:
+    return {"imputations": max(5, settings.bootstraps // 50), "seed": settings.seed, "alpha": settings.alpha}
 
 
 def _rests_on(measure: str, study: Study) -> bool:
@@ -165,7 +169,7 @@ def arms(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimate
         return found
     whole = sensitivity.imputed(
         pairs, lambda p: treatment.ancova(p, adjust, alpha=settings.alpha), ["treated", *adjust],
-        seed=settings.seed, alpha=settings.alpha,
+        **_imputing(settings),
     )  # fmt: skip
     return found | ({} if np.isnan(whole["estimate"]) else {IMPUTED: whole})
 
@@ -370,6 +374,7 @@ def cannot(asked: Asked, expect: str | None, lacks: Mapping[str, str], swabs: An
     needed += [*(("patients", "controls") if from_data else ()), *CONTRASTS[asked.contrast].needs(asked)]
     named = {*swabs.var["genus"], *swabs.var["species"]}
     unnamed = [f"no read is named {need}" for need in measure.needs if need not in lacks and need not in named]
+    needed.sort(key=lambda need: need.startswith("axis "))  # the axis is a matter of the data, not of the design
     return next(filter(None, [*(lacks[need] for need in needed), *unnamed]), "")
 
 
@@ -556,20 +561,14 @@ def healthier(measure: str, visits: pd.DataFrame, study: Study) -> int:
 
 
 def untestable(claims: Mapping[str, Claim], swabs: AnnData, study: Study) -> dict[str, str]:
-    """Why the study's shape leaves a claim without a test.
-
-    Returns
-    -------
-    dict
-        A reason for each claim of which no part can be tested; empty for the others.
-    """
+    """Why the study's shape leaves a claim, or a part of it, without a test: a reason, or nothing, by claim."""
     lacks = lacking(swabs, study)
     found = {}
     for name, claim in claims.items():
-        reasons = [
-            cannot(asked, part.expect, lacks, swabs, study) for part in claim.parts for asked in questions(part, study)
-        ]
-        found[name] = reasons[0] if all(reasons) else ""
+        asked = [(a, part.expect) for part in claim.parts for a in questions(part, study)]
+        reasons = [cannot(a, expect, lacks, swabs, study) for a, expect in asked]
+        whats = [CONTRASTS[a.contrast].what(find(a.measure, study).label, a, study) for a, _ in asked]
+        found[name] = why_not(whats, reasons)
     return found
 
 

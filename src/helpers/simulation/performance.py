@@ -23,7 +23,7 @@ from helpers.simulation.worlds import ANSWER, SCENARIOS, TARGET_SEEDS, changed_g
 from helpers.study import Settings, Study, load_study
 
 #: Fewer resamples than the report's, so that many cohorts can be analysed.
-LIGHT = {"rarefactions": 2, "bootstraps": 400, "permutations": 199}
+LIGHT = {"rarefactions": 2, "bootstraps": 250, "permutations": 99}
 #: What tells an estimate of a cohort from all others: the part of a claim (blank for what stands beside the claims),
 #: how it was estimated, and whether the interval is the ``model``'s or the ``bootstrap``'s.
 ROW = (*KEY, "estimator", "interval")
