@@ -292,12 +292,15 @@ def follow(obs: pd.DataFrame, steps: Sequence[Step]) -> tuple[pd.Series, pd.Data
     by = pd.DataFrame({c: obs[c].astype(object).fillna(NOT_RECORDED).astype(str) for c in ("group", "visit")})
     by["group"] = by["group"].mask(negative, NEGATIVE)
     kept, blocks, left = pd.Series(True, index=obs.index), [], {}
+    before = by.groupby(["group", "visit"]).size()
     for step, reason, passes in steps:
         after = kept & (passes | negative)
-        block = by[kept].assign(swabs_before=1, swabs_after=after[kept].astype(int))
-        block = block.groupby(["group", "visit"], as_index=False).sum()
-        blocks.append(block.assign(step=step, reason=reason))
-        kept = left[step, reason] = after
+        # Most steps leave nobody out, and counting takes its time.
+        swabs = before if after.equals(kept) else by[after].groupby(["group", "visit"]).size()
+        block = pd.DataFrame({"swabs_before": before, "swabs_after": swabs.reindex(before.index, fill_value=0)})
+        blocks.append(block.reset_index().assign(step=step, reason=reason))
+        kept, before = after, swabs
+        left[step, reason] = after
     ledger = pd.concat(blocks, ignore_index=True)
     patients = by.assign(who=obs["arm"].astype(object).fillna(by["group"]), subject=obs["subject"])
     # A person is in one arm: that of the swab which gets furthest, whatever the files say at a visit left out.
@@ -307,10 +310,10 @@ def follow(obs: pd.DataFrame, steps: Sequence[Step]) -> tuple[pd.Series, pd.Data
     patients["who"] = patients["subject"].map(known).fillna(patients["who"])
     groups = [w for w in (*GROUPS, NOT_RECORDED) if patients.loc[~negative, "who"].eq(w).any()]
     counted: dict[tuple[str, str], pd.DataFrame] = {}
-    before, people = None, pd.DataFrame()
+    previous, people = None, pd.DataFrame()
     for at, after in left.items():
-        if not after.equals(before):  # most steps leave nobody out, and counting takes its time
-            before, people = after, count_people(patients[after & ~negative]).reindex(groups)
+        if not after.equals(previous):
+            previous, people = after, count_people(patients[after & ~negative]).reindex(groups)
         counted[at] = people
     flow = pd.concat(counted)
     flow = flow.rename_axis(["step", "reason", "who"]).fillna(0).astype(int).reset_index()
