@@ -212,7 +212,7 @@ def performance(**changes: Any) -> pd.DataFrame:
             "scenario": scenario, "claim": claim, **asked, "interval": "model", "runs": 400, "target": 0.0,
             "target_error": 0.0 if scenario == "no effect" else 0.01,
             "mean_estimate": 0.0, "rejected": 0.05, "rejected_error": 0.011, "coverage": 0.95, "coverage_error": 0.011,
-            "supported": 0.0,
+            "supported": 0.0, "level": 0.95, "margin": np.nan,
         }
         for scenario in SCENARIOS
         for claim in ("C1", "C2")
@@ -257,7 +257,7 @@ def test_false_discoveries_are_off_in_whichever_world(tmp_path):
     genera = table.iloc[[2, 4, 4]].assign(claim="", measure="", estimator=[FALSE, FALSE, CHANGED], target=np.nan)
     genera["coverage"] = np.nan
     both = pd.concat([table, genera.assign(rejected=[0.01, 0.12, 0.3])], ignore_index=True)
-    assert off_target(both, 0.05).index.tolist() == [7]
+    assert off_target(both, 0.05).index.tolist() == [len(table) + 1]
     html = validation_page(both, load_study("data/demo"), None, tmp_path)
     assert "Of the genera that are found, at most 12.0 % do not change" in html
     assert "in the demo's world there are found: 30.0 % (group)" in html
@@ -267,7 +267,7 @@ def test_false_discoveries_are_off_in_whichever_world(tmp_path):
 def test_a_cohort_is_laid_beside_the_truth_of_the_same_question(tmp_path):
     like = load_study("data/demo")
     table = performance(target=(4, 0.25)).assign(**dict.fromkeys(VERDICTS, 0.0))
-    part = table.drop(columns=["scenario", "interval", "target"]).iloc[[1, 0]]
+    part = table.drop(columns=["scenario", "interval", "target", "level"]).iloc[[1, 0]]
     part = part.assign(estimate=[0.5, 0.5], ci_low=0.2, ci_high=0.9, unit="nats")
     added = part.assign(claim=["X1", "X2"], measure="Staphylococcus epidermidis")
     html = validation_page(table, like, pd.concat([part, added]), tmp_path)

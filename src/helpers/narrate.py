@@ -278,7 +278,7 @@ def overturned(row: Mapping[str, Any]) -> str:
     told = []
     if not math.isnan(row["tipping"]):
         told.append(
-            f"the {row['lost']} of {row['of']} treated patients who were lost had changed by "
+            f"the {row['lost']} patients who were lost, of {row['of']} patients treated, had changed by "
             f"{number(row['tipping'])}{unit} more than those who stayed"
         )
     if not math.isnan(row["load"]):

@@ -220,8 +220,12 @@ def change_over_sites(swabs: pd.DataFrame, measure: str, *, alpha: float = 0.05)
         return not_estimable(n, swabs["subject"].nunique() - n)
     y = complete[measure].to_numpy(float)
     model = GEE(y, add_constant(x), groups=complete["subject"].astype(str), cov_struct=Exchangeable())
-    fit = model.fit(cov_type="bias_reduced")
-    return _with_t(fit.params["change"], fit.bse["change"], df, n, swabs["subject"].nunique() - n, alpha)
+    with np.errstate(invalid="ignore"):
+        fit = model.fit(cov_type="bias_reduced")
+        se = fit.bse["change"]
+    if not se > 0:  # the correction of few patients' bias may leave no variance
+        return not_estimable(n, swabs["subject"].nunique() - n)
+    return _with_t(fit.params["change"], se, df, n, swabs["subject"].nunique() - n, alpha)
 
 
 def _with_t(estimate: float, se: float, df: float, n: int, dropped: int, alpha: float) -> dict[str, float]:
