@@ -424,7 +424,7 @@ def _reason(row: dict[str, Any]) -> str:
             return f"{which}{span} lies beyond {margin}; {holm}"
         case "out of reach":
             return (
-                f"{which}even an estimate of zero would not surely lie within {margin}; about "
-                f"{row['n_needed']:,.0f} people like these would be needed; seen: {span}, {zero}"
+                f"{which}even an estimate of zero would not surely lie within {margin}; that would "
+                f"take a sample of about {row['n_needed']:,.0f}; seen: {span}, {zero}"
             )
     return f"{which}neither within {margin} nor beyond it is shown: {span}; equivalence {holm}, {zero}"

@@ -235,7 +235,7 @@ def reach(part: Mapping[str, Any]) -> str:
     )
     if part["attainable"]:
         return told
-    return f"{told} It is out of reach: about {part['n_needed']:,.0f} people like these would do."
+    return f"{told} It is out of reach: it would take a sample of about {part['n_needed']:,.0f}."
 
 
 def worth(what: str, estimate: dict[str, Any], unit: str, *, alpha: float = 0.05) -> str:
