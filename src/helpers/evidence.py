@@ -80,9 +80,11 @@ def group(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimat
     difference = estimates.linear_contrast(baseline, asked.measure, "case", adjust, alpha=settings.alpha)
     delta = estimates.cliffs_delta(*cases_and_controls(baseline, asked.measure))
     found = {"OLS": difference | {"cliffs_delta": delta}}
+    if "batch" not in baseline:
+        return found
     within = [c for c in adjust if c != "batch"]
     pooled = estimates.by_run(baseline, asked.measure, "case", within, "batch", alpha=settings.alpha)
-    return found | ({WITHIN_RUNS: pooled} if pooled["runs"] else {})
+    return found | ({WITHIN_RUNS: pooled} if np.isfinite(pooled["estimate"]) else {})
 
 
 def severity(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
