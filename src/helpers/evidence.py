@@ -596,7 +596,7 @@ def overturning(claims: Mapping[str, Claim], swabs: AnnData, study: Study, setti
     Returns
     -------
     DataFrame
-        One row a part of a claim of a direction, a change under treatment or a difference between the arms, whose
+        One row a part of a claim of a direction: a difference between the arms, or a change under treatment whose
         interval excludes zero: claim, what, unit; ``lost``, ``of`` and ``tipping`` (`sensitivity.tipping_point`, of the
         treatment arm's lost); ``load`` (`sensitivity.load_to_overturn`, of a CLR); of a difference also ``robustness``
         and ``robustness_interval`` (`sensitivity.robustness_value`), and ``strongest``, the covariate that would remove
@@ -607,7 +607,7 @@ def overturning(claims: Mapping[str, Claim], swabs: AnnData, study: Study, setti
     found = answers(asked, swabs, study, settings)
     parts = gather(claims, swabs, study, settings, found).query("margin.isna() and cannot == ''")
     rows = []
-    for part in parts[parts["p_value"] < settings.alpha].to_dict("records"):
+    for part in parts[(parts["p_value"] < settings.alpha) | parts["contrast"].eq("arms")].to_dict("records"):
         question = Asked(*(part[f] for f in Asked._fields))
         pairs = treatment.arms(paired(followed, question.measure))
         treated = pairs[pairs["treated"] & pairs[["y0", "y1"]].notna().any(axis=1)]

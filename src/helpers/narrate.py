@@ -274,8 +274,7 @@ def beside(row: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> s
 
 def overturned(row: Mapping[str, Any]) -> str:
     """Tell what would have to be true for a shown effect to be none: a row of `helpers.evidence.overturning`."""
-    unit = _spaced(row["unit"])
-    told = []
+    unit, told = _spaced(row["unit"]), []
     if not math.isnan(row["tipping"]):
         told.append(
             f"the {row['lost']} patients who were lost, of {row['of']} patients treated, had changed by "
@@ -285,16 +284,20 @@ def overturned(row: Mapping[str, Any]) -> str:
         told.append(
             f"the typical bacterium had become {number(row['load'])} times as abundant, which no share can tell"
         )
-    if not math.isnan(row.get("robustness", math.nan)):
-        cause = (
-            f"an unmeasured cause explained {number(100 * row['robustness_interval'], 2)} % of what is left of both "
-        )
-        cause += f"allocation and outcome ({number(100 * row['robustness'], 2)} % to take the estimate to zero)"
+    shown, cause = row.get("robustness_interval", math.nan), ""
+    if not math.isnan(shown):
+        each = "of what is left of both allocation and outcome"
+        to_zero = f"{number(100 * row['robustness'], 2)} % takes the estimate to zero"
         if not math.isnan(row["removes"]):
-            much = f"would remove {number(100 * row['removes'], 2)} % of the difference"
-            cause += f"; one as strong as {row['strongest']} {much}"
-        told.append(cause)
-    return f"{row['claim']}, {row['what']}: the interval would include zero if {'; or if '.join(told)}." if told else ""
+            removes = f"{number(100 * row['removes'], 2)} % of the difference"
+            to_zero += f"; one as strong as {row['strongest']} would remove {removes}"
+        if shown:
+            told.append(f"an unmeasured cause explained {number(100 * shown, 2)} % {each}")
+        cause = f" An unmeasured cause that explains, {each}, {to_zero}."
+    what = f"{row['claim']}, {row['what']}"
+    if told:
+        return f"{what}: the interval would include zero if {'; or if '.join(told)}.{cause}"
+    return f"{what}: the interval includes zero as it is.{cause}" if cause else ""
 
 
 def otherwise(

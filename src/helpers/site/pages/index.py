@@ -102,7 +102,7 @@ def _with_italics(text: str, taxa: Sequence[str]) -> str:
 
 
 def claims_html(claims: pd.DataFrame, study: Study, level: str, taxa: Sequence[str]) -> str:
-    """The claims table, by family: the claim, verdict, effect, how sure (`level` per cent), and where its evidence is."""
+    """The claims table, by family: the claim, verdict, effect, how sure (`level` per cent), and where evidence is."""
     order = {family: i for i, family in enumerate(claims_of(study).families)}
     claims = claims.sort_values("family", key=lambda f: f.map(order).fillna(len(order)), kind="stable")
     claim, effect = f"Claim of {html.escape(claims_of(study).of)}", f"Effect ({level} % interval, or as said)"
