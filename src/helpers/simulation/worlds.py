@@ -55,7 +55,7 @@ SCENARIOS = {
     "regression to the mean": Scenario(
         changed(_INERT, severity={"correlation": 0.6, "flare": 1.0}),
         "severity comes and goes, the skin follows, patients come on bad days; the drugs do nothing to the skin",
-        "what the drugs do: the skin changes without them",
+        "what the drugs do, for the skin changes without them",
     ),
     "loss by response": Scenario(
         changed(Truth(), sequencing={"lost_remaining": 3.0}),
