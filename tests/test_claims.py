@@ -27,7 +27,8 @@ PART = {"measure": "shannon", "contrast": "change", "arm": "treatment", "expect"
 OWN = {"says": "Under {treatment}, alpha diversity falls", "parts": [PART]}
 #: A claim of each kind.
 DIRECTION = Claim(says="A falls", parts=[claims.Part(**PART)])
-NO_FALL = Claim(says="A does not fall", kind="no change", parts=[claims.Part(**PART | {"expect": "not down"})])
+NO_FALL = Claim(says="A does not fall", kind="does not fall", parts=[claims.Part(**PART | {"expect": "not down"})])
+NO_CHANGE = Claim(says="A stays", kind="no change", parts=[claims.Part(**PART | {"expect": None})])
 LITTLE = Claim(says="A is alike", kind="little difference", parts=[claims.Part(**PART | {"expect": None})])
 DEMO = load_study("data/demo")
 
@@ -101,6 +102,11 @@ def test_a_sentence_is_no_format_string(tmp_path: Path, says: object, told: str)
         ({"X1": with_part(expect="not down")}, "own_claims.X1", "not not down"),
         ({"X1": with_part() | {"kind": "no change"}}, "own_claims.X1", "cannot expect down, only deny it"),
         ({"X1": with_part(expect="not up") | {"kind": "little difference"}}, "own_claims.X1", "expects nothing"),
+        (
+            {"X1": with_part(expect="not up") | {"kind": "does not fall"}},
+            "own_claims.X1",
+            "does not fall expects not down",
+        ),
         ({"X1": with_part(contrast="group", arm=None, expect="healthier")}, "X1.parts.0", "nobody becomes healthier"),
         (
             {"X1": with_part(contrast="severity", arm=None, expect=None) | {"kind": "no change"}},
@@ -233,7 +239,7 @@ CHOICES = itertools.product(
     get_args(claims.Contrast),
     (None, "treatment", "comparator"),
     (None, "lesional", "non_responders"),
-    (("direction", "down"), ("direction", "healthier"), ("no change", "not down"), ("no change", None),
+    (("direction", "down"), ("direction", "healthier"), ("does not fall", "not down"), ("no change", None),
      ("little difference", None)),
 )  # fmt: skip
 
@@ -265,7 +271,7 @@ def gathered(claim: Claim, arms: list[str], **estimate: float) -> dict[str, Any]
     """The evidence for a claim from a patient an arm with both visits, and an answer that is given."""
     people = [(f"p{i}", visit, "case", arm) for i, arm in enumerate(arms) for visit in ("baseline", "followup")]
     obs = pd.DataFrame(people, columns=["subject", "visit", "group", "arm"], dtype=object).assign(
-        site="a", lesional=pd.NA
+        site="a", lesional=pd.NA, shannon=1.0
     )
     var = pd.DataFrame({"genus": [""], "species": [""]}, index=["f"])
     swabs = AnnData(np.ones((len(obs), 1)), obs.set_axis(obs.index.astype(str)), var)
@@ -281,7 +287,7 @@ def gathered(claim: Claim, arms: list[str], **estimate: float) -> dict[str, Any]
         "level": 95.0,
     }
     about = dict.fromkeys(("estimator", "what", "unit", "scale", "section"), "x") | {"stands": True}
-    answer = {**asked._asdict(), **about, **found, "margin": 0.5, "p_equivalence": 0.9, **estimate}
+    answer = {**asked._asdict(), **about, **found, "se": 0.4, "df": 29, "margin": 0.5, "p_equivalence": 0.9, **estimate}
     (row,) = evidence.gather({"X": claim}, swabs, study, study.settings, pd.DataFrame([answer])).to_dict("records")
     return row
 
@@ -304,8 +310,14 @@ def test_what_the_study_lacks_makes_a_claim_not_testable_whatever_was_estimated(
 def part(claim: str, estimate: float, half: float, *, sign: int = 0, margin: float = np.nan, **more: Any) -> dict:
     """A part whose interval is estimate ± half and whose p-values are those of a normal estimate."""
     se = half / 1.96
+    p = 2 * stats.norm.sf(abs(estimate) / se)
+    shown, against = (p, 1) if np.sign(estimate) == sign else (1, p)
+    if np.isfinite(margin):
+        effect = sign * estimate if sign else abs(estimate)
+        shown, against = stats.norm.sf((margin - effect) / se), stats.norm.sf((effect - margin) / se)
     return (
-        dict.fromkeys(claims.KEY, "")
+        dict.fromkeys((*claims.KEY, *evidence.COLUMNS), "")
+        | dict.fromkeys(evidence.TESTED, np.nan)
         | {
             "claim": claim,
             "measure": "m",
@@ -313,14 +325,16 @@ def part(claim: str, estimate: float, half: float, *, sign: int = 0, margin: flo
             "estimate": estimate,
             "ci_low": estimate - half,
             "ci_high": estimate + half,
-            "p_value": 2 * stats.norm.sf(abs(estimate) / se),
+            "p_value": p,
             "n": 10,
             "unit": "nats",
             "scale": "SD of controls",
             "margin": margin,
-            "p_equivalence": stats.norm.sf((margin - abs(estimate)) / se),
+            "attainable": float(not margin < 1.645 * se),
+            "n_needed": 99 * half,
+            "p_support": shown,
+            "p_against": against,
             "sign": sign,
-            "cannot": "",
             "notebook": "02_diversity",
             "section": "s",
         }
@@ -340,15 +354,15 @@ def judged(*parts: dict, **of: Claim) -> pd.DataFrame:
         (DIRECTION, part("X", -1, 0.5, sign=-1), "supported"),
         (DIRECTION, part("X", 1, 0.5, sign=-1), "contradicted"),
         (DIRECTION, part("X", -1, 1.5, sign=-1), "inconclusive"),
-        (NO_FALL, part("X", -0.1, 0.2, sign=-1, margin=0.5), "equivalent"),
-        (NO_FALL, part("X", -0.4, 0.2, sign=-1, margin=0.5), "contradicted"),
-        (NO_FALL, part("X", 0.4, 0.2, sign=-1, margin=0.5), "inconclusive"),  # an increase is not what it denies
-        (NO_FALL, part("X", 0.4, 0.2, sign=0, margin=0.5), "contradicted"),  # unless it denies either
-        (NO_FALL, part("X", -0.1, 0.9, sign=-1, margin=0.5), "inconclusive"),
-        (LITTLE, part("X", 0.1, 0.2, margin=0.5), "equivalent"),
+        (NO_FALL, part("X", -0.1, 0.2, sign=-1, margin=0.5), "supported"),
+        (NO_FALL, part("X", 2, 0.5, sign=-1, margin=0.5), "supported"),  # a rise is no fall
+        (NO_FALL, part("X", -0.4, 0.2, sign=-1, margin=0.5), "inconclusive"),  # a fall, but perhaps within the margin
+        (NO_FALL, part("X", -0.9, 0.3, sign=-1, margin=0.5), "contradicted"),
+        (NO_FALL, part("X", -0.1, 0.7, sign=-1, margin=0.5), "out of reach"),
+        (NO_FALL, part("X", -2, 0.7, sign=-1, margin=0.5), "contradicted"),  # which is never out of reach
+        (LITTLE, part("X", 0.1, 0.2, margin=0.5), "supported"),
         (LITTLE, part("X", 0.4, 0.3, margin=0.5), "inconclusive"),  # not zero, but it may be little
         (LITTLE, part("X", 1.0, 0.3, margin=0.5), "contradicted"),
-        (LITTLE, part("X", 1.0, 0.3, margin=0.5, p_value=0.2), "inconclusive"),
         (DIRECTION, part("X", np.nan, 1, sign=-1, cannot="no second arm"), "not testable"),
     ],
 )
@@ -356,26 +370,40 @@ def test_one_rule(claim: Claim, given: dict, verdict: str) -> None:
     assert judged(given, X=claim)["verdict"].tolist() == [verdict]
 
 
-def test_a_claim_is_as_strong_as_its_weakest_part() -> None:
+def test_a_claim_needs_all_of_its_parts_and_falls_with_any() -> None:
     strong, weak = part("C6", 2, 0.5, sign=1), part("C6", -0.2, 0.9, sign=-1, measure="distance")
     table = judged(strong, weak)
     assert table[["verdict", "measure", "estimate", "parts"]].iloc[0].tolist() == ["inconclusive", "distance", -0.2, 2]
-    against = part("C6", 2, 0.5, sign=-1)
-    assert judged(strong, against)["verdict"].tolist() == ["contradicted"]
-    untestable = part("C6", np.nan, 1, sign=1, what="Faith", cannot="no tree")
+    against = part("C6", 2, 0.5, sign=-1, measure="against")
+    assert judged(strong, against)[["verdict", "measure"]].iloc[0].tolist() == ["contradicted", "against"]
+    untestable = part("C6", np.nan, 1, sign=1, what="Faith", cannot="no tree", p_support=np.nan, p_against=np.nan)
     table = judged(strong, untestable)
-    assert table["verdict"].tolist() == ["supported"]
-    assert table["reason"].iloc[0].endswith("; not tested: Faith (no tree)")
+    assert table[["verdict", "reason"]].iloc[0].tolist() == ["not testable", "Faith: no tree"]
+    assert judged(against, untestable)["verdict"].tolist() == ["contradicted"]
 
 
-def test_holm_is_over_the_claims_and_leaves_out_what_was_not_tested() -> None:
+def test_parts_at_the_margin_do_not_add_up_to_a_contradiction() -> None:
+    # Each of three parts is at the margin: one of them is seen beyond it, p = 0.03, in nearly a tenth of studies.
+    seen = part("X", 0.5 + 1.88 * 0.1, 0.196, margin=0.5)
+    assert seen["p_against"] == pytest.approx(0.03, abs=0.001)
+    assert judged(seen, X=LITTLE)["verdict"].tolist() == ["contradicted"]
+    others = [part("X", 0.5, 0.196, margin=0.5, measure=f"m{i}") for i in range(2)]
+    assert judged(seen, *others, X=LITTLE)["verdict"].tolist() == ["inconclusive"]
+
+
+def test_holm_is_within_a_family_and_leaves_out_what_could_not_be_shown() -> None:
     # p = 0.02 alone is enough, among four tested claims with p = 0.02 it is not (Holm: 0.08)
-    borderline = {"p_value": 0.02}
-    alone = [part("C1", -1, 0.84, sign=-1, **borderline), part("C12", np.nan, 1, sign=-1, cannot="no second arm")]
-    assert judged(*alone)["verdict"].tolist() == ["supported", "not testable"]
-    table = judged(*(part(c, -1, 0.84, sign=-1, **borderline) for c in ("C1", "C4", "C8", "C12")))
+    borderline = {"p_support": 0.02}
+    given = [part(c, -1, 0.84, sign=-1, **borderline) for c in ("C1", "C4", "C8", "C12")]
+    table = judged(*given)
     assert table["verdict"].eq("inconclusive").all()
     assert table["p_holm"].tolist() == pytest.approx([0.08] * 4)
+    apart = {name: DIRECTION.model_copy(update={"family": name}) for name in ("C1", "C4", "C8", "C12")}
+    assert judged(*given, **apart)["verdict"].eq("supported").all()
+    no_second = part("C12", np.nan, 1, sign=-1, cannot="no second arm", p_support=np.nan, p_against=np.nan)
+    too_few = part("C9", 0, 9, sign=-1, margin=0.5)
+    table = judged(given[0], no_second, too_few, C9=NO_FALL)
+    assert table["verdict"].tolist() == ["supported", "not testable", "out of reach"]
 
 
 def test_table_is_in_the_order_of_the_claims_and_has_the_agreed_columns() -> None:
@@ -395,7 +423,7 @@ def test_what_a_claim_says_stands_beside_its_verdict() -> None:
 
 
 def test_the_level_is_that_of_the_run() -> None:
-    given = pd.DataFrame([part("X", -1, 0.84, sign=-1, p_value=0.02)])
+    given = pd.DataFrame([part("X", -1, 0.84, sign=-1, p_support=0.02)])
     verdict = {a: verdicts(given, {"X": DIRECTION}, DEMO, a)["verdict"].iloc[0] for a in (0.05, 0.01)}
     assert verdict == {0.05: "supported", 0.01: "inconclusive"}
 

@@ -284,37 +284,68 @@ def test_the_only_control_has_no_distance_to_healthy():
     assert got["s2"] == 5
 
 
-def test_closure_is_half_when_patients_go_half_the_way():
-    rng = np.random.default_rng(6)
-    y0 = rng.normal(4, 0.1, 200)
-    pairs = pd.DataFrame({"y0": y0, "y1": y0 - 1})
-    got = diversity.closure(pairs, pd.Series(rng.normal(2, 0.1, 100)), bootstraps=500, seed=1)
-    assert got["estimate"] == pytest.approx(50, abs=1)
-    assert got["ci_low"] < 50 < got["ci_high"]
+# --- the axis from healthy to patients' skin --------------------------------------------------------------------------
 
 
-def test_closure_of_a_gap_that_is_not_shown_is_not_estimated():
-    rng = np.random.default_rng(6)
-    y0, dc = (x - x.mean() + 2 for x in (rng.normal(0, 0.5, 20), rng.normal(0, 0.5, 100)))
-    pairs = pd.DataFrame({"y0": y0, "y1": y0 - 1})
-    got = diversity.closure(pairs, pd.Series(dc), bootstraps=500, seed=1)
-    assert got["gap_low"] < 0 < got["gap_high"]
-    assert np.isnan(got["estimate"])
+def people(seed: int, gap: float = 0.0, swabs: int = 40) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Points, and whether they are of controls or of patients at baseline; two swabs a subject, some of them later."""
+    rng = np.random.default_rng(seed)
+    subject = np.arange(swabs) // 2
+    patient, baseline = subject >= swabs // 4, rng.random(swabs) < 0.7
+    points = rng.normal(size=(swabs, 6)) + gap * patient[:, None] * np.eye(6)[0]
+    return points, patient < baseline, patient & baseline, subject
 
 
-@pytest.mark.parametrize(("patients", "controls"), [(2, 50), (50, 2)])
-def test_closure_needs_three_patients_and_three_controls(patients, controls):
-    pairs = pd.DataFrame({"y0": np.arange(patients) + 9.0, "y1": np.arange(patients) + 8.0})
-    reference = pd.Series([*np.arange(controls) / 100, np.nan])  # a control without others does not count
-    got = diversity.closure(pairs, reference, bootstraps=10, seed=1)
-    assert got["n"] == patients
-    assert np.isnan(got["estimate"])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_projection_is_the_explicit_one_in_principal_coordinates(seed):
+    points, controls, patients, subject = people(seed, gap=1)
+    got = diversity.axis_position(euclidean(points), controls, patients, subject.astype(str))
+    for i in range(len(points)):
+        healthy, ill = (points[group & (subject != subject[i])].mean(axis=0) for group in (controls, patients))
+        axis = ill - healthy
+        expected = (points[i] - healthy) @ axis / (axis @ axis)
+        assert got["projection"].iloc[i] == pytest.approx(expected, abs=1e-10)
+        away = np.linalg.norm(points[i] - healthy - expected * axis)
+        assert got["off_axis"].iloc[i] == pytest.approx(away, abs=1e-10)
+
+
+def test_the_baseline_means_of_controls_and_patients_are_0_and_1_over_subjects():
+    points, controls, patients, subject = people(1, gap=2)
+    position = diversity.axis_position(euclidean(points), controls, patients, subject)["position"].to_numpy()
+    means = [pd.Series(position[group]).groupby(subject[group]).mean().mean() for group in (controls, patients)]
+    assert means == pytest.approx([0, 1])
+
+
+def test_a_change_that_is_not_there_is_not_seen_on_the_axis_since_nobody_draws_it_to_themselves():
+    # Where subjects are not left out, everybody seems to move away from their own group's centroid.
+    def shift(seed: int) -> float:
+        points = np.random.default_rng(seed).normal(size=(80, 30))
+        points[:, 0] += np.repeat([0, 2, 0, 2], 20)
+        group, later = np.tile(np.repeat(["control", "case"], 20), 2), np.repeat([False, True], 40)
+        subjects = np.tile(np.arange(40), 2)
+        healthy, ill = ((group == who) & ~later for who in ("control", "case"))
+        projection = diversity.axis_position(euclidean(points), healthy, ill, subjects)["projection"].to_numpy()
+        patients = group[later] == "case"
+        return float((projection[later] - projection[~later])[patients].mean())
+
+    shifts = [shift(seed) for seed in range(40)]
+    assert abs(np.mean(shifts)) < 3 * np.std(shifts) / np.sqrt(40)
+
+
+def test_there_is_no_axis_without_two_groups_that_lie_apart():
+    points, controls, patients, subject = people(1, gap=2)
+    distmat = euclidean(points)
+    with pytest.raises(ValueError, match="do not lie beyond"):
+        diversity.axis_position(euclidean(np.ones((40, 2))), controls, patients, subject)
+    with pytest.raises(ValueError, match="two or more subjects among the patients; found 0"):
+        diversity.axis_position(distmat, controls, np.zeros(40, bool), subject)
+    with pytest.raises(ValueError, match="subjects are among the controls and among the patients"):
+        diversity.axis_position(distmat, controls, controls, subject)
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 GOOD = cohort_of([[5, 3, 2], [1, 4, 5]], group=["case", "control"])
-PAIRS = pd.DataFrame({"y0": [3.0, 4, 5], "y1": [2.0, 3, np.nan]})
 LINE = euclidean([[0.0], [1.0], [5.0]])
 
 
@@ -406,17 +437,3 @@ def test_distances_must_be_numbers():
     infinite = DistanceMatrix([[0, np.inf], [np.inf, 0]], ["s0", "s1"])
     with pytest.raises(ValueError, match="2 distances are not finite"):
         diversity.distance_to_reference(infinite, [True, False], ["a", "b"])
-
-
-@pytest.mark.parametrize(
-    ("pairs", "arguments", "message"),
-    [
-        (PAIRS, {}, "1 of 3 patients lack a distance"),
-        (PAIRS[["y0"]], {}, r"lacks \['y1'\]"),
-        (PAIRS.dropna(), {"bootstraps": 0}, "0 bootstraps"),
-        (PAIRS.dropna(), {"alpha": 1.0}, "alpha = 1.0"),
-    ],
-)
-def test_closure_needs_both_distances_and_an_interval(pairs, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        diversity.closure(pairs, pd.Series([1.0, 2, 3]), **{"bootstraps": 10, "seed": 1} | arguments)

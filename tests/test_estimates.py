@@ -1,3 +1,6 @@
+import json
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +11,8 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from helpers import estimates
 from helpers import visits as visits_of
+
+R = json.loads(Path("tests/oracle/inference.json").read_text())
 
 
 @pytest.fixture
@@ -59,6 +64,32 @@ def test_partial_spearman_is_the_inverse_of_the_rank_correlation_matrix(patients
     assert got["ci_low"] < expected < got["ci_high"]
 
 
+@pytest.mark.parametrize("n", [12, 150])
+def test_the_bootstrap_of_partial_spearman_is_that_of_one_resample_after_the_other(n):
+    rng = np.random.default_rng(n)
+    frame = pd.DataFrame({"x": rng.normal(size=n).round(), "y": rng.normal(size=n), "age": rng.integers(20, 60, n)})
+    frame["site"] = pd.Categorical(rng.choice(list("abc"), n, p=[0.7, 0.2, 0.1]))  # a rare level is missing from some
+    values = estimates.as_numbers(frame).to_numpy()
+    drawn, again = [], np.random.default_rng(7)
+    for _ in range(100):
+        ranks = stats.rankdata(values[again.integers(n, size=n)], axis=0)
+        design = np.column_stack([np.ones(n), ranks[:, 2:]])
+        a, b = (ranks[:, :2] - design @ np.linalg.lstsq(design, ranks[:, :2])[0]).T
+        drawn.append(a @ b / np.sqrt((a @ a) * (b @ b)))
+    got = estimates.partial_spearman(frame, "x", "y", ["age", "site"], bootstraps=100, seed=7)
+    assert (got["ci_low"], got["ci_high"]) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=1e-12)
+    assert got["se"] == pytest.approx(np.std(drawn, ddof=1), abs=1e-12)
+
+
+@pytest.mark.parametrize("method", ["holm", "fdr_bh"])
+def test_adjusted_p_values_agree_with_statsmodels_and_leave_out_what_was_not_tested(method):
+    p = pd.Series([0.02, np.nan, 0.01, 0.9, 0.02, 0.04, 1.0], index=list("abcdefg"))
+    got = estimates.adjusted_p(p, method)
+    assert got.index.equals(p.index)
+    assert got.isna().equals(p.isna())
+    assert got.dropna().to_numpy() == pytest.approx(multipletests(p.dropna(), method=method)[1], abs=1e-15)
+
+
 def test_partial_spearman_removes_a_common_cause():
     rng = np.random.default_rng(3)
     cause = rng.normal(size=400)
@@ -107,6 +138,101 @@ def test_equivalence_agrees_with_statsmodels():
     got = estimates.equivalence(estimates.mean_change(pd.Series(change)), 0.5)
     expected = ttost_paired(change, np.zeros(40), -0.5, 0.5)[0]
     assert got["p_equivalence"] == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_one_sided_test_of_the_margin_does_not_mind_the_other_direction(sign):
+    change = pd.Series(np.random.default_rng(5).normal(0.1, 1, 40))
+    got = estimates.equivalence(estimates.mean_change(change), 0.3, sign)
+    expected = stats.ttest_1samp(sign * change, 0.3, alternative="less").pvalue
+    assert got["p_equivalence"] == pytest.approx(expected, rel=1e-10)
+    far = estimates.mean_change(change - sign * 9)
+    assert estimates.equivalence(far, 0.3, sign)["p_equivalence"] < 1e-6
+    assert estimates.equivalence(far, 0.3)["p_equivalence"] > 0.99
+
+
+@pytest.mark.parametrize("case", R["reach"], ids=lambda c: f"df {c['df']}, sign {c['sign']}")
+def test_the_reach_of_an_equivalence_test_agrees_with_r(case):
+    asked = {name: case[name] for name in ("se", "df", "n", "margin", "sign", "alpha", "power")}
+    got = estimates.equivalence_reach(**asked)
+    assert got["power_equivalence"] == pytest.approx(case["power_equivalence"], abs=1e-5)
+    assert got["reachable_margin"] == pytest.approx(case["reachable_margin"], rel=1e-5)
+    assert got["n_needed"] == case["n_needed"]
+
+
+def test_a_margin_is_attainable_where_an_estimate_of_zero_passes():
+    zero = {"estimate": 0.0, "se": 0.5, "df": 20.0}
+    just = 0.5 * stats.t.isf(0.05, 20)
+    for margin in (just * 0.999, just * 1.001):
+        passes = estimates.equivalence(zero, margin)["p_equivalence"] < 0.05
+        reach = estimates.equivalence_reach(0.5, 20, 22, margin)
+        assert reach["attainable"] == passes == (margin > just)
+    # Far more patients than needed: nobody is needed beyond those who give the error a degree of freedom.
+    assert estimates.equivalence_reach(0.01, 20, 22, 100)["n_needed"] == 3
+    for unknown in ((np.nan, 20, 22, 1), (0.5, np.nan, 22, 1), (0.5, 20, 22, np.nan), (0.5, 20, 22, 0)):
+        assert np.isnan([*estimates.equivalence_reach(*unknown).values()]).all()
+
+
+def test_a_margin_that_rests_on_few_carriers_is_known_badly():
+    # Carriers among 234 resampled controls are binomial, and the standard deviation rises with their number.
+    def margin(carriers):
+        return 0.5 * np.sqrt(234 / 233 * carriers / 234 * (1 - carriers / 234))
+
+    few = pd.Series([1.0] * 20 + [0.0] * 214 + [np.nan])
+    expected = margin(stats.binom.ppf([0.025, 0.975], 234, 20 / 234))
+    got = estimates.margin_interval(few, 0.5, bootstraps=20_000, seed=1)
+    assert got == pytest.approx(expected, rel=1e-9)
+    assert np.isnan(estimates.margin_interval(few[:1], 0.5, bootstraps=9, seed=1)).all()
+
+
+@pytest.mark.parametrize("case", R["pooled"], ids=lambda c: f"tau2 {c['tau2']:.2g}")
+def test_runs_are_pooled_as_metafor_pools_them(case):
+    got = estimates.hartung_knapp(pd.Series(case["effects"]), pd.Series(case["errors"]))
+    keys = {"estimate": "estimate", "se": "se", "ci_low": "low", "ci_high": "high", "p_value": "p", "df": "df"}
+    assert {k: got[k] for k in keys} == pytest.approx({k: case[r] for k, r in keys.items()}, rel=1e-5)
+
+
+def of_runs(effects: list[float], size: int = 8) -> pd.DataFrame:
+    """Runs of the same scatter, in which the cases differ from the controls by the effects."""
+    scatter = np.tile(np.linspace(-1, 1, size), 2)
+    case = np.repeat([True, False], size)
+    runs = [pd.DataFrame({"run": f"run{i}", "case": case, "y": i + e * case + scatter}) for i, e in enumerate(effects)]
+    return pd.concat(runs, ignore_index=True)
+
+
+def test_with_equal_runs_the_test_over_runs_is_a_t_test_of_their_contrasts():
+    effects = [0.1, 0.9, 0.4, 0.7]
+    got = estimates.by_run(of_runs(effects), "y", "case", [], "run", alpha=0.1)
+    expected = stats.ttest_1samp(effects, 0)
+    assert got["p_value"] == pytest.approx(expected.pvalue)
+    assert (got["ci_low"], got["ci_high"]) == pytest.approx(tuple(expected.confidence_interval(0.9)))
+    assert (got["estimate"], got["n"], got["n_dropped"], got["runs"]) == (pytest.approx(np.mean(effects)), 64, 0, 4)
+
+
+def test_runs_without_enough_of_both_groups_are_left_out_and_their_people_counted():
+    good, few = of_runs([0.1, 0.9, 0.4]), of_runs([50.0], size=4).assign(run="few")
+    flat = of_runs([0.0]).assign(run="flat", y=0.0)
+    alone = of_runs([0.0]).query("case").assign(run="alone")
+    unknown = good[:3].assign(y=np.nan)
+    got = estimates.by_run(pd.concat([good, few, flat, alone, unknown]), "y", "case", [], "run")
+    assert got == estimates.by_run(good, "y", "case", [], "run") | {"n_dropped": 8 + 16 + 8 + 3}
+    two = estimates.by_run(good[good["run"].ne("run0")], "y", "case", [], "run")
+    assert np.isnan(two["estimate"])
+    assert (two["n"], two["runs"]) == (32, 2)
+
+
+@pytest.mark.slow
+def test_an_interval_over_runs_covers_where_runs_move_one_group():
+    rng = np.random.default_rng(8)
+    covered = np.zeros(2)
+    for _ in range(80):
+        data = of_runs(list(rng.normal(1, 0.5, 4)), size=20).assign(age=rng.normal(size=160))
+        data["y"] += rng.normal(size=160)
+        over_runs = estimates.by_run(data, "y", "case", ["age"], "run")
+        ignoring_them = estimates.linear_contrast(data, "y", "case", ["age", "run"])
+        covered += [got["ci_low"] < 1 < got["ci_high"] for got in (over_runs, ignoring_them)]
+    assert covered[0] >= stats.binom.ppf(0.001, 80, 0.95)
+    assert covered[1] < stats.binom.ppf(0.001, 80, 0.95)
 
 
 def test_minimum_detectable_effect_is_found_with_80_percent_power():

@@ -89,5 +89,5 @@ def test_a_part_without_evidence_stops_the_verdicts(tmp_path: Path) -> None:
     row = {"claim": "C6", "measure": "shannon", "contrast": "change", "arm": "treatment", "among": "", "score": ""}
     (tmp_path / "evidence").mkdir()
     (tmp_path / "evidence" / "02_shift.json").write_text(pd.DataFrame([row]).to_json(orient="records"))
-    with pytest.raises(StudyError, match="no notebook gathered evidence for C6 distance_to_healthy change treatment"):
+    with pytest.raises(StudyError, match="no notebook gathered evidence for C6 position change treatment"):
         gathered(tmp_path, ["02_diversity"], claims, DEMO)

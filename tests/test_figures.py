@@ -8,6 +8,7 @@ import pytest
 
 from helpers import claims, figures
 from helpers.claims import VERDICTS
+from helpers.simulation.performance import CHANGED, FALSE
 from helpers.simulation.worlds import SCENARIOS
 from helpers.site import figures as site_figures
 from helpers.site.pages.validation import off_target, validation_page
@@ -131,6 +132,21 @@ def test_composition_stacks_to_the_whole():
     assert [t.get_text() for t in ax.get_xticklabels()] == ["AD\nBaseline\nn = 9", "Control\nBaseline\nn = 8"]
 
 
+def test_genera_that_are_found_are_filled_and_stand_before_the_frame():
+    table = pd.DataFrame(
+        {
+            "taxon": list("ABC"), "estimate": [1.0, -2.0, 0.5], "ci_low": [0.5, -3, -0.5], "ci_high": [1.5, -1, 1.5],
+            "p_value": [0.01, 0.001, 0.9], "n": 9, "found": [True, True, False], "frame_low": -0.2, "frame_high": 0.3,
+        }
+    )  # fmt: skip
+    ax: Any = figures.differential(table, "x", top=3).axes[0]
+    assert [(p.get_x(), pytest.approx(p.get_x() + p.get_width())) for p in ax.patches] == [(-0.2, 0.3)]
+    marks = {tuple(c.get_facecolor()[0][:3]): c.get_offsets()[:, 0].tolist() for c in ax.collections[1:]}
+    assert marks == {(0.0, 0.0, 0.0): [-2.0, 1.0], (1.0, 1.0, 1.0): [0.5]}
+    spans = [segment[:, 0].tolist() for segment in ax.collections[0].get_segments()]
+    assert spans == [[-3.0, -1.0], [-0.5, 1.5], [0.5, 1.5]]
+
+
 def test_taxa_are_set_in_italics_and_groups_of_taxa_are_not():
     assert figures.italic("Staphylococcus aureus") == r"$\mathit{S{.}\:aureus}$"
     assert figures.italic("Staphylococcus (unnamed)") == r"$\mathit{Staphylococcus}$ (unnamed)"
@@ -171,15 +187,6 @@ def test_strata_show_the_patients_behind_each_mean():
     assert [t.get_text() for t in ax.texts if "n = " in t.get_text()] == ["n = 1", "n = 2"]
 
 
-def test_the_mediation_path_says_each_link_and_that_their_product_is_the_indirect_effect():
-    links = {"arm to mediator": 2.0, "mediator to outcome": 3.0, "direct": 1.0, "total": 7.0, "indirect": 6.0}
-    effects = pd.DataFrame({"estimate": links, "ci_low": -1.0, "ci_high": 9.0, "n": 30})
-    fig: Any = figures.mediation_path(effects, {"arm": "A", "mediator": "M", "outcome": "Y"})
-    told = " ".join(t.get_text().replace("\n", " ") for t in fig.axes[0].texts)
-    for text in ("arm to mediator 2.00 (−1.00 to 9.00)", "mediator to outcome 3.00", "indirect: 6.00", "n = 30"):
-        assert text in told
-
-
 def test_claims_forest_scales_each_interval_to_a_half_width_of_one():
     rows = [
         {"id": "C1", "what": "m", "estimate": -1.0, "ci_low": -1.5, "ci_high": -0.5, "verdict": claims.SUPPORTED},
@@ -198,13 +205,14 @@ def test_drawing_leaves_no_style_behind(visits):
 
 
 def performance(**changes: Any) -> pd.DataFrame:
-    """Two tests in three worlds, as `helpers.simulation.performance.summarise` gives them."""
+    """Two tests in each world, as `helpers.simulation.performance.summarise` gives them."""
     asked = {"measure": "shannon", "contrast": "group", "arm": "", "among": "", "score": "", "estimator": "OLS"}
     rows = [
         {
             "scenario": scenario, "claim": claim, **asked, "interval": "model", "runs": 400, "target": 0.0,
+            "target_error": 0.0 if scenario == "no effect" else 0.01,
             "mean_estimate": 0.0, "rejected": 0.05, "rejected_error": 0.011, "coverage": 0.95, "coverage_error": 0.011,
-            "supported": 0.0,
+            "supported": 0.0, "level": 0.95, "margin": np.nan,
         }
         for scenario in SCENARIOS
         for claim in ("C1", "C2")
@@ -238,14 +246,28 @@ def test_what_is_off_is_told_from_what_is_noise():
     assert off_target(performance(**noise), 0.05).empty
     assert off_target(performance(**off), 0.05).index.tolist() == [0, 5]
     assert off_target(performance(rejected=(4, 0.99)), 0.05).empty  # power, not error
+    # What is nothing by construction is nothing in whichever world.
+    assert off_target(performance(rejected=(4, 0.99), target_error=(4, 0.0)), 0.05).index.tolist() == [4]
     # Something is there even in the world without an effect on the skin: severity improves.
     assert off_target(performance(rejected=(0, 0.99), target=(0, 0.1)), 0.05).empty
+
+
+def test_false_discoveries_are_off_in_whichever_world(tmp_path):
+    table = performance().assign(**dict.fromkeys(VERDICTS, 0.0))
+    genera = table.iloc[[2, 4, 4]].assign(claim="", measure="", estimator=[FALSE, FALSE, CHANGED], target=np.nan)
+    genera["coverage"] = np.nan
+    both = pd.concat([table, genera.assign(rejected=[0.01, 0.12, 0.3])], ignore_index=True)
+    assert off_target(both, 0.05).index.tolist() == [len(table) + 1]
+    html = validation_page(both, load_study("data/demo"), None, tmp_path)
+    assert "Of the genera that are found, at most 12.0 % do not change" in html
+    assert "in the demo's world there are found: 30.0 % (group)" in html
+    assert "Of the genera" not in validation_page(table, load_study("data/demo"), None, tmp_path)
 
 
 def test_a_cohort_is_laid_beside_the_truth_of_the_same_question(tmp_path):
     like = load_study("data/demo")
     table = performance(target=(4, 0.25)).assign(**dict.fromkeys(VERDICTS, 0.0))
-    part = table.drop(columns=["scenario", "interval", "target"]).iloc[[1, 0]]
+    part = table.drop(columns=["scenario", "interval", "target", "level"]).iloc[[1, 0]]
     part = part.assign(estimate=[0.5, 0.5], ci_low=0.2, ci_high=0.9, unit="nats")
     added = part.assign(claim=["X1", "X2"], measure="Staphylococcus epidermidis")
     html = validation_page(table, like, pd.concat([part, added]), tmp_path)

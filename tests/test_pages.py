@@ -26,7 +26,7 @@ def methods_of(study: Study, **changed: Any) -> str:
 def test_methods_say_the_parameters_of_the_run() -> None:
     demo = load_study(ROOT / "data" / "demo")
     told = methods_of(demo, permutations=4999, rarefaction_depth=2500, equivalence_margin=0.35, alpha=0.01)
-    for text in ("4,999 permutations", "2,500 reads", "0.35 standard deviations", "intervals cover 99 %", "(2023)"):
+    for text in ("4,999 permutations", "2,500 reads", "0.35 standard deviations", "that cover 99 %", "(2023)"):
         assert text in told
     assert "adjusted for age, sex, EASI, previous systemic, previous cyclosporine" in told
 
@@ -40,7 +40,7 @@ def test_methods_leave_out_what_the_study_lacks(tmp_path: Path) -> None:
     assert "not allocated" not in methods_of(demo.model_copy(update={"randomised": True}))
     (tmp_path / "relative").mkdir()
     relative = STUDY.replace("counts.tsv", "counts.tsv, fractions: relative")
-    assert "ANCOM-BC2" not in methods_of(load_study(toy_study(tmp_path / "relative", relative)))
+    assert "LinDA" not in methods_of(load_study(toy_study(tmp_path / "relative", relative)))
 
 
 def test_every_reference_is_cited_and_every_citation_is_a_reference() -> None:

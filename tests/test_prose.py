@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 from toy import NAMES, ROOT, toy_study
 
-from helpers.narrate import beside_margin, italicised, top_of
+from helpers.narrate import beside_margin, differing, italicised, top_of
 from helpers.output import Output
 from helpers.study import load_study
 
@@ -106,6 +107,24 @@ def test_sentences_of_several_measures_turn_with_the_data() -> None:
     assert "neither" not in beside_margin({"a": tests["a"]})
     bars = pd.DataFrame({"n": [3, 4], "x": [10.0, 1], "y": [5.0, 2], "Other": [85.0, 97]}, index=["A, 1", "A, 2"])
     assert top_of(bars) == "Most abundant on average: *x* in A, 1 (10.0 %); *y* in A, 2 (2.00 %)."
+
+
+def test_the_taxa_found_are_told_with_the_load_that_would_overturn_them() -> None:
+    table = pd.DataFrame(
+        {
+            "taxon": ["A", "B", "C", "D"], "estimate": np.log([4, 0.5, 2, 1]), "p_value": [0.02, 0.01, 0.5, 0.04],
+            "found": [True, True, False, True], "overturned": [0.5, 1.25, np.nan, 0.9],
+            "frame_low": np.log(0.9), "frame_high": np.log(1.2),
+        }
+    )  # fmt: skip
+    assert differing(table, "differ", shown=2) == (
+        "Of 4 genera, 3 differ, beyond the frame of 0.900 to 1.20 times that holds half of all: *B* 0.500 times, "
+        "unless the whole community had become 1.25 times as large or more; *A* 4.00 times, unless the whole community "
+        "had become 0.500 times as large or less; and 1 more, in the table."
+    )
+    none = differing(table.assign(found=False), "differ")
+    assert none == "Of 4 genera, 0 differ, which is not evidence that none does."
+    assert differing(table.head(0), "differ") == "No genus could be tested, so that which differ is not known."
 
 
 def test_the_repository_names_no_machine_and_no_registry() -> None:

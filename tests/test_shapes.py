@@ -117,7 +117,7 @@ def baseline_only(files: Files) -> Files:
 
 #: Claims of change in an arm, and those that need counts.
 IN_AN_ARM = ["C6", "C7", "C8", "C9", "C10", "C14", "C15", "C16", "C17"]
-OF_COUNTS = ["C1", "C2", "C3", "C4", "C5", "C8", "C9", "C13", "C14", "C15", "C16", "C17"]
+OF_COUNTS = ["C1", "C2", "C3", "C4", "C5", "C6", "C7", "C8", "C9", "C10", "C13", "C14", "C15", "C16", "C17"]
 
 #: How a cohort of this shape is made, and the claims that it cannot test, with words of the reason.
 SHAPES: dict[str, tuple[Callable[[Files], Files], dict[str, str]]] = {
@@ -134,7 +134,7 @@ SHAPES: dict[str, tuple[Callable[[Files], Files], dict[str, str]]] = {
     ),
     "three visits": (three_visits, {}),
     "several sites": (several_sites, {}),
-    "lesional and non-lesional pairs": (pairs_of_skin, {}),
+    "lesional and non-lesional pairs": (pairs_of_skin, {"C16": "settings.swabs leaves others out"}),
     "no severity": (no_severity, dict.fromkeys(["C4", "C5", "C10", "C11", "C17"], "no severity score")),
     "one other score": (one_other_score, {}),
     "no species": (
@@ -166,6 +166,8 @@ def test_a_cohort_of_any_shape_gives_all_chapters_and_says_what_it_cannot_test(s
     study = write(make(small_demo()), tmp_path / "study")
     found = analysed(study, tmp_path / "results")
     told = {claim: row["reason"] for claim, row in found.items() if row["verdict"] == "not testable"}
+    # Whether the groups lie apart, so that there is an axis between them, the data tell, and not their shape.
+    told = {claim: why for claim, why in told.items() if "no gap between the groups" not in why}
     assert list(found) == list(load_claims(study))
     assert set(told) == set(cannot)
     for claim, words in cannot.items():

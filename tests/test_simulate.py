@@ -14,7 +14,8 @@ from skbio import TreeNode
 
 from helpers.ingest import build_cohort
 from helpers.simulation.cohort import SimulatedCohort, catalogue, simulate_cohort
-from helpers.simulation.truth import Truth, without_effects
+from helpers.simulation.truth import ARMS, Truth, changed, without_effects
+from helpers.simulation.worlds import simulated
 from helpers.study import Settings, load_study
 
 DATA = Path(__file__).parents[1] / "data"
@@ -131,6 +132,11 @@ def test_the_cohort_of_the_files_is_the_one_simulated():
     kept, ledger = build_cohort(load_study(DATA / "demo"))
     obs = kept.obs[kept.obs["control_type"].eq("sample")]
     assert len(obs) == len(swabs(cohort()))
+    straight = simulated(Truth(), Truth().seed, load_study(DATA / "demo"))  # as the simulations of the tests do
+    pd.testing.assert_frame_equal(straight.obs, kept.obs)
+    pd.testing.assert_frame_equal(straight.var, kept.var)
+    assert (straight.X != kept.X).nnz == 0
+    assert set(kept.var_names) <= {tip.name for tip in TreeNode.read([straight.uns["tree"]]).tips()}
     assert obs["easi"].notna().equals(obs["group"].eq("case"))
     assert obs["lesional"].notna().equals(obs["group"].eq("case"))
     assert set(obs["arm"].dropna()) == {"treatment", "comparator"}
@@ -225,6 +231,80 @@ def test_the_arm_depends_on_severity_and_previous_treatment_and_the_arms_overlap
     assert (means.loc["dupilumab"] - means.loc["cyclosporine"]).gt([0.2, 0.08, 0.05]).all()
     demo = cohort().hidden.dropna(subset="drug")
     assert pd.crosstab(demo["drug"], demo["previous_cyclosporine"]).ge(2).all(axis=None)
+
+
+def many(truth: Truth) -> pd.DataFrame:
+    """The hidden side of the patients of six cohorts."""
+    return pd.concat(simulate_cohort(truth, seed).hidden.dropna(subset="drug") for seed in range(6))
+
+
+def test_patients_come_on_bad_days_and_their_skin_follows_the_severity_of_the_day():
+    untreated = {name: {"direct": 0.0, "mediated": 0.0, "remaining": (0.0, 0.0)} for name in ARMS}
+    truth = changed(
+        Truth(),
+        severity={"correlation": 0.6, "flare": 1.0},
+        treatment=untreated | {"previous_systemic": 0.0, "shift_sd": 0.0},
+    )
+    came = many(truth)
+    start, end = np.log(came["EASI_M0"]), np.log(came["EASI_M3"])
+    assert np.corrcoef(start, end)[0, 1] == pytest.approx(0.6, abs=0.06)
+    _, sd = truth.severity.easi
+    assert ((end - start) / sd).mean() == pytest.approx(-np.sqrt(0.4), abs=0.08)
+    assert (came["D_M3"] - came["D_M0"]).mean() < -0.3 * np.sqrt(0.4), "with fewer lesions beside"
+    assert np.corrcoef(end - start, came["D_M3"] - came["D_M0"])[0, 1] > 0.7
+
+
+def test_a_rater_errs_and_the_skin_does_not_follow_the_rater():
+    seen, scored = many(Truth()), many(changed(Truth(), severity={"rater": 0.3}))
+    columns = ["EASI_M0", "EASI_M3", "oSCORAD_M0"]
+    error = np.log(scored[columns] / seen[columns])[(scored[columns] < 72).all(axis=1)]
+    assert error.std().to_numpy() == pytest.approx(np.sqrt(np.log(1.09)), abs=0.03)
+    assert abs(error.corr().to_numpy()[np.triu_indices(3, 1)]).max() < 0.1, "each score with its own"
+    same = ["z", "improvement", "lesional_M3", "D_M0", "D_M3"]
+    pd.testing.assert_frame_equal(scored[same], seen[same])
+
+
+def test_who_improves_less_is_lost_more_often():
+    def lost(truth: Truth) -> pd.Series:
+        cohorts = (simulate_cohort(truth, seed) for seed in range(6))
+        patients = pd.concat(c.hidden.assign(lost=lost_in(c)) for c in cohorts).dropna(subset="drug")
+        return patients.groupby(patients["improvement"] < 0.5)["lost"].mean()
+
+    def lost_in(simulated: SimulatedCohort) -> pd.Series:
+        later = simulated.metadata[simulated.metadata["visit"].eq("M3")]
+        return ~simulated.hidden["patient_id"].isin(later["patient_id"])
+
+    evenly, by_response = lost(Truth()), lost(changed(Truth(), sequencing={"lost_remaining": 3.0}))
+    assert abs(evenly[True] - evenly[False]) < 0.04
+    assert by_response[True] - by_response[False] > 0.25
+
+
+def test_what_nobody_records_makes_the_drug_likelier_and_the_skin_better():
+    truth = changed(Truth(), population={"unmeasured": 0.7}, treatment={"unmeasured": 0.1})
+    came = many(truth)
+    by_drug = came.groupby("drug")["unmeasured"].mean()
+    assert by_drug["dupilumab"] - by_drug["cyclosporine"] > 0.4
+    unexplained = came["shift"] - came["direct"] - came["mediated"]
+    assert np.polyfit(came["unmeasured"], unexplained, 1)[0] == pytest.approx(0.1, abs=0.01)
+    assert abs(np.corrcoef(came["unmeasured"], came["z"])[0, 1]) < 0.08
+    assert not {"unmeasured", "z"} & set(simulate_cohort(truth).metadata)
+
+
+def test_a_drug_that_moves_the_skin_aside_leaves_the_dysbiosis_and_all_other_shares():
+    still = without_effects(Truth())
+    before, after = (simulate_cohort(t) for t in (still, changed(still, treatment={"dupilumab": {"aside": 2.0}})))
+    pd.testing.assert_series_equal(before.hidden["D_M3"], after.hidden["D_M3"])
+    table = swabs(before)
+    treated = table.index[table["drug"].eq("dupilumab") & table["visit"].eq("M3")]
+    others = table.index.difference(treated)
+
+    def moved(text: str) -> pd.Series:
+        return share_of(after, text) - share_of(before, text)
+
+    assert abs(moved("s__Staphylococcus_aureus")[treated]).max() < 0.05, "reads are drawn"
+    assert abs(moved("s__Staphylococcus_aureus")[treated].mean()) < 0.001
+    assert moved("s__Cutibacterium_acnes")[treated].mean() > 0.03
+    assert abs(moved("s__Cutibacterium_acnes")[others].mean()) < 0.001
 
 
 def test_one_seed_one_cohort_and_people_do_not_depend_on_effects():

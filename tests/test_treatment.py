@@ -1,10 +1,16 @@
+import json
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+import statsmodels.formula.api as smf
 from firthmodels import FirthLogisticRegression
 from scipy import stats
 
 from helpers import treatment
+
+R = json.loads(Path("tests/oracle/inference.json").read_text())
 
 
 def trial(seed: int, n: int = 400, effect: float = 1.0) -> pd.DataFrame:
@@ -109,6 +115,96 @@ def test_mediation_covers_a_known_truth():
     assert min(held.values()) >= stats.binom.ppf(0.001, 150, 0.95), held
 
 
+def of(estimate: float, se: float, df: float = np.inf) -> dict[str, float]:
+    return {"estimate": estimate, "se": se, "df": df}
+
+
+@pytest.mark.parametrize("case", R["product"], ids=lambda c: f"df {c['a']['df']}")
+def test_the_interval_of_a_product_agrees_with_r(case):
+    got = treatment.product_interval(case["a"], case["b"], alpha=case["alpha"])
+    assert got == pytest.approx((case["low"], case["high"], case["p"]), rel=1e-5)
+    swapped = treatment.product_interval(case["b"], case["a"], alpha=case["alpha"])
+    assert swapped == pytest.approx(got, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "limits"),
+    [
+        # RMediation 1.5.0, vignette "Comparing methods": medci(type = "dop"), of normal variables.
+        (of(0.5, 0.08), of(0.6, 0.04), (0.201, 0.405)),
+        (of(0.3, 0.10), of(0.4, 0.05), (0.040, 0.209)),
+        (of(0.1, 0.05), of(0.2, 0.03), (0.000, 0.042)),
+    ],
+)
+def test_with_many_patients_the_interval_of_a_product_is_that_of_normal_variables(a, b, limits):
+    assert treatment.product_interval(a, b)[:2] == pytest.approx(limits, abs=5e-4)
+    normal = np.random.default_rng(1).normal([[a["estimate"]], [b["estimate"]]], [[a["se"]], [b["se"]]], (2, 1_000_000))
+    drawn = normal.prod(axis=0)
+    low, high, p = treatment.product_interval(a | {"df": 1e7}, b | {"df": 1e7}, alpha=0.1)
+    assert (low, high) == pytest.approx(tuple(np.quantile(drawn, [0.05, 0.95])), abs=5e-4)
+    assert p == pytest.approx(2 * (drawn < 0).mean(), abs=1e-3)
+
+
+def test_the_interval_of_a_product_excludes_zero_exactly_where_p_is_below_alpha():
+    for estimate in np.linspace(-4, 4, 41):
+        low, high, p = treatment.product_interval(of(estimate, 1, 20), of(2.5, 1, 19), alpha=0.1)
+        assert (low > 0 or high < 0) == (p < 0.1)
+    p = treatment.product_interval(of(3, 1, 20), of(2.5, 1, 19))[2]
+    assert treatment.product_interval(of(3, 1, 20), of(2.5, 1, 19), alpha=p)[0] == pytest.approx(0, abs=1e-4)
+    assert np.isnan(treatment.product_interval(of(1, 0, 20), of(1, 1, 20))).all()
+
+
+def test_the_indirect_effect_is_tested_as_the_product_of_its_links():
+    effects = treatment.mediation(linear_system(2, n=60), "mediator", bootstraps=50, seed=1, alpha=0.1)
+    indirect = effects.loc["indirect"]
+    links = [effects.loc[name].to_dict() for name in ("arm to mediator", "mediator to outcome")]
+    assert tuple(indirect[["ci_low", "ci_high", "p_value"]]) == treatment.product_interval(*links, alpha=0.1)
+    rng = np.random.default_rng(1)
+    drawn = np.prod([rng.normal(link["estimate"], link["se"], 1_000_000) for link in links], axis=0)
+    assert indirect["se"] == pytest.approx(drawn.std(), rel=0.005)
+
+
+def test_the_direct_effect_is_recovered_from_a_mediator_that_is_measured_with_error():
+    pairs = linear_system(4, n=20_000)
+    noisy = pairs.assign(mediator=lambda p: p["mediator"] + np.random.default_rng(6).normal(0, 1, len(p)))
+    reliability = pairs["mediator"].var() / noisy["mediator"].var()
+    table = treatment.direct_given_reliability(noisy, "mediator", [], [1, reliability, 0.3], bootstraps=100, seed=1)
+    naive = treatment.mediation(noisy, "mediator", bootstraps=100, seed=1)
+    assert table.loc[0, ["direct", "direct_low", "direct_high"]].tolist() == pytest.approx(
+        naive.loc["direct", ["estimate", "boot_low", "boot_high"]].tolist()
+    )
+    assert naive.loc["direct", "estimate"] > 1.4  # half of the indirect effect is left in it
+    assert table.loc[1, ["direct", "indirect"]].tolist() == pytest.approx([1, 1], abs=0.1)
+    assert table.loc[1, "direct_low"] < 1 < table.loc[1, "direct_high"]
+    assert table.loc[2, ["direct", "direct_low", "p_value"]].isna().all()  # more error than there is variance
+
+
+def test_the_share_of_the_mediator_that_is_corrected_is_what_adjusted_r_squared_leaves():
+    pairs = linear_system(6, n=30)
+    fit = treatment._mediation_draws(pairs, "mediator", [], 3, 1)
+    assert fit is not None
+    own_share = fit[1]["own"]
+    for own, counts in zip(own_share, treatment._resamples(pairs["treated"].to_numpy(), 3, 1), strict=True):
+        resample = pairs.loc[np.repeat(pairs.index, counts.astype(int))]
+        assert own == pytest.approx(1 - smf.ols("mediator ~ treated + y0", resample).fit().rsquared_adj)
+    table = treatment.direct_given_reliability(pairs, "mediator", [], [1, 0.9], bootstraps=9, seed=1)
+    naive, corrected = table["indirect"]
+    assert corrected / naive == pytest.approx(own_share[0] / (own_share[0] - 0.1))
+    assert table["direct"].diff()[1] == pytest.approx(naive - corrected)
+
+
+def test_a_correction_near_all_of_the_variance_has_no_limits_but_a_p_value_of_the_same_test():
+    decided = set()
+    for seed in range(30):
+        pairs = linear_system(seed, n=40)
+        table = treatment.direct_given_reliability(pairs, "mediator", [], [1, 0.7, 0.55], bootstraps=100, seed=seed)
+        for row in table.dropna().itertuples():
+            excludes = row.direct_low > 0 or row.direct_high < 0
+            assert excludes == (row.p_value < 0.05)
+            decided.add((excludes, np.isinf(row.direct_low)))
+    assert decided == {(True, False), (False, False), (False, True)}
+
+
 def test_bootstrap_intervals_and_p_values_are_of_the_same_test():
     decided = set()
     for seed in range(40):
@@ -143,6 +239,7 @@ def test_arms_that_cannot_be_compared_are_not_estimated():
     assert treatment.arm_contrasts(one_arm, bootstraps=10, seed=1)["estimate"].isna().all()
     assert treatment.mediation(one_arm, "mediator", bootstraps=10, seed=1)["estimate"].isna().all()
     assert treatment.mediation_sensitivity(one_arm, "mediator", bootstraps=10, seed=1).empty
+    assert treatment.direct_given_reliability(one_arm, "mediator", bootstraps=10, seed=1).empty
     flat = pairs.assign(mediator=1.0)
     assert treatment.mediation(flat, "mediator", bootstraps=10, seed=1)["estimate"].isna().all()
     with pytest.raises(ValueError, match="one arm only"):

@@ -42,10 +42,11 @@ from helpers.evidence import questions
 
 def gathered(study, n):
     found = {"estimate": -0.5, "ci_low": -0.8, "ci_high": -0.2, "p_value": 0.001, "n": n, "cannot": ""}
-    nothing = dict.fromkeys(found, float("nan")) | {"n": 0, "cannot": "too few people have what is needed (n = 0)"}
+    nothing = dict.fromkeys((*found, "p_support"), float("nan"))
+    nothing |= {"n": 0, "cannot": "too few people have what is needed (n = 0)"}
     about = {"estimator": "OLS", "what": "Shannon", "unit": "nats", "scale": "SD of controls", "n_dropped": 0,
-             "section": "*S. aureus* & more: 2 ways?", "margin": float("nan"), "p_equivalence": float("nan"),
-             "level": 95.0, "sign": -1}
+             "section": "*S. aureus* & more: 2 ways?", "level": 95.0, "sign": -1, "p_support": 0.001, "p_against": 1.0,
+             "attainable": 1.0}
     asked = [(c, a) for c, claim in load_claims(study).items() for part in claim.parts for a in questions(part, study)]
     return pd.DataFrame({"claim": c, **a._asdict(), **about, **(found if c == "C1" else nothing)} for c, a in asked)
 """

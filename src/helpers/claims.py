@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -13,11 +13,13 @@ from pydantic import AfterValidator, Field, StringConstraints, field_validator, 
 from helpers.errors import Problems, StudyError
 from helpers.estimates import adjusted_p
 from helpers.files import CLAIMS_FOLDER, CLAIMS_KEYS
-from helpers.measures import find, registry, taken
-from helpers.narrate import beyond, excludes_zero, interval, number, p_value
+from helpers.measures import OTHER_AXES, POSITION, find, registry, taken
+from helpers.narrate import excludes_zero, interval, number, p_value
 from helpers.study import Labels, Strict, Study, read_yaml, validated
 
-Kind = Literal["direction", "no change", "little difference"]
+Kind = Literal["direction", "no change", "does not fall", "does not rise", "little difference"]
+#: What a part of a claim of one direction that is denied expects.
+ONE_SIDED = {"does not fall": "not down", "does not rise": "not up"}
 Contrast = Literal["group", "severity", "change", "change_in", "arms", "arms_given_improvement", "against_controls"]
 #: What a part expects: the sign of the effect, 0 where the measure's healthier direction or neither is meant.
 EXPECT = {"up": 1, "down": -1, "healthier": 0, "not up": 1, "not down": -1, "not healthier": 0}
@@ -40,13 +42,15 @@ class Verdict(NamedTuple):
 
 #: Every verdict by its word.
 VERDICTS = {
-    "supported": Verdict("●", "o", "an effect in the claimed direction is shown"),
-    "contradicted": Verdict("✕", "X", "an effect in the other direction, or beyond the margin, is shown"),
-    "equivalent": Verdict("≈", "s", "the effect is shown to be smaller than the margin"),
+    "supported": Verdict("●", "o", "what is claimed is shown"),
+    "contradicted": Verdict("✕", "X", "the contrary is shown: an effect the other way, or one beyond the margin"),
     "inconclusive": Verdict("○", "o", "neither: the interval says what remains possible"),
+    "out of reach": Verdict(
+        "◌", "D", "a study of this size cannot show it: not even an estimate of zero would lie surely within the margin"
+    ),
     "not testable": Verdict("–", "", "the study lacks what the claim needs"),
 }
-SUPPORTED, CONTRADICTED, EQUIVALENT, INCONCLUSIVE, NOT_TESTABLE = VERDICTS
+SUPPORTED, CONTRADICTED, INCONCLUSIVE, OUT_OF_REACH, NOT_TESTABLE = VERDICTS
 
 #: What tells a part of a claim from all others: claim, and what was asked (`helpers.evidence.Asked`).
 KEY = ("claim", "measure", "contrast", "arm", "among", "score")
@@ -73,7 +77,7 @@ class Part(Strict):
     """One measure in one contrast, with what is expected of it."""
 
     measure: MeasureKey = Field(
-        description="a key of the registry (`src/helpers/measures.py`): an alpha diversity, `distance_to_healthy`, "
+        description="a key of the registry (`src/helpers/measures.py`): an alpha diversity, `position`, "
         "`genus`, `pathogen`, `commensal`, …; or the name of any genus or species",
         examples=["pathogen", "Staphylococcus epidermidis"],
     )
@@ -116,7 +120,7 @@ class Claim(Strict):
     kind: Kind = Field(
         "direction",
         description="`direction`: tested against zero; `no change` and `little difference`: shown to be smaller than "
-        "the margin of equivalence",
+        "the margin of equivalence, whichever way; `does not fall`, `does not rise`: shown not to do so by the margin",
     )
     family: Text = Field("own", description="a family of the claims file, or `own`")
     reported: Text | None = Field(None, description="what the source says, in its words or shorter")
@@ -149,6 +153,8 @@ class Claim(Strict):
                 raise ValueError(
                     f"{where}: a claim of a direction expects up, down or healthier, not {part.expect or 'nothing'}"
                 )
+            if self.kind in ONE_SIDED and part.expect != ONE_SIDED[self.kind]:
+                raise ValueError(f"{where}: a claim that something {self.kind} expects {ONE_SIDED[self.kind]}")
             if self.kind == "no change" and part.expect is not None and not denies:
                 raise ValueError(f"{where}: a claim of no change cannot expect {part.expect}, only deny it")
             if self.kind == "little difference" and part.expect is not None:
@@ -273,10 +279,10 @@ def claims_of(study: Study) -> Claims:
     return validated(Claims, content, file, "a valid file of claims", CLAIMS_KEYS)
 
 
-def primary(study: Study) -> str:
-    """Name of the study's primary claim: the first of the first family."""
+def primary(study: Study) -> list[str]:
+    """Names of the study's primary claims: those of the first family."""
     shipped = claims_of(study)
-    return min(shipped.claims, key=lambda name: shipped.families.index(shipped.claims[name].family))
+    return [name for name, claim in shipped.claims.items() if claim.family == shipped.families[0]]
 
 
 def _check_measure(part: Part, study: Study, file: Path, where: str) -> None:
@@ -289,6 +295,10 @@ def _check_measure(part: Part, study: Study, file: Path, where: str) -> None:
         fix = f"did you mean {close[0]}?" if close else "write a taxon as the taxonomy does, the first letter a capital"
         raise StudyError("names a measure that there is not", file=file, where=f"{where}.measure", found=part.measure,
                          expected=f"one of {', '.join(known)}; or a genus or species", fix=fix) from None  # fmt: skip
+    if part.measure in (POSITION, *OTHER_AXES) and part.contrast == "group":
+        raise StudyError("compares what is equal by its making", file=file, where=f"{where}.contrast",
+                         found=f"group of {part.measure}", expected="0 in controls and 100 % in patients at baseline",
+                         fix="compare an alpha diversity or a taxon")  # fmt: skip
     if measure.kind == "severity" and part.contrast not in OF_SEVERITY:
         raise StudyError(
             "compares what cannot be compared", file=file, where=f"{where}.contrast",
@@ -300,24 +310,24 @@ def _check_measure(part: Part, study: Study, file: Path, where: str) -> None:
 
 #: Columns of claims.tsv and keys of claims.json, those first that say what was found.
 COLUMNS = (
-    "id", "statement", "estimate", "unit", "ci_low", "ci_high", "p_value", "n", "verdict", "reason", "notebook",
-    "section", "family", "kind", "scale", "reported", "source",
+    "id", "statement", "estimate", "unit", "ci_low", "ci_high", "level", "p_value", "n", "verdict", "reason",
+    "notebook", "section", "family", "kind", "scale", "margin", "margin_low", "margin_high", "p_equivalence",
+    "power_equivalence", "reachable_margin", "n_needed", "reported", "source",
 )  # fmt: skip
 
 
 def verdicts(parts: pd.DataFrame, claims: Mapping[str, Claim], study: Study, alpha: float = 0.05) -> pd.DataFrame:
     """Judge every claim by one rule.
 
-    A claim with several parts is as strong as its weakest part (the intersection-union test), which stands for it.
-    Claims of a direction are tested against zero, claims of no change or little difference by two one-sided tests
-    against the margin; Holm's adjustment is over the claims that could be tested.
+    A claim is supported if all of its parts are (the intersection-union test): its p is the largest of theirs, and
+    that part stands for it. It is contradicted if any part is, after Holm's adjustment over its parts. Both p-values
+    are then adjusted after Holm over the claims of its family that could be tested, and reached.
 
-    - *supported*: the effect lies in the claimed direction and its adjusted p-value is below alpha.
-    - *contradicted*: it lies in the other direction and its adjusted p-value is below alpha; for a claim of no
-      change, the denied change is shown and equivalence is not; for one of little difference, a difference is shown
-      and its interval lies beyond the margin.
-    - *equivalent*: for the claims of no change and little difference, the adjusted equivalence p is below alpha.
-    - *inconclusive*: none of these. *not testable*: the study lacks what is needed.
+    - *supported*: adjusted p below alpha, of the effect against zero; of the claims against a margin, of equivalence.
+    - *contradicted*: adjusted p below alpha, of an effect the other way; of the claims against a margin, of one beyond
+      it in a direction that is denied.
+    - *out of reach*: an estimate of exactly zero would not be shown to lie within the margin.
+    - *inconclusive*: none of these. *not testable*: the study lacks what a part needs.
 
     Parameters
     ----------
@@ -327,67 +337,94 @@ def verdicts(parts: pd.DataFrame, claims: Mapping[str, Claim], study: Study, alp
     Returns
     -------
     DataFrame
-        One row a claim: `COLUMNS`, then what, parts, margin, p_equivalence, p_holm, and the key of the part that stands
-        for the claim.
+        One row a claim: `COLUMNS`, then what, parts, p_holm, of the test that the verdict rests on, and the key of the
+        part that stands for the claim.
 
     References
     ----------
     Holm, Scand J Stat 1979;6:65; Berger, Technometrics 1982;24:295 (intersection-union).
     """
-    groups = parts.groupby("claim", sort=False)
-    judged = pd.DataFrame([_weakest(groups.get_group(name), claims[name]) for name in claims])
-    judged["id"], told = judged["claim"], [claims[name] for name in judged["claim"]]
-    judged["statement"] = [statement(claim, study) for claim in told]
-    for key in ("family", "kind", "reported", "source"):
-        judged[key] = [getattr(claim, key) for claim in told]
-    equivalence = pd.Series([claim.against_margin for claim in told], judged.index)
-    evidence = judged["p_value"].where(~equivalence, judged["p_equivalence"])
-    judged["p_holm"] = adjusted_p(evidence, "holm")
-    judged["p_change"] = adjusted_p(judged["p_value"], "holm")
-    rule = [_verdict(row, alpha) for row in judged.to_dict("records")]
-    judged[["verdict", "reason"]] = pd.DataFrame(rule, index=judged.index)
-    judged["reason"] += judged["passed_over"]
-    # The p-value that stands beside a verdict is of the test that it rests on.
-    on_change = equivalence & judged["verdict"].eq(CONTRADICTED)
-    judged["p_holm"] = judged["p_holm"].where(~on_change, judged["p_change"])
-    return judged[[*COLUMNS, "what", "parts", "margin", "p_equivalence", "p_holm", *KEY[1:]]]
+    groups = parts.reset_index(drop=True).groupby("claim", sort=False)
+    claimed = pd.DataFrame([_together(groups.get_group(name)) for name in claims], index=list(claims))
+    family = pd.Series({name: claim.family for name, claim in claims.items()})
+    untested, reached = claimed["cannot"].ne(""), claimed["attainable"]
+    support = _within_families(claimed["p_support"].where(reached & ~untested), family)
+    contrary = _within_families(claimed["p_against"], family)
+    contradicted = contrary < alpha
+    verdict = np.select(
+        [contradicted, untested, ~reached, support < alpha],
+        [CONTRADICTED, NOT_TESTABLE, OUT_OF_REACH, SUPPORTED],
+        INCONCLUSIVE,
+    )
+    stands = claimed["weakest"].where(~contradicted, claimed["strongest_against"])
+    judged = parts.reset_index(drop=True).loc[stands].reset_index(drop=True)
+    judged = judged.assign(
+        id=list(claims),
+        statement=[statement(claim, study) for claim in claims.values()],
+        **{key: [getattr(c, key) for c in claims.values()] for key in ("family", "kind", "reported", "source")},
+        parts=claimed["parts"].to_numpy(),
+        cannot=claimed["cannot"].to_numpy(),
+        p_holm=support.where(~contradicted, contrary).to_numpy(),
+        verdict=verdict,
+    )
+    judged["reason"] = [_reason(row) for row in judged.to_dict("records")]
+    return judged[[*COLUMNS, "what", "parts", "p_holm", *KEY[1:]]]
 
 
-def _weakest(group: pd.DataFrame, claim: Claim) -> dict[str, Any]:
-    """The part of a claim with the least evidence for it; parts that cannot be tested are passed over if others can."""
+def _within_families(p: pd.Series, family: pd.Series) -> pd.Series:
+    return p.groupby(family, sort=False).transform(lambda of_family: adjusted_p(of_family, "holm"))
+
+
+def _together(group: pd.DataFrame) -> dict[str, Any]:
+    """What the parts of a claim say together, and which of them stands for it, by the index of its row."""
     testable, others = group[group["cannot"].eq("")], group[group["cannot"].ne("")]
-    told = "".join(f"; not tested: {row.what} ({row.cannot})" for row in others.itertuples())
-    if testable.empty:
-        return {**group.iloc[0].to_dict(), "parts": 0, "passed_over": ""}
-    if not claim.against_margin:
-        wrong_way = np.sign(testable["estimate"]) != testable["sign"]
-        against = testable["p_value"].where(~wrong_way, 2 - testable["p_value"])
-    else:
-        against = testable["p_equivalence"]
-    return {**testable.loc[against.idxmax()].to_dict(), "parts": len(testable), "passed_over": told}
+    against = adjusted_p(testable["p_against"], "holm")
+    reached = testable["attainable"].astype(bool)
+    weakest = others if len(others) else testable
+    weakest = weakest["p_support"].fillna(1) if reached.all() or len(others) else weakest["n_needed"]
+    return {
+        "p_support": np.nan if len(others) else testable["p_support"].max(),
+        "p_against": against.min(),
+        "attainable": bool(reached.all()),
+        "cannot": why_not(group["what"], group["cannot"]),
+        "parts": len(group),
+        "weakest": weakest.idxmax(),
+        "strongest_against": against.idxmin() if len(against) else weakest.idxmax(),
+    }
 
 
-def _verdict(row: dict[str, Any], alpha: float) -> tuple[str, str]:
-    """Verdict and its reason in words."""
-    if row["cannot"]:
-        return NOT_TESTABLE, row["cannot"]
-    which = f"{row['what']}, the weakest of {row['parts']} parts: " if row["parts"] > 1 else f"{row['what']}: "
+def why_not(whats: Sequence[str] | pd.Series, reasons: Sequence[str] | pd.Series) -> str:
+    """Why a claim cannot be tested: the reason of its first part that cannot; with its name, if others can."""
+    what, reason = next(((w, r) for w, r in zip(whats, reasons, strict=True) if r), ("", ""))
+    return reason if all(reasons) else reason and f"{what}: {reason}"
+
+
+def _reason(row: dict[str, Any]) -> str:
+    """A verdict's reason in words."""
+    several = row["parts"] > 1
+    if row["verdict"] == NOT_TESTABLE:
+        return row["cannot"]
+    stands = {CONTRADICTED: "against it most", OUT_OF_REACH: "farthest out of reach"}.get(row["verdict"], "the weakest")
+    which = f"{row['what']}, {stands} of {row['parts']} parts: " if several else f"{row['what']}: "
     span = f"interval {interval(row['ci_low'], row['ci_high'], row['unit'])}"
     holm = f"Holm {p_value(row['p_holm'])}"
     if row["kind"] == "direction":
-        claimed = row["sign"] == np.sign(row["estimate"])
-        if row["p_holm"] < alpha:
-            way = "the claimed direction" if claimed else "the other direction"
-            return (SUPPORTED if claimed else CONTRADICTED), f"{which}{span} excludes zero in {way}; {holm}"
-        state = "includes zero" if row["ci_low"] <= 0 <= row["ci_high"] else "excludes zero, but not after Holm"
-        return INCONCLUSIVE, f"{which}{span} {state}; {holm}"
-    margin = f"the margin ±{number(row['margin'])} {row['unit']}".rstrip()
-    if row["p_holm"] < alpha:
-        return EQUIVALENT, f"{which}smaller than {margin}; equivalence {holm}"
-    denied = row["sign"] in (0, np.sign(row["estimate"]))
-    if row["kind"] == "no change" and denied and row["p_change"] < alpha:
-        return CONTRADICTED, f"{which}a change is shown, {span}; Holm {p_value(row['p_change'])}"
-    if row["kind"] == "little difference" and beyond(row) and row["p_change"] < alpha:
-        return CONTRADICTED, f"{which}{span} lies beyond {margin}; Holm {p_value(row['p_change'])}"
-    seen = " (which excludes zero, but not after Holm)" if excludes_zero(row) else ""
-    return INCONCLUSIVE, f"{which}equivalence within {margin} is not shown ({holm}); {span}{seen}"
+        if row["verdict"] != INCONCLUSIVE:
+            way = "the claimed" if row["verdict"] == SUPPORTED else "the other"
+            return f"{which}{span} excludes zero in {way} direction; {holm}"
+        state = "excludes zero, but not after Holm" if excludes_zero(row) else "includes zero"
+        return f"{which}{span} {state}; {holm}"
+    sides = "±" if row["kind"] not in ONE_SIDED else "−" if row["sign"] < 0 else "+"
+    margin = f"the margin {sides}{number(row['margin'])} {row['unit']}".rstrip()
+    zero = f"against zero {p_value(row['p_value'])}"
+    match row["verdict"]:
+        case "supported":
+            return f"{which}{span} lies within {margin}; equivalence {holm}"
+        case "contradicted":
+            return f"{which}{span} lies beyond {margin}; {holm}"
+        case "out of reach":
+            return (
+                f"{which}even an estimate of zero would not surely lie within {margin}; that would "
+                f"take a sample of about {row['n_needed']:,.0f}; seen: {span}, {zero}"
+            )
+    return f"{which}neither within {margin} nor beyond it is shown: {span}; equivalence {holm}, {zero}"

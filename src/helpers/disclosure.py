@@ -17,7 +17,8 @@ from helpers.study import Privacy
 #: Columns of the report's tables that count people or swabs, or tell their number (residual degrees of freedom).
 COUNTS = {
     "n", "n_dropped", "n_missing", "count", "patients", "swabs", "swabs_before", "swabs_after", "present_before",
-    "present_after", "gained", "lost", "present", "of", "reference_present", "reference_of",
+    "present_after", "gained", "lost", "present", "of", "reference_present", "reference_of", "n_lost",
+    "n_stayed",
 }  # fmt: skip
 _PEOPLE = "swabs|patients|people|subjects|negative controls"
 _COUNT = re.compile(rf"\bn = (\d[\d,]*)|(?<![\w.,])(\d[\d,]*)(?= (?:of \d[\d,]* )?(?:kept |of them )?(?:{_PEOPLE})\b)")

@@ -1,4 +1,4 @@
-"""Alpha and beta diversity, ordination, and distance to the healthy reference."""
+"""Alpha and beta diversity, ordination, distance to the healthy reference, and position on the axis from there."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -546,6 +546,21 @@ def distances(swabs: AnnData) -> dict[str, DistanceMatrix]:
     return distmats
 
 
+def without(swabs: AnnData, genus: str) -> DistanceMatrix:
+    """Square root of Bray-Curtis between the shares of all other genera's reads.
+
+    Returns
+    -------
+    skbio.DistanceMatrix
+        Between the swabs that have reads of other genera; its ids say which.
+    """
+    others = sparse.csr_array(swabs.X)[:, np.flatnonzero(swabs.var["genus"].ne(genus))].toarray().astype(float)
+    total = others.sum(axis=1)
+    there = total > 0
+    shares = others[there] / total[there, None]
+    return square_root(DistanceMatrix(squareform(pdist(shares, "cityblock")) / 2, list(swabs.obs_names[there])))
+
+
 def square_root(distmat: DistanceMatrix) -> DistanceMatrix:
     """Square root of each distance, which makes Bray-Curtis Euclidean.
 
@@ -613,13 +628,31 @@ def distance_to_reference(
     Gower, Biometrika 1966;53:325; Anderson, Biometrics 2006;62:245 (distance to centroid).
     """
     ids = list(distmat.ids)
+    d2, subject = _squared(distmat), _coded(subjects, ids)
     inside = _in_order(reference, ids, "reference").astype(bool)
-    subject, _ = pd.factorize(_in_order(subjects, ids, "subjects"))
     if not inside.any():
         raise ValueError(f"none of the {len(ids)} swabs is in the reference; expected at least one")
+    squared = _to_centroid(d2, inside, subject)[0]
+    return pd.Series(np.sqrt(np.maximum(squared, 0)), index=ids, name="distance_to_healthy")
+
+
+def _squared(distmat: DistanceMatrix) -> np.ndarray:
     d2 = np.asarray(distmat.data) ** 2
     if not np.isfinite(d2).all():
         raise ValueError(f"{(~np.isfinite(d2)).sum()} distances are not finite numbers")
+    return d2
+
+
+def _coded(subjects: Sequence[str] | pd.Series, ids: Sequence[str]) -> np.ndarray:
+    """Subjects as numbers."""
+    return pd.factorize(_in_order(subjects, ids, "subjects"))[0]
+
+
+def _to_centroid(d2: np.ndarray, inside: np.ndarray, subject: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Squared distance of each swab to the centroid of a group, and the group's mean of squared distances.
+
+    The swab's own subject is left out of both; NaN if nobody else is in the group.
+    """
     own = (subject[:, None] == subject) & inside
     to_all, to_own = d2[:, inside].sum(axis=1), (d2 * own).sum(axis=1)
     others = (inside.sum() - own.sum(axis=1)).astype(float)
@@ -627,59 +660,81 @@ def distance_to_reference(
     with_own, among_own = (
         np.bincount(subject[inside], s[inside], subject.max() + 1)[subject] for s in (to_all, to_own)
     )
-    among = to_all[inside].sum() - 2 * with_own + among_own
     others[others == 0] = np.nan
-    squared = (to_all - to_own) / others - among / (2 * others**2)
-    return pd.Series(np.sqrt(np.maximum(squared, 0)), index=ids, name="distance_to_healthy")
+    among = (to_all[inside].sum() - 2 * with_own + among_own) / others**2
+    return (to_all - to_own) / others - among / 2, among
 
 
-def closure(
-    pairs: pd.DataFrame, controls: pd.Series, *, bootstraps: int, seed: int, alpha: float = 0.05
-) -> dict[str, float]:
-    """Per cent of the gap to the controls that closed between the visits.
+def axis_position(
+    distmat: DistanceMatrix,
+    controls: Sequence[bool] | pd.Series,
+    patients: Sequence[bool] | pd.Series,
+    subjects: Sequence[str] | pd.Series,
+) -> pd.DataFrame:
+    """Position of each swab on the axis from the centroid of the controls to that of the patients.
 
-    ``(mean D0 - mean D1) / (mean D0 - mean Dc)``, in per cent; the interval from resampling patients and controls. A
-    ratio means nothing where its denominator may be zero: unless the interval of the gap at baseline lies above zero,
-    the closure is NaN.
+    With C the controls' and A the patients' swabs of other subjects than the swab's own, d2(i, G) its squared distance
+    to the centroid of G, and D2 that between the centroids, all from distances alone,
+    ``projection = (d2(i, C) - d2(i, A) + D2) / (2 D2)``. Chance distance between the centroids, which D2 holds too,
+    pulls the projections of both groups together; ``position`` is the projection shifted and scaled so that the mean
+    of the controls (over subjects) is 0 and that of the patients 1.
 
     Parameters
     ----------
-    pairs : DataFrame
-        One row a patient, ``y0`` and ``y1`` the distances to healthy at the two visits.
-    controls : Series
-        The controls' own distances to the other controls; NaN, of a control without others, is left out.
+    distmat : skbio.DistanceMatrix
+        Must be Euclidean, such as square-root Bray-Curtis.
+    controls, patients : sequence of bool
+        The swabs between which the axis lies, in the order of `distmat`: those at baseline.
+    subjects : sequence of str
+        The subject of each swab. Nobody is placed by means in which they have a part: without this, chance alone
+        draws everybody towards their own group at baseline, and away from it later.
 
     Returns
     -------
-    dict
-        ``estimate``, ``ci_low``, ``ci_high`` in per cent, ``n`` patients, and ``gap``, ``gap_low``, ``gap_high``, the
-        distance to be closed. All but ``n`` are NaN with fewer than three patients or three controls.
+    DataFrame
+        Indexed by the ids of `distmat`: projection; position; off_axis, the distance to the axis,
+        ``sqrt(d2(i, C) - projection² D2)``.
 
     Raises
     ------
     ValueError
-        If `pairs` lacks a column or a value, or `bootstraps` or `alpha` makes no interval.
+        If an argument does not fit the swabs, a group has fewer than two subjects, the groups share one, a distance is
+        NaN, or the patients do not lie beyond the controls: there is no axis then.
+
+    References
+    ----------
+    Gower, Biometrika 1966;53:325 (from distances to coordinates); Anderson & Willis, Ecology 2003;84:511 (canonical
+    analysis of principal coordinates); De Cáceres et al., Ecol Monogr 2019;89:e01350 (geometry of trajectories).
     """
-    if absent := {"y0", "y1"} - set(pairs.columns):
-        raise ValueError(f"`pairs` lacks {sorted(absent)}; it has {list(pairs.columns)}")
-    if missing := int(pairs[["y0", "y1"]].isna().any(axis=1).sum()):
-        raise ValueError(f"{missing} of {len(pairs)} patients lack a distance; expected one at both visits")
-    if bootstraps < 1 or not 0 < alpha < 1:
-        raise ValueError(f"{bootstraps} bootstraps and alpha = {alpha}; expected at least 1, and between 0 and 1")
-    y0, y1, dc = pairs["y0"].to_numpy(), pairs["y1"].to_numpy(), controls.dropna().to_numpy()
-    n = len(y0)
-    unknown = dict.fromkeys(("estimate", "ci_low", "ci_high", "gap", "gap_low", "gap_high"), np.nan) | {"n": n}
-    if n < 3 or len(dc) < 3:
-        return unknown
-    rng = np.random.default_rng(seed)
-    rows = rng.integers(n, size=(bootstraps, n))
-    reference = dc[rng.integers(len(dc), size=(bootstraps, len(dc)))].mean(axis=1)
-    start = y0[rows].mean(axis=1)
-    tails = [alpha / 2, 1 - alpha / 2]
-    gap_low, gap_high = np.quantile(start - reference, tails)
-    gap = y0.mean() - dc.mean()
-    known = unknown | {"gap": gap, "gap_low": gap_low, "gap_high": gap_high}
-    if gap_low <= 0:
-        return known
-    low, high = np.quantile(100 * (start - y1[rows].mean(axis=1)) / (start - reference), tails)
-    return known | {"estimate": 100 * (y0.mean() - y1.mean()) / gap, "ci_low": low, "ci_high": high}
+    ids = list(distmat.ids)
+    d2, subject = _squared(distmat), _coded(subjects, ids)
+    healthy, ill = (
+        _in_order(g, ids, name).astype(bool) for g, name in ((controls, "controls"), (patients, "patients"))
+    )
+    for name, group in (("controls", healthy), ("patients", ill)):
+        if len(set(subject[group])) < 2:
+            raise ValueError(f"the axis needs two or more subjects among the {name}; found {len(set(subject[group]))}")
+    if both := set(subject[healthy]) & set(subject[ill]):
+        raise ValueError(f"{len(both)} subjects are among the controls and among the patients")
+    (to_healthy, among_healthy), (to_ill, among_ill) = (_to_centroid(d2, group, subject) for group in (healthy, ill))
+    # Between the groups: the sum over all pairs, less those in which the subject has a part, over those that are left.
+    across = d2[np.ix_(healthy, ill)]
+    codes = subject.max() + 1
+    part = np.bincount(subject[healthy], across.sum(axis=1), codes) + np.bincount(
+        subject[ill], across.sum(axis=0), codes
+    )
+    left = [group.sum() - np.bincount(subject[group], minlength=codes) for group in (healthy, ill)]
+    between = ((across.sum() - part) / (left[0] * left[1]))[subject] - (among_healthy + among_ill) / 2
+    between[between <= 0] = np.nan
+    projection = (to_healthy - to_ill + between) / (2 * between)
+    ends = [pd.Series(projection[g]).groupby(subject[g]).mean().mean() for g in (healthy, ill)]
+    if not ends[1] - ends[0] > 0:
+        raise ValueError("the patients do not lie beyond the controls: there is no axis between them")
+    return pd.DataFrame(
+        {
+            "projection": projection,
+            "position": (projection - ends[0]) / (ends[1] - ends[0]),
+            "off_axis": np.sqrt(np.maximum(to_healthy - projection**2 * between, 0)),
+        },
+        index=ids,
+    )

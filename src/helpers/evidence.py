@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scipy import stats
 
-from helpers import estimates, narrate, response, taxa, treatment
-from helpers.claims import EXPECT, KEY, Claim, Part
-from helpers.diversity import closure
-from helpers.measures import DISTANCE, PATHOGEN, by_visit, find
+from helpers import estimates, narrate, response, sensitivity, taxa, treatment
+from helpers.claims import EXPECT, KEY, ONE_SIDED, Claim, Part, why_not
+from helpers.measures import DISTANCE, OFF_AXIS, OTHER_AXES, PATHOGEN, POSITION, by_visit, find
 from helpers.study import Settings, Study
-from helpers.visits import cases_and_controls, paired, sites_at_baseline, with_controls
+from helpers.visits import cases_and_controls, paired, same_sites, sites_at_baseline, who, with_controls
 
 Estimates = dict[str, dict[str, Any]]
 #: Strata in words.
@@ -25,6 +25,8 @@ AMONG = {
     "non_lesional": "not lesional at baseline",
     "non_responders": "non-responders",
 }
+#: Contrast and arm of an uncontrolled change on which claims of an effect rest.
+CHANGE = ("change", "treatment")
 NEEDS_COUNTS = "the study gives relative abundances, and this needs counts"
 
 
@@ -42,10 +44,11 @@ class Asked(NamedTuple):
 
 
 class Data(NamedTuple):
-    """The swabs that are compared, and the same by patient and visit."""
+    """The swabs that are compared; the same by patient and visit; and these of the sites swabbed at both visits."""
 
     obs: pd.DataFrame
     visits: pd.DataFrame
+    followed: pd.DataFrame
 
 
 class Contrast(NamedTuple):
@@ -59,19 +62,29 @@ class Contrast(NamedTuple):
     sections: Mapping[str, str]
     #: What was estimated, in words: label of the measure, question, study.
     what: Callable[[str, Asked, Study], str]
-    #: What was found, as a sentence.
-    told: Callable[[dict[str, Any], Study], str]
+    #: What was found, as a sentence: of the answer that stands, and of those beside it, by estimator.
+    told: Callable[[dict[str, Any], Mapping[str, dict[str, Any]], Study], str]
+
+
+#: Estimates that stand beside a change, or a difference, on which claims rest.
+WITHIN_RUNS, SITE_EFFECTS, IMPUTED = "within runs", "site effects", "imputed"
+LESS_CONTROLS, BEYOND_REGRESSION = "less the controls' change", "beyond regression to the mean"
 
 
 # --- the contrasts ---------------------------------------------------------------------------------------------------
 
 
 def group(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
-    """Patients against controls at baseline, adjusted: ordinary least squares, HC3; Cliff's delta beside it."""
-    baseline = data.visits[data.visits["visit"].eq("baseline")]
-    difference = estimates.linear_contrast(baseline, asked.measure, "case", study.adjust.group, alpha=settings.alpha)
+    """Patients against controls at baseline, adjusted: ordinary least squares, HC3; the same within runs beside it."""
+    baseline, adjust = data.visits[data.visits["visit"].eq("baseline")], study.adjust.group
+    difference = estimates.linear_contrast(baseline, asked.measure, "case", adjust, alpha=settings.alpha)
     delta = estimates.cliffs_delta(*cases_and_controls(baseline, asked.measure))
-    return {"OLS": difference | {"cliffs_delta": delta}}
+    found = {"OLS": difference | {"cliffs_delta": delta}}
+    if "batch" not in baseline:
+        return found
+    within = [c for c in adjust if c != "batch"]
+    pooled = estimates.by_run(baseline, asked.measure, "case", within, "batch", alpha=settings.alpha)
+    return found | ({WITHIN_RUNS: pooled} if np.isfinite(pooled["estimate"]) else {})
 
 
 def severity(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
@@ -84,22 +97,49 @@ def severity(asked: Asked, data: Data, study: Study, settings: Settings) -> Esti
 
 
 def change(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
-    """Mean change between the visits in one group, uncontrolled; of the distance, the closure of the gap beside it."""
-    pairs = paired(data.visits, asked.measure)
-    pairs = pairs[pairs["who"].eq(asked.arm)]
-    found = {"mean change": _mean_change(pairs, settings)}
-    if asked.measure == DISTANCE and asked.arm != "control":
-        _, controls = cases_and_controls(data.visits[data.visits["visit"].eq("baseline")], DISTANCE)
-        closed = closure(pairs.dropna(subset=["y0", "y1"]), controls, **_resampling(settings))
-        found["closure"] = estimates.not_estimable(0) | closed | {"unit": "%"}
+    """Mean change between the visits in one group, uncontrolled, over sites swabbed at both visits.
+
+    Beside it what the change would be less the controls' own, beyond regression to the mean, and with the lost imputed;
+    where there are several sites, by a model of all swabs with site effects, which stands for it where nobody has a
+    site at both visits.
+    """
+    pairs = paired(data.followed, asked.measure)
+    own, healthy = pairs[pairs["who"].eq(asked.arm)], pairs[pairs["who"].eq("control")]
+    found = {"mean change": _mean_change(own, settings)}
+    if data.obs["site"].nunique() > 1 and asked.measure in data.obs:
+        swabs = data.obs[who(data.obs).eq(asked.arm)]
+        modelled = {SITE_EFFECTS: response.change_over_sites(swabs, asked.measure, alpha=settings.alpha)}
+        found = modelled | found if np.isnan(found["mean change"]["estimate"]) else found | modelled
+    if asked.arm != "control" and _rests_on(asked.measure, study):
+        drift = estimates.linear_contrast(pd.concat([own, healthy]), "change", "case", alpha=settings.alpha)
+        sign = healthier(asked.measure, data.visits, study)
+        enrolled_by = study.severity[0].name if study.severity else None
+        beyond = sensitivity.beyond_regression(own, healthy, sign, enrolled_by, **_resampling(settings))
+        alike = [c for c in arm_covariates(asked, study) if c in own]
+        whole = sensitivity.imputed(own, _change_of(settings), alike, **_imputing(settings))
+        beside = {LESS_CONTROLS: drift, BEYOND_REGRESSION: beyond, IMPUTED: whole}
+        found |= {name: each for name, each in beside.items() if not np.isnan(each["estimate"])}
     return found
+
+
+def _imputing(settings: Settings) -> dict[str, Any]:
+    return {"imputations": max(5, settings.bootstraps // 50), "seed": settings.seed, "alpha": settings.alpha}
+
+
+def _rests_on(measure: str, study: Study) -> bool:
+    """Whether it is a measure of the skin for its own sake, and not one that stands beside another."""
+    return find(measure, study).kind != "severity" and measure not in (*OTHER_AXES, OFF_AXIS, DISTANCE)
+
+
+def _change_of(settings: Settings) -> Callable[[pd.DataFrame], dict[str, float]]:
+    return lambda pairs: estimates.mean_change(pairs["change"], alpha=settings.alpha)
 
 
 def change_in(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
     """Mean change between the visits in a stratum of one arm: sites by their state at baseline, or non-responders."""
-    visits = data.visits
+    visits = data.followed
     if asked.among in ("lesional", "non_lesional"):
-        sites = sites_at_baseline(data.obs, lesional=asked.among == "lesional")
+        sites = sites_at_baseline(data.obs, lesional=asked.among == "lesional") & same_sites(data.obs)
         visits = by_visit(data.obs[sites], [asked.measure])
     pairs = paired(visits, asked.measure)
     if asked.among == "non_responders":
@@ -121,14 +161,24 @@ def _mean_change(pairs: pd.DataFrame, settings: Settings) -> dict[str, Any]:
 
 
 def arms(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
-    """Treatment against comparator at follow-up: ANCOVA; the change score and overlap weights beside it."""
-    pairs = treatment.arms(paired(data.visits, asked.measure))
-    return treatment.arm_contrasts(pairs, arm_covariates(asked, study), **_resampling(settings)).to_dict("index")
+    """Treatment against comparator at follow-up: ANCOVA.
+
+    The change score, overlap weights, and ANCOVA with the lost imputed beside it.
+    """
+    pairs, adjust = treatment.arms(paired(data.followed, asked.measure)), arm_covariates(asked, study)
+    found = treatment.arm_contrasts(pairs, adjust, **_resampling(settings)).to_dict("index")
+    if not _rests_on(asked.measure, study):
+        return found
+    whole = sensitivity.imputed(
+        pairs, lambda p: treatment.ancova(p, adjust, alpha=settings.alpha), ["treated", *adjust],
+        **_imputing(settings),
+    )  # fmt: skip
+    return found | ({} if np.isnan(whole["estimate"]) else {IMPUTED: whole})
 
 
 def arms_given_improvement(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
     """The same at equal improvement of severity: the direct effect; total and indirect effect beside it."""
-    pairs = with_improvement(asked.measure, data.visits, study)
+    pairs = with_improvement(asked.measure, data.followed, study)
     effects = treatment.mediation(pairs, "improvement", arm_covariates(asked, study), **_resampling(settings)).to_dict(
         "index"
     )
@@ -174,27 +224,32 @@ def _arm(asked: Asked, study: Study) -> str:
     return study.labels.model_dump()[asked.arm]
 
 
-def _told_group(row: dict[str, Any], study: Study) -> str:
-    return narrate.compared(row["label"], row, row["unit"], study.labels.case, study.labels.control)
+Beside = Mapping[str, dict[str, Any]]
 
 
-def _told_severity(row: dict[str, Any], study: Study) -> str:
+def _told_group(row: dict[str, Any], beside: Beside, study: Study) -> str:
+    told = narrate.compared(row["label"], row, row["unit"], study.labels.case, study.labels.control)
+    return f"{told} {narrate.beside(row, {k: v for k, v in beside.items() if k == WITHIN_RUNS})}".strip()
+
+
+def _told_severity(row: dict[str, Any], beside: Beside, study: Study) -> str:
     return narrate.linked(row["label"], study.column_names().get(row["score"], "severity"), row)
 
 
-def _told_change(row: dict[str, Any], study: Study) -> str:
+def _told_change(row: dict[str, Any], beside: Beside, study: Study) -> str:
     who = study.labels.model_dump()[row["arm"]]
     stratum = f", {AMONG[row['among']]}" if row["among"] else ""
-    return narrate.changed(row["label"], row, row["unit"], f"{who}{stratum}")
+    told = narrate.changed(row["label"], row, row["unit"], f"{who}{stratum}")
+    return f"{told} {narrate.beside(row, beside)}".strip()
 
 
-def _told_arms(row: dict[str, Any], study: Study) -> str:
+def _told_arms(row: dict[str, Any], beside: Beside, study: Study) -> str:
     given = ", given improvement," if row["contrast"] == "arms_given_improvement" else ""
     what = f"{row['label']} at {study.labels.followup}{given}"
     return narrate.compared(what, row, row["unit"], study.labels.treatment, study.labels.comparator)
 
 
-def _told_against(row: dict[str, Any], study: Study) -> str:
+def _told_against(row: dict[str, Any], beside: Beside, study: Study) -> str:
     who = study.labels.model_dump()[row["arm"]]
     what = f"The difference of {row['label']} in near-clear patients under {who}"
     return narrate.equivalent(what, row, row["unit"], alpha=1 - row["level"] / 100)
@@ -274,7 +329,7 @@ def lacking(swabs: AnnData, study: Study) -> dict[str, str]:
     visits = by_visit(swabs.obs.drop(columns=swabs.uns.get("measures", [])), [])
     first, last = (visits[visits["visit"].eq(v)].set_index("subject") for v in ("baseline", "followup"))
     pairs = first[first.index.isin(last.index)]
-    labels = study.labels.model_dump()
+    labels, no_axis = study.labels.model_dump(), swabs.uns.get("no_axis", {})
     there: dict[str, tuple[object, str]] = {
         "counts": (study.counted, NEEDS_COUNTS),
         "tree": ("tree" in swabs.uns, "the study gives no tree"),
@@ -286,6 +341,7 @@ def lacking(swabs: AnnData, study: Study) -> dict[str, str]:
             "the study has no second arm with patients at both visits",
         ),
         "control": (pairs["who"].eq("control").any(), f"nobody of {labels['control']} was swabbed at both visits"),
+        **{f"axis of {key}": (not (why := no_axis.get(key, "")), why) for key in (POSITION, *OTHER_AXES)},
     }
     improved = response.improvement(visits, study.severity).reindex(pairs.index)
     for arm in ("treatment", "comparator"):
@@ -320,6 +376,7 @@ def cannot(asked: Asked, expect: str | None, lacks: Mapping[str, str], swabs: An
     needed += [*(("patients", "controls") if from_data else ()), *CONTRASTS[asked.contrast].needs(asked)]
     named = {*swabs.var["genus"], *swabs.var["species"]}
     unnamed = [f"no read is named {need}" for need in measure.needs if need not in lacks and need not in named]
+    needed.sort(key=lambda need: need.startswith("axis "))  # the axis is a matter of the data, not of the design
     return next(filter(None, [*(lacks[need] for need in needed), *unnamed]), "")
 
 
@@ -360,7 +417,8 @@ def answers(asked: Iterable[Asked], swabs: AnnData, study: Study, settings: Sett
         estimated; margin (`equivalence_margin` standard deviations of the controls at baseline) and p_equivalence;
         and what an estimator has of its own.
     """
-    data = Data(swabs.obs, by_visit(swabs, swabs.uns["measures"]))
+    measured, followed = swabs.uns["measures"], swabs.obs[same_sites(swabs.obs)]
+    data = Data(swabs.obs, by_visit(swabs, measured), by_visit(followed, measured))
     rows = []
     for question in dict.fromkeys(asked):
         measure, contrast = find(question.measure, study), CONTRASTS[question.contrast]
@@ -398,8 +456,9 @@ def gather(
     Returns
     -------
     DataFrame
-        `helpers.claims.KEY`, which no two rows share; what stands for the part of the columns of `answers`; sign, the
-        direction that the claim asserts or denies (0: either); cannot, why it cannot be tested, empty if it can.
+        `helpers.claims.KEY`, which no two rows share; what stands for the part of the columns of `answers`; `TESTED`,
+        with p_support of what the part claims and p_against of the contrary; sign, the direction that the claim asserts
+        or denies (0: either); cannot, why it cannot be tested, empty if it can.
     """
     if answered is None:
         answered = answers(asked_by(claims, study), swabs, study, settings)
@@ -409,79 +468,160 @@ def gather(
     for name, part, asked in parts_of(claims, study):
         if asked not in known:
             continue
-        row, expect = known[asked], part.expect
-        against_margin = claims[name].against_margin
-        reason = cannot(asked, expect, lacks, swabs, study) or _not_estimated(row, against_margin, study)
-        numbers = {k: row[k] for k in ("estimate", "ci_low", "ci_high", "p_value", "margin", "p_equivalence", "level")}
-        numbers |= dict.fromkeys(("estimate", "ci_low", "ci_high", "p_value"), np.nan) if reason else {}
-        numbers |= {} if against_margin else {"margin": np.nan, "p_equivalence": np.nan}
+        row, expect, sign = known[asked], part.expect, _sign(asked, part.expect, swabs, study)
+        tested = _tested(row, claims[name], sign, swabs, settings)
+        reason = cannot(asked, expect, lacks, swabs, study) or _not_estimated(row, claims[name], study)
         rows.append(
             {
                 "claim": name,
                 **asked._asdict(),
                 **{k: row[k] for k in ("estimator", "what", "unit", "scale", "section", "n", "n_dropped")},
-                **numbers,
-                "sign": _sign(asked, expect, swabs, study),
+                **(dict.fromkeys(tested, np.nan) if reason else tested),
+                "sign": sign,
                 "cannot": reason,
             }
         )
     return pd.DataFrame(rows, columns=[*KEY, *COLUMNS])
 
 
-#: Columns of `gather` after the key.
-COLUMNS = (
-    "estimator", "what", "unit", "scale", "section", "n", "n_dropped", "estimate", "ci_low", "ci_high", "p_value",
-    "margin", "p_equivalence", "level", "sign", "cannot",
+#: Of a part of a claim against a margin: what was tested and what could have been shown.
+AGAINST_MARGIN = (
+    "margin",
+    "margin_low",
+    "margin_high",
+    "p_equivalence",
+    "power_equivalence",
+    "reachable_margin",
+    "n_needed",
+)
+#: Of a part of a claim, what was tested: numbers.
+TESTED = (
+    "estimate", "ci_low", "ci_high", "level", "p_value", *AGAINST_MARGIN, "attainable", "p_support", "p_against"
 )  # fmt: skip
+#: Columns of `gather` after the key.
+COLUMNS = ("estimator", "what", "unit", "scale", "section", "n", "n_dropped", *TESTED, "sign", "cannot")
 
 
-def _not_estimated(row: Mapping[str, Any], against_margin: bool, study: Study) -> str:
+def _tested(row: Mapping[str, Any], claim: Claim, sign: int, swabs: AnnData, settings: Settings) -> dict[str, float]:
+    """The numbers of a part: its test, against zero or against the margin, and the test of the contrary.
+
+    The interval of a claim against a margin is that of its two one-sided tests: it covers 1 - 2 alpha. What the study
+    could show is told from the error alone, whatever was estimated.
+
+    Returns
+    -------
+    dict
+        `TESTED`.
+    """
+    numbers = {key: row[key] for key in ("estimate", "ci_low", "ci_high", "level", "p_value")}
+    if not claim.against_margin:
+        p, claimed = row["p_value"], np.sign(row["estimate"]) == sign
+        shown = {"attainable": 1.0, "p_support": p if claimed else 1.0, "p_against": 1.0 if claimed else p}
+        return numbers | dict.fromkeys(AGAINST_MARGIN, np.nan) | shown
+    se, df, margin, alpha = row["se"], row["df"], row["margin"], settings.alpha
+    one_sided = sign if claim.kind in ONE_SIDED else 0
+    answer = dict(row)
+    tested = estimates.equivalence(answer, margin, one_sided)
+    half = stats.t.ppf(1 - alpha, df) * se
+    healthy = swabs.obs["group"].eq("control") & swabs.obs["visit"].eq("baseline")
+    controls = swabs.obs[healthy].groupby("subject", observed=True)[row["measure"]].mean()
+    span = estimates.margin_interval(controls, settings.equivalence_margin, **_resampling(settings))
+    return numbers | {
+        "ci_low": row["estimate"] - half,
+        "ci_high": row["estimate"] + half,
+        "level": 100 * (1 - 2 * alpha),
+        **tested,
+        **dict(zip(("margin_low", "margin_high"), span, strict=True)),
+        **estimates.equivalence_reach(se, df, row["n"], margin, one_sided, alpha=alpha),
+        "p_support": tested["p_equivalence"],
+        "p_against": 1 - estimates.equivalence(answer, margin, sign)["p_equivalence"],
+    }
+
+
+def _not_estimated(row: Mapping[str, Any], claim: Claim, study: Study) -> str:
     if np.isnan(row["estimate"]):
         few = f"too few people have what is needed (n = {study.privacy.shown(row['n'])})"
         return few if study.counted else NEEDS_COUNTS
-    if against_margin and np.isnan(row["p_equivalence"]):
+    if claim.against_margin and np.isnan(row["p_equivalence"]):
         return "there is no standard deviation of controls to set the margin by"
     return ""
 
 
 def _sign(asked: Asked, expect: str | None, swabs: AnnData, study: Study) -> int:
-    """The direction that a claim asserts or denies; the controls tell what is healthier where the registry does not."""
+    """The direction that a claim asserts or denies."""
     if expect is None or not expect.endswith("healthier"):
         return EXPECT[expect] if expect else 0
-    if known := find(asked.measure, study).healthier:
+    return healthier(asked.measure, by_visit(swabs.obs, [asked.measure]), study)
+
+
+def healthier(measure: str, visits: pd.DataFrame, study: Study) -> int:
+    """The healthier direction of a measure; the controls tell it at baseline where the registry does not."""
+    if known := find(measure, study).healthier:
         return known
-    obs = swabs.obs[swabs.obs["visit"].eq("baseline")]
-    cases, controls = cases_and_controls(by_visit(obs, [asked.measure]), asked.measure)
+    cases, controls = cases_and_controls(visits[visits["visit"].eq("baseline")], measure)
     return 1 if controls.mean() >= cases.mean() else -1
 
 
 def untestable(claims: Mapping[str, Claim], swabs: AnnData, study: Study) -> dict[str, str]:
-    """Why the study's shape leaves a claim without a test.
-
-    Returns
-    -------
-    dict
-        A reason for each claim of which no part can be tested; empty for the others.
-    """
+    """Why the study's shape leaves a claim, or a part of it, without a test: a reason, or nothing, by claim."""
     lacks = lacking(swabs, study)
     found = {}
     for name, claim in claims.items():
-        reasons = [
-            cannot(asked, part.expect, lacks, swabs, study) for part in claim.parts for asked in questions(part, study)
-        ]
-        found[name] = reasons[0] if all(reasons) else ""
+        asked = [(a, part.expect) for part in claim.parts for a in questions(part, study)]
+        reasons = [cannot(a, expect, lacks, swabs, study) for a, expect in asked]
+        whats = [CONTRASTS[a.contrast].what(find(a.measure, study).label, a, study) for a, _ in asked]
+        found[name] = why_not(whats, reasons)
     return found
 
 
-def told(row: Mapping[str, Any], study: Study) -> str:
+def told(row: Mapping[str, Any], found: pd.DataFrame, study: Study) -> str:
     """What was found, as a sentence whose direction is that of the data.
 
     Parameters
     ----------
     row : mapping
-        Of `answers`.
+        Of `answers`, one that stands.
+    found : DataFrame
+        The answers among which it is, with those that stand beside it.
     """
-    return CONTRASTS[row["contrast"]].told(dict(row), study)
+    fields = list(Asked._fields)
+    same = found[found[fields].eq({f: row[f] for f in fields}).all(axis=1) & ~found["stands"]]
+    beside = {each["estimator"]: each for each in same.to_dict("records")}
+    return CONTRASTS[row["contrast"]].told(dict(row), beside, study)
+
+
+def overturning(claims: Mapping[str, Claim], swabs: AnnData, study: Study, settings: Settings) -> pd.DataFrame:
+    """What would have to be true for the shown changes and differences of claims to be none.
+
+    Returns
+    -------
+    DataFrame
+        One row a part of a claim of a direction: a difference between the arms, or a change under treatment whose
+        interval excludes zero: claim, what, unit; ``lost``, ``of`` and ``tipping`` (`sensitivity.tipping_point`, of the
+        treatment arm's lost); ``load`` (`sensitivity.load_to_overturn`, of a CLR); of a difference also ``robustness``
+        and ``robustness_interval`` (`sensitivity.robustness_value`), and ``strongest``, the covariate that would remove
+        most if there were another as strong, with ``removes`` (`sensitivity.strength_of`).
+    """
+    followed = by_visit(swabs.obs[same_sites(swabs.obs)], swabs.uns["measures"])
+    asked = [a for _, part, a in parts_of(claims, study) if a.contrast == "arms" or (a.contrast, a.arm) == CHANGE]
+    found = answers(asked, swabs, study, settings)
+    parts = gather(claims, swabs, study, settings, found).query("margin.isna() and cannot == ''")
+    rows = []
+    for part in parts[(parts["p_value"] < settings.alpha) | parts["contrast"].eq("arms")].to_dict("records"):
+        question = Asked(*(part[f] for f in Asked._fields))
+        pairs = treatment.arms(paired(followed, question.measure))
+        treated = pairs[pairs["treated"] & pairs[["y0", "y1"]].notna().any(axis=1)]
+        lost, of = int(treated["change"].isna().sum()), len(treated)
+        row = {key: part[key] for key in ("claim", "what", "unit")} | {"lost": lost, "of": of}
+        row["tipping"] = sensitivity.tipping_point(part, lost, of)
+        row["load"] = sensitivity.load_to_overturn(part) if part["unit"] == "CLR" else np.nan
+        if question.contrast == "arms":
+            given = ["y0", *arm_covariates(question, study)]
+            row |= sensitivity.confounding(pairs, "y1", "treated", given, alpha=settings.alpha)
+            names = study.column_names() | {"y0": "the baseline value"}
+            row |= {"strongest": names.get(row.get("strongest", ""), "")}
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def if_unnamed_were_the_pathogen(swabs: AnnData, study: Study, settings: Settings) -> pd.DataFrame:
@@ -500,7 +640,7 @@ def if_unnamed_were_the_pathogen(swabs: AnnData, study: Study, settings: Setting
     for unnamed, table in bounds.items():
         values = taxa.clr(table).get(study.taxa.pathogen, np.nan)
         bounded = AnnData(obs=swabs.obs.assign(**{PATHOGEN: values}), var=swabs.var, uns={"measures": [PATHOGEN]})
-        found.append(answers(asked, bounded, study, settings).assign(unnamed=unnamed))
+        found.append(answers(asked, bounded, study, settings).query("stands").assign(unnamed=unnamed))
     columns = ["what", "unnamed", *estimates.ESTIMATE]
     return pd.concat(found).sort_values("contrast", kind="stable", ascending=False)[columns].reset_index(drop=True)
 
@@ -515,7 +655,9 @@ class Section(NamedTuple):
     found: pd.DataFrame
     #: As from `gather`.
     parts: pd.DataFrame
-    #: As from `sentences`.
+    #: What the claims of no change among them could show, as a sentence each: it does not depend on the estimates.
+    reach: str
+    #: As from `sentences`, then `seen_otherwise`.
     told: list[str]
 
 
@@ -537,13 +679,37 @@ def of_section(
         What the section asks for its own sake, which comes first.
     """
     asked = [*also, *(a for a in asked_by(claims, study) if section_of(a, study) == section)]
+    # Beside the position on the axis: without the genus, in other spaces, and off the axis.
+    others = [key for key in (*OTHER_AXES, OFF_AXIS) if key in swabs.uns["measures"] and swabs.obs[key].notna().any()]
+    asked += [a._replace(measure=key) for a in asked if a.measure == POSITION and a.arm != "control" for key in others]
     found = answers(asked, swabs, study, settings)
     parts = gather(claims, swabs, study, settings, found)
     fields = list(Asked._fields)
     names = parts.groupby(fields)["claim"].agg(", ".join)
     found["claims"] = [names.get(tuple(question), "") for question in found[fields].itertuples(index=False)]
     found["claims"] = found["claims"].where(found["stands"], "")
-    return Section(found, parts, sentences(found, study))
+    reach = [narrate.reach(row) for row in parts[parts["margin"].notna()].to_dict("records")]
+    return Section(found, parts, " ".join(reach), [*sentences(found, study), *seen_otherwise(found, swabs, study)])
+
+
+def seen_otherwise(found: pd.DataFrame, swabs: AnnData, study: Study) -> list[str]:
+    """Of each claim that rests on the position on the axis, whether it would look the same in other spaces.
+
+    Parameters
+    ----------
+    found : DataFrame
+        As from `of_section`.
+    """
+    fields = [f for f in Asked._fields if f != "measure"]
+    told = []
+    for row in standing(found[found["measure"].eq(POSITION) & found["claims"].ne("") & found["estimate"].notna()]):
+        alike = found[
+            found["stands"] & found["estimate"].notna() & found[fields].eq({f: row[f] for f in fields}).all(axis=1)
+        ]
+        others = {r["label"]: r for r in alike.to_dict("records") if r["measure"] in OTHER_AXES}
+        absent = {find(key, study).label: why for key, why in swabs.uns["no_axis"].items() if key in OTHER_AXES}
+        told.append(narrate.otherwise(row["what"], row, others, absent))
+    return [sentence for sentence in told if sentence]
 
 
 def standing(found: pd.DataFrame) -> list[dict[str, Any]]:
@@ -565,8 +731,9 @@ def sentences(found: pd.DataFrame, study: Study) -> list[str]:
     found : DataFrame
         As from `of_section`.
     """
-    rows = sorted(standing(found), key=lambda row: not row["claims"])
-    return [told(row, study) for row in rows if row["n"] or row["claims"]]
+    beside = found["measure"].isin((*OTHER_AXES, OFF_AXIS)) & found["claims"].eq("")  # told by `seen_otherwise`
+    rows = sorted(standing(found[~beside]), key=lambda row: not row["claims"])
+    return [told(row, found, study) for row in rows if row["n"] or row["claims"]]
 
 
 def table(found: pd.DataFrame, study: Study, *more: str, estimators: bool = False) -> pd.DataFrame:

@@ -331,12 +331,13 @@ def pcoa_paths(
 
 
 @styled(
-    "Distance of each patient to the centroid of the controls, by group and visit. Large marks: means of all who "
-    "were swabbed, with 95 % intervals; the text compares those swabbed twice. Band: middle half of the controls.",
-    "Raincloud of the distance to healthy by group and visit, over the band of the controls.",
+    "Position of each person between the means of the controls (0) and of the patients (100) at baseline. Large marks: "
+    "means of all who were swabbed, with 95 % intervals; the text compares those swabbed twice. Band: middle half of "
+    "the controls.",
+    "Raincloud of the position on the axis by group and visit, over the band of the controls.",
 )
-def distance_to_healthy(visits: pd.DataFrame, labels: Mapping[str, str], measure: str, ylabel: str) -> Figure:
-    """Distance to the healthy reference by group and visit, over the band of the controls."""
+def positions(visits: pd.DataFrame, labels: Mapping[str, str], measure: str, ylabel: str) -> Figure:
+    """Position on the axis from healthy to patients' skin by group and visit, over the band of the controls."""
     shown = groups(visits["who"])
     fig = figure(3.5)
     ax = fig.subplots()
@@ -533,30 +534,29 @@ def italicise(fig: Figure, names: Sequence[str]) -> None:
 
 
 @styled(
-    "The genera of lowest p-value by LinDA, with intervals; crosses: {second}.",
+    "The genera of lowest p-value by LinDA, with intervals. Grey band: the frame, in which the zero of the scale may "
+    "lie; filled: found to lie outside of it.",
     "Forest of the genera of lowest p-value.",
 )
-def differential(table: pd.DataFrame, xlabel: str, second: str = "", *, top: int = 20) -> Figure:
-    """Differential taxa as a forest: the first method's estimate and interval, the second's estimate beside it.
+def differential(table: pd.DataFrame, xlabel: str, *, top: int = 20) -> Figure:
+    """Differential taxa as a forest: estimates and intervals, and the frame of reference behind them.
 
-    Of `table`, as from `helpers.taxa.agreement`, the `top` taxa by the first method's p-value are drawn; `second` names
-    the second method, if its estimates have the unit of the first and are to be drawn.
+    Of `table`, as from `helpers.taxa.linda`, the `top` taxa by p-value are drawn.
     """
     rows = table.nsmallest(top, "p_value").sort_values("estimate")
     fig = figure(0.24 * len(rows) + 1.2)
     ax = fig.subplots()
     y = np.arange(len(rows))
-    both = rows["agreement"].eq("both").to_numpy()
-    ax.hlines(y, rows["ci_low"], rows["ci_high"], color="0.35", lw=1.5)
-    for which, face, name in ((both, "black", "found by both methods"), (~both, "white", "not by both")):
-        ax.scatter(rows["estimate"][which], y[which], s=40, fc=face, ec="black", zorder=3, label=name)
-    if second:
-        ax.scatter(rows["estimate_2"], y, marker="x", s=28, color=COLOURS["treatment"], zorder=4, label=second)
+    frame = rows[["frame_low", "frame_high"]].iloc[0]
+    ax.axvspan(*frame, color="0.88", lw=0, zorder=0, label="frame")
     ax.axvline(0, color="black", lw=0.8)
+    ax.hlines(y, rows["ci_low"], rows["ci_high"], color="0.35", lw=1.5)
+    for which, face, name in ((rows["found"], "black", "found"), (~rows["found"], "white", "not found")):
+        ax.scatter(rows["estimate"][which], y[which], s=40, fc=face, ec="black", zorder=3, label=name)
     ax.set_yticks(y, [italic(t) for t in rows["taxon"]], parse_math=True)
     n = sorted({f"{n:.0f}" for n in (rows["n"].min(), rows["n"].max())})
     ax.set(xlabel=f"{xlabel} (n = {' to '.join(n)} people)", ylim=(-0.7, len(rows) - 0.3))
-    fig.legend(loc="outside upper left", ncols=3, handletextpad=0.1, columnspacing=1)
+    fig.legend(loc="outside upper left", ncols=3, handletextpad=0.4, columnspacing=1)
     return fig
 
 
@@ -676,45 +676,6 @@ def subsampled(table: pd.DataFrame, sizes: Mapping[str, int], labels: Mapping[st
     ax.set(xlabel=f"Patients drawn from {labels['treatment']} (n = {sizes.get('treatment', 0)})")
     ax.set(ylabel=f"Draws with p < {alpha:g} (%)", ylim=(0, 102))
     ax.legend(loc="lower right")
-    return fig
-
-
-@styled(
-    "Paths from arm to outcome, direct and through improvement, each given the baseline value and the covariates, "
-    "with intervals. The indirect effect is the product of the two links.",
-    "Path diagram of the arms, improvement and outcome.",
-)
-def mediation_path(effects: pd.DataFrame, names: Mapping[str, str]) -> Figure:
-    """The paths from arm to outcome, direct and through the mediator, each with its estimate and interval.
-
-    `effects` as from `helpers.treatment.mediation`; `names` stand in the boxes: arm, mediator, outcome.
-    """
-    fig = figure(3.3)
-    ax = fig.subplots()
-    at = {"arm": (0.14, 0.2), "mediator": (0.5, 0.85), "outcome": (0.86, 0.2)}
-    box: Any = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": "black"}
-    arrow: Any = {"arrowstyle": "-|>", "color": "black", "lw": 1.4, "shrinkA": 32, "shrinkB": 32}
-    paths = {
-        "arm to mediator": ("arm", "mediator", (0.2, 0.6), "right"),
-        "mediator to outcome": ("mediator", "outcome", (0.8, 0.6), "left"),
-        "direct": ("arm", "outcome", (0.5, 0.2), "center"),
-    }
-    for name, (start, end, place, side) in paths.items():
-        row = effects.loc[name]
-        told = f"{name}\n{number(row['estimate'])}\n({interval(row['ci_low'], row['ci_high'])})"
-        ax.annotate(
-            "", at[end], at[start], arrowprops={**arrow, "shrinkA": 50, "shrinkB": 50} if name == "direct" else arrow
-        )
-        ax.text(*place, told, ha=side, va="center", size=8, bbox={"fc": "white", "lw": 0, "pad": 1})
-    for what, place in at.items():
-        ax.text(*place, fill(names[what], 22), ha="center", va="center", bbox=box)
-    total, indirect = (
-        f"{name}: {number(row['estimate'])} ({interval(row['ci_low'], row['ci_high'])})"
-        for name, row in effects.loc[["total", "indirect"]].iterrows()
-    )
-    ax.text(0.5, -0.12, f"{indirect};  {total};  n = {effects['n'].max()} patients", ha="center", va="center")
-    ax.set(xlim=(0, 1), ylim=(-0.2, 1.0))
-    ax.axis("off")
     return fig
 
 

@@ -11,6 +11,7 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scipy import sparse
 
 from helpers.errors import Problems, StudyError
 from helpers.files import unfinished
@@ -291,12 +292,15 @@ def follow(obs: pd.DataFrame, steps: Sequence[Step]) -> tuple[pd.Series, pd.Data
     by = pd.DataFrame({c: obs[c].astype(object).fillna(NOT_RECORDED).astype(str) for c in ("group", "visit")})
     by["group"] = by["group"].mask(negative, NEGATIVE)
     kept, blocks, left = pd.Series(True, index=obs.index), [], {}
+    before = by.groupby(["group", "visit"]).size()
     for step, reason, passes in steps:
         after = kept & (passes | negative)
-        block = by[kept].assign(swabs_before=1, swabs_after=after[kept].astype(int))
-        block = block.groupby(["group", "visit"], as_index=False).sum()
-        blocks.append(block.assign(step=step, reason=reason))
-        kept = left[step, reason] = after
+        # Most steps leave nobody out, and counting takes its time.
+        swabs = before if after.equals(kept) else by[after].groupby(["group", "visit"]).size()
+        block = pd.DataFrame({"swabs_before": before, "swabs_after": swabs.reindex(before.index, fill_value=0)})
+        blocks.append(block.reset_index().assign(step=step, reason=reason))
+        kept, before = after, swabs
+        left[step, reason] = after
     ledger = pd.concat(blocks, ignore_index=True)
     patients = by.assign(who=obs["arm"].astype(object).fillna(by["group"]), subject=obs["subject"])
     # A person is in one arm: that of the swab which gets furthest, whatever the files say at a visit left out.
@@ -306,10 +310,10 @@ def follow(obs: pd.DataFrame, steps: Sequence[Step]) -> tuple[pd.Series, pd.Data
     patients["who"] = patients["subject"].map(known).fillna(patients["who"])
     groups = [w for w in (*GROUPS, NOT_RECORDED) if patients.loc[~negative, "who"].eq(w).any()]
     counted: dict[tuple[str, str], pd.DataFrame] = {}
-    before, people = None, pd.DataFrame()
+    previous, people = None, pd.DataFrame()
     for at, after in left.items():
-        if not after.equals(before):  # most steps leave nobody out, and counting takes its time
-            before, people = after, count_people(patients[after & ~negative]).reindex(groups)
+        if not after.equals(previous):
+            previous, people = after, count_people(patients[after & ~negative]).reindex(groups)
         counted[at] = people
     flow = pd.concat(counted)
     flow = flow.rename_axis(["step", "reason", "who"]).fillna(0).astype(int).reset_index()
@@ -318,10 +322,10 @@ def follow(obs: pd.DataFrame, steps: Sequence[Step]) -> tuple[pd.Series, pd.Data
 
 def count_people(patients: pd.DataFrame) -> pd.DataFrame:
     """People in all, at each visit and at both, and swabs, by who; of swabs with who, subject and visit."""
-    visits = patients.groupby(["who", "subject"], observed=True)["visit"].agg(set)
-    seen = {visit: visits.map(lambda at, visit=visit: visit in at).astype(int) for visit in VOCABULARY["visit"]}
-    both = seen["baseline"] * seen["followup"]
-    counts = pd.DataFrame({"people": 1, **seen, "both": both}, index=visits.index).groupby("who").sum()
+    at = {visit: patients["visit"].eq(visit) for visit in VOCABULARY["visit"]}
+    seen = patients.assign(**at).groupby(["who", "subject"])[list(at)].any().astype(int)
+    counts = seen.assign(people=1, both=seen["baseline"] * seen["followup"]).groupby("who").sum()
+    counts = counts[["people", *at, "both"]]
     return counts.join(patients.groupby("who").size().rename("swabs"), how="outer").fillna(0).astype(int)
 
 
@@ -397,13 +401,22 @@ def build_cohort(study: Study) -> tuple[AnnData, pd.DataFrame]:
     return cohort, ledger
 
 
+def cohort_of(study: Study, metadata: bytes, counts: Counts, var: pd.DataFrame) -> AnnData:
+    """The cohort of what is known to be right, as from `build_cohort`, with nothing said of files and who is left out.
+
+    Parameters
+    ----------
+    var : DataFrame
+        Features x ranks, as from `helpers.tables.read_taxonomy`.
+    """
+    obs = _standard_columns(study, _metadata_rows(study, metadata))
+    X, enough = _with_depth(study, obs, counts)
+    return _swabs(study, obs, X, var, enough & _usable(study, obs) | obs["control_type"].eq("negative"))
+
+
 def _kept(study: Study, obs: pd.DataFrame, counts: Counts, var: pd.DataFrame) -> tuple[AnnData, pd.DataFrame]:
     """The swabs that can be analysed, and the ledger of those that cannot."""
-    X = counts.X[pd.Index(counts.samples).get_indexer(obs.index)]
-    enough = pd.Series(True, index=obs.index)
-    if study.counted:
-        obs["depth"] = np.asarray(X.sum(axis=1)).ravel().astype(int)
-        enough = obs["depth"] >= study.minimum_depth
+    X, enough = _with_depth(study, obs, counts)
     depth = ("depth", f"fewer than {study.minimum_depth:,} reads", enough)
     steps = [("read", "all swabs of the files", pd.Series(True, index=obs.index)), *_needed(study, obs), depth]
     kept, ledger, flow = follow(obs, steps)
@@ -413,14 +426,29 @@ def _kept(study: Study, obs: pd.DataFrame, counts: Counts, var: pd.DataFrame) ->
         raise StudyError(
             "leaves no swab", file=study.folder / "study.yaml", found=found, fix="see columns, minimum_depth"
         )
+    cohort = _swabs(study, obs, X, var, kept)
+    cohort.uns["flow"] = flow.to_json(orient="records")
+    return cohort, ledger
+
+
+def _with_depth(study: Study, obs: pd.DataFrame, counts: Counts) -> tuple[sparse.csr_matrix, pd.Series]:
+    """The counts in the order of `obs`, which gets their depth, and which swabs are deep enough."""
+    X = counts.X[pd.Index(counts.samples).get_indexer(obs.index)]
+    if not study.counted:
+        return X, pd.Series(True, index=obs.index)
+    obs["depth"] = np.asarray(X.sum(axis=1)).ravel().astype(int)
+    return X, obs["depth"] >= study.minimum_depth
+
+
+def _swabs(study: Study, obs: pd.DataFrame, X: sparse.csr_matrix, var: pd.DataFrame, kept: pd.Series) -> AnnData:
+    """The swabs that are kept, with the features that they have."""
     present = np.asarray(X[kept.to_numpy()].sum(axis=0)).ravel() > 0
     if not present.any():
         expected, fix = "reads in some swab", "give the count table, not an empty one"
         raise StudyError("has no reads", file=study.path(study.files.counts), expected=expected, fix=fix)
     cohort = AnnData(X[kept.to_numpy()][:, present].tocsr(), obs=_typed(study, obs[kept]), var=var[present])
     cohort.uns["relative"] = not study.counted
-    cohort.uns["flow"] = flow.to_json(orient="records")
-    return cohort, ledger
+    return cohort
 
 
 def save_cohort(cohort: AnnData, results_dir: str | Path, name: str = "cohort") -> Path:

@@ -1,5 +1,6 @@
 """Lineages in every accepted notation become seven named ranks."""
 
+import functools
 import re
 from collections.abc import Iterable
 
@@ -40,7 +41,12 @@ def is_organelle(ranks: Iterable[str]) -> bool:
     SILVA has a family *Mitochondria* and an order *Chloroplast*, Greengenes a family *mitochondria* and a class
     *Chloroplast*, mothur's files "Chloroplast_or". RDP's phylum "Cyanobacteria/Chloroplast" holds bacteria, too.
     """
-    return any(_ORGANELLE.fullmatch(rank) for rank in ranks)
+    return any(_names_organelle(rank) for rank in ranks)
+
+
+@functools.lru_cache(maxsize=2**14)
+def _names_organelle(rank: str) -> bool:
+    return _ORGANELLE.fullmatch(rank) is not None
 
 
 def species_name(genus: str, text: str) -> str:

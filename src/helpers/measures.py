@@ -1,20 +1,24 @@
 """The registry of measures; and cohort + settings → the measures of each swab, and of each patient at each visit."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from skbio import DistanceMatrix
 
-from helpers import diversity, taxa
-from helpers.narrate import short_name, with_unit
+from helpers import diversity, permutation, taxa
+from helpers.narrate import p_value, short_name, with_unit
 from helpers.study import Settings, Study
 from helpers.taxa import PRESENT
 from helpers.visits import analysis_swabs, by_patient
 
-SHANNON, DISTANCE, PATHOGEN = "shannon", "distance_to_healthy", "pathogen"
+SHANNON, POSITION, DISTANCE, PATHOGEN = "shannon", "position", "distance_to_healthy", "pathogen"
+#: The axis from healthy to patients' skin seen otherwise: without the genus, in other spaces. And the distance from it.
+OTHER_AXES = ("position_without_genus", "position_aitchison", "position_unifrac")
+OFF_AXIS = "off_axis"
 
 
 class Measure(NamedTuple):
@@ -58,6 +62,18 @@ def of_swabs(study: Study) -> dict[str, Measure]:
         SHANNON: Measure("Shannon diversity", "nats", "SD of controls", "diversity", 0, counts),
         "simpson": Measure("Simpson", "", "SD of controls", "diversity", 0, counts),
         "faith_pd": Measure("Faith's PD", "branch length", "SD of controls", "diversity", 0, ("counts", "tree")),
+        **{
+            key: Measure(label, "% of the gap", "per cent", "diversity", -1, (*needs, "controls", f"axis of {key}"))
+            for key, label, needs in (
+                (POSITION, "Position on the axis", ()),
+                (OTHER_AXES[0], f"Position without {names['genus']}", counts),
+                (OTHER_AXES[1], "Position in Aitchison space", counts),
+                (OTHER_AXES[2], "Position in weighted UniFrac space", (*counts, "tree")),
+            )
+        },
+        OFF_AXIS: Measure(
+            "Distance from the axis", "", "SD of controls", "diversity", 0, ("controls", f"axis of {POSITION}")
+        ),
         DISTANCE: Measure("Distance to healthy", "", "SD of controls", "diversity", -1, ("controls",)),
         "genus": Measure(names["genus"], "CLR", "fold change", "taxon", -1, (*counts, named.genus)),
         PATHOGEN: Measure(names["pathogen"], "CLR", "fold change", "taxon", -1, (*counts, named.pathogen)),
@@ -132,7 +148,8 @@ def measured(cohort: AnnData, study: Study, settings: Settings, wanted: Iterable
     root = diversity.square_root(diversity.bray_curtis(kept, depth, rarefactions=settings.rarefactions, seed=seed))
     metrics = [key for key in diversity.ALPHA if key in keys]
     tree = diversity.rooted_tree(kept) if "faith_pd" in metrics else None
-    healthy = swabs.obs["group"].eq("control") & swabs.obs["visit"].eq("baseline")
+    baseline = swabs.obs["visit"].eq("baseline")
+    healthy = swabs.obs["group"].eq("control") & baseline
     distance = (
         diversity.distance_to_reference(root, healthy, swabs.obs["subject"])
         if healthy.any()
@@ -147,6 +164,7 @@ def measured(cohort: AnnData, study: Study, settings: Settings, wanted: Iterable
     table = (
         diversity.expected_alpha(kept[swabs.obs_names], depth, metrics, tree)
         .assign(**{DISTANCE: distance})
+        .join(axes(swabs, root, study, settings, keys))
         .join(taxa.of_interest(genus, species, study.taxa))
         .join(pd.DataFrame({name: ratio(name) for name in named}, index=swabs.obs_names))
         .astype(float)
@@ -157,6 +175,51 @@ def measured(cohort: AnnData, study: Study, settings: Settings, wanted: Iterable
     swabs.uns["measures"] = shown
     swabs.obsp["sqrt_bray_curtis"] = root.data
     return swabs
+
+
+def axes(swabs: AnnData, root: DistanceMatrix, study: Study, settings: Settings, wanted: Iterable[str]) -> pd.DataFrame:
+    """Positions on the axis from the controls' to the patients' centroid at baseline, in per cent of the gap.
+
+    Where no gap is shown (PERMANOVA of the group, p >= alpha) there is no axis: the positions are NaN, and
+    ``swabs.uns["no_axis"]`` says why, by measure.
+
+    Returns
+    -------
+    DataFrame
+        One row a swab: those of `POSITION`, `OTHER_AXES` and `OFF_AXIS` that are `wanted`.
+    """
+    asked = [key for key in wanted if key in (POSITION, *OTHER_AXES, OFF_AXIS)]
+    obs, found = swabs.obs, pd.DataFrame(np.nan, index=swabs.obs_names, columns=asked)
+    spaces: dict[str, Callable[[], DistanceMatrix]] = {
+        POSITION: lambda: root,
+        OTHER_AXES[0]: lambda: diversity.without(swabs, study.taxa.genus),
+        OTHER_AXES[1]: lambda: diversity.aitchison(swabs),
+        OTHER_AXES[2]: lambda: diversity.square_root(
+            diversity.unifrac(swabs, diversity.rooted_tree(swabs), weighted=True)
+        ),
+    }
+    swabs.uns["no_axis"] = {}
+    for key in [key for key in spaces if key in asked or (key == POSITION and OFF_AXIS in asked)]:
+        needs = {"counts": study.counted, "tree": "tree" in swabs.uns, "controls": obs["group"].eq("control").any()}
+        if not all(needs.get(need, True) for need in find(key, study).needs):
+            continue
+        distmat = spaces[key]()
+        there = obs.loc[list(distmat.ids)]
+        healthy, ill = (there["group"].eq(group) & there["visit"].eq("baseline") for group in ("control", "case"))
+        gap = permutation.group_at_baseline(
+            distmat, there, study.adjust.group, permutations=settings.permutations, seed=settings.seed
+        )
+        try:
+            if not gap["p_value"] < settings.alpha:
+                raise ValueError(f"no gap between the groups is shown at baseline ({p_value(gap['p_value'])})")
+            placed = diversity.axis_position(distmat, healthy, ill, there["subject"])
+        except ValueError as reason:
+            swabs.uns["no_axis"][key] = str(reason)
+            continue
+        found[key] = 100 * placed["position"]
+        if key == POSITION:
+            found[OFF_AXIS] = placed["off_axis"]
+    return found[asked]
 
 
 def by_visit(swabs: AnnData | pd.DataFrame, keys: Iterable[str]) -> pd.DataFrame:

@@ -100,16 +100,25 @@ def allocation(study: Study) -> str:
     )
 
 
-def agreement(table: pd.DataFrame, what: str, methods: tuple[str, str]) -> str:
-    """Tell in how many taxa two methods agree that they do `what`, a verb; `table` as from `helpers.taxa.agreement`."""
+def differing(table: pd.DataFrame, what: str, *, shown: int = 5) -> str:
+    """Tell which taxa differ, on which frame that rests, and what change of the total load would overturn each.
+
+    Of `table`, as from `helpers.taxa.linda`, `shown` taxa are named, of lowest p-value; `what` they do is a verb.
+    """
     if table.empty:
         return f"No genus could be tested, so that which {what} is not known."
-    n = table["agreement"].value_counts()
-    return (
-        f"Of {len(table)} genera, {n.get('both', 0)} {what} by both methods in the same direction, "
-        f"{n.get('first only', 0)} by {methods[0]} alone, {n.get('second only', 0)} by {methods[1]} alone, "
-        f"{n.get('opposite', 0)} in opposite directions; {n.get('one method', 0)} could be tested by {methods[0]} only."
-    )
+    found = table[table["found"]].sort_values("p_value")
+    told = f"Of {len(table)} genera, {len(found)} {what}"
+    if found.empty:
+        return f"{told}, which is not evidence that none does."
+    each = [
+        f"*{short_name(row.taxon)}* {number(math.exp(row.estimate))} times, unless the whole community had become "
+        f"{number(row.overturned)} times as large or {'less' if row.estimate > 0 else 'more'}"
+        for row in found.head(shown).itertuples()
+    ]
+    more = f"; and {len(found) - shown} more, in the table" if len(found) > shown else ""
+    low, high = (number(math.exp(limit)) for limit in table[["frame_low", "frame_high"]].iloc[0])
+    return f"{told}, beyond the frame of {low} to {high} times that holds half of all: {'; '.join(each)}{more}."
 
 
 def ends(trend: Mapping[str, Any], means: pd.DataFrame, who: str) -> str:
@@ -207,6 +216,28 @@ def equivalent(what: str, estimate: dict[str, Any], unit: str, *, alpha: float =
     return f"{what} is not shown to be smaller than the margin of {margin}, nor larger ({span})."
 
 
+def reach(part: Mapping[str, Any]) -> str:
+    """Tell what a study of this size could show of a claim of no change, whatever it found.
+
+    Parameters
+    ----------
+    part : mapping
+        A row of `helpers.evidence.gather`, tested against a margin.
+    """
+    unit = _spaced(part["unit"])
+    power = 100 * part["power_equivalence"]
+    span = interval(part["margin_low"], part["margin_high"])
+    told = (
+        f"What {part['claim']} could show ({part['what']}): with no true effect, this study shows one smaller than the "
+        f"margin of {number(part['margin'])}{unit} (known to {span}) with a power of "
+        f"{number(power, 2) if power >= 1 else 'less than 1'} %; with 80 %, no margin below "
+        f"{number(part['reachable_margin'])}{unit}."
+    )
+    if part["attainable"]:
+        return told
+    return f"{told} It is out of reach: it would take a sample of about {part['n_needed']:,.0f}."
+
+
 def worth(what: str, estimate: dict[str, Any], unit: str, *, alpha: float = 0.05) -> str:
     """Tell whether a null is informative: by equivalence, and by ``detectable``, the minimum detectable effect."""
     if math.isnan(estimate["estimate"]):
@@ -224,13 +255,78 @@ def worth(what: str, estimate: dict[str, Any], unit: str, *, alpha: float = 0.05
     return f"{detectable}, within the margin."
 
 
-def closed(row: dict[str, Any]) -> str:
-    """Tell the closure of a gap: ``label`` and the keys of `helpers.diversity.closure`."""
-    if math.isnan(row["estimate"]):
-        gap = f"{number(row['gap'])}, interval {interval(row['gap_low'], row['gap_high'])}"
-        return f"{row['label']}: no gap to the controls at baseline is shown ({gap}), so that none can close."
-    span = interval(row["ci_low"], row["ci_high"])
-    return f"{row['label']}: {number(row['estimate'])} % of the gap closed (interval {span}; n = {row['n']:.0f})."
+def beside(row: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> str:
+    """Tell what else an effect may be, and whether it is then still shown, in one sentence; nothing of nothing.
+
+    Parameters
+    ----------
+    row : mapping
+        The answer that stands.
+    others : mapping
+        Those beside it, by how they were estimated.
+    """
+    if not others:
+        return ""
+    told = [f"{name} {number(e['estimate'])} ({interval(e['ci_low'], e['ci_high'])})" for name, e in others.items()]
+    lost = [name for name, e in others.items() if excludes_zero(dict(row)) and not excludes_zero(dict(e))]
+    return f"Beside it: {'; '.join(told)}." + (f" **Not shown {' nor '.join(lost)}.**" if lost else "")
+
+
+def overturned(row: Mapping[str, Any]) -> str:
+    """Tell what would have to be true for a shown effect to be none: a row of `helpers.evidence.overturning`."""
+    unit, told = _spaced(row["unit"]), []
+    if not math.isnan(row["tipping"]):
+        told.append(
+            f"the {row['lost']} patients who were lost, of {row['of']} patients treated, had changed by "
+            f"{number(row['tipping'])}{unit} more than those who stayed"
+        )
+    if not math.isnan(row["load"]):
+        told.append(
+            f"the typical bacterium had become {number(row['load'])} times as abundant, which no share can tell"
+        )
+    shown, cause = row.get("robustness_interval", math.nan), ""
+    if not math.isnan(shown):
+        each = "of what is left of both allocation and outcome"
+        to_zero = f"{number(100 * row['robustness'], 2)} % takes the estimate to zero"
+        if not math.isnan(row["removes"]):
+            removes = f"{number(100 * row['removes'], 2)} % of the difference"
+            to_zero += f"; one as strong as {row['strongest']} would remove {removes}"
+        if shown:
+            told.append(f"an unmeasured cause explained {number(100 * shown, 2)} % {each}")
+        cause = f" An unmeasured cause that explains, {each}, {to_zero}."
+    what = f"{row['claim']}, {row['what']}"
+    if told:
+        return f"{what}: the interval would include zero if {'; or if '.join(told)}.{cause}"
+    return f"{what}: the interval includes zero as it is.{cause}" if cause else ""
+
+
+def otherwise(
+    what: str, same: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]], absent: Mapping[str, str]
+) -> str:
+    """Tell whether an effect looks the same in other spaces.
+
+    Parameters
+    ----------
+    what : str
+        The effect.
+    same : mapping
+        Its estimate.
+    others : mapping
+        The estimates in other spaces, by what they measure.
+    absent : mapping
+        Why there is none, by what it would have measured.
+    """
+    told = [f"{name} {effect(dict(e), e['unit'])}" for name, e in others.items()]
+    told += [f"{name}: {reason}" for name, reason in absent.items()]
+    if not told:
+        return ""
+    ways = {(excludes_zero(dict(e)), excludes_zero(dict(e)) and e["estimate"] > 0) for e in (same, *others.values())}
+    verdict = "The spaces agree" if len(ways) == 1 else "**The spaces disagree**"
+    return (
+        f"{what}, seen otherwise: {'; '.join(told)}. {verdict} on whether it moved."
+        if others
+        else f"{what}, seen otherwise: {'; '.join(told)}."
+    )
 
 
 def flow(steps: pd.DataFrame, labels: Mapping[str, str]) -> str:
@@ -336,6 +432,35 @@ def vanishing(rho: float) -> str:
     if math.isnan(rho):
         return "No correlation of errors from −0.9 to 0.9 would take the direct effect to zero."
     return f"An unmeasured cause that correlates the errors by {number(rho)} would take the direct effect to zero."
+
+
+def leaking(errors: pd.DataFrame, score: str) -> str:
+    """Tell how much of a direct effect may be what an error-prone score left unadjusted.
+
+    Parameters
+    ----------
+    errors : DataFrame
+        As from `helpers.treatment.direct_given_reliability`, from the most reliable on.
+    score : str
+        Name of the severity score.
+    """
+    first, last = errors.iloc[0], errors.dropna(subset="direct").iloc[-1]
+    return (
+        f"If {number(100 * (1 - last['reliability']))} % of the variance of improvement of {score} were error of "
+        f"measurement, the direct effect would be {number(last['direct'])} "
+        f"({interval(last['direct_low'], last['direct_high'])}), not {number(first['direct'])}."
+    )
+
+
+def balanced(balance: pd.DataFrame, threshold: float = 0.1) -> str:
+    """Tell whether weighting balanced the covariates, as from `helpers.treatment.balance`, and what follows if not."""
+    left = balance.loc[balance["weighted"].abs() > threshold, "covariate"]
+    if left.empty:
+        return f"within ±{threshold:g}"
+    return (
+        f"beyond ±{threshold:g} in {', '.join(left)}, so that the weighted difference may be partly due "
+        "to it: ANCOVA, which adjusts for it, is the one to read"
+    )
 
 
 def same_side(estimates: pd.DataFrame) -> bool:

@@ -67,6 +67,8 @@ class Output:
 
     def text(self, markdown: str, role: Literal["", "finding", "answer"] = "") -> None:
         """Show a text; the page sets a finding at the beginning of its section, an answer at that of the chapter."""
+        if not markdown:
+            return
         text = self._told(markdown)
         display({"text/markdown": text, "text/plain": text}, raw=True, metadata={"role": role} if role else {})
 
@@ -158,8 +160,7 @@ class Output:
 _HEADINGS = {
     "p_value": "p",
     "q_value": "q",
-    "estimate_2": "estimate, second method",
-    "q_value_2": "q, second method",
+    "overturned": "overturning load (×)",
     "p_holm": "p (Holm)",
     "p_equivalence": "p (equivalence)",
     "n_dropped": "dropped",

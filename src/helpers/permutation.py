@@ -449,11 +449,7 @@ def permanova_table(
     rows = []
     for name, distmat in distmats.items():
         swabs = _aligned(obs, distmat, ["subject", "visit", "group", "arm", *covariates, *arm_covariates])
-        means, subjects = _contrasts(swabs, ["baseline"], [1.0])
-        people = swabs[swabs["visit"].eq("baseline")].groupby("subject", observed=True).first().loc[subjects]
-        between = means @ gower(distmat) @ means.T
-        group = _given(between, people, "group", covariates, permutations, seed, "group", 0)
-        rows.append({"distance": name, "patients": "all", **group})
+        rows.append({"distance": name, "patients": "all", **group_at_baseline(distmat, swabs, covariates, **tests)})
         for arm in ("control", "treatment", "comparator"):
             own = swabs.index[who(swabs).eq(arm)]
             if len(own):
@@ -466,6 +462,16 @@ def permanova_table(
             )
             rows.append({"distance": name, "patients": "both arms", **both.iloc[1]})
     return pd.DataFrame(rows)
+
+
+def group_at_baseline(
+    distmat: DistanceMatrix, obs: pd.DataFrame, covariates: Sequence[str], *, permutations: int, seed: int
+) -> dict[str, Any]:
+    """PERMANOVA of patients against controls at baseline: one row of `permanova_table`."""
+    swabs = _aligned(obs, distmat, ["subject", "visit", "group", *covariates])
+    means, subjects = _contrasts(swabs, ["baseline"], [1.0])
+    people = swabs[swabs["visit"].eq("baseline")].groupby("subject", observed=True).first().loc[subjects]
+    return _given(means @ gower(distmat) @ means.T, people, "group", covariates, permutations, seed, "group", 0)
 
 
 def _p_value(observed: float, null: np.ndarray) -> float:

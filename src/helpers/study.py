@@ -462,7 +462,7 @@ class _Loader(yaml.SafeLoader):
 
 def unprintable(text: str) -> bool:
     """Whether a text has control characters (other than tabs and line ends) or half of a surrogate pair."""
-    return any((c < " " and c not in "\t\n\r") or "\x7f" <= c <= "\x9f" or "\ud800" <= c <= "\udfff" for c in text)
+    return re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]", text) is not None
 
 
 @functools.lru_cache(maxsize=8)

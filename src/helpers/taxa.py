@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy import stats
-from skbio.stats.composition import ancombc2, dirmult_lme
 from skbio.stats.composition import clr as centred_log_ratio
 from statsmodels.stats.contingency_tables import mcnemar
 
-from helpers.estimates import ESTIMATE, adjusted_p, as_numbers, firth_odds_ratio, levels_in_use
+from helpers.estimates import ESTIMATE, adjusted_p, as_numbers, firth_odds_ratio
 from helpers.lineage import is_organelle
 from helpers.study import RANKS, Study, Taxa
 from helpers.visits import by_patient, changes, with_controls
@@ -20,9 +19,6 @@ PSEUDOCOUNT = 0.5
 
 #: Whether a swab has a read of the pathogen, 1 or 0: described beside its abundance, in tables of its own.
 PRESENT = "pathogen_present"
-
-#: Columns of a second method's table.
-METHOD = ("taxon", "estimate", "p_value", "q_value")
 
 
 def taxon_names(var: pd.DataFrame, rank: str) -> pd.Series:
@@ -286,25 +282,6 @@ def leading(genus: AnnData, species: AnnData, taxa: Taxa, shown: int = 4) -> pd.
     return first.join(shares[top]).assign(Other=shares.drop(columns=top).sum(axis=1))
 
 
-def by_patient_counts(taxa: AnnData, visit: str) -> AnnData:
-    """Sum the reads of a patient's swabs at one visit.
-
-    Parameters
-    ----------
-    taxa : AnnData
-        Raw counts, as from `aggregate`.
-
-    Returns
-    -------
-    AnnData
-        One row a patient, with the columns of `helpers.visits.by_patient` in ``obs``.
-    """
-    swabs = taxa[taxa.obs["visit"].eq(visit)]
-    patients = by_patient(swabs.obs, pd.DataFrame(index=swabs.obs_names)).set_index("subject")
-    sums = swabs.to_df().groupby(swabs.obs["subject"].to_numpy()).sum()
-    return AnnData(sums.loc[patients.index].to_numpy(), obs=patients, var=pd.DataFrame(index=taxa.var_names))
-
-
 def reassign_unnamed(species: AnnData, genus: str, pathogen: str) -> AnnData:
     """Count the reads of a genus that have no species name as the pathogen: the upper bound of what it could be.
 
@@ -358,82 +335,52 @@ def prevalent(taxa: AnnData, min_prevalence: float, among: pd.Series | None = No
 
 
 def linda(
-    data: pd.DataFrame, taxa: Sequence[str], term: str, covariates: Sequence[str] = (), *, alpha: float = 0.05
+    data: pd.DataFrame, taxa: Sequence[str], term: str | None = None, covariates: Sequence[str] = (), *, alpha: float
 ) -> pd.DataFrame:
-    """LinDA: adjusted CLR difference of each taxon between two groups, corrected for compositional bias.
+    """LinDA with a reference frame: each taxon's CLR difference, or mean change, against that of the typical taxon.
 
-    Least squares of each taxon's CLR; where most taxa do not differ, the most frequent value (mode) of the coefficients
-    is what the closure of shares adds to all of them, and is taken off. Errors are HC3, as in all of the report's
-    models; Zhou et al. use those of homoscedastic errors.
+    Least squares of each taxon's CLR, with HC3 errors, as in all of the report's models. What the closure of shares
+    adds to all coefficients is taken to be their most frequent value (mode), and is taken off, as Zhou et al. do. Where
+    many taxa change, or rare ones move with their pseudocounts, the mode is off by more than the errors tell. So the
+    zero is known to an interval only, the *frame*: the shortest that holds half of the coefficients (the shorth), since
+    at least half of the taxa are taken not to change. Tested is whether a taxon lies outside of it (McCarthy & Smyth's
+    TREAT, with the frame as the interval of no change; McGovern & Silverman on intervals in place of normalisations).
 
     Parameters
     ----------
     data : DataFrame
-        One row a patient, the taxa's CLR among its columns.
+        One row a patient, the taxa's CLR, or its within-patient changes, among its columns.
     taxa : sequence of str
         At least five, for a mode to mean something; else the table is empty.
-    term : str
-        Boolean column: the group.
-
-    Returns
-    -------
-    DataFrame
-        One row a taxon: taxon, the keys of an estimate, ``q_value`` (Benjamini-Hochberg) and ``bias``, the mode.
-
-    References
-    ----------
-    Zhou, He, Chen & Zhang, Genome Biol 2022;23:95.
-    """
-    complete = data[[*taxa, term, *covariates]].dropna()
-    group = complete[term].astype(float)
-    numbers = as_numbers(complete[list(covariates)])
-    design = np.column_stack([group, np.ones(len(complete)), numbers])
-    enough = group.nunique() == 2 and group.value_counts().min() >= 3
-    return _linda(complete, taxa, design if enough else design[:0], len(data) - len(complete), alpha)
-
-
-def linda_change(
-    pairs: pd.DataFrame,
-    taxa: Sequence[str],
-    term: str | None = None,
-    covariates: Sequence[str] = (),
-    *,
-    alpha: float = 0.05,
-) -> pd.DataFrame:
-    """Change-score LinDA: within-patient CLR change of each taxon, or its difference between the arms.
-
-    Parameters
-    ----------
-    pairs : DataFrame
-        One row a patient, the CLR changes of the taxa among its columns.
-    taxa : sequence of str
-        At least five; else the table is empty.
     term : str, optional
-        Boolean column: the arm. Without it, the mean change (uncontrolled) at the mean of the covariates.
+        Boolean column: the group or arm. Without it, the mean (of changes: uncontrolled) at the mean of the covariates.
 
     Returns
     -------
     DataFrame
-        As from `linda`.
+        One row a taxon: taxon, the keys of an estimate, whose interval is that around the mode; ``p_value`` of the test
+        against the whole frame; ``q_value`` (Benjamini-Hochberg), ``found`` (q < alpha); ``frame_low``, ``frame_high``,
+        limits of the frame, and ``bias``, the mode that was taken off, on the scale of the CLR; ``overturned``, of
+        those found: fold by which the whole community would have to differ for the taxon not to, in absolute numbers.
 
     References
     ----------
-    Zhou, He, Chen & Zhang, Genome Biol 2022;23:95, with each patient's change as the response.
+    Zhou, He, Chen & Zhang, Genome Biol 2022;23:95 (LinDA); Grübel, Ann Stat 1988;16:619 (shorth); McCarthy & Smyth,
+    Bioinformatics 2009;25:765; McGovern & Silverman, BMC Bioinformatics 2025;26:164.
     """
-    if term is not None:
-        return linda(pairs, taxa, term, covariates, alpha=alpha)
-    complete = pairs[[*taxa, *covariates]].dropna()
+    complete = data[[*taxa, *([term] if term else []), *covariates]].dropna()
     numbers = as_numbers(complete[list(covariates)])
-    design = np.column_stack([np.ones(len(complete)), numbers - numbers.mean()])
-    return _linda(complete, taxa, design, len(pairs) - len(complete), alpha)
-
-
-def _linda(data: pd.DataFrame, taxa: Sequence[str], x: np.ndarray, dropped: int, alpha: float) -> pd.DataFrame:
-    """The coefficient of the first column of the design for each taxon, less their mode."""
+    one = np.ones((len(complete), 1))
+    if term is None:
+        x = np.hstack([one, numbers - numbers.mean()])
+    else:
+        group = complete[term].astype(float)
+        enough = group.nunique() == 2 and group.value_counts().min() >= 3
+        x = np.hstack([group.to_numpy()[:, None], one, numbers])[: None if enough else 0]
     n, df = len(x), len(x) - x.shape[1]
     if len(taxa) < 5 or df < 3:
-        return _no_taxa(("taxon", *ESTIMATE, "q_value", "bias"))
-    y = data[list(taxa)].to_numpy(float)
+        return _no_taxa()
+    y = complete[list(taxa)].to_numpy(float)
     inverse = np.linalg.pinv(x)
     residuals = y - x @ (inverse @ y)
     leverage = np.einsum("ij,ji->i", x, inverse)
@@ -443,6 +390,7 @@ def _linda(data: pd.DataFrame, taxa: Sequence[str], x: np.ndarray, dropped: int,
     se[se < 1e-12] = np.nan
     bias = _mode(coefficient)
     estimate = coefficient - bias
+    low, high = _shorth(estimate)
     half = stats.t.ppf(1 - alpha / 2, df) * se
     table = pd.DataFrame(
         {
@@ -451,19 +399,38 @@ def _linda(data: pd.DataFrame, taxa: Sequence[str], x: np.ndarray, dropped: int,
             "ci_low": estimate - half,
             "ci_high": estimate + half,
             "level": 100 * (1 - alpha),
-            "p_value": 2 * stats.t.sf(abs(estimate / se), df),
+            "p_value": _outside(estimate - (low + high) / 2, se, df, (high - low) / 2),
             "n": n,
-            "n_dropped": dropped,
+            "n_dropped": len(data) - len(complete),
             "se": se,
             "df": df,
         }
     )
-    return table.assign(q_value=adjusted_p(table["p_value"], "fdr_bh"), bias=bias)
+    table["q_value"] = adjusted_p(table["p_value"], "fdr_bh")
+    table["found"] = table["q_value"] < alpha
+    nearer = np.sign(estimate) * np.maximum(abs(estimate) - half, 0)
+    overturned = np.where(table["found"], np.exp(-nearer), np.nan)
+    return table.assign(frame_low=low, frame_high=high, bias=bias, overturned=overturned)
 
 
-def _no_taxa(columns: Sequence[str]) -> pd.DataFrame:
+def _no_taxa() -> pd.DataFrame:
     """A table of no taxa, whose columns have the types of those with some."""
-    return pd.DataFrame({c: pd.Series(dtype=object if c == "taxon" else float) for c in columns})
+    columns = (*ESTIMATE, "q_value", "found", "frame_low", "frame_high", "bias", "overturned")
+    kinds = {"taxon": object, **dict.fromkeys(columns, float), "found": bool}
+    return pd.DataFrame({c: pd.Series(dtype=kind) for c, kind in kinds.items()})
+
+
+def _outside(distance: np.ndarray, se: np.ndarray, df: int, margin: float) -> np.ndarray:
+    """TREAT: p-values of the null that the true distance is at most the margin, either way."""
+    t = (abs(distance) - margin) / se, (abs(distance) + margin) / se
+    return stats.t.sf(t[0], df) + stats.t.sf(t[1], df)
+
+
+def _shorth(values: np.ndarray) -> tuple[float, float]:
+    """The shortest interval that holds more than half of the values."""
+    ordered, held = np.sort(values), len(values) // 2 + 1
+    first = (ordered[held - 1 :] - ordered[: len(values) - held + 1]).argmin()
+    return float(ordered[first]), float(ordered[first + held - 1])
 
 
 def _mode(values: np.ndarray) -> float:
@@ -487,181 +454,64 @@ def _mode(values: np.ndarray) -> float:
     return float(at[np.exp(-0.5 * ((at[:, None] - values) / bandwidth) ** 2).sum(axis=1).argmax()])
 
 
-def ancombc2_contrasts(
-    taxa: AnnData, term: str, covariates: Sequence[str] = (), *, alpha: float = 0.05
-) -> pd.DataFrame:
-    """ANCOM-BC2 bias-corrected log fold change of each taxon between two groups.
-
-    Parameters
-    ----------
-    taxa : AnnData
-        Raw counts of the tested taxa, one row a patient, metadata in ``obs``. Zeros are taken as missing (the
-        method's default), so that the contrast is of abundance where the taxon is present.
-    term : str
-        Boolean column of ``obs``: the group.
-
-    Returns
-    -------
-    DataFrame
-        taxon, estimate (natural log fold change), ci_low, ci_high, p_value, q_value (Benjamini-Hochberg).
-
-    References
-    ----------
-    Lin & Peddada, Nat Methods 2024;21:83.
-    """
-    complete = levels_in_use(taxa.obs[[term, *covariates]].dropna())
-    varying = [c for c in covariates if complete[c].nunique() > 1]
-    frame = complete.assign(**{term: complete[term].astype(float)})
-    table = pd.DataFrame(taxa.X, index=taxa.obs_names, columns=taxa.var_names).loc[complete.index]
-    # A taxon absent from one group has no fold change; it is left out here and seen in the presence test.
-    in_both = [t for t in table if all((table.loc[frame[term] == g, t] > 0).sum() >= 3 for g in (0.0, 1.0))]
-    if len(in_both) < 5 or len(complete) < 10:
-        return _no_taxa(METHOD)
-    result = ancombc2(table[in_both], frame, " + ".join([term, *varying]), p_adjust="bh", alpha=alpha).result
-    rows = result.xs(term, level="Covariate").rename_axis("taxon").reset_index()
-    # The method compares W = estimate / SE with Student's t of the swabs that have the taxon.
-    coefficients = result.index.get_level_values("Covariate").nunique()
-    df = (table[rows["taxon"]] > 0).sum().to_numpy() - coefficients
-    half = stats.t.ppf(1 - alpha / 2, df) * rows["SE"]
-    return pd.DataFrame(
-        {
-            "taxon": rows["taxon"],
-            "estimate": rows["Log(FC)"],
-            "ci_low": rows["Log(FC)"] - half,
-            "ci_high": rows["Log(FC)"] + half,
-            "p_value": rows["pvalue"],
-            "q_value": rows["qvalue"],
-        }
-    )
-
-
-def dirmult_lme_change(taxa: AnnData, arm: bool = False, *, draws: int = 128, seed: int) -> pd.DataFrame:
-    """Dirichlet-multinomial mixed model of each taxon's change: visit, or visit x arm, with a random patient.
-
-    Parameters
-    ----------
-    taxa : AnnData
-        Raw counts of the tested taxa, one row a swab, metadata in ``obs``; patients with both visits are used.
-    arm : bool
-        Ask for the difference of the change between the arms, treatment minus comparator.
-    draws, seed : int
-        Draws from the posterior of each swab's shares, over which estimates are averaged, and their seed.
-
-    Returns
-    -------
-    DataFrame
-        `METHOD`: taxon, estimate (natural log fold change), p_value, q_value (Benjamini-Hochberg). Empty with fewer
-        than three patients (in an arm), or two taxa.
-
-    References
-    ----------
-    scikit-bio, ``skbio.stats.composition.dirmult_lme``; Fernandes et al., Microbiome 2014;2:15 (the draws).
-    """
-    visits = taxa.obs.groupby("subject", observed=True)["visit"].transform("nunique")
-    swabs = taxa[visits.eq(2).to_numpy()]
-    frame = pd.DataFrame(
-        {
-            "subject": swabs.obs["subject"].astype(str),
-            "later": swabs.obs["visit"].eq("followup").astype(float),
-            "treated": swabs.obs["arm"].eq("treatment").astype(float),
-        }
-    )
-    patients = frame.groupby("treated")["subject"].nunique()
-    if taxa.n_vars < 2 or patients.min() < 3 or len(patients) < 1 + arm:
-        return _no_taxa(METHOD)
-    counts = pd.DataFrame(swabs.X, index=swabs.obs_names, columns=[f"t{i}" for i in range(swabs.n_vars)])
-    term = "later:treated" if arm else "later"
-    result = dirmult_lme(
-        counts, frame, "later * treated" if arm else "later", "subject", draws=draws, seed=seed, p_adjust=None
-    )
-    rows = result[result["Covariate"].eq(term)].set_index("FeatureID").loc[list(counts.columns)]
-    table = pd.DataFrame(
-        {
-            "taxon": list(taxa.var_names),
-            "estimate": rows["Log2(FC)"].to_numpy() * np.log(2),
-            "p_value": rows["pvalue"].to_numpy(),
-        }
-    )
-    return table.assign(q_value=adjusted_p(table["p_value"], "fdr_bh"))
-
-
-def agreement(first: pd.DataFrame, second: pd.DataFrame, *, alpha: float = 0.05) -> pd.DataFrame:
-    """Lay two methods' results for the same taxa side by side.
-
-    Parameters
-    ----------
-    first, second : DataFrame
-        Columns taxon, estimate, q_value.
-
-    Returns
-    -------
-    DataFrame
-        One row a taxon of `first`: its columns, those of `second` with suffix ``_2``, and ``agreement``, one of
-        both, first only, second only, neither, opposite, one method.
-    """
-    merged = first.merge(second[["taxon", "estimate", "q_value"]], on="taxon", how="left", suffixes=("", "_2"))
-    one, two = merged["q_value"] < alpha, merged["q_value_2"] < alpha
-    same = np.sign(merged["estimate"]) == np.sign(merged["estimate_2"])
-    merged["agreement"] = np.select(
-        [merged["q_value_2"].isna(), one & two & same, one & two, one, two],
-        ["one method", "both", "opposite", "first only", "second only"],
-        "neither",
-    )
-    return merged
-
-
 def differential(
-    reads: AnnData, genus: AnnData, study: Study, min_prevalence: float, *, alpha: float = 0.05, seed: int
+    genus: AnnData, study: Study, min_prevalence: float, *, alpha: float = 0.05
 ) -> dict[str, pd.DataFrame]:
-    """Every prevalent genus by two methods, in three questions.
+    """Every prevalent genus in three questions, by LinDA; beside its abundance, in how many people it is seen.
+
+    Presence is told and not tested: a rare genus is also missed where others bloom.
 
     Parameters
     ----------
-    reads : AnnData
-        The swabs that are compared, with all their reads.
     genus : AnnData
-        The same at one depth, aggregated to genera.
+        The swabs that are compared, at one depth, aggregated to genera.
     min_prevalence : float
         Share of the compared swabs that a genus must be in.
 
     Returns
     -------
     dict
-        ``baseline`` (patients against controls: LinDA, ANCOM-BC2), ``change`` (under treatment) and ``arms`` (treatment
-        minus comparator: change-score LinDA, Dirichlet-multinomial mixed model): each as from `agreement`.
+        ``group`` (patients minus controls at baseline), ``change`` (under treatment) and ``arms`` (its difference,
+        treatment minus comparator): each as from `linda`, and of the people behind its estimates how many have the
+        genus in any swab: ``present`` ``of`` in the first group, ``reference_present`` ``reference_of`` in the other
+        (the arms: at follow-up); of change ``present_before``, ``present_after``, ``gained``, ``lost``.
     """
     ratios = clr(genus)
     persons = by_patient(genus.obs, ratios)
-    baseline = persons[persons["visit"].eq("baseline")]
-    moved = changes(persons, list(ratios)).join(baseline.set_index("subject")[study.adjust.arm])
+    start = persons[persons["visit"].eq("baseline")].set_index("subject")
+    moved = changes(persons, list(ratios)).join(start[study.adjust.arm])
     moved["treated"] = moved["who"].eq("treatment")
-    counts, obs = aggregate(reads, "genus"), genus.obs
+    obs = genus.obs
     twice = obs["subject"].isin(moved.index[moved[list(ratios)].notna().all(axis=1)])
-    compared = {
-        "baseline": obs["visit"].eq("baseline"),
-        "change": twice & obs["arm"].eq("treatment"),
-        "arms": twice & obs["arm"].notna(),
+    asked = {
+        "group": (start, "case", study.adjust.group, obs["visit"].eq("baseline")),
+        "change": (moved[moved["treated"]], None, (), twice & obs["arm"].eq("treatment")),
+        "arms": (moved[moved["who"].ne("control")], "treated", study.adjust.arm, twice & obs["arm"].notna()),
     }
-    tested = {
-        question: prevalent(genus, min_prevalence, swabs) if study.counted else []
-        for question, swabs in compared.items()
-    }
-    of = {question: counts[compared[question].reindex(counts.obs_names), tested[question]] for question in compared}
-    pairs = {
-        "baseline": (
-            linda(baseline, tested["baseline"], "case", study.adjust.group, alpha=alpha),
-            ancombc2_contrasts(by_patient_counts(of["baseline"], "baseline"), "case", study.adjust.group, alpha=alpha),
-        ),
-        "change": (
-            linda_change(moved[moved["treated"]], tested["change"], alpha=alpha),
-            dirmult_lme_change(of["change"], seed=seed),
-        ),
-        "arms": (
-            linda_change(moved[moved["who"].ne("control")], tested["arms"], "treated", study.adjust.arm, alpha=alpha),
-            dirmult_lme_change(of["arms"], True, seed=seed),
-        ),
-    }
-    return {question: agreement(*methods, alpha=alpha) for question, methods in pairs.items()}
+    before, after = _seen(genus, "baseline"), _seen(genus, "followup")
+    tables: dict[str, pd.DataFrame] = {}
+    for question, (data, term, covariates, compared) in asked.items():
+        tested = prevalent(genus, min_prevalence, compared) if study.counted else []
+        table = tables[question] = linda(data, tested, term, covariates, alpha=alpha)
+        if table.empty:
+            continue
+        used = data.dropna(subset=[*tested, *([term] if term else []), *covariates])
+        first, last = (seen.loc[used.index, table["taxon"]] for seen in (before, before if term == "case" else after))
+        if term is None:
+            told = {"present_before": first, "present_after": last, "gained": ~first & last, "lost": first & ~last}
+        else:
+            ours = used[term].astype(bool)
+            told = {"present": last[ours], "reference_present": last[~ours]}
+        counts = {column: seen.sum().to_numpy() for column, seen in told.items()}
+        sizes = {"of": "present", "reference_of": "reference_present"} if term else {}
+        tables[question] = table.assign(**counts, **{size: len(told[column]) for size, column in sizes.items()})
+    return tables
+
+
+def _seen(taxa: AnnData, visit: str) -> pd.DataFrame:
+    """Who has each taxon in any swab of a visit: people x taxa."""
+    swabs = taxa[taxa.obs["visit"].eq(visit)]
+    return (swabs.to_df() > 0).groupby(swabs.obs["subject"].to_numpy()).any()
 
 
 def differing_genera(
@@ -694,7 +544,7 @@ def differing_genera(
         tested = prevalent(genus, min_prevalence, pd.Series(among, swabs.obs_names)) if study.counted else []
         table = linda(compared, tested, "case", study.adjust.group, alpha=alpha)
         if len(table):
-            found[visit] = int((table["q_value"] < alpha).sum()), len(table)
+            found[visit] = int(table["found"].sum()), len(table)
     return found
 
 

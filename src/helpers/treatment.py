@@ -1,11 +1,13 @@
 """Arm contrasts: ANCOVA, change score, overlap weights, and what the arms' sizes could have shown."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from scipy import stats
-from scipy.special import expit
+from scipy.integrate import fixed_quad
+from scipy.optimize import brentq
+from scipy.special import expit, stdtr, stdtrit
 
 from helpers.estimates import as_estimate, as_numbers, linear_contrast, not_estimable, percentile_test, pooled_sd
 
@@ -204,6 +206,53 @@ def arm_contrasts(
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("estimator").astype({"n": int, "n_dropped": int})
 
 
+def product_interval(
+    a: Mapping[str, float], b: Mapping[str, float], *, alpha: float = 0.05
+) -> tuple[float, float, float]:
+    """Interval of the product of two independent estimates, and the p-value of the same test.
+
+    Each true value is taken as its estimate plus its error times a t variable; the limits are quantiles of the product
+    of the two. That product is skewed, and a multiple of its standard error on either side would not be its interval.
+
+    Parameters
+    ----------
+    a, b : mapping
+        As from an estimator: ``estimate``, ``se`` above zero, ``df``.
+
+    Returns
+    -------
+    tuple of float
+        Lower and upper limit, p: twice the smaller probability of either sign. NaN without an error of both.
+
+    References
+    ----------
+    MacKinnon, Lockwood & Williams, Multivariate Behav Res 2004;39:99; Tofighi & MacKinnon, Behav Res Methods
+    2011;43:692 (normal, where this has t).
+    """
+    (x, x_se, x_df), (y, y_se, y_df) = ((e["estimate"], e["se"], e["df"]) for e in (a, b))
+    if not (x_se > 0 and y_se > 0):
+        return np.nan, np.nan, np.nan
+    x_negative, y_negative = stdtr(x_df, -x / x_se), stdtr(y_df, -y / y_se)
+    negative = x_negative * (1 - y_negative) + (1 - x_negative) * y_negative
+
+    def below(product: float) -> float:
+        """P(XY < product): the mean of P(Y < product / X), or of P(Y > product / X), over the quantiles of X."""
+
+        def given(q: np.ndarray) -> np.ndarray:
+            at = x + x_se * stdtrit(x_df, q)
+            return stdtr(y_df, np.sign(at) * (product / at - y) / y_se)
+
+        return sum(fixed_quad(given, *part, n=200)[0] for part in ((0, x_negative), (x_negative, 1)))
+
+    # Beyond this is less than alpha / 2 of the product: less than alpha / 4 of either factor is beyond its own.
+    bound = np.prod([abs(e) + s * stdtrit(d, 1 - alpha / 8) for e, s, d in ((x, x_se, x_df), (y, y_se, y_df))])
+    low, high = (
+        brentq(lambda at, level=level: below(at) - level, *((0, bound) if negative < level else (-bound, 0)))
+        for level in (alpha / 2, 1 - alpha / 2)
+    )
+    return low, high, float(2 * min(negative, 1 - negative))
+
+
 def mediation(
     pairs: pd.DataFrame,
     mediator: str,
@@ -232,13 +281,14 @@ def mediation(
     DataFrame
         Indexed by effect (total, direct, indirect, interaction, and the two links of the indirect one: arm to
         mediator, mediator to outcome): keys of `helpers.estimates.ESTIMATE`, and ``boot_low``, ``boot_high``, the
-        percentile interval. Interval and p-value of the indirect effect are those of
-        `helpers.estimates.percentile_test`, of the others those of HC3. NaN with fewer than five patients in an arm,
-        or a constant mediator.
+        percentile interval. Interval and p-value of the indirect effect are those of the product of its two links
+        (`product_interval`), of the others those of HC3. NaN with fewer than five patients in an arm, or a constant
+        mediator.
 
     References
     ----------
-    Baron & Kenny, J Pers Soc Psychol 1986;51:1173; VanderWeele, Explanation in Causal Inference, 2015, chapter 2.
+    Baron & Kenny, J Pers Soc Psychol 1986;51:1173; VanderWeele, Explanation in Causal Inference, 2015, chapter 2;
+    Aroian, Ann Math Stat 1947;18:265 (standard error of a product).
     """
     fit = _mediation_draws(pairs, mediator, covariates, bootstraps, seed)
     effects = ["total", "direct", "indirect", "interaction", "arm to mediator", "mediator to outcome"]
@@ -253,15 +303,18 @@ def mediation(
         product=lambda p: p["mediator"] * (p["treated"] - p["treated"].mean()),
     )
     intervals = {name: percentile_test(values[1:], alpha) for name, values in drawn.items()}
-    low, high, p = intervals["indirect"]
-    se = drawn["indirect"][1:].std(ddof=1)
+    to_mediator = linear_contrast(centred, "mediator", "treated", given, alpha=alpha)
+    to_outcome = linear_contrast(centred, "y1", "mediator", [*given, "treated"], alpha=alpha)
+    low, high, p = product_interval(to_mediator, to_outcome, alpha=alpha)
+    (a, a_se), (b, b_se) = ((link["estimate"], link["se"]) for link in (to_mediator, to_outcome))
+    se = np.sqrt((a * b_se) ** 2 + (b * a_se) ** 2 + (a_se * b_se) ** 2)
     rows = {
         "total": linear_contrast(centred, "y1", "treated", given, alpha=alpha),
         "direct": linear_contrast(centred, "y1", "treated", [*given, "mediator"], alpha=alpha),
         "indirect": as_estimate(drawn["indirect"][0], (low, high), p, len(complete), 0, se=se, alpha=alpha),
         "interaction": linear_contrast(centred, "y1", "product", [*given, "treated", "mediator"], alpha=alpha),
-        "arm to mediator": linear_contrast(centred, "mediator", "treated", given, alpha=alpha),
-        "mediator to outcome": linear_contrast(centred, "y1", "mediator", [*given, "treated"], alpha=alpha),
+        "arm to mediator": to_mediator,
+        "mediator to outcome": to_outcome,
     }
     for name, row in rows.items():
         row["n_dropped"] = len(pairs) - len(complete)
@@ -272,7 +325,10 @@ def mediation(
 def _mediation_draws(
     pairs: pd.DataFrame, mediator: str, covariates: Sequence[str], bootstraps: int, seed: int
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]] | None:
-    """The complete patients; and of the sample and each resample the effects and the errors' correlation."""
+    """The complete patients; and of the sample and each resample the effects, the errors' correlation and ``own``.
+
+    The last is the share of the mediator's variance that baseline, covariates and arm do not explain.
+    """
     complete = pairs.dropna(subset=["y0", "y1", "treated", mediator, *covariates])
     treated = complete["treated"].to_numpy(bool)
     if min(treated.sum(), (~treated).sum()) < 5 or complete[mediator].nunique() < 2:
@@ -283,6 +339,8 @@ def _mediation_draws(
     on_y, on_m = _least_squares(x, y, counts), _least_squares(x, m, counts)
     e_y, e_m = y - on_y @ x.T, m - on_m @ x.T
     s_yy, s_mm, s_ym = ((counts * a * b).sum(axis=1) for a, b in ((e_y, e_y), (e_m, e_m), (e_y, e_m)))
+    c = m - m.mean()
+    variance = (counts @ c**2 - (counts @ c) ** 2 / len(c)) / (len(c) - 1)
     # The mediator's slope on the outcome is that of the residuals (Frisch-Waugh-Lovell).
     indirect = on_m[:, -1] * s_ym / s_mm
     return complete, {
@@ -292,7 +350,61 @@ def _mediation_draws(
         "on_mediator": on_m[:, -1],
         "sd_ratio": np.sqrt(s_yy / s_mm),
         "correlation": s_ym / np.sqrt(s_yy * s_mm),
+        "own": s_mm / max(len(m) - x.shape[1], 1) / variance,
     }
+
+
+def direct_given_reliability(
+    pairs: pd.DataFrame,
+    mediator: str,
+    covariates: Sequence[str] = (),
+    reliabilities: Sequence[float] = (1.0, 0.9, 0.8, 0.7),
+    *,
+    bootstraps: int,
+    seed: int,
+    alpha: float = 0.05,
+) -> pd.DataFrame:
+    """What the direct effect would be if part of the mediator's variance were error of measurement.
+
+    Adjusting for a mediator that is seen with error leaves part of the indirect effect in the direct one. By the method
+    of moments, in a linear model the same as regression calibration: the error's variance is taken off that part of
+    the mediator's variance on which its slope rests. Only the mediator is corrected, and for an error that depends on
+    nothing else; of the baseline value and covariates it takes none.
+
+    Parameters
+    ----------
+    pairs, mediator, covariates, bootstraps, seed, alpha
+        As of `mediation`.
+    reliabilities : sequence of float
+        Shares of the mediator's variance, over the patients of both arms, that are not error. At 1, the effects are
+        those of `mediation`, the interval its percentile interval.
+
+    Returns
+    -------
+    DataFrame
+        Columns reliability, direct, direct_low, direct_high, p_value, indirect; interval and p-value are those of
+        `helpers.estimates.percentile_test`, for which a resample without a positive corrected variance is beyond
+        either limit. NaN where the sample has none; no rows where `mediation` is NaN.
+
+    References
+    ----------
+    Carroll, Ruppert, Stefanski & Crainiceanu, Measurement Error in Nonlinear Models, 2006, sections 3.4 and 4;
+    Buonaccorsi, Measurement Error, 2010, chapter 5.
+    """
+    columns = ["reliability", "direct", "direct_low", "direct_high", "p_value", "indirect"]
+    fit = _mediation_draws(pairs, mediator, covariates, bootstraps, seed)
+    if fit is None:
+        return pd.DataFrame(columns=columns, dtype=float)
+    total, product, own = (fit[1][name] for name in ("total", "indirect", "own"))
+    rows = []
+    for reliability in reliabilities:
+        left = own - (1 - reliability)
+        indirect = product * own / np.where(left > 0, left, np.nan)
+        direct = total - indirect
+        below, above = (percentile_test(np.nan_to_num(direct[1:], nan=end), alpha) for end in (-np.inf, np.inf))
+        row = [direct[0], below[0], above[1], max(below[2], above[2]), indirect[0]]
+        rows.append([reliability, *(row if left[0] > 0 else [np.nan] * len(row))])
+    return pd.DataFrame(rows, columns=columns, dtype=float)
 
 
 def mediation_sensitivity(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 
@@ -42,6 +43,29 @@ def sites_at_baseline(obs: pd.DataFrame, *, lesional: bool) -> pd.Series:
     site = obs["subject"].astype(str).str.cat(obs["site"].astype(str), sep="\0")
     so = obs["lesional"].eq(lesional).fillna(False).astype(bool)
     return site.isin(set(site[obs["visit"].eq("baseline") & so]))
+
+
+def same_sites(obs: pd.DataFrame) -> pd.Series:
+    """Say which swabs are of a site that its person has at both visits, so that a change is one of skin, not of sites.
+
+    Parameters
+    ----------
+    obs : DataFrame
+        One row a swab, with the standard columns.
+
+    Returns
+    -------
+    Series of bool
+        Indexed like `obs`. Where there is no other visit, or no site in common, the first visit stays whole: such
+        people count as lost.
+    """
+    site = obs["subject"].astype(str).str.cat(obs["site"].astype(str), sep="\0")
+    visits = [set(site[obs["visit"].eq(visit)]) for visit in ("baseline", "followup")]
+    common = site.isin(visits[0] & visits[1])
+    by_subject = obs.groupby("subject", observed=True)
+    once = by_subject["visit"].transform("nunique").eq(1)
+    none = ~common.groupby(obs["subject"], observed=True).transform("any")
+    return common | (none & (once | obs["visit"].eq("baseline")))
 
 
 def by_patient(obs: pd.DataFrame, measures: pd.DataFrame) -> pd.DataFrame:
@@ -105,9 +129,14 @@ def paired(visits: pd.DataFrame, outcome: str) -> pd.DataFrame:
         One row a patient: the columns of the first visit that there is, and ``y0``, ``y1``, ``change`` = y1 - y0; NaN
         where a visit is missing, so that estimators drop and count who was lost.
     """
-    values = pd.DataFrame({f"y{i}": of[outcome] for i, of in enumerate(_at_visits(visits))}).astype(float)
-    first = visits.drop_duplicates("subject").set_index("subject").drop(columns=["visit", outcome])
-    return first.join(values.assign(change=values["y1"] - values["y0"])).reset_index()
+    of, subjects = pd.factorize(visits["subject"])
+    y = np.full((2, len(subjects)), np.nan)
+    for values, visit in zip(y, ("baseline", "followup"), strict=True):
+        at = visits["visit"].eq(visit).to_numpy()
+        values[of[at]] = visits.loc[at, outcome].to_numpy(float, na_value=np.nan)
+    first = visits.drop(columns=["subject", "visit", outcome])[~visits["subject"].duplicated().to_numpy()]
+    first.insert(0, "subject", subjects)
+    return first.reset_index(drop=True).assign(y0=y[0], y1=y[1], change=y[1] - y[0])
 
 
 def _at_visits(visits: pd.DataFrame) -> list[pd.DataFrame]:

@@ -10,7 +10,7 @@ from helpers.claims import COLUMNS, KEY, Claim, load_claims, verdicts
 from helpers.disclosure import for_spreadsheets, in_table
 from helpers.errors import StudyError
 from helpers.evidence import COLUMNS as OF_A_PART
-from helpers.evidence import parts_of
+from helpers.evidence import TESTED, parts_of
 from helpers.files import CLAIMS_JSON, CLAIMS_TABLE, EVIDENCE, write_whole
 from helpers.output import plain
 from helpers.study import Study
@@ -34,8 +34,7 @@ def gathered(results: Path, chapters: list[str], claims: Mapping[str, Claim], st
     if parts.duplicated(list(KEY)).any():
         twice = parts.loc[parts.duplicated(list(KEY)), "claim"].iloc[0]
         raise StudyError(f"two notebooks gathered the same evidence for {twice}", file=results / EVIDENCE)
-    numbers = ["estimate", "ci_low", "ci_high", "p_value", "margin", "p_equivalence", "level"]
-    parts[numbers] = parts[numbers].apply(pd.to_numeric)
+    parts[[*TESTED]] = parts[[*TESTED]].apply(pd.to_numeric)
     return parts
 
 

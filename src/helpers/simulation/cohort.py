@@ -8,7 +8,9 @@ baseline it rises with severity and in lesional skin. Treatment takes a part of 
 
 so that what a drug does to the skin itself and what it does through clinical improvement are separate parameters. The
 log abundance of each taxon is linear in D; *S. aureus* is colonisation times abundance, and both depend on D. Reads are
-multinomial. Nothing else in the skin differs between visits or arms.
+multinomial. Nothing else in the skin of the demo cohort differs between visits or arms. Other worlds
+(`helpers.simulation.worlds`) have what is switched off there: severity that fluctuates, and the skin with it, raters
+who err, loss by response, a cause of allocation that nobody records, a drug that moves the skin aside.
 
 ``make data STUDY=demo`` writes the files of the demo study.
 """
@@ -134,14 +136,19 @@ def _ages(mean: float, sd: float, n: int, rng: Generator) -> np.ndarray:
 
 
 def _people(truth: Truth, rng: Generator) -> pd.DataFrame:
-    """One row a person, patients first; z is the severity behind EASI and oSCORAD, NaN in controls."""
+    """One row a person, patients first; z is the severity behind EASI and oSCORAD, NaN in controls.
+
+    ``unmeasured`` is the cause that nobody records, standard normal in patients.
+    """
     p = truth.population
     n = sum(p.patients.values())
+    unmeasured = rng.spawn(1)[0].normal(size=n)
     z = rng.normal(size=n)
     systemic = rng.random(n) < expit(p.previous_systemic[0] + p.previous_systemic[1] * z)
     cyclosporine = systemic & (rng.random(n) < p.previous_cyclosporine)
     # The arms' sizes are fixed: with Gumbel noise, the lowest log odds are a weighted draw without replacement.
-    log_odds = np.column_stack([z, systemic, cyclosporine]) @ p.allocation - rng.gumbel(size=n)
+    log_odds = np.column_stack([z, systemic, cyclosporine]) @ p.allocation + p.unmeasured * unmeasured
+    log_odds -= rng.gumbel(size=n)
     drug = np.full(n, ARMS[0], dtype=object)
     drug[np.argsort(log_odds)[: p.patients[ARMS[1]]]] = ARMS[1]
     patients = pd.DataFrame(
@@ -154,6 +161,7 @@ def _people(truth: Truth, rng: Generator) -> pd.DataFrame:
             "previous_systemic": np.where(systemic, "yes", "no"),
             "previous_cyclosporine": np.where(cyclosporine, "yes", "no"),
             "z": z,
+            "unmeasured": unmeasured,
         }
     )
     controls = pd.DataFrame(
@@ -168,7 +176,7 @@ def _people(truth: Truth, rng: Generator) -> pd.DataFrame:
 
 
 def _course(truth: Truth, people: pd.DataFrame, rng: Generator) -> pd.DataFrame:
-    """Severity, lesional skin and dysbiosis of each person at both visits, and the shift with its two parts."""
+    """Recorded severity, lesional skin and dysbiosis of each person at both visits; the shift with its two parts."""
     severity, treatment, skin = truth.severity, truth.treatment, truth.skin
     z, systemic = people["z"].to_numpy(), people["previous_systemic"].eq("yes").to_numpy()
     arms = {name: getattr(treatment, name) for name in ARMS}
@@ -177,10 +185,14 @@ def _course(truth: Truth, people: pd.DataFrame, rng: Generator) -> pd.DataFrame:
         return people["drug"].map({name: value(arm) for name, arm in arms.items()}).to_numpy(float)
 
     e_oscorad, e_improved, e_later, e_lesional, e_skin, e_shift = rng.normal(size=(6, len(z)))
+    e_day, *e_rater = rng.normal(size=(5, len(z)))
     mean, sd = severity.easi
-    easi = np.clip(np.exp(mean + sd * z), None, 72)
+    # Severity at month 3, were there no drug: what was a bad day at enrolment is followed by a usual one.
+    r = severity.correlation
+    z_untreated = r * z + np.sqrt(1 - r**2) * e_day - severity.flare * np.sqrt(1 - r)
+    easi, untreated = (np.clip(np.exp(mean + sd * x), None, 72) for x in (z, z_untreated))
     log_remaining = by_arm(lambda a: a.remaining[0]) + by_arm(lambda a: a.remaining[1]) * e_improved
-    later = np.clip(easi * np.exp(log_remaining + treatment.previous_systemic * systemic), None, 72)
+    later = np.clip(untreated * np.exp(log_remaining + treatment.previous_systemic * systemic), None, 72)
     improvement = 1 - later / easi
     r = severity.oscorad_correlation
     oscorad = np.clip(severity.oscorad[0] + severity.oscorad[1] * (r * z + np.sqrt(1 - r**2) * e_oscorad), 3, 83)
@@ -190,21 +202,29 @@ def _course(truth: Truth, people: pd.DataFrame, rng: Generator) -> pd.DataFrame:
     # severity and does not act on the skin, so that the two parts of the shift are all there is.
     propensity = ndtr(e_lesional)
     z_later = (np.log(np.maximum(later, 0.05)) - mean) / sd
-    lesional, lesional_later = (
-        propensity < expit(severity.lesional[0] + severity.lesional[1] * x) for x in (z, z_later)
+    lesional, lesional_untreated, lesional_later = (
+        propensity < expit(severity.lesional[0] + severity.lesional[1] * x) for x in (z, z_untreated, z_later)
     )
-    start = skin.disease * (skin.intercept + skin.severity * z + skin.lesional * lesional + skin.sd * e_skin)
-    start = np.where(np.isnan(z), 0, np.maximum(start, 0))
+
+    def dysbiosis(x: np.ndarray, inflamed: np.ndarray) -> np.ndarray:
+        of_patients = skin.disease * (skin.intercept + skin.severity * x + skin.lesional * inflamed + skin.sd * e_skin)
+        return np.where(np.isnan(x), 0, np.maximum(of_patients, 0))
+
+    start, end = dysbiosis(z, lesional), dysbiosis(z_untreated, lesional_untreated)
     # -e_improved: less remaining is more improvement.
     noise = -treatment.confounding * e_improved + np.sqrt(1 - treatment.confounding**2) * e_shift
-    direct, mediated = by_arm(lambda a: a.direct), by_arm(lambda a: a.mediated) * improvement
-    shift = direct + mediated + treatment.shift_sd * noise
+    direct, mediated = by_arm(lambda a: a.direct), by_arm(lambda a: a.mediated) * (1 - later / untreated)
+    shift = direct + mediated + treatment.shift_sd * noise + treatment.unmeasured * people["unmeasured"].to_numpy()
+    spread = np.sqrt(np.log1p(severity.rater**2))
+    scores = zip((easi, later, oscorad, oscorad_later), e_rater, (72, 72, 83, 83), strict=True)
+    recorded = [np.clip(x * np.exp(spread * e - spread**2 / 2), None, most) for x, e, most in scores]
     return pd.DataFrame(
         {
-            "EASI_M0": easi, "EASI_M3": later, "oSCORAD_M0": oscorad, "oSCORAD_M3": oscorad_later,
+            **dict(zip(("EASI_M0", "EASI_M3", "oSCORAD_M0", "oSCORAD_M3"), recorded, strict=True)),
             "lesional_M0": lesional, "lesional_M3": lesional_later, "improvement": improvement,
             "direct": direct, "mediated": mediated, "shift": shift,
-            "D_M0": start, "D_M3": np.where(np.isnan(z), 0, np.maximum(start * (1 - shift), 0)),
+            "D_M0": start, "D_M3": np.where(np.isnan(z), 0, np.maximum(end * (1 - shift), 0)),
+            "aside_M0": 0.0, "aside_M3": np.nan_to_num(by_arm(lambda a: a.aside)),
         }
     )  # fmt: skip
 
@@ -213,7 +233,13 @@ def _course(truth: Truth, people: pd.DataFrame, rng: Generator) -> pd.DataFrame:
 
 
 def _composition(
-    truth: Truth, kinds: Catalogue, person: np.ndarray, dysbiosis: np.ndarray, run: np.ndarray, rng: Generator
+    truth: Truth,
+    kinds: Catalogue,
+    person: np.ndarray,
+    dysbiosis: np.ndarray,
+    aside: np.ndarray,
+    run: np.ndarray,
+    rng: Generator,
 ) -> np.ndarray:
     """Expected share of each ASV on the skin under each swab."""
     taxa = pd.DataFrame([t.model_dump() for t in kinds.taxa])
@@ -230,6 +256,10 @@ def _composition(
     log_abundance = taxa["effect"].to_numpy() * D + taxa["sd"].to_numpy() * persistent()
     log_abundance += truth.skin.batch_sd * rng.normal(size=(run.max() + 1, k))[run]
     abundance = present * taxa["share"].to_numpy() * np.exp(log_abundance)
+    # Aside: by turns up and down, and what these taxa have together stays theirs, so that no other share moves.
+    own = [list(taxa["name"]).index(name) for name in truth.skin.aside]
+    moved = abundance[:, own] * np.exp(np.outer(aside, [(-1) ** i for i in range(len(own))]))
+    abundance[:, own] = moved * (abundance[:, own].sum(axis=1) / np.maximum(moved.sum(axis=1), 1e-300))[:, None]
     # Strains: a person has few of a taxon's ASVs (a Dirichlet split of low concentration), and keeps them.
     strains = rng.gamma(truth.skin.strains * kinds.weights, size=(people, len(kinds.weights)))[person] + 1e-300
     strains *= np.exp(truth.skin.strain_drift * rng.normal(size=strains.shape))
@@ -285,8 +315,14 @@ class SimulatedCohort:
     taxonomy: pd.DataFrame
     #: Newick; its tips are the ASVs.
     tree: str
-    #: One row a person, also those who were lost: what no study would see (D, shift, its two parts).
+    #: One row a person, also those who were lost: what no study would see (D, shift, its two parts; improvement of
+    #: EASI without the raters' errors; the cause that nobody records), and the severity that is recorded.
     hidden: pd.DataFrame
+
+    @property
+    def seen(self) -> np.ndarray:
+        """Positions of the ASVs that have reads."""
+        return np.flatnonzero(self.counts.sum(axis=0))
 
 
 def simulate_cohort(truth: Truth, seed: int | None = None) -> SimulatedCohort:
@@ -301,8 +337,8 @@ def simulate_cohort(truth: Truth, seed: int | None = None) -> SimulatedCohort:
     n = len(people)
     person, visit = np.tile(np.arange(n), 2), np.repeat([0, 1], n)
     run = _runs(truth, people["diagnosis"].eq("AD").to_numpy(), next(streams))[person, visit]
-    dysbiosis = hidden[["D_M0", "D_M3"]].to_numpy()[person, visit]
-    composition = _composition(truth, kinds, person, dysbiosis, run, next(streams))
+    dysbiosis, aside = (hidden[[f"{x}_M0", f"{x}_M3"]].to_numpy()[person, visit] for x in ("D", "aside"))
+    composition = _composition(truth, kinds, person, dysbiosis, aside, run, next(streams))
     counts, negatives, negative_run = _reads(truth, kinds, composition, run, next(streams))
 
     rows = [
@@ -311,7 +347,8 @@ def simulate_cohort(truth: Truth, seed: int | None = None) -> SimulatedCohort:
     blank = pd.DataFrame({"sample_type": "negative control", "sequencing_run": [f"run{r + 1}" for r in negative_run]})
     metadata = pd.concat([*rows, blank], ignore_index=True)
     rng = next(streams)
-    lost = (rng.random(n) < s.lost)[person] & (visit == 1)
+    remaining = 1 - hidden["improvement"].fillna(1).to_numpy()
+    lost = (rng.random(n) < expit(logit(s.lost) + s.lost_remaining * remaining))[person] & (visit == 1)
     kept = np.append(~lost & (rng.random(2 * n) >= s.missing), np.ones(s.negatives, dtype=bool))
     order = next(streams).permutation(np.flatnonzero(kept))  # the order of the swabs tells nothing about them
     metadata = metadata.loc[order, [c for c in COLUMNS if c != "swab_id"]]
@@ -397,20 +434,22 @@ def _truth_yaml(truth: Truth) -> str:
     return "\n".join(lines) + "\n"
 
 
+def metadata_text(cohort: SimulatedCohort) -> str:
+    """Content of metadata.tsv."""
+    return cohort.metadata.astype({"age": "Int64"}).to_csv(float_format="%.1f", sep="\t", lineterminator="\n")
+
+
 def write_study(truth: Truth, folder: str | Path) -> dict[str, str]:
     """Write a cohort's files, the same bytes for the same truth; returns SHA-256 by file name, as in ``SHA256SUMS``.
 
     The file study.yaml, written by hand, stays as it is.
     """
     cohort = simulate_cohort(truth)
-    seen = np.flatnonzero(cohort.counts.sum(axis=0))
-    tree = TreeNode.read([cohort.tree]).shear(list(cohort.taxonomy.index[seen]))
-    metadata = cohort.metadata.astype({"age": "Int64"})
-    tsv = {"sep": "\t", "lineterminator": "\n"}
+    tree = TreeNode.read([cohort.tree]).shear(list(cohort.taxonomy.index[cohort.seen]))
     contents = {
-        "counts.biom": _biom(cohort, seen),
-        "metadata.tsv": metadata.to_csv(float_format="%.1f", **tsv),
-        "taxonomy.tsv": cohort.taxonomy.iloc[seen].to_csv(**tsv),
+        "counts.biom": _biom(cohort, cohort.seen),
+        "metadata.tsv": metadata_text(cohort),
+        "taxonomy.tsv": cohort.taxonomy.iloc[cohort.seen].to_csv(sep="\t", lineterminator="\n"),
         "tree.nwk": str(tree),
         "truth.yaml": _truth_yaml(truth),
     }

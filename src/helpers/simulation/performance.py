@@ -4,7 +4,7 @@
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -16,19 +16,25 @@ from anndata import AnnData
 from skbio import DistanceMatrix
 from tqdm import tqdm
 
-from helpers import evidence, permutation
-from helpers.claims import KEY, VERDICTS, load_claims, verdicts
+from helpers import evidence, permutation, taxa
+from helpers.claims import CONTRADICTED, KEY, ONE_SIDED, SUPPORTED, VERDICTS, Claim, load_claims, verdicts
 from helpers.files import DEMO, VALIDATION, write_whole
-from helpers.simulation.worlds import ANSWER, SCENARIOS, examined, simulated, targets
+from helpers.simulation.worlds import ANSWER, SCENARIOS, TARGET_SEEDS, changed_genera, examined, simulated, targets
 from helpers.study import Settings, Study, load_study
 
 #: Fewer resamples than the report's, so that many cohorts can be analysed.
-LIGHT = {"rarefactions": 3, "bootstraps": 400, "permutations": 199}
+LIGHT = {"rarefactions": 2, "bootstraps": 250, "permutations": 99}
 #: What tells an estimate of a cohort from all others: the part of a claim (blank for what stands beside the claims),
 #: how it was estimated, and whether the interval is the ``model``'s or the ``bootstrap``'s.
 ROW = (*KEY, "estimator", "interval")
-#: What `summarise` needs of an estimate.
-NUMBERS = ("estimate", "ci_low", "ci_high", "p_value", "n")
+#: What `summarise` needs of an estimate; ``rejects``, the share of tests that reject, where a row stands for many. Of
+#: a part of a claim against a margin, the p-value is that of equivalence.
+NUMBERS = ("estimate", "ci_low", "ci_high", "level", "p_value", "n", "rejects", "margin", "sign")
+#: How rows of a family of claims are told from estimates: in how many cohorts one of its verdicts is false.
+FAMILY = "family-wise error"
+#: What is counted of the genera that are tested: false ones among those found; and how many are found of those that
+#: truly do not change, and of those that do.
+FALSE, UNCHANGED, CHANGED = (f"LinDA, {what}" for what in ("false discoveries", "unchanged genera", "changed genera"))
 
 
 def one_run(scenario: str, seed: int, like: Study) -> pd.DataFrame:
@@ -47,10 +53,15 @@ def one_run(scenario: str, seed: int, like: Study) -> pd.DataFrame:
     """
     settings = like.settings.model_copy(update={"seed": seed})
     swabs = examined(simulated(SCENARIOS[scenario].truth, seed, like), like, settings)
-    rows = estimated(swabs, like, settings)
-    return pd.concat([rows, permanova_tests(swabs, like, settings)], ignore_index=True).assign(
-        scenario=scenario, seed=seed
-    )[["scenario", "seed", *ROW, *NUMBERS, "verdict"]]
+    found = taxa.differential(taxa.aggregate(swabs, "genus"), like, settings.min_prevalence, alpha=settings.alpha)
+    rows = [
+        estimated(swabs, like, settings),
+        permanova_tests(swabs, like, settings),
+        discoveries(found, changed_genera(scenario)),
+    ]
+    return pd.concat(rows, ignore_index=True).assign(scenario=scenario, seed=seed)[
+        ["scenario", "seed", *ROW, *NUMBERS, "verdict"]
+    ]
 
 
 def estimated(swabs: AnnData, like: Study, settings: Settings) -> pd.DataFrame:
@@ -66,14 +77,15 @@ def estimated(swabs: AnnData, like: Study, settings: Settings) -> pd.DataFrame:
     parts = evidence.gather(tested, swabs, like, settings, answered).assign(interval="model")
     judged = verdicts(parts.assign(notebook=""), tested, like, settings.alpha).rename(columns={"id": "claim"})
     parts = parts.merge(judged[[*KEY, "verdict"]], how="left", on=list(KEY), validate="one_to_one")
-    beside = answered.assign(claim="", interval="model")
+    parts["p_value"] = parts["p_equivalence"].where(parts["margin"].notna(), parts["p_value"])
+    beside = answered.assign(claim="", interval="model", margin=np.nan)
     drawn = beside.assign(
         interval="bootstrap", ci_low=beside.get("boot_low"), ci_high=beside.get("boot_high"), p_value=np.nan
     )
     # Some intervals are the bootstrap's already.
     another = drawn["ci_low"].notna() & (drawn["ci_low"].ne(beside["ci_low"]) | drawn["ci_high"].ne(beside["ci_high"]))
     rows = pd.concat([parts, beside[~beside["stands"]], drawn[another]], ignore_index=True)
-    return rows[[*ROW, *NUMBERS, "verdict"]].fillna({"verdict": ""})
+    return rows.reindex(columns=[*ROW, *NUMBERS, "verdict"]).fillna({"verdict": ""})
 
 
 def permanova_tests(swabs: AnnData, like: Study, settings: Settings) -> pd.DataFrame:
@@ -98,6 +110,45 @@ def permanova_tests(swabs: AnnData, like: Study, settings: Settings) -> pd.DataF
     rows = rows.reindex(columns=[*ROW, *NUMBERS, "verdict"])
     blank = [column for column in (*ROW, "verdict") if column not in ("contrast", "arm")]
     return rows.assign(**dict.fromkeys(blank, "")).assign(estimator="PERMANOVA", interval="model")
+
+
+def discoveries(found: Mapping[str, pd.DataFrame], changed: Mapping[str, Set[str]]) -> pd.DataFrame:
+    """How many of the genera that are found do not change, and how many are found of those that do.
+
+    Parameters
+    ----------
+    found : mapping
+        As from `helpers.taxa.differential`.
+    changed : mapping
+        As from `helpers.simulation.worlds.changed_genera`.
+
+    Returns
+    -------
+    DataFrame
+        As from `estimated`: a row each of `FALSE`, `UNCHANGED` and `CHANGED` for each question, the contrast, with its
+        share in ``rejects`` (NaN of no genera; nothing found is no false discovery) and the genera tested in ``n``.
+
+    References
+    ----------
+    Benjamini & Hochberg, J R Stat Soc B 1995;57:289 (false discovery rate: the mean of the first).
+    """
+    rows = []
+    for question, table in found.items():
+        if table.empty:
+            continue
+        hit, true = table["found"], table["taxon"].isin(changed[question])
+        shares = {
+            FALSE: (~true)[hit].mean() if hit.any() else 0.0,
+            UNCHANGED: hit[~true].mean(),
+            CHANGED: hit[true].mean(),
+        }
+        arm = "treatment" if question == "change" else ""
+        rows += [
+            {"contrast": question, "arm": arm, "estimator": what, "rejects": share, "n": len(table)}
+            for what, share in shares.items()
+        ]
+    frame = pd.DataFrame(rows).reindex(columns=[*ROW, *NUMBERS, "verdict"])
+    return frame.fillna(dict.fromkeys([*ROW, "verdict"], "")).assign(interval="model")
 
 
 @contextmanager
@@ -136,7 +187,45 @@ def simulate_runs(jobs: Sequence[tuple[str, int]], like: Study, pool: Executor) 
 # --- the table -------------------------------------------------------------------------------------------------------
 
 
-def summarise(runs: pd.DataFrame, truths: pd.DataFrame, alpha: float) -> pd.DataFrame:
+def false_verdicts(parts: pd.DataFrame, claims: Mapping[str, Claim]) -> pd.DataFrame:
+    """Whether any verdict on a family's claims is false, in each cohort.
+
+    *Supported* is false unless what each part claims is true, *contradicted* unless the contrary of one is. True of a
+    direction is what lies three Monte-Carlo errors on its side of zero: what is nearly nothing is taken for nothing.
+
+    Parameters
+    ----------
+    parts : DataFrame
+        Rows of claims as from `one_run`, with target and target_error.
+
+    Returns
+    -------
+    DataFrame
+        One row a scenario, seed and family, with the columns of `one_run`: ``contrast`` is the family, ``rejects`` 1
+        where a verdict is false.
+    """
+    kind = parts["claim"].map({name: claim.kind for name, claim in claims.items()})
+    sign, target, error = (parts[key].fillna(0).astype(float) for key in ("sign", "target", "target_error"))
+    margin = parts.groupby(["scenario", *KEY])["margin"].transform("mean")
+    effect = sign * target
+    against_margin, one_sided = margin.notna(), kind.isin(ONE_SIDED)
+    denied = effect.where(sign.ne(0), target.abs())
+    true = np.where(against_margin, effect.where(one_sided, target.abs()) < margin, effect > 3 * error)
+    contrary = np.where(against_margin, denied > margin, effect < -3 * error)
+    known = parts.assign(
+        true=true, contrary=contrary, family=parts["claim"].map({n: c.family for n, c in claims.items()})
+    )
+    of_claim = known.groupby(["scenario", "seed", "family", "claim"], sort=False)
+    told = of_claim.agg(true=("true", "all"), contrary=("contrary", "any"), verdict=("verdict", "max"))
+    false = told["verdict"].eq(SUPPORTED) & ~told["true"] | told["verdict"].eq(CONTRADICTED) & ~told["contrary"]
+    rows = false.groupby(["scenario", "seed", "family"], sort=False).any().astype(float).rename("rejects").reset_index()
+    blank = dict.fromkeys((*ROW, "verdict"), "")
+    return rows.rename(columns={"family": "contrast"}).assign(
+        **{k: v for k, v in blank.items() if k != "contrast"} | {"estimator": FAMILY, "interval": "model"}
+    )
+
+
+def summarise(runs: pd.DataFrame, truths: pd.DataFrame, claims: Mapping[str, Claim], alpha: float) -> pd.DataFrame:
     """Bias, coverage, rejections and verdicts over the runs, each share with its Monte-Carlo standard error.
 
     Parameters
@@ -151,19 +240,24 @@ def summarise(runs: pd.DataFrame, truths: pd.DataFrame, alpha: float) -> pd.Data
     DataFrame
         One row a scenario and estimate: scenario, `ROW`, runs (that could be estimated), target, target_error,
         mean_estimate, bias (mean minus target), bias_error, coverage (share of intervals that hold the target),
-        coverage_error, rejected (share with p < alpha: type I error where the target is null, else power),
-        rejected_error, and of the part that stands for its claim the share of each verdict.
+        coverage_error, level (which it should be), rejected (share with p < alpha: type I error where the target is
+        null, else power; of a part against a margin, in which it is shown to be smaller; or the mean of ``rejects``),
+        rejected_error, margin (its mean), and of the part that stands for its claim the share of each verdict; and a
+        row a family of claims, as from `false_verdicts`.
 
     References
     ----------
     Morris, White & Crowther, Stat Med 2019;38:2074 (performance measures and their Monte-Carlo errors).
     """
     merged = runs.merge(truths, on=["scenario", *ANSWER], how="left", validate="many_to_one")
+    families = false_verdicts(merged[merged["claim"].ne("")], claims)
+    merged = pd.concat([merged, families], ignore_index=True)
     span = merged["ci_low"].notna() & merged["target"].notna()
     held = (merged["ci_low"] <= merged["target"]) & (merged["target"] <= merged["ci_high"])
-    merged["told"] = merged[["estimate", "p_value"]].notna().any(axis=1)
+    merged["told"] = merged[["estimate", "p_value", "rejects"]].notna().any(axis=1)
     merged["held"] = held.astype(float).where(span)
-    merged["rejects"] = (merged["p_value"] < alpha).astype(float).where(merged["p_value"].notna())
+    tested = (merged["p_value"] < alpha).astype(float).where(merged["p_value"].notna())
+    merged["rejects"] = merged["rejects"].astype(float).fillna(tested)
     # Another part may stand for the claim in each run: the claim's shares are those of all its parts together.
     merged = merged.assign(**{verdict: merged["verdict"].eq(verdict) for verdict in VERDICTS})
     groups = merged.groupby(["scenario", *ROW], sort=False)
@@ -174,20 +268,25 @@ def summarise(runs: pd.DataFrame, truths: pd.DataFrame, alpha: float) -> pd.Data
         mean_estimate=("estimate", "mean"),
         bias_error=("estimate", "sem"),
         coverage=("held", "mean"),
+        level=("level", "mean"),
         rejected=("rejects", "mean"),
+        margin=("margin", "mean"),
     )
+    table["level"] /= 100
     table["bias"] = table["mean_estimate"] - table["target"]
     for share, of in (("coverage", "held"), ("rejected", "rejects")):
-        table[f"{share}_error"] = np.sqrt(table[share] * (1 - table[share]) / groups[of].count())
+        table[f"{share}_error"] = groups[of].std(ddof=0) / np.sqrt(groups[of].count())
     table = table.join(groups[list(VERDICTS)].mean())
     order = [
         "runs", "target", "target_error", "mean_estimate", "bias", "bias_error", "coverage", "coverage_error",
-        "rejected", "rejected_error", *VERDICTS,
+        "level", "rejected", "rejected_error", "margin", *VERDICTS,
     ]  # fmt: skip
     return table[order].reset_index()
 
 
-def validate(runs: int, like: Study, pool: Executor, *, first_seed: int = 1, pooled: int = 100) -> pd.DataFrame:
+def validate(
+    runs: int, like: Study, pool: Executor, *, first_seed: int = 1, pooled: int = len(TARGET_SEEDS)
+) -> pd.DataFrame:
     """Simulate and analyse cohorts of every scenario.
 
     Parameters
@@ -204,7 +303,7 @@ def validate(runs: int, like: Study, pool: Executor, *, first_seed: int = 1, poo
     """
     truths = targets(like, pool, pooled)
     jobs = [(scenario, seed) for scenario in SCENARIOS for seed in range(first_seed, first_seed + runs)]
-    return summarise(simulate_runs(jobs, like, pool), truths, like.settings.alpha)
+    return summarise(simulate_runs(jobs, like, pool), truths, load_claims(like), like.settings.alpha)
 
 
 def read_table(file: str | Path) -> pd.DataFrame:

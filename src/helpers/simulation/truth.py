@@ -2,11 +2,13 @@
 
 import csv
 from pathlib import Path
+from typing import Any, TypeVar
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from helpers.study import Strict
 
+Model = TypeVar("Model", bound=BaseModel)
 PATHOGEN = "Staphylococcus aureus"
 ARMS = ("dupilumab", "cyclosporine")
 
@@ -34,6 +36,9 @@ class Population(Strict):
         (0.4, 0.5, 0.4),
         description="log odds of dupilumab by severity (SD), previous systemic, previous cyclosporine; assumption",
     )
+    unmeasured: float = Field(
+        0.0, description="log odds of dupilumab by an SD of a cause that nobody records; assumption"
+    )
 
 
 class Severity(Strict):
@@ -48,6 +53,13 @@ class Severity(Strict):
     lesional: tuple[float, float] = Field(
         (0.75, 0.6), description="logit of a lesional swab at each visit: intercept, z of that visit; assumption"
     )
+    correlation: float = Field(
+        1.0, ge=0, le=1, description="of a patient's z at the two visits, were there no drug; assumption"
+    )
+    flare: float = Field(
+        0.0, description="patients come when worse than usual by this many SD of their own days; assumption"
+    )
+    rater: float = Field(0.0, ge=0, description="coefficient of variation of a recorded score; assumption")
 
 
 class Arm(Strict):
@@ -56,6 +68,7 @@ class Arm(Strict):
     remaining: tuple[float, float] = Field(description="log of EASI at month 3 / baseline, mean and SD; assumption")
     direct: float = Field(description="part of the dysbiosis that goes whatever the severity does; assumption")
     mediated: float = Field(description="part that goes for an improvement of EASI by 100 %; assumption")
+    aside: float = Field(0.0, description="change of log abundance within skin.aside; assumption")
 
 
 class Treatment(Strict):
@@ -67,6 +80,9 @@ class Treatment(Strict):
     shift_sd: float = Field(0.15, description="SD of the noise of the shift; assumption")
     confounding: float = Field(
         0.0, ge=-1, le=1, description="correlation of that noise with improvement: an unmeasured cause; assumption"
+    )
+    unmeasured: float = Field(
+        0.0, description="added to the shift by an SD of the cause of allocation that nobody records; assumption"
     )
 
 
@@ -84,6 +100,14 @@ class Skin(Strict):
     strains: float = Field(0.8, description="concentration of the Dirichlet split of a taxon into ASVs; calibrated")
     strain_drift: float = Field(0.3, description="SD of an ASV's log share of its taxon within a person; assumption")
     batch_sd: float = Field(0.25, description="SD of a taxon's log abundance between sequencing runs; assumption")
+    aside: tuple[str, ...] = Field(
+        (
+            "Cutibacterium acnes", "Corynebacterium tuberculostearicum", "Rothia mucilaginosa", "Streptococcus mitis",
+            "Acinetobacter", "Micrococcus luteus",
+        ),
+        description="taxa that gain and lose by turns where a drug moves the skin aside, neither towards healthy nor "
+        "towards diseased skin; what they have together stays; assumption",
+    )  # fmt: skip
 
 
 class Sequencing(Strict):
@@ -104,6 +128,9 @@ class Sequencing(Strict):
     negative_depth: tuple[float, float] = Field((5.5, 0.7), description="log reads of those; assumption")
     negative_skin: float = Field(0.1, description="share of skin reads in those (cross-talk); assumption")
     lost: float = Field(0.06, description="share of persons without month 3; assumption")
+    lost_remaining: float = Field(
+        0.0, description="log odds of it by the part of EASI that remains (all: 1); assumption"
+    )
     missing: float = Field(0.03, description="share of other swabs that are missing; assumption")
 
 
@@ -156,8 +183,16 @@ class Truth(Strict):
     taxa: tuple[Taxon, ...] = Field(TAXA, description="effects are assumptions; shares are calibrated")
 
 
+def changed(model: Model, **values: Any) -> Model:
+    """A copy with other values; where a field is a model too, a dict has the other values of its fields."""
+
+    def new(old: Any, value: Any) -> Any:
+        return changed(old, **value) if isinstance(old, BaseModel) and isinstance(value, dict) else value
+
+    return model.model_copy(update={name: new(getattr(model, name), value) for name, value in values.items()})
+
+
 def without_effects(truth: Truth, *, disease: bool = True) -> Truth:
     """The null truth: no drug changes the skin and, unless `disease` is kept, patients do not differ from controls."""
-    arms = {name: getattr(truth.treatment, name).model_copy(update={"direct": 0.0, "mediated": 0.0}) for name in ARMS}
-    skin = truth.skin if disease else truth.skin.model_copy(update={"disease": 0.0})
-    return truth.model_copy(update={"treatment": truth.treatment.model_copy(update=arms), "skin": skin})
+    arms = {name: {"direct": 0.0, "mediated": 0.0, "aside": 0.0} for name in ARMS}
+    return changed(truth, treatment=arms, skin={} if disease else {"disease": 0.0})

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from helpers.claims import INCONCLUSIVE, NOT_TESTABLE, VERDICTS
+from helpers.claims import CONTRADICTED, NOT_TESTABLE, SUPPORTED, VERDICTS
 from helpers.figures import figure, styled
 from helpers.narrate import number
 from helpers.simulation.performance import ROW
@@ -31,7 +31,7 @@ def claims_forest(claims: pd.DataFrame) -> Figure:
             margin = row["margin"] / half
             ax.plot([-margin, margin], [-i, -i], color="0.8", lw=9, solid_capstyle="butt", zorder=0)
         ax.plot([low, high], [-i, -i], color="black", lw=1.8)
-        filled = row["verdict"] != INCONCLUSIVE
+        filled = row["verdict"] in (SUPPORTED, CONTRADICTED)
         ax.plot(estimate, -i, VERDICTS[row["verdict"]].marker, ms=8, color="black", mfc="black" if filled else "white")
         text = f"{number(row['estimate'])} {row['unit']}".strip() + f", n = {row['n']}: {row['verdict']}"
         ax.text(1.02, -i, text, transform=ax.get_yaxis_transform(), va="center", size=8)
@@ -51,14 +51,14 @@ def validation(table: pd.DataFrame, alpha: float) -> Figure:
     names = table.groupby(row)["name"].first().map(_folded)
     scenarios = list(table["scenario"].unique())
     greys = np.linspace(0.75, 0, len(scenarios))
-    fig = figure(0.19 * len(names) + 0.08 * names.str.contains("\n").sum() + 1.2)
+    fig = figure((0.1 + 0.03 * len(scenarios)) * len(names) + 0.08 * names.str.contains("\n").sum() + 1.2)
     axes = fig.subplots(1, 2, sharey=True)
     panels = (("rejected", alpha, "A  test rejects"), ("coverage", 1 - alpha, "B  holds the truth"))
     for ax, (share, line, title) in zip(axes, panels, strict=True):
         ax.axvline(100 * line, color="black", lw=0.8)
         for j, (scenario, grey) in enumerate(zip(scenarios, greys, strict=True)):
             rows = table[table["scenario"].eq(scenario)]
-            y = -row[rows.index] - 0.22 * (j - (len(scenarios) - 1) / 2)
+            y = -row[rows.index] - 0.7 * (j / max(len(scenarios) - 1, 1) - 0.5)
             look: dict[str, Any] = {"fmt": WORLD_MARKERS[j % len(WORLD_MARKERS)], "color": f"{grey:.2f}"}
             error = 200 * rows[f"{share}_error"]
             ax.errorbar(100 * rows[share], y, xerr=error, ms=4, lw=1, label=scenario, **look)

@@ -14,7 +14,7 @@ from helpers.site.pages.index import draw_claims
 from helpers.study import load_study
 
 #: The figure that README.md shows.
-README_FIGURE = "02_distance_to_healthy.png"
+README_FIGURE = "02_position.png"
 
 
 def reference() -> None:

@@ -9,12 +9,13 @@ import pandas as pd
 
 from helpers.claims import VERDICTS, claims_of, primary
 from helpers.figures import italicise
-from helpers.files import CLAIMS_TABLE, NOTEBOOKS, TABLES
+from helpers.files import CLAIMS_TABLE, DEMO, NOTEBOOKS, TABLES
 from helpers.measures import taxa_named
 from helpers.narrate import interval, italicised, number, p_number, suppression
 from helpers.output import emphasised, save_figure, table_html
 from helpers.site.figures import claims_forest
 from helpers.site.pages import Run, evidence, figure_html, raw, text_html
+from helpers.site.pages.validation import demo_power, off_claims
 from helpers.study import Study
 
 FOREST = "claims"
@@ -31,13 +32,13 @@ def page(run: Run, others: list[str]) -> str:
     found = ", ".join(f"{row.id} {row.verdict}" for row in claims.itertuples())
     alt = f"Forest plot of the claims' effects with {level} % intervals. Verdicts: {found}."
     caption = (
-        f"Each claim's estimate with its {level} % interval, divided by half the width of the interval: all are as "
-        "long, and one that misses the line excludes zero. Filled: the claim is shown; cross: the contrary; open: "
-        "neither. Grey: the margin, for claims of no change or little difference."
+        f"Each claim's estimate with its interval ({level} %; of claims of no change, that of their test), divided by "
+        "half the width of the interval: all are as long. Filled: the claim is shown; cross: the contrary; open: "
+        "neither; diamond: out of reach. Grey: the margin, for claims of no change or little difference."
     )
     title = (
         f'<div class="in-short"><p class="study-title">{html.escape(study.title)}</p>\n'
-        f"<p>{studied(run)} {primary_answer(claims, study, taxa)}</p></div>"
+        f"<p>{studied(run)} {primary_answers(claims, study, taxa)}</p></div>"
     )
     about = (
         f"<p>{emphasised(study.about)}</p>\n"
@@ -83,13 +84,17 @@ def studied(run: Run) -> str:
     return f"People at {html.escape(first)} and {html.escape(last)}: {html.escape(told)}."
 
 
-def primary_answer(claims: pd.DataFrame, study: Study, taxa: Sequence[str]) -> str:
-    """What the study says of its primary claim, the first of the first family, as HTML."""
-    row = claims.set_index("id", drop=False).loc[primary(study)]
-    told = f"<b>{_with_italics(row['statement'], taxa)}: {VERDICTS[row['verdict']].symbol} {row['verdict']}.</b>"
-    why = _with_italics(row["reason"][:1].upper() + row["reason"][1:], taxa)
-    link = f'<a href="{evidence(dict(row))}">the evidence</a>'
-    return f"The primary claim, {row['id']}. {told} {why}. See {link}."
+def primary_answers(claims: pd.DataFrame, study: Study, taxa: Sequence[str]) -> str:
+    """What the study says of its primary claims, as HTML; with the tests' power, of the simulated study."""
+    rows, power = claims.set_index("id", drop=False), demo_power() if study.folder == DEMO else {}
+    told = []
+    for name in primary(study):
+        row = rows.loc[name]
+        says = f"{name}. {_with_italics(row['statement'], taxa)}: {VERDICTS[row['verdict']].symbol} {row['verdict']}."
+        why = _with_italics(row["reason"][:1].upper() + row["reason"][1:], taxa)
+        found = f" (power in this design: {number(100 * power[name], 2)} %)" if name in power else ""
+        told.append(f'<b>{says}</b> {why}{found}. <a href="{evidence(dict(row))}">Evidence</a>.')
+    return f"The primary claims. {' '.join(told)}"
 
 
 def _with_italics(text: str, taxa: Sequence[str]) -> str:
@@ -97,11 +102,13 @@ def _with_italics(text: str, taxa: Sequence[str]) -> str:
 
 
 def claims_html(claims: pd.DataFrame, study: Study, level: str, taxa: Sequence[str]) -> str:
-    """The claims table: what is claimed, the verdict, how much, how sure (`level` per cent), where the evidence is."""
-    claim, effect = f"Claim of {html.escape(claims_of(study).of)}", f"Effect ({level} % interval)"
+    """The claims table, by family: the claim, verdict, effect, how sure (`level` per cent), and where evidence is."""
+    order = {family: i for i, family in enumerate(claims_of(study).families)}
+    claims = claims.sort_values("family", key=lambda f: f.map(order).fillna(len(order)), kind="stable")
+    claim, effect = f"Claim of {html.escape(claims_of(study).of)}", f"Effect ({level} % interval, or as said)"
     heads = ("", claim, "Verdict here", effect, "p (Holm)", "n", "Evidence")
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
-    body = "\n".join(_claim_row(row, taxa) for row in claims.to_dict("records"))
+    body = "\n".join(_claim_row(row, level, taxa) for row in claims.to_dict("records"))
     return (
         '<div class="report-table claims" role="region" tabindex="0" aria-label="Claims"><table>'
         f"<thead><tr>{head}</tr></thead>\n"
@@ -109,11 +116,12 @@ def claims_html(claims: pd.DataFrame, study: Study, level: str, taxa: Sequence[s
     )
 
 
-def _claim_row(row: dict[str, Any], taxa: Sequence[str]) -> str:
+def _claim_row(row: dict[str, Any], level: str, taxa: Sequence[str]) -> str:
     text = {key: html.escape(str(row[key])) for key in ("id", "verdict", "unit", "n")}
     effect = "–"
     if pd.notna(row["estimate"]):
-        effect = f"{number(row['estimate'])} {text['unit']} <br>({interval(row['ci_low'], row['ci_high'])})"
+        cover = "" if f"{row['level']:g}" == level else f"; {row['level']:g} %"
+        effect = f"{number(row['estimate'])} {text['unit']} <br>({interval(row['ci_low'], row['ci_high'])}{cover})"
     p = p_number(row["p_holm"]) if pd.notna(row["p_holm"]) else "–"
     cells = [
         ("claim", "", _with_italics(row["statement"], taxa)),
@@ -129,15 +137,17 @@ def _claim_row(row: dict[str, Any], taxa: Sequence[str]) -> str:
 
 
 def reasons_html(claims: pd.DataFrame, taxa: Sequence[str]) -> str:
-    """The reason of each verdict."""
+    """The reason of each verdict, and where its test does not hold on simulated cohorts."""
+    notes = {name: f". On simulated cohorts, {note}" for name, note in off_claims().items()}
     columns = {
         "claim": list(claims["id"]),
         "verdict": [f"{VERDICTS[verdict].symbol} {verdict}" for verdict in claims["verdict"]],
-        "reason": list(claims["reason"]),
+        "reason": [f"{r['reason']}{notes.get(r['id'], '')}" for r in claims.to_dict("records")],
     }
     caption = (
         "Where a claim has several parts, the weakest stands for it. p: of the test that the verdict rests on (against "
-        "zero, or of equivalence), after Holm's adjustment over the claims."
+        "zero, or of equivalence), after Holm's adjustment over the claims of a family. Claims of no change have the "
+        "interval of their test."
     )
     return table_html(columns, set(), caption, taxa)
 

@@ -36,7 +36,7 @@ def reading_guide(run: Run) -> str:
         p=run.parameters,
         labels=run.study.labels,
         claims=len(load_claims(run.study)),
-        primary=primary(run.study),
+        primary=" and ".join(primary(run.study)),
         verdicts=VERDICTS,
         inconclusive=INCONCLUSIVE,
     )

@@ -201,7 +201,7 @@ def known(run: Run) -> dict[str, Any]:
         "equivalence and detectable effects": two_arms,
     }
     depends = {
-        "the method of differential abundance": study.counted,
+        "the total load, genus by genus": study.counted,
         "reads without a species name": study.counted,
         "the estimator of the arms' difference": two_arms,
         "an unmeasured cause of improvement and skin": two_arms and study.severity,

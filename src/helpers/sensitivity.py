@@ -1,0 +1,457 @@
+"""What would have to be true for a verdict to move: unmeasured causes, patients who were lost, regression, load."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import statsmodels.api as sm
+import statsmodels.formula.api as smf
+from scipy import stats
+from statsmodels.stats.anova import anova_lm
+
+from helpers.estimates import as_estimate, as_numbers, levels_in_use, not_estimable, percentile_test, pooled_sd
+
+# ---------------------------------------------------------------- an unmeasured cause
+
+
+def robustness_value(t: float, df: float, *, q: float = 1, alpha: float = 1) -> float:
+    """How strong an unmeasured cause of both treatment and outcome would have to be to overturn a coefficient.
+
+    Parameters
+    ----------
+    t, df : float
+        The coefficient's t value by ordinary least squares, with its plain standard error (a robust one has no such
+        algebra), and the residual degrees of freedom.
+    q : float
+        Share of the coefficient that is to go: 1 takes it to zero.
+    alpha : float
+        With 1, for the estimate to reach zero (q = 1); below, for its interval of 1 - alpha to include it.
+
+    Returns
+    -------
+    float
+        The share, 0 to 1, that the cause would have to explain of the variance that the model leaves in treatment and
+        outcome, of each. 0 where the interval includes zero already.
+
+    References
+    ----------
+    Cinelli & Hazlett, J R Stat Soc B 2020;82:39, section 4.2; Biometrika 2025 (the case of a very large t).
+    """
+    f = q * abs(t) / np.sqrt(df)
+    needed = stats.t.isf(alpha / 2, df - 1) / np.sqrt(df - 1)
+    if f <= needed:
+        return 0.0
+    if f * needed > 1:  # a cause that explains less of the outcome than of the treatment does more harm
+        return float((f**2 - needed**2) / (1 + f**2))
+    return float((np.sqrt((f - needed) ** 4 + 4 * (f - needed) ** 2) - (f - needed) ** 2) / 2)
+
+
+def confounding(
+    data: pd.DataFrame, outcome: str, term: str, covariates: Sequence[str], *, alpha: float = 0.05
+) -> dict[str, Any]:
+    """How strong an unmeasured cause would have to be, with the strongest measured one as yardstick.
+
+    Parameters
+    ----------
+    data, outcome, term, covariates
+        As of `strength_of`.
+
+    Returns
+    -------
+    dict
+        ``robustness`` and ``robustness_interval`` (`robustness_value` for the estimate and for its interval);
+        ``strongest`` and ``removes``, of `strength_of`. Empty with too few patients.
+    """
+    known = strength_of(data, outcome, term, covariates)
+    if known.empty:
+        return {}
+    frame = levels_in_use(data[[outcome, term, *covariates]].dropna())
+    numbers = as_numbers(frame.drop(columns=outcome))
+    fit = sm.OLS(frame[outcome].to_numpy(float), sm.add_constant(numbers)).fit()
+    t, df = fit.tvalues[term], fit.df_resid
+    values = {"robustness": robustness_value(t, df), "robustness_interval": robustness_value(t, df, alpha=alpha)}
+    most = known.loc[known["removes"].fillna(np.inf).idxmax()]
+    return values | {"strongest": most["covariate"], "removes": most["removes"]}
+
+
+def strength_of(data: pd.DataFrame, outcome: str, term: str, covariates: Sequence[str]) -> pd.DataFrame:
+    """How strong the measured covariates are: the yardstick for an unmeasured one.
+
+    Parameters
+    ----------
+    data : DataFrame
+        One row a patient; those with a missing value are left out.
+    outcome : str
+        Numeric column.
+    term : str
+        Numeric or boolean column whose coefficient is in question.
+
+    Returns
+    -------
+    DataFrame
+        One row a covariate that varies, a category as a whole: ``covariate``; ``outcome`` and ``term``, the share that
+        it explains of the variance that the others (and the term) leave in the outcome, and the others in the term;
+        ``removes``, the share of the term's coefficient that an unmeasured cause as strong as it, and unrelated to it,
+        could at most account for: above 1, its sign. NaN where the covariate explains half of the term, as no second
+        one could. No rows with too few patients, or one value of the term.
+
+    References
+    ----------
+    Cinelli & Hazlett, J R Stat Soc B 2020;82:39, section 4.4 (the bounds, of a cause once as strong); section 6.1 says
+    why ``outcome`` and ``term`` themselves are no bounds.
+    """
+    complete = levels_in_use(data[[outcome, term, *covariates]].dropna())
+    varying = [c for c in covariates if complete[c].nunique() > 1]
+    numbers = as_numbers(complete[[term, *varying]])
+    if term not in numbers or len(complete) < numbers.shape[1] + 3:
+        return pd.DataFrame(columns=["covariate", "outcome", "term", "removes"])
+    # A measure may be named after a taxon, which is no name for a formula.
+    frame = complete.assign(_outcome=complete[outcome].astype(float), _term=complete[term].astype(float))
+    on_outcome = smf.ols(" + ".join(["_outcome ~ _term", *varying]), frame).fit()
+    on_term = smf.ols(" + ".join(["_term ~ 1", *varying]), frame).fit()
+    y, d = (_partial_r2(fit)[varying].to_numpy() for fit in (on_outcome, on_term))
+    possible = np.where(d < 0.5, 1 - 2 * d, np.nan)
+    unmeasured = np.minimum(y / (1 - y) / possible, 1) * d / possible
+    removes = np.sqrt(unmeasured * on_outcome.df_resid) / abs(on_outcome.tvalues["_term"])
+    return pd.DataFrame({"covariate": varying, "outcome": y, "term": d, "removes": removes})
+
+
+def _partial_r2(fit: Any) -> pd.Series:
+    """Share of the variance left by the other terms that each explains, from the F test of all its columns."""
+    squares = anova_lm(fit, typ=2)["sum_sq"]
+    return squares / (squares + squares["Residual"])
+
+
+# ---------------------------------------------------------------- patients who were lost
+
+
+def who_was_lost(pairs: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Those without a second visit beside those who came to both.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        One row a patient, as from `helpers.visits.paired`; whoever has no first visit is in neither group.
+    columns : sequence of str
+        Characteristics at baseline, ``y0`` among them if wanted.
+
+    Returns
+    -------
+    DataFrame
+        One row a characteristic that varies, a category by its levels but the first: ``covariate``; of the two groups,
+        lost and stayed, the patients in whom it is known (``n_lost``, ``n_stayed``), their mean or share (``lost``,
+        ``stayed``) and its standard deviation (``sd_lost``, ``sd_stayed``; NaN of a share); ``difference``, the
+        standardised mean difference, lost minus stayed.
+
+    References
+    ----------
+    Austin, Stat Med 2009;28:3083 (differences).
+    """
+    started = pairs[pairs["y0"].notna()]
+    numbers = pd.concat([as_numbers(started[[c]].dropna(), prefix_sep=": ") for c in columns], axis=1)
+    numbers = numbers.reindex(started.index)
+    share = numbers.isin([0, 1]).where(numbers.notna(), True).all()
+    groups = {"lost": numbers[started["y1"].isna()], "stayed": numbers[started["y1"].notna()]}
+    table: dict[str, pd.Series] = {}
+    for name, of in groups.items():
+        table |= {f"n_{name}": of.count(), name: of.mean(), f"sd_{name}": of.std().mask(share)}
+    table["difference"] = (table["lost"] - table["stayed"]) / pooled_sd(*groups.values())
+    return pd.DataFrame(table).rename_axis("covariate").reset_index()
+
+
+def tipping_point(estimate: dict[str, Any], lost: int, of: int) -> float:
+    """How differently the lost would have to have changed for the interval to include zero.
+
+    "Differently" is from what the estimate expects of them: the change of those who stayed, or what was imputed. If
+    they changed by delta more, a mean change moves by delta x lost / of; the interval moves along, its width stays.
+    Of a difference between arms, the lost and all are those of one arm, the other's lost being as expected: of the
+    comparator, the sign is the other one.
+
+    Parameters
+    ----------
+    estimate : dict
+        As from an estimator of a mean change or a difference of means, of all patients or of those who stayed.
+    lost, of : int
+        Patients who were lost, and all, lost ones included.
+
+    Returns
+    -------
+    float
+        Signed, in the unit of the measure; NaN where nobody was lost, or the interval includes zero already.
+
+    References
+    ----------
+    Cro et al., Stat Med 2020;39:2815; Ratitch, O'Kelly & Tosiello, Pharm Stat 2013;12:337 (delta adjustment).
+    """
+    return -_nearer_limit(estimate) * of / lost if lost else np.nan
+
+
+def _nearer_limit(estimate: dict[str, Any]) -> float:
+    """The limit of the interval that is nearer to zero; NaN if zero is within."""
+    low, high = estimate["ci_low"], estimate["ci_high"]
+    return float(min(low, high, key=abs)) if low * high > 0 else np.nan
+
+
+def rubin(estimates: np.ndarray, errors: np.ndarray, df_complete: float) -> tuple[float, float, float]:
+    """Pool the estimates of several imputations.
+
+    Parameters
+    ----------
+    estimates, errors : array
+        Estimate and standard error in each imputation.
+    df_complete : float
+        Degrees of freedom if nothing had been missing; infinite for a normal test.
+
+    Returns
+    -------
+    tuple of float
+        Estimate, standard error and degrees of freedom.
+
+    References
+    ----------
+    Rubin, Multiple Imputation for Nonresponse in Surveys, 1987; Barnard & Rubin, Biometrika 1999;86:948.
+    """
+    m = len(estimates)
+    between = (1 + 1 / m) * np.var(estimates, ddof=1)
+    variance = np.mean(np.square(errors)) + between
+    missing = max(between / variance, 1e-4)  # the floor is mice's, for imputations that agree
+    # Reciprocals of the two degrees of freedom, of which either may be infinite.
+    of_imputing = missing**2 / (m - 1)
+    of_sampling = (1 + 2 / (df_complete + 1)) / df_complete / (1 - missing) if np.isfinite(df_complete) else 0
+    return float(np.mean(estimates)), float(np.sqrt(variance)), float(1 / (of_imputing + of_sampling))
+
+
+def imputed(
+    pairs: pd.DataFrame,
+    estimate: Callable[[pd.DataFrame], dict[str, float]],
+    covariates: Sequence[str] = (),
+    *,
+    imputations: int = 20,
+    seed: int,
+    alpha: float = 0.05,
+) -> dict[str, float]:
+    """Any estimate with the missing visits imputed, as if whoever was lost had changed like those who are alike.
+
+    Multiple imputation by chained equations: each incomplete number by Bayesian linear regression on all others.
+
+    Parameters
+    ----------
+    pairs : DataFrame
+        One row a patient: ``y0``, ``y1`` and the covariates.
+    estimate : callable
+        From such a table, whose ``change`` is y1 - y0, to the keys of `helpers.estimates.ESTIMATE`, with an error on
+        the scale of the estimate: ``lambda p: mean_change(p["change"])``, or `helpers.treatment.ancova`.
+    covariates : sequence of str
+        What else tells of ``y0`` and ``y1``, or of who was lost: the arm (``treated``), severity, improvement. Missing
+        numbers are imputed too.
+
+    Returns
+    -------
+    dict
+        Keys of `helpers.estimates.ESTIMATE`. Patients without either visit, or with a missing category, are dropped
+        and counted. With nothing to impute, the estimate itself; NaN with too few patients to impute from.
+
+    References
+    ----------
+    van Buuren & Groothuis-Oudshoorn, J Stat Softw 2011;45(3) (mice; its method ``norm``); `rubin` for the pooling.
+    """
+    kept = pairs[pairs[["y0", "y1"]].notna().any(axis=1)]
+    kept = kept.dropna(subset=kept[list(covariates)].select_dtypes(exclude="number").columns)
+    known = kept[["y0", "y1", *covariates]].select_dtypes("number").astype(float)
+    if known.notna().all(axis=None):
+        found = estimate(kept)
+        return found | {"n_dropped": found["n_dropped"] + len(pairs) - len(kept)}
+    others = as_numbers(kept[[c for c in covariates if c not in known]])
+    numbers = known.join(others).to_numpy()
+    if np.isfinite(numbers).sum(axis=0).min() < numbers.shape[1] + 3:
+        both = int(kept[["y0", "y1"]].notna().all(axis=1).sum())
+        return not_estimable(both, len(pairs) - both)
+    results = []
+    for drawn in _chained(numbers, imputations, np.random.default_rng(seed)):
+        filled = kept.assign(**dict(zip(known, drawn.T, strict=False)))
+        results.append(estimate(filled.assign(change=filled["y1"] - filled["y0"])))
+    table = pd.DataFrame(results)
+    df_complete = table["df"].fillna(np.inf).min()
+    value, se, df = rubin(table["estimate"].to_numpy(), table["se"].to_numpy(), df_complete)
+    half = stats.t.isf(alpha / 2, df) * se
+    p = 2 * stats.t.sf(abs(value) / se, df)
+    n, dropped = int(table["n"].min()), int(table["n_dropped"].max()) + len(pairs) - len(kept)
+    return as_estimate(value, (value - half, value + half), p, n, dropped, se=se, df=df, alpha=alpha)
+
+
+def _chained(numbers: np.ndarray, imputations: int, rng: np.random.Generator, cycles: int = 10) -> np.ndarray:
+    """Complete copies of a table of numbers, imputations x rows x columns."""
+    missing = np.isnan(numbers)
+    drawn = np.repeat(np.where(missing, np.nanmean(numbers, axis=0), numbers)[None], imputations, axis=0)
+    incomplete = np.flatnonzero(missing.any(axis=0))
+    for _ in range(cycles if len(incomplete) > 1 else 1):
+        for j in incomplete:
+            gone = missing[:, j]
+            x = np.concatenate([np.ones((*drawn.shape[:2], 1)), np.delete(drawn, j, axis=2)], axis=2)
+            seen, y = x[:, ~gone], drawn[:, ~gone, j]
+            solve = np.linalg.pinv(seen)
+            residuals = y - _times(seen, _times(solve, y))
+            sigma = np.sqrt((residuals**2).sum(axis=1) / rng.chisquare(seen.shape[1] - seen.shape[2], imputations))
+            # The coefficients of an outcome with fresh noise are a draw from their posterior.
+            beta = _times(solve, y + sigma[:, None] * rng.normal(size=y.shape))
+            noise = sigma[:, None] * rng.normal(size=(imputations, gone.sum()))
+            drawn[:, gone, j] = _times(x[:, gone], beta) + noise
+    return drawn
+
+
+def _times(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Each matrix times its vector."""
+    return np.matmul(matrices, vectors[:, :, None])[:, :, 0]
+
+
+# ---------------------------------------------------------------- regression to the mean
+
+
+def elevation_at_cutoff(share: float) -> float:
+    """How far above the mean of all those are who are above a cut-off, in their own standard deviations.
+
+    Parameters
+    ----------
+    share : float
+        Of all people with the disease, those above the cut-off on a given day.
+
+    References
+    ----------
+    Barnett, van der Pols & Dobson, Int J Epidemiol 2005;34:215, C(z); Johnson, Kotz & Balakrishnan, Continuous
+    Univariate Distributions 1, 1994, section 13.10 (the variance beyond a cut-off).
+    """
+    z = stats.norm.isf(share)
+    elevation = stats.norm.pdf(z) / share
+    return float(elevation / np.sqrt(1 - elevation * (elevation - z)))
+
+
+def beyond_regression(
+    pairs: pd.DataFrame,
+    controls: pd.DataFrame,
+    sign: int,
+    severity: str | None = None,
+    *,
+    elevation: float = 1.0,
+    bootstraps: int,
+    seed: int,
+    alpha: float = 0.05,
+) -> dict[str, float]:
+    """What is left of a mean change towards health less what an inert drug would have shown in patients enrolled ill.
+
+    Of an elevation at enrolment, the share 1 - reliability is of the day, and gone by the next visit. The reliability
+    is taken from the controls' two visits; it is too low where patients differ more from each other than controls do
+    (too much is then subtracted), too high where their skin is less steady.
+
+    Patients are enrolled by their severity, which the measure follows with a correlation r, that of the patients at
+    baseline: an elevation of severity by some SD goes with r times as many of the measure. What is subtracted is thus
+    r (1 - reliability) elevation SD, where severity is at least as steady as the measure no less than what regresses.
+    With r = 1, patients are taken to be chosen by the measure itself: the worst case. What stays beyond
+    zero is more than regression; what regression could explain, and a change the other way, comes out as zero.
+
+    Parameters
+    ----------
+    pairs, controls : DataFrame
+        One row a patient, or a control: ``y0`` and ``y1``. Whoever lacks one is dropped.
+    sign : {1, -1}
+        1 where more is healthier.
+    severity : str, optional
+        Column of `pairs`: the severity by which they were enrolled, at baseline; without it, r = 1.
+    elevation : float
+        How much worse the patients were when enrolled than people with the disease are on an average day, in standard
+        deviations of the patients at baseline; of selection by a cut-off, see `elevation_at_cutoff`.
+
+    Returns
+    -------
+    dict
+        Keys of `helpers.estimates.ESTIMATE` (of patients; interval and p-value from a bootstrap of patients and
+        controls, `helpers.estimates.percentile_test`), and ``n_controls``; ``reliability``; ``correlation``, r;
+        ``regression``, what was subtracted; ``elevation_to_explain`` and ``elevation_to_overturn``, the elevations that
+        would explain the whole change, and so much that the interval includes zero (NaN where none is needed). NaN with
+        fewer than five patients or controls.
+
+    References
+    ----------
+    Barnett, van der Pols & Dobson, Int J Epidemiol 2005;34:215; Davis, Am J Epidemiol 1976;104:493.
+    """
+    columns = ["y0", "y1", *([severity] if severity else [])]
+    patients, steady = pairs[columns].dropna().to_numpy(float), controls[["y0", "y1"]].dropna().to_numpy(float)
+    n, m = len(patients), len(steady)
+    extra = dict.fromkeys(
+        ["reliability", "correlation", "regression", "elevation_to_explain", "elevation_to_overturn"], np.nan
+    )
+    if min(n, m) < 5 or np.ptp(patients[:, 0]) == 0:
+        return not_estimable(n, len(pairs) - n) | {"n_controls": m} | extra
+    rng = np.random.default_rng(seed)
+    drawn, healthy = (p[rng.integers(len(p), size=(bootstraps, len(p)))] for p in (patients, steady))
+    change, _, _, regression = _change_and_regression(drawn, healthy, sign)
+    (mean,), (reliability,), (r,), (expected,) = _change_and_regression(patients[None], steady[None], sign)
+    beyond = sign * np.maximum(sign * change - elevation * regression, 0)
+    low, high, p = percentile_test(beyond, alpha)
+    # Zero is in the interval of `beyond` at those elevations that are in the interval of their ratio.
+    ratio = np.divide(sign * change, regression, out=np.full(bootstraps, np.inf), where=regression > 0)
+    needed = {
+        "elevation_to_explain": sign * mean / expected if expected > 0 else np.inf,
+        "elevation_to_overturn": percentile_test(ratio, alpha)[0],
+    }
+    by_itself = sign * elevation * expected
+    left = sign * max(sign * mean - elevation * expected, 0)
+    found = as_estimate(left, (low, high), p, n, len(pairs) - n, se=beyond.std(ddof=1), alpha=alpha)
+    known = {"n_controls": m, "reliability": float(reliability), "correlation": float(r)}
+    known["regression"] = float(by_itself)
+    return found | known | {name: float(x) if x > 0 else np.nan for name, x in needed.items()}
+
+
+def _change_and_regression(
+    patients: np.ndarray, controls: np.ndarray, sign: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Mean change, reliability, correlation with severity, and the regression of an elevation of severity by one SD.
+
+    Of samples x people x visits; of patients, the severity may come after the visits.
+    """
+    # What does not vary among the controls tells of no reliability: all of an elevation is then taken for passing.
+    reliability = _correlation(controls[..., 0], controls[..., 1])
+    start, end = patients[..., 0], patients[..., 1]
+    r = np.ones(len(patients))
+    if patients.shape[2] > 2:
+        r = np.maximum(-sign * _correlation(start, patients[..., 2]), 0)
+    return (end - start).mean(axis=1), reliability, r, r * (1 - reliability) * start.std(axis=1, ddof=1)
+
+
+def _correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Of each row; 0 where one does not vary."""
+    a, b = (x - x.mean(axis=1, keepdims=True) for x in (first, second))
+    norm = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    return np.divide((a * b).sum(axis=1), norm, out=np.zeros(len(norm)), where=norm > 0)
+
+
+# ---------------------------------------------------------------- the load
+
+
+def load_to_overturn(estimate: dict[str, Any]) -> float:
+    """How many times as large the community would have to have become for a taxon itself to have stayed as it was.
+
+    The log of a taxon's absolute abundance is its CLR plus the mean log absolute abundance of all taxa, which
+    sequencing does not see. An effect c on the CLR is thus one of c + log(factor) on the absolute abundance, where
+    factor is by how many times the geometric mean of all taxa, the typical taxon, differs: follow-up over baseline of
+    a change, patients over controls of a contrast of groups, and treated over comparators, each follow-up over
+    baseline, of a contrast of arms. At the factor exp(-limit) the interval of the absolute effect reaches zero.
+
+    This is the factor of the total load only if the typical taxon keeps its share of it; else that of the load is
+    factor / exp(effect on the mean log relative abundance of all taxa), which the sequences do tell.
+
+    Parameters
+    ----------
+    estimate : dict
+        Of a CLR, in natural logs; ``ci_low`` and ``ci_high`` are used.
+
+    Returns
+    -------
+    float
+        Below 1 where the taxon rose; NaN where the interval includes zero already.
+
+    References
+    ----------
+    Nixon et al., Scale reliant inference, arXiv 2201.03616; Nixon, Gloor & Silverman, Genome Biol 2025;26:139.
+    """
+    return float(np.exp(-_nearer_limit(estimate)))
