@@ -412,7 +412,7 @@ def bray_curtis(cohort: AnnData, depth: int, *, rarefactions: int, seed: int | n
     if rarefactions < 1:
         raise ValueError(f"{rarefactions} rarefactions; expected at least 1")
     if cohort.uns.get("relative", False):
-        return DistanceMatrix(squareform(pdist(cohort.X.toarray(), "cityblock")) / 2, list(cohort.obs_names))
+        return _of_shares(cohort.X.toarray(), cohort.obs_names)
     table = _table(cohort)
     deep = _deep_enough(table, depth)
     rng = np.random.default_rng(seed)
@@ -424,6 +424,11 @@ def bray_curtis(cohort: AnnData, depth: int, *, rarefactions: int, seed: int | n
     common /= -rarefactions * depth
     common += 1
     return DistanceMatrix(common, list(cohort.obs_names[deep]))
+
+
+def _of_shares(shares: np.ndarray, ids: Sequence[str]) -> DistanceMatrix:
+    """Bray-Curtis between swabs of which the shares of reads are known: half their city-block distance."""
+    return DistanceMatrix(squareform(pdist(shares, "cityblock")) / 2, list(ids))
 
 
 def _in_common(features: np.ndarray) -> np.ndarray:
@@ -558,7 +563,7 @@ def without(swabs: AnnData, genus: str) -> DistanceMatrix:
     total = others.sum(axis=1)
     there = total > 0
     shares = others[there] / total[there, None]
-    return square_root(DistanceMatrix(squareform(pdist(shares, "cityblock")) / 2, list(swabs.obs_names[there])))
+    return square_root(_of_shares(shares, swabs.obs_names[there]))
 
 
 def square_root(distmat: DistanceMatrix) -> DistanceMatrix:

@@ -148,8 +148,7 @@ def measured(cohort: AnnData, study: Study, settings: Settings, wanted: Iterable
     root = diversity.square_root(diversity.bray_curtis(kept, depth, rarefactions=settings.rarefactions, seed=seed))
     metrics = [key for key in diversity.ALPHA if key in keys]
     tree = diversity.rooted_tree(kept) if "faith_pd" in metrics else None
-    baseline = swabs.obs["visit"].eq("baseline")
-    healthy = swabs.obs["group"].eq("control") & baseline
+    healthy = swabs.obs["group"].eq("control") & swabs.obs["visit"].eq("baseline")
     distance = (
         diversity.distance_to_reference(root, healthy, swabs.obs["subject"])
         if healthy.any()

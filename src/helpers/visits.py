@@ -40,9 +40,14 @@ def sites_at_baseline(obs: pd.DataFrame, *, lesional: bool) -> pd.Series:
     Series of bool
         Indexed like `obs`; false where the state at baseline is not recorded.
     """
-    site = obs["subject"].astype(str).str.cat(obs["site"].astype(str), sep="\0")
+    site = _of_person(obs)
     so = obs["lesional"].eq(lesional).fillna(False).astype(bool)
     return site.isin(set(site[obs["visit"].eq("baseline") & so]))
+
+
+def _of_person(obs: pd.DataFrame) -> pd.Series:
+    """The site of each swab, told from the same site of other people."""
+    return obs["subject"].astype(str).str.cat(obs["site"].astype(str), sep="\0")
 
 
 def same_sites(obs: pd.DataFrame) -> pd.Series:
@@ -59,7 +64,7 @@ def same_sites(obs: pd.DataFrame) -> pd.Series:
         Indexed like `obs`. Where there is no other visit, or no site in common, the first visit stays whole: such
         people count as lost.
     """
-    site = obs["subject"].astype(str).str.cat(obs["site"].astype(str), sep="\0")
+    site = _of_person(obs)
     visits = [set(site[obs["visit"].eq(visit)]) for visit in ("baseline", "followup")]
     common = site.isin(visits[0] & visits[1])
     by_subject = obs.groupby("subject", observed=True)
