@@ -378,7 +378,7 @@ def test_counts_must_be_whole_numbers_of_reads(call, counts):
         (lambda: diversity.expected_alpha(GOOD, 5.5), "the depth is 5.5"),  # type: ignore[arg-type]
         (lambda: diversity.expected_alpha(GOOD, 5, ["chao1"]), r"unknown metrics \['chao1'\]"),
         (lambda: diversity.bray_curtis(GOOD, 5, rarefactions=0, seed=1), "0 rarefactions"),
-        (lambda: diversity.aitchison(GOOD, pseudocount=0), "pseudocount is 0"),
+        (lambda: diversity.aitchison(GOOD, zeros=0), "pseudocount is 0"),
         (lambda: diversity.unifrac(GOOD, tree_of(NEWICK), weighted=False, normalized=True), "always normalized"),
         (
             lambda: diversity.unifrac(cohort_of([[1, 0, 0], [0, 0, 0]]), tree_of(NEWICK), weighted=True),

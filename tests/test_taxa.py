@@ -51,10 +51,18 @@ def test_clr_and_log_ratio_by_hand(staphylococci):
     species = taxa.aggregate(staphylococci, "species")
     logs = np.log(np.array([50, 15, 15, 20]) + 0.5)
     assert taxa.clr(species).loc["s0", "Staphylococcus hominis"] == pytest.approx(logs[3] - logs.mean())
-    ratio = taxa.log_ratio(species, "Staphylococcus aureus", "Staphylococcus hominis")
+    ratio = taxa.of_interest(taxa.aggregate(staphylococci, "genus"), species, Taxa())["log_ratio"]
     assert ratio["s0"] == pytest.approx(np.log(15.5 / 20.5))
     assert ratio["s1"] == 0  # neither is seen
     assert taxa.counts_of(species, "Nothing known").tolist() == [0, 0]
+
+
+def test_zeros_are_replaced_in_proportion(staphylococci):
+    """Of four taxa, each that is not seen becomes 1/16 of the reads, which the others lose in proportion."""
+    species = taxa.aggregate(staphylococci, "species")
+    shares = species.X[1] / species.X[1].sum()
+    logs = np.log(np.where(shares == 0, 1 / 16, shares * (1 - (shares == 0).sum() / 16)))
+    assert taxa.clr(species, "multiplicative").iloc[1].tolist() == pytest.approx(list(logs - logs.mean()))
 
 
 def test_unnamed_reads_move_to_the_pathogen_and_none_is_lost(staphylococci):

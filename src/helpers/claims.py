@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field, StringConstraints, field_validator, 
 
 from helpers.errors import Problems, StudyError
 from helpers.estimates import adjusted_p
-from helpers.files import CLAIMS_FOLDER, CLAIMS_KEYS
+from helpers.files import CHOICES, CLAIMS_FOLDER, CLAIMS_KEYS
 from helpers.measures import OTHER_AXES, POSITION, find, registry, taken
 from helpers.narrate import excludes_zero, interval, number, p_value
 from helpers.study import Labels, Strict, Study, read_yaml, validated
@@ -269,7 +269,7 @@ def measures_of(claims: Mapping[str, Claim]) -> list[str]:
 def claims_of(study: Study) -> Claims:
     """Read the study's claims file, without its own claims."""
     file = study.claims_file
-    there = sorted(path.stem for path in file.parent.glob("*.yaml"))
+    there = sorted(path.stem for path in file.parent.glob("*.yaml") if path.name != CHOICES.name)
     if study.claims not in there:
         close = difflib.get_close_matches(study.claims, there, 1)
         fix = f"did you mean {close[0]}?" if close else f"write {CLAIMS_FOLDER / study.claims}.yaml: see {CLAIMS_KEYS}"
@@ -351,11 +351,7 @@ def verdicts(parts: pd.DataFrame, claims: Mapping[str, Claim], study: Study, alp
     support = _within_families(claimed["p_support"].where(reached & ~untested), family)
     contrary = _within_families(claimed["p_against"], family)
     contradicted = contrary < alpha
-    verdict = np.select(
-        [contradicted, untested, ~reached, support < alpha],
-        [CONTRADICTED, NOT_TESTABLE, OUT_OF_REACH, SUPPORTED],
-        INCONCLUSIVE,
-    )
+    verdict = decided(untested, reached, support, contrary, alpha)
     stands = claimed["weakest"].where(~contradicted, claimed["strongest_against"])
     judged = parts.reset_index(drop=True).loc[stands].reset_index(drop=True)
     judged = judged.assign(
@@ -369,6 +365,12 @@ def verdicts(parts: pd.DataFrame, claims: Mapping[str, Claim], study: Study, alp
     )
     judged["reason"] = [_reason(row) for row in judged.to_dict("records")]
     return judged[[*COLUMNS, "what", "parts", "p_holm", *KEY[1:]]]
+
+
+def decided(untested: Any, reached: Any, support: Any, contrary: Any, alpha: float) -> np.ndarray:
+    """The verdicts of claims, from whether each could not be tested, was reached, and its two adjusted p-values."""
+    conditions = [contrary < alpha, untested, ~reached, support < alpha]
+    return np.select(conditions, [CONTRADICTED, NOT_TESTABLE, OUT_OF_REACH, SUPPORTED], INCONCLUSIVE)
 
 
 def _within_families(p: pd.Series, family: pd.Series) -> pd.Series:

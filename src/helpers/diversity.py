@@ -10,11 +10,13 @@ from scipy import sparse
 from scipy.spatial.distance import pdist, squareform
 from scipy.special import gammaln
 from skbio import DistanceMatrix, TreeNode
-from skbio.stats.composition import clr
+from skbio.stats.composition import closure, clr, multi_replace
 from skbio.stats.ordination import OrdinationResults, pcoa
 
 #: Alpha-diversity measures.
 ALPHA = ("observed_features", "shannon", "simpson", "faith_pd")
+#: What stands for a zero before a logarithm: added to each count, or replaced in the shares.
+PSEUDOCOUNT, MULTIPLICATIVE = 0.5, "multiplicative"
 #: Numbers held at once where a table is worked through in parts.
 CHUNK = 2**19
 #: Swabs whose distances are computed together: small enough for the processor's cache.
@@ -510,28 +512,51 @@ def _branch_length_in_common(table: _Table, branches: _Branches, weighted: bool)
     return _in_common(by_branch) if weighted else by_branch.T @ by_branch
 
 
-def aitchison(rarefied: AnnData, *, pseudocount: float = 0.5) -> DistanceMatrix:
-    """Aitchison distance between swabs: Euclidean after the centred log-ratio.
+def positive(counts: np.ndarray, zeros: float | str = PSEUDOCOUNT) -> np.ndarray:
+    """Counts, swabs x features, without zeros, which have no logarithm.
 
     Parameters
     ----------
-    pseudocount : float
-        Added to each count, since a zero has no logarithm.
+    zeros : float or "multiplicative"
+        Added to each count; or multiplicative replacement in the shares, scikit-bio's (1 / features², the others less
+        in proportion).
 
     Raises
     ------
     ValueError
-        If the pseudocount is not positive, or a count is not a whole number.
+        If the number is not positive.
+
+    References
+    ----------
+    Martín-Fernández, Barceló-Vidal & Pawlowsky-Glahn, Math Geol 2003;35:253 (multiplicative replacement).
+    """
+    if zeros == MULTIPLICATIVE:
+        return multi_replace(closure(counts))
+    if not float(zeros) > 0:
+        raise ValueError(f"the pseudocount is {zeros}; expected a number above 0, since a zero has no logarithm")
+    return counts + float(zeros)
+
+
+def aitchison(rarefied: AnnData, *, zeros: float | str = PSEUDOCOUNT) -> DistanceMatrix:
+    """Aitchison distance between swabs: Euclidean after the centred log-ratio.
+
+    Parameters
+    ----------
+    zeros : float or "multiplicative"
+        As of `positive`.
+
+    Raises
+    ------
+    ValueError
+        If a pseudocount is not positive, or a count is not a whole number.
 
     References
     ----------
     Aitchison, J R Stat Soc B 1982;44:139.
     """
-    if not pseudocount > 0:
-        raise ValueError(f"the pseudocount is {pseudocount}; expected a number above 0, since a zero has no logarithm")
     table = _table(rarefied)
     seen = np.asarray(table.counts.sum(axis=0)) > 0
-    return DistanceMatrix(squareform(pdist(clr(table.counts.toarray()[:, seen] + pseudocount))), table.ids)
+    return DistanceMatrix(squareform(pdist(clr(positive(table.counts.toarray()[:, seen], zeros)))), table.ids)
 
 
 def distances(swabs: AnnData) -> dict[str, DistanceMatrix]:

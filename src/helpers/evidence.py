@@ -51,6 +51,11 @@ class Data(NamedTuple):
     followed: pd.DataFrame
 
 
+def data_of(obs: pd.DataFrame, keys: Sequence[str]) -> Data:
+    """The swabs, which have columns of measures, by patient and visit, too."""
+    return Data(obs, by_visit(obs, keys), by_visit(obs[same_sites(obs)], keys))
+
+
 class Contrast(NamedTuple):
     """A kind of contrast."""
 
@@ -406,8 +411,13 @@ def section_of(asked: Asked, study: Study) -> str:
     return CONTRASTS[asked.contrast].sections[find(asked.measure, study).kind]
 
 
-def answers(asked: Iterable[Asked], swabs: AnnData, study: Study, settings: Settings) -> pd.DataFrame:
+def answers(asked: Iterable[Asked], swabs: AnnData | Data, study: Study, settings: Settings) -> pd.DataFrame:
     """Estimate what is asked.
+
+    Parameters
+    ----------
+    swabs : AnnData or Data
+        As from `helpers.measures.measured`; or what `data_of` makes of it.
 
     Returns
     -------
@@ -417,8 +427,7 @@ def answers(asked: Iterable[Asked], swabs: AnnData, study: Study, settings: Sett
         estimated; margin (`equivalence_margin` standard deviations of the controls at baseline) and p_equivalence;
         and what an estimator has of its own.
     """
-    measured, followed = swabs.uns["measures"], swabs.obs[same_sites(swabs.obs)]
-    data = Data(swabs.obs, by_visit(swabs, measured), by_visit(followed, measured))
+    data = swabs if isinstance(swabs, Data) else data_of(swabs.obs, swabs.uns["measures"])
     rows = []
     for question in dict.fromkeys(asked):
         measure, contrast = find(question.measure, study), CONTRASTS[question.contrast]
@@ -468,8 +477,11 @@ def gather(
     for name, part, asked in parts_of(claims, study):
         if asked not in known:
             continue
-        row, expect, sign = known[asked], part.expect, _sign(asked, part.expect, swabs, study)
-        tested = _tested(row, claims[name], sign, swabs, settings)
+        row, expect = known[asked], part.expect
+        sign = sign_of(asked, expect, by_visit(swabs.obs, [asked.measure]), study)
+        tested = tested_against(row, claims[name], sign, settings)
+        if not np.isnan(tested["margin"]):
+            tested |= _margin_known(row, swabs.obs, settings)
         reason = cannot(asked, expect, lacks, swabs, study) or _not_estimated(row, claims[name], study)
         rows.append(
             {
@@ -502,16 +514,23 @@ TESTED = (
 COLUMNS = ("estimator", "what", "unit", "scale", "section", "n", "n_dropped", *TESTED, "sign", "cannot")
 
 
-def _tested(row: Mapping[str, Any], claim: Claim, sign: int, swabs: AnnData, settings: Settings) -> dict[str, float]:
+def tested_against(row: Mapping[str, Any], claim: Claim, sign: int, settings: Settings) -> dict[str, float]:
     """The numbers of a part: its test, against zero or against the margin, and the test of the contrary.
 
     The interval of a claim against a margin is that of its two one-sided tests: it covers 1 - 2 alpha. What the study
     could show is told from the error alone, whatever was estimated.
 
+    Parameters
+    ----------
+    row : mapping
+        Of `answers`.
+    sign : int
+        As from `sign_of`.
+
     Returns
     -------
     dict
-        `TESTED`.
+        `TESTED`; how well the margin is known is left blank.
     """
     numbers = {key: row[key] for key in ("estimate", "ci_low", "ci_high", "level", "p_value")}
     if not claim.against_margin:
@@ -523,19 +542,26 @@ def _tested(row: Mapping[str, Any], claim: Claim, sign: int, swabs: AnnData, set
     answer = dict(row)
     tested = estimates.equivalence(answer, margin, one_sided)
     half = stats.t.ppf(1 - alpha, df) * se
-    healthy = swabs.obs["group"].eq("control") & swabs.obs["visit"].eq("baseline")
-    controls = swabs.obs[healthy].groupby("subject", observed=True)[row["measure"]].mean()
+    return (
+        numbers
+        | dict.fromkeys(AGAINST_MARGIN, np.nan)
+        | {
+            "ci_low": row["estimate"] - half,
+            "ci_high": row["estimate"] + half,
+            "level": 100 * (1 - 2 * alpha),
+            **tested,
+            **estimates.equivalence_reach(se, df, row["n"], margin, one_sided, alpha=alpha),
+            "p_support": tested["p_equivalence"],
+            "p_against": 1 - estimates.equivalence(answer, margin, sign)["p_equivalence"],
+        }
+    )
+
+
+def _margin_known(row: Mapping[str, Any], obs: pd.DataFrame, settings: Settings) -> dict[str, float]:
+    healthy = obs["group"].eq("control") & obs["visit"].eq("baseline")
+    controls = obs[healthy].groupby("subject", observed=True)[row["measure"]].mean()
     span = estimates.margin_interval(controls, settings.equivalence_margin, **_resampling(settings))
-    return numbers | {
-        "ci_low": row["estimate"] - half,
-        "ci_high": row["estimate"] + half,
-        "level": 100 * (1 - 2 * alpha),
-        **tested,
-        **dict(zip(("margin_low", "margin_high"), span, strict=True)),
-        **estimates.equivalence_reach(se, df, row["n"], margin, one_sided, alpha=alpha),
-        "p_support": tested["p_equivalence"],
-        "p_against": 1 - estimates.equivalence(answer, margin, sign)["p_equivalence"],
-    }
+    return dict(zip(("margin_low", "margin_high"), span, strict=True))
 
 
 def _not_estimated(row: Mapping[str, Any], claim: Claim, study: Study) -> str:
@@ -547,11 +573,11 @@ def _not_estimated(row: Mapping[str, Any], claim: Claim, study: Study) -> str:
     return ""
 
 
-def _sign(asked: Asked, expect: str | None, swabs: AnnData, study: Study) -> int:
-    """The direction that a claim asserts or denies."""
+def sign_of(asked: Asked, expect: str | None, visits: pd.DataFrame, study: Study) -> int:
+    """The direction that a claim asserts or denies: 1 up, -1 down, 0 either."""
     if expect is None or not expect.endswith("healthier"):
         return EXPECT[expect] if expect else 0
-    return healthier(asked.measure, by_visit(swabs.obs, [asked.measure]), study)
+    return healthier(asked.measure, visits, study)
 
 
 def healthier(measure: str, visits: pd.DataFrame, study: Study) -> int:

@@ -18,13 +18,15 @@ from helpers.errors import StudyError
 DATA, NOTEBOOKS, REPORTS, DOCS = (Path(name) for name in ("data", "notebooks", "reports", "docs"))
 #: The claims that a study.yaml may name, a file a paper.
 CLAIMS_FOLDER = DATA / "claims"
+#: The choices that the multiverse varies.
+CHOICES = CLAIMS_FOLDER / "choices.yaml"
 DEMO = DATA / "demo"
 #: What `make validate` found, the same in each study's report: it is about the methods.
 VALIDATION = DEMO / "validation.tsv"
 #: The demo cohort's results, committed beside the notebooks' reference outputs; `make reference` writes them.
 REFERENCE = NOTEBOOKS / "reference"
-#: Where the keys are described of the two files that users write.
-STUDY_KEYS, CLAIMS_KEYS = DOCS / "study_yaml.md", DOCS / "claims.md"
+#: Where the keys are described of the files that users write.
+STUDY_KEYS, CLAIMS_KEYS, CHOICES_KEYS = DOCS / "study_yaml.md", DOCS / "claims.md", DOCS / "choices.md"
 #: The workflow, and the packages that it installs.
 MAKEFILE, LOCK = Path("Makefile"), Path("requirements.lock")
 

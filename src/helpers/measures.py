@@ -154,18 +154,11 @@ def measured(cohort: AnnData, study: Study, settings: Settings, wanted: Iterable
         if healthy.any()
         else pd.Series(np.nan, swabs.obs_names)
     )
-    genus, species = (taxa.aggregate(swabs, rank) for rank in ("genus", "species"))
-    named = [key for key in keys if key not in registry(study)]
-
-    def ratio(taxon: str) -> pd.Series | float:
-        return taxa.clr(genus if taxon in genus.var_names else species).get(taxon, np.nan)
-
     table = (
         diversity.expected_alpha(kept[swabs.obs_names], depth, metrics, tree)
         .assign(**{DISTANCE: distance})
         .join(axes(swabs, root, study, settings, keys))
-        .join(taxa.of_interest(genus, species, study.taxa))
-        .join(pd.DataFrame({name: ratio(name) for name in named}, index=swabs.obs_names))
+        .join(abundances(swabs, keys, study))
         .astype(float)
     )
     table = table.reindex(columns=[*table, *(key for key in diversity.ALPHA if key in keys and key not in table)])
@@ -174,6 +167,28 @@ def measured(cohort: AnnData, study: Study, settings: Settings, wanted: Iterable
     swabs.uns["measures"] = shown
     swabs.obsp["sqrt_bray_curtis"] = root.data
     return swabs
+
+
+def abundances(
+    swabs: AnnData, wanted: Iterable[str], study: Study, zeros: float | str = diversity.PSEUDOCOUNT
+) -> pd.DataFrame:
+    """Measures of taxa: those that study.yaml names, and the CLR of any other that is `wanted`.
+
+    Parameters
+    ----------
+    zeros : float or "multiplicative"
+        As of `helpers.diversity.positive`.
+
+    Returns
+    -------
+    DataFrame
+        As from `helpers.taxa.of_interest`, with a column each other taxon.
+    """
+    genus, species = (taxa.aggregate(swabs, rank) for rank in ("genus", "species"))
+    named = [key for key in wanted if key not in registry(study)]
+    ratios = [taxa.clr(table, zeros) for table in (genus, species) if named]
+    other = {name: next((clr[name] for clr in ratios if name in clr), np.nan) for name in named}
+    return taxa.of_interest(genus, species, study.taxa, zeros).join(pd.DataFrame(other, index=swabs.obs_names))
 
 
 def axes(swabs: AnnData, root: DistanceMatrix, study: Study, settings: Settings, wanted: Iterable[str]) -> pd.DataFrame:
@@ -202,16 +217,8 @@ def axes(swabs: AnnData, root: DistanceMatrix, study: Study, settings: Settings,
         needs = {"counts": study.counted, "tree": "tree" in swabs.uns, "controls": obs["group"].eq("control").any()}
         if not all(needs.get(need, True) for need in find(key, study).needs):
             continue
-        distmat = spaces[key]()
-        there = obs.loc[list(distmat.ids)]
-        healthy, ill = (there["group"].eq(group) & there["visit"].eq("baseline") for group in ("control", "case"))
-        gap = permutation.group_at_baseline(
-            distmat, there, study.adjust.group, permutations=settings.permutations, seed=settings.seed
-        )
         try:
-            if not gap["p_value"] < settings.alpha:
-                raise ValueError(f"no gap between the groups is shown at baseline ({p_value(gap['p_value'])})")
-            placed = diversity.axis_position(distmat, healthy, ill, there["subject"])
+            placed = on_axis(spaces[key](), obs, study, settings)
         except ValueError as reason:
             swabs.uns["no_axis"][key] = str(reason)
             continue
@@ -219,6 +226,34 @@ def axes(swabs: AnnData, root: DistanceMatrix, study: Study, settings: Settings,
         if key == POSITION:
             found[OFF_AXIS] = placed["off_axis"]
     return found[asked]
+
+
+def on_axis(distmat: DistanceMatrix, obs: pd.DataFrame, study: Study, settings: Settings) -> pd.DataFrame:
+    """Where swabs are on the axis in a space.
+
+    Parameters
+    ----------
+    distmat : skbio.DistanceMatrix
+        Between swabs, `obs` is of these, and may be of others.
+
+    Returns
+    -------
+    DataFrame
+        As from `helpers.diversity.axis_position`.
+
+    Raises
+    ------
+    ValueError
+        If no gap is shown between the groups at baseline: PERMANOVA, p >= alpha.
+    """
+    there = obs.loc[list(distmat.ids)]
+    healthy, ill = (there["group"].eq(group) & there["visit"].eq("baseline") for group in ("control", "case"))
+    gap = permutation.group_at_baseline(
+        distmat, there, study.adjust.group, permutations=settings.permutations, seed=settings.seed
+    )
+    if not gap["p_value"] < settings.alpha:
+        raise ValueError(f"no gap between the groups is shown at baseline ({p_value(gap['p_value'])})")
+    return diversity.axis_position(distmat, healthy, ill, there["subject"])
 
 
 def by_visit(swabs: AnnData | pd.DataFrame, keys: Iterable[str]) -> pd.DataFrame:

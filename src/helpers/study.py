@@ -261,6 +261,9 @@ class Settings(Strict):
         10, ge=1, le=10**4, description="draws over which Bray-Curtis dissimilarities are averaged"
     )
     bootstraps: int = Field(1000, ge=100, le=10**6, description="bootstrap resamples of an interval")
+    robustness: Literal["full", "light", "off"] = Field(
+        "full", description="the multiverse of chapter 6: all choices, or some and fewer permutations, or none of it"
+    )
     equivalence_margin: float = Field(
         0.5, gt=0, allow_inf_nan=False, description="margin of equivalence, in SD of the control group"
     )
@@ -325,6 +328,12 @@ class Study(Strict):
         max_length=100,
         description="further claims, judged and shown with those; [claims.md](claims.md) has an example",
         examples=[{"X1": "…"}],
+    )
+    without_choices: dict[str, Texts] = Field(
+        default_factory=dict,
+        description="options that the multiverse leaves out, by choice: of `data/claims/choices.yaml`, see "
+        "[choices.md](choices.md)",
+        examples=[{"depth": ["5000"]}],
     )
     labels: Labels = Field(Labels(), description="display names")
     adjust: Adjust = Field(

@@ -9,13 +9,11 @@ from scipy import stats
 from skbio.stats.composition import clr as centred_log_ratio
 from statsmodels.stats.contingency_tables import mcnemar
 
+from helpers.diversity import PSEUDOCOUNT, positive
 from helpers.estimates import ESTIMATE, adjusted_p, as_numbers, firth_odds_ratio
 from helpers.lineage import is_organelle
 from helpers.study import RANKS, Study, Taxa
 from helpers.visits import by_patient, changes, with_controls
-
-#: Added to each rarefied count before a logarithm, since a zero has none.
-PSEUDOCOUNT = 0.5
 
 #: Whether a swab has a read of the pathogen, 1 or 0: described beside its abundance, in tables of its own.
 PRESENT = "pathogen_present"
@@ -99,13 +97,15 @@ def relative_abundance(taxa: AnnData) -> pd.DataFrame:
     return pd.DataFrame(shares, index=taxa.obs_names, columns=taxa.var_names)
 
 
-def clr(taxa: AnnData) -> pd.DataFrame:
-    """Centred log-ratio of each taxon (natural logarithm), with `PSEUDOCOUNT` added to each count.
+def clr(taxa: AnnData, zeros: float | str = PSEUDOCOUNT) -> pd.DataFrame:
+    """Centred log-ratio of each taxon (natural logarithm).
 
     Parameters
     ----------
     taxa : AnnData
         Counts rarefied to one depth and aggregated, so that a zero means the same in each swab.
+    zeros : float or "multiplicative"
+        As of `helpers.diversity.positive`.
 
     Returns
     -------
@@ -118,7 +118,7 @@ def clr(taxa: AnnData) -> pd.DataFrame:
     """
     if taxa.uns.get("relative", False):
         return pd.DataFrame(np.nan, index=taxa.obs_names, columns=taxa.var_names)
-    return pd.DataFrame(centred_log_ratio(taxa.X + PSEUDOCOUNT), index=taxa.obs_names, columns=taxa.var_names)
+    return pd.DataFrame(centred_log_ratio(positive(taxa.X, zeros)), index=taxa.obs_names, columns=taxa.var_names)
 
 
 def counts_of(taxa: AnnData, name: str) -> pd.Series:
@@ -133,23 +133,7 @@ def counts_of(taxa: AnnData, name: str) -> pd.Series:
     return pd.Series(values, index=taxa.obs_names, name=name)
 
 
-def log_ratio(taxa: AnnData, numerator: str, denominator: str) -> pd.Series:
-    """Natural log ratio of two taxa, with `PSEUDOCOUNT` added to both.
-
-    Parameters
-    ----------
-    taxa : AnnData
-        As from `aggregate`.
-
-    Returns
-    -------
-    Series
-        One value a swab; it needs no reference frame, unlike an abundance (Morton et al., Nat Commun 2019;10:2719).
-    """
-    return np.log((counts_of(taxa, numerator) + PSEUDOCOUNT) / (counts_of(taxa, denominator) + PSEUDOCOUNT))
-
-
-def of_interest(genus: AnnData, species: AnnData, taxa: Taxa) -> pd.DataFrame:
+def of_interest(genus: AnnData, species: AnnData, taxa: Taxa, zeros: float | str = PSEUDOCOUNT) -> pd.DataFrame:
     """Measures of the taxa that study.yaml names.
 
     Parameters
@@ -158,25 +142,28 @@ def of_interest(genus: AnnData, species: AnnData, taxa: Taxa) -> pd.DataFrame:
         Rarefied counts aggregated to the two ranks.
     taxa : Taxa
         The names.
+    zeros : float or "multiplicative"
+        As of `helpers.diversity.positive`.
 
     Returns
     -------
     DataFrame
-        Swabs x (``genus``, ``pathogen`` and ``commensal``, their CLR; ``log_ratio`` of pathogen to commensal;
-        ``genus_share``, ``pathogen_share`` in per cent, ``pathogen_present`` as 0 or 1). A taxon that the taxonomy
+        Swabs x (``genus``, ``pathogen`` and ``commensal``, their CLR; ``log_ratio`` of the last two, which needs no
+        reference frame (Morton et al., Nat Commun 2019;10:2719); ``genus_share``, ``pathogen_share`` in per cent,
+        ``pathogen_present`` as 0 or 1). A taxon that the taxonomy
         never names is NaN: absence of the name is not absence of the taxon. Of relative abundances all but the shares
         are NaN.
     """
-    columns = {"genus": clr(genus).get(taxa.genus, np.nan)}
-    columns |= {role: clr(species).get(getattr(taxa, role), np.nan) for role in ("pathogen", "commensal")}
+    ratios = clr(species, zeros)
+    columns = {"genus": clr(genus, zeros).get(taxa.genus, np.nan)}
+    columns |= {role: ratios.get(getattr(taxa, role), np.nan) for role in ("pathogen", "commensal")}
     columns["genus_share"] = relative_abundance(genus).get(taxa.genus, np.nan)
     columns["pathogen_share"] = relative_abundance(species).get(taxa.pathogen, np.nan)
     measures = pd.DataFrame(columns, index=species.obs_names)
     measures[PRESENT] = measures["pathogen_share"].gt(0).astype(float).where(measures["pathogen_share"].notna())
-    both = {taxa.pathogen, taxa.commensal} <= set(species.var_names)
-    measures["log_ratio"] = log_ratio(species, taxa.pathogen, taxa.commensal) if both else np.nan
+    measures["log_ratio"] = measures["pathogen"] - measures["commensal"]
     if species.uns.get("relative", False):
-        measures[[PRESENT, "log_ratio"]] = np.nan
+        measures[PRESENT] = np.nan
     return measures
 
 

@@ -1,0 +1,261 @@
+"""The choices of an analysis, read from their file; and the specifications that they make of a claim."""
+
+import difflib
+import hashlib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+from anndata import AnnData
+from pydantic import Field, model_validator
+
+from helpers.diversity import ALPHA
+from helpers.errors import StudyError
+from helpers.evidence import Asked
+from helpers.files import CHOICES, CHOICES_KEYS
+from helpers.measures import POSITION, find
+from helpers.study import CLAIMS, Settings, Strict, Study, read_yaml, validated
+
+#: A specification: option by choice.
+Specification = dict[str, str]
+Need = Literal["counts", "tree", "batch", "lesional", "negatives", "sites", "covariates", "controls"]
+#: Depths that fewer swabs reach are no option.
+REACHED = 0.8
+#: Choices that one model answers together: what is drawn of the specifications is drawn of all others.
+TOGETHER = ("estimator", "loss")
+
+
+class Option(Strict):
+    """What can be chosen."""
+
+    says: str = Field("", description="in words; its key, if not given")
+    needs: Need | None = Field(None, description="what a study must have for it")
+    only: list[str] = Field(
+        default_factory=list,
+        description="kinds of measures, contrasts, spaces or estimators to which it is an option; blank: all",
+        examples=[["aitchison"]],
+    )
+    keeps_estimand: bool | None = Field(None, description="if other than its choice's")
+    light: bool = Field(False, description="part of the light grid, too")
+
+
+class Choice(Strict):
+    """A choice that an analysis makes."""
+
+    says: str = Field(description="in words")
+    keeps_estimand: bool = Field(description="whether what is estimated stays the same, however it is made")
+    measures: list[str] = Field(
+        default_factory=list,
+        description="kinds of measures that it touches, of `alpha`, `axis`, `taxon`, `other`, `severity`; or spaces of "
+        "the axis; blank: all",
+        examples=[["taxon", "aitchison"]],
+    )
+    contrasts: list[str] = Field(
+        default_factory=list, description="contrasts, or strata of `change_in`, that it touches; blank: all"
+    )
+    default: str = Field(description="the report's option; `settings.` and a name: as the report's setting says")
+    options: dict[str, Option] = Field(description="what can be chosen")
+
+    @model_validator(mode="after")
+    def _has_its_default(self) -> "Choice":
+        setting = self.default.removeprefix("settings.")
+        if self.default not in self.options and setting not in Settings.model_fields:
+            raise ValueError(f"the default {self.default} is neither an option nor a setting")
+        return self
+
+    def own(self, settings: Settings) -> str:
+        """The option that the report takes."""
+        name = self.default.removeprefix("settings.")
+        return name if name == self.default else str(getattr(settings, name))
+
+    def keeps(self, option: str) -> bool:
+        """Whether an option estimates what the report does, if the report takes another one."""
+        own = self.options[option].keeps_estimand if option in self.options else None
+        return self.keeps_estimand if own is None else own
+
+    def word(self, option: str) -> str:
+        """An option in words."""
+        says = self.options[option].says if option in self.options else ""
+        return says or (f"{int(option):,}" if option.isdigit() else option.replace("_", " "))
+
+
+class Choices(Strict):
+    """The file of choices."""
+
+    choices: dict[str, Choice]
+
+
+def load_choices(study: Study, settings: Settings) -> dict[str, Choice]:
+    """The choices, without the options that a study switches off; the report's own cannot be.
+
+    Raises
+    ------
+    StudyError
+        If the file is not valid, or the study switches off what there is not.
+    """
+    file = CLAIMS / CHOICES.name
+    content = read_yaml(file, "a file of choices", "lay it there", CHOICES_KEYS)
+    choices = validated(Choices, content, file, "a valid file of choices", CHOICES_KEYS).choices
+    for name, options in study.without_choices.items():
+        for option in options:
+            where, known = f"without_choices.{name}", choices[name].options if name in choices else choices
+            wrong = option if name in choices else name
+            if wrong not in known:
+                close = difflib.get_close_matches(wrong, known, 1)
+                raise StudyError("switches off a choice that there is not", file=study.folder / "study.yaml", found=wrong,
+                                 where=where, expected=f"one of {', '.join(known)}",
+                                 fix=f"did you mean {close[0]}?" if close else f"see {CHOICES_KEYS}")  # fmt: skip
+            if option == choices[name].own(settings):
+                raise StudyError("switches off what the report itself does", file=study.folder / "study.yaml",
+                                 found=option, where=where, fix="change the setting, or leave the option")  # fmt: skip
+    return {
+        name: choice.model_copy(
+            update={
+                "options": {k: o for k, o in choice.options.items() if k not in study.without_choices.get(name, [])}
+            }
+        )
+        for name, choice in choices.items()
+    }
+
+
+def absent(
+    choices: Mapping[str, Choice], cohort: AnnData, study: Study, settings: Settings
+) -> dict[tuple[str, str], str]:
+    """The options for which the study has nothing, and why.
+
+    Parameters
+    ----------
+    cohort : AnnData
+        With contaminants and negative controls.
+
+    Returns
+    -------
+    dict
+        Choice and option to reason.
+    """
+    obs = cohort.obs[cohort.obs["control_type"].eq("sample")]
+    adjust = [*study.adjust.group, *study.adjust.arm]
+    lacks = {
+        "counts": not study.counted and "the study gives relative abundances",
+        "tree": (not study.counted or "tree" not in cohort.uns) and "the study gives no tree",
+        "batch": ("batch" not in obs or obs["batch"].nunique() < 2 or "batch" in adjust)
+        and "there are no runs beside the covariates",
+        "lesional": not obs["lesional"].any() and "lesional skin is not recorded",
+        "negatives": not cohort.obs["control_type"].eq("negative").any() and "there are no negative controls",
+        "sites": obs.groupby("subject", observed=True)["site"].nunique().max() < 2
+        and "everybody was swabbed at one site",
+        "covariates": not adjust and "the study names no covariates",
+        "controls": not (obs["group"].eq("control") & obs["visit"].eq("followup")).any() and "no control came twice",
+    }
+    depth = cohort[obs.index].X.sum(axis=1).A1
+    found: dict[tuple[str, str], str] = {}
+    for name, choice in choices.items():
+        for option, of in choice.options.items():
+            reason = lacks[of.needs] if of.needs else False
+            if name == "depth" and option.isdigit() and (share := (depth >= int(option)).mean()) < REACHED:
+                reason = f"{100 * share:.0f} % of the swabs reach it"
+            if reason and option != choice.own(settings):
+                found[name, option] = reason
+    return found
+
+
+def kind_of(measure: str, study: Study) -> str:
+    """The kind of a measure, as choices tell them apart."""
+    if measure in ALPHA:
+        return "alpha"
+    of = find(measure, study)
+    if of.kind == "severity":
+        return "severity"
+    return "axis" if measure == POSITION else "taxon" if of.kind == "taxon" and "share" not in measure else "other"
+
+
+def touched(asked: Asked, spec: Specification, choices: Mapping[str, Choice], study: Study) -> Specification | None:
+    """A specification as a question sees it: the choices that touch it; None if an option is none to it."""
+    kind = kind_of(asked.measure, study)
+    tags = {kind, _contrast(asked), *((spec["space"],) if kind == "axis" else ()), spec["estimator"]}
+    seen = {name: spec[name] for name, choice in choices.items() if _touches(choice, asked, tags)}
+    only = [set(choices[name].options[option].only) for name, option in seen.items() if option in choices[name].options]
+    return None if any(tags_of and not tags & tags_of for tags_of in only) else seen
+
+
+def _contrast(asked: Asked) -> str:
+    return asked.among or asked.contrast
+
+
+def _touches(choice: Choice, asked: Asked, tags: set[str]) -> bool:
+    return (not choice.measures or bool(tags & set(choice.measures))) and (
+        not choice.contrasts or _contrast(asked) in choice.contrasts
+    )
+
+
+def _possible(
+    asked: Sequence[Asked], choices: Mapping[str, Choice], offered: Mapping[str, Sequence[str]], study: Study
+) -> Iterator[tuple[str, list[str]]]:
+    """The options of each choice that can be one to any of the questions."""
+    tags = {name for each in asked for name in (kind_of(each.measure, study), _contrast(each))}
+    tags |= {*offered["estimator"], *(offered["space"] if "axis" in tags else ())}
+    same = {each.measure for each in asked if kind_of(each.measure, study) == "alpha"}
+    for name, choice in choices.items():
+        options = [
+            o
+            for o in offered[name]
+            if not (only := choice.options[o].only if o in choice.options else []) or tags & set(only)
+        ]
+        if name == "alpha" and len(same) == 1:
+            options = [o for o in options if o not in same]  # it is claimed
+        touches = any(_touches(choice, each, tags) for each in asked)
+        yield name, options if touches else options[:1]
+
+
+def specifications(
+    asked: Sequence[Asked],
+    choices: Mapping[str, Choice],
+    offered: Mapping[str, Sequence[str]],
+    own: Specification,
+    study: Study,
+    limit: int,
+) -> list[Specification]:
+    """The specifications of a claim: all that keep the estimand, all that differ in one choice, and a draw of the rest.
+
+    Parameters
+    ----------
+    asked : sequence of Asked
+        What its parts ask; all of them follow one specification.
+    offered : mapping
+        The options of each choice, the report's first.
+    own : dict
+        The report's.
+    limit : int
+        The rest is drawn, by a checksum of its options, until there are so many: another option moves no other draw.
+
+    Returns
+    -------
+    list of dict
+        The report's first. A choice that touches no part has the report's option.
+    """
+    possible = dict(_possible(asked, choices, offered, study))
+    names = list(possible)
+    found: dict[tuple[str, ...], Specification] = {tuple(own.values()): own}
+    for options in itertools.product(*possible.values()):
+        spec = dict(zip(names, options, strict=True))
+        parts = [touched(each, spec, choices, study) for each in asked]
+        if None in parts:
+            continue
+        spec = own | {name: option for part in parts if part for name, option in part.items()}
+        found.setdefault(tuple(spec.values()), spec)
+    apart = {key: [n for n in names if spec[n] != own[n]] for key, spec in found.items()}
+    near = [k for k, names in apart.items() if len(names) < 2 or all(choices[n].keeps(found[k][n]) for n in names)]
+    drawn = sorted(set(found) - set(near), key=lambda key: (_checksum(found[key]), key))
+    kept, last = [*near], ""
+    for key in drawn:
+        if len(kept) >= limit and _checksum(found[key]) != last:
+            break
+        kept.append(key)
+        last = _checksum(found[key])
+    return [found[key] for key in kept]
+
+
+def _checksum(spec: Specification) -> str:
+    """Of all options but those that are answered `TOGETHER`."""
+    text = "\0".join(f"{name}={option}" for name, option in spec.items() if name not in TOGETHER)
+    return hashlib.sha256(text.encode()).hexdigest()
