@@ -102,8 +102,8 @@ def load_choices(study: Study, settings: Settings) -> dict[str, Choice]:
             wrong = option if name in choices else name
             if wrong not in known:
                 close = difflib.get_close_matches(wrong, known, 1)
-                raise StudyError("switches off a choice that there is not", file=study.folder / "study.yaml", found=wrong,
-                                 where=where, expected=f"one of {', '.join(known)}",
+                raise StudyError("switches off a choice that there is not", file=study.folder / "study.yaml",
+                                 found=wrong, where=where, expected=f"one of {', '.join(known)}",
                                  fix=f"did you mean {close[0]}?" if close else f"see {CHOICES_KEYS}")  # fmt: skip
             if option == choices[name].own(settings):
                 raise StudyError("switches off what the report itself does", file=study.folder / "study.yaml",

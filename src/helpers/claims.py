@@ -373,6 +373,14 @@ def decided(untested: Any, reached: Any, support: Any, contrary: Any, alpha: flo
     return np.select(conditions, [CONTRADICTED, NOT_TESTABLE, OUT_OF_REACH, SUPPORTED], INCONCLUSIVE)
 
 
+def adjusted_among(p: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Holm's adjustment of each p-value as one of a family with the same others; missing ones do not count."""
+    known = np.sort(others[~np.isnan(others)])
+    steps = np.maximum.accumulate([0.0, *(known * (len(known) + 1 - np.arange(len(known))))])
+    before = np.searchsorted(known, p)
+    return np.where(np.isnan(p), np.nan, np.minimum(np.maximum((len(known) + 1 - before) * p, steps[before]), 1))
+
+
 def _within_families(p: pd.Series, family: pd.Series) -> pd.Series:
     return p.groupby(family, sort=False).transform(lambda of_family: adjusted_p(of_family, "holm"))
 

@@ -76,14 +76,23 @@ def linear_contrast(
     MacKinnon & White, J Econometrics 1985;29:305 (HC3); Angrist & Pischke, Mostly Harmless Econometrics, 2009, section
     8.1 (the larger of the two in small samples).
     """
-    columns = [outcome, term, *covariates]
-    complete = levels_in_use(data[columns].dropna())
-    varying = [c for c in covariates if complete[c].nunique() > 1]
+    complete, x = design(data, outcome, term, covariates)
     n, dropped = len(complete), len(data) - len(complete)
-    if n < len(varying) + 4 or complete[term].nunique() < 2:
+    if not x.size:
         return not_estimable(n, dropped)
-    x = np.column_stack([np.ones(n), complete[term].to_numpy(float), as_numbers(complete[varying])])
     return _coefficient(complete[outcome].to_numpy(float), x, 1, dropped, alpha, cautious)
+
+
+def design(
+    data: pd.DataFrame, outcome: str, term: str, covariates: Sequence[str] = ()
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """The people of `linear_contrast` and its columns: ones, the term, covariates that vary; none if people are few."""
+    complete = levels_in_use(data[[outcome, term, *covariates]].dropna())
+    varying = [c for c in covariates if complete[c].nunique() > 1]
+    if len(complete) < len(varying) + 4 or complete[term].nunique() < 2:
+        return complete, np.empty((0, 0))
+    numbers = as_numbers(complete[varying])
+    return complete, np.column_stack([np.ones(len(complete)), complete[term].to_numpy(float), numbers])
 
 
 def hartung_knapp(effects: pd.Series, errors: pd.Series, *, alpha: float = 0.05) -> dict[str, float]:

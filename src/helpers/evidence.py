@@ -108,7 +108,7 @@ def change(asked: Asked, data: Data, study: Study, settings: Settings) -> Estima
     where there are several sites, by a model of all swabs with site effects, which stands for it where nobody has a
     site at both visits.
     """
-    pairs = paired(data.followed, asked.measure)
+    pairs = change_pairs(asked, data, study)
     own, healthy = pairs[pairs["who"].eq(asked.arm)], pairs[pairs["who"].eq("control")]
     found = {"mean change": _mean_change(own, settings)}
     if data.obs["site"].nunique() > 1 and asked.measure in data.obs:
@@ -142,6 +142,12 @@ def _change_of(settings: Settings) -> Callable[[pd.DataFrame], dict[str, float]]
 
 def change_in(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
     """Mean change between the visits in a stratum of one arm: sites by their state at baseline, or non-responders."""
+    pairs = change_pairs(asked, data, study)
+    return {"mean change": _mean_change(pairs[pairs["who"].eq(asked.arm)], settings)}
+
+
+def change_pairs(asked: Asked, data: Data, study: Study) -> pd.DataFrame:
+    """Pairs of visits of everybody, or in the stratum that is asked."""
     visits = data.followed
     if asked.among in ("lesional", "non_lesional"):
         sites = sites_at_baseline(data.obs, lesional=asked.among == "lesional") & same_sites(data.obs)
@@ -152,7 +158,7 @@ def change_in(asked: Asked, data: Data, study: Study, settings: Settings) -> Est
         improved = pairs["subject"].map(response.improvement(visits, study.severity))
         pairs = pairs.assign(change=pairs["change"].where(improved.notna()))
         pairs = pairs[~(improved >= study.response.non_responder)]
-    return {"mean change": _mean_change(pairs[pairs["who"].eq(asked.arm)], settings)}
+    return pairs
 
 
 def _resampling(settings: Settings) -> dict[str, Any]:

@@ -3,24 +3,21 @@
 ``make validate`` writes the table.
 """
 
-import os
-from collections.abc import Iterator, Mapping, Sequence, Set
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
-from multiprocessing import get_context
+from collections.abc import Mapping, Sequence, Set
+from concurrent.futures import Executor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from skbio import DistanceMatrix
-from tqdm import tqdm
 
 from helpers import evidence, permutation, taxa
 from helpers.claims import CONTRADICTED, KEY, ONE_SIDED, SUPPORTED, VERDICTS, Claim, load_claims, verdicts
 from helpers.files import DEMO, VALIDATION, write_whole
 from helpers.simulation.worlds import ANSWER, SCENARIOS, TARGET_SEEDS, changed_genera, examined, simulated, targets
 from helpers.study import Settings, Study, load_study
+from helpers.workers import each, workers
 
 #: Fewer resamples than the report's, so that many cohorts can be analysed.
 LIGHT = {"rarefactions": 2, "bootstraps": 250, "permutations": 99}
@@ -151,20 +148,6 @@ def discoveries(found: Mapping[str, pd.DataFrame], changed: Mapping[str, Set[str
     return frame.fillna(dict.fromkeys([*ROW, "verdict"], "")).assign(interval="model")
 
 
-@contextmanager
-def workers() -> Iterator[Executor]:
-    """Every core of this machine; or the Dask cluster of ``DASK_SCHEDULER_ADDRESS``, if that is set."""
-    address = os.environ.get("DASK_SCHEDULER_ADDRESS")
-    if address:
-        from distributed import Client
-
-        with Client(address) as client, client.get_executor() as pool:
-            yield pool
-    else:
-        with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-            yield pool
-
-
 def simulate_runs(jobs: Sequence[tuple[str, int]], like: Study, pool: Executor) -> pd.DataFrame:
     """Analyse many simulated cohorts.
 
@@ -178,10 +161,7 @@ def simulate_runs(jobs: Sequence[tuple[str, int]], like: Study, pool: Executor) 
     DataFrame
         The rows of `one_run`, in the order of `jobs` whatever the order in which they were done.
     """
-    futures = [pool.submit(one_run, *job, like) for job in jobs]
-    for _ in tqdm(as_completed(futures), total=len(futures), desc="cohorts", mininterval=5):
-        pass
-    return pd.concat([future.result() for future in futures], ignore_index=True)
+    return pd.concat(each(one_run, [(*job, like) for job in jobs], pool, "cohorts"), ignore_index=True)
 
 
 # --- the table -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,167 @@
+"""Estimates under permutations that break one association only: the null of all specifications of a claim together.
+
+One permutation is carried through all specifications: a person has one place in the order and one sign, whichever
+people a specification leaves out. The first "permutation" leaves everything as it is.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.special import stdtr
+from scipy.stats import rankdata
+
+from helpers import estimates, treatment
+from helpers.evidence import LESS_CONTROLS, Asked, Data, arm_covariates, change_pairs, with_improvement
+from helpers.study import Study
+from helpers.visits import paired
+
+
+class Draws(NamedTuple):
+    """Random places and signs of people, (1 + permutations) x people; the first row is the sample as it is."""
+
+    people: pd.Index
+    places: np.ndarray
+    signs: np.ndarray
+
+    def order(self, people: pd.Index) -> np.ndarray:
+        """Permutations of some of the people."""
+        return np.argsort(self.places[:, self.people.get_indexer(people)], axis=1)
+
+    def sign(self, people: pd.Index) -> np.ndarray:
+        """Signs of some of the people."""
+        return self.signs[:, self.people.get_indexer(people)]
+
+
+def draws(people: Sequence[str], permutations: int, seed: int) -> Draws:
+    """Places and signs of the people."""
+    rng, n = np.random.default_rng(seed), len(people)
+    places = np.vstack([np.arange(n) / n, rng.random((permutations, n))])
+    signs = np.vstack([np.ones(n), rng.choice([-1.0, 1.0], (permutations, n))])
+    return Draws(pd.Index(people), places, signs)
+
+
+def permuted(asked: Asked, data: Data, study: Study, drawn: Draws) -> dict[str, np.ndarray]:
+    """What `helpers.evidence.answers` estimates, under each permutation.
+
+    Differences and arms: residuals of the model without the contrast are permuted and added to what it fits. Changes:
+    each person's change has a random sign. Severity: the residuals of the measure's ranks are permuted.
+
+    Returns
+    -------
+    dict
+        By estimator: estimates and two-sided p-values, 2 x (1 + permutations). That of overlap weights takes the
+        weights as known, with an HC3 error. An estimator that is not there cannot be permuted like this: imputation,
+        or pooling.
+
+    References
+    ----------
+    Freedman & Lane, J Bus Econ Stat 1983;1:292; Simonsohn, Simmons & Nelson, Nat Hum Behav 2020;4:1208 (one permutation
+    through all specifications).
+    """
+    measure, found = asked.measure, {}
+    baseline = data.visits[data.visits["visit"].eq("baseline")].set_index("subject")
+    match asked.contrast:
+        case "group":
+            found = {"OLS": _reshuffled(baseline, measure, "case", study.adjust.group, drawn)}
+        case "severity" if asked.score:
+            patients = baseline[baseline["case"]]
+            found = {"partial Spearman": _rank_residuals(patients, measure, asked.score, study.adjust.group, drawn)}
+        case "change" | "change_in":
+            pairs = change_pairs(asked, data, study).set_index("subject").dropna(subset="change")
+            own = pairs[pairs["who"].eq(asked.arm)]
+            found = {"mean change": _mean(own["change"].to_numpy() * drawn.sign(own.index))}
+            if asked.contrast == "change":
+                both = pairs[pairs["who"].isin([asked.arm, "control"])]
+                of, x = estimates.design(both, "change", "case")
+                found[LESS_CONTROLS] = _coefficient(of["change"].to_numpy() * drawn.sign(of.index), x)
+        case "arms":
+            pairs, adjust = treatment.arms(paired(data.followed, measure)), arm_covariates(asked, study)
+            complete = pairs.dropna(subset=["y0", "y1", "treated", *adjust]).set_index("subject")
+            found = {
+                "ANCOVA": _reshuffled(complete, "y1", "treated", ["y0", *adjust], drawn),
+                "change score": _reshuffled(complete, "change", "treated", adjust, drawn),
+                "overlap weights": _weighted(complete, adjust, drawn),
+            }
+        case "arms_given_improvement":
+            pairs = with_improvement(measure, data.followed, study).set_index("subject")
+            given = ["y0", *arm_covariates(asked, study), "improvement"]
+            found = {"direct": _reshuffled(pairs, "y1", "treated", given, drawn)}
+    return {name: each for name, each in found.items() if each is not None}
+
+
+def _reshuffled(
+    data: pd.DataFrame, outcome: str, term: str, covariates: Sequence[str], drawn: Draws
+) -> np.ndarray | None:
+    """`estimates.linear_contrast` after Freedman and Lane; `data` is indexed by subject."""
+    complete, x = estimates.design(data, outcome, term, covariates)
+    if not x.size:
+        return None
+    y = _freedman_lane(complete[outcome].to_numpy(float), np.delete(x, 1, axis=1), drawn.order(complete.index))
+    return _coefficient(y, x)
+
+
+def _weighted(complete: pd.DataFrame, covariates: Sequence[str], drawn: Draws) -> np.ndarray | None:
+    """Difference of the arms' mean changes with overlap weights."""
+    treated, y = complete["treated"].to_numpy(bool), complete["change"].to_numpy(float)
+    if len(set(treated)) < 2:
+        return None
+    given = np.column_stack([np.ones(len(y)), estimates.as_numbers(complete[list(covariates)])])
+    x = np.column_stack([np.ones(len(y)), treated])
+    weights = treatment.overlap_weights(complete, covariates).to_numpy()
+    return _coefficient(_freedman_lane(y, given, drawn.order(complete.index)), x, weights)
+
+
+def _freedman_lane(y: np.ndarray, given: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Permuted outcomes, permutations x people: what the model `given` fits, plus its residuals in another order."""
+    basis = _basis(given)[0]
+    fitted = basis @ (basis.T @ y)
+    return fitted + (y - fitted)[order]
+
+
+def _basis(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Orthonormal basis of the columns' span, and the pseudoinverse."""
+    u, s, vt = np.linalg.svd(x, full_matrices=False)
+    there = s > 1e-10 * s[0]
+    return u[:, there], (vt[there].T / s[there]) @ u[:, there].T
+
+
+def _coefficient(y: np.ndarray, x: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray | None:
+    """Coefficient of the second column of `x` for each row of outcomes, and p with an HC3 error."""
+    if not x.size:
+        return None
+    root = np.ones(len(x)) if weights is None else np.sqrt(weights)
+    basis, inverse = _basis(x * root[:, None])
+    y, row = y * root, inverse[1]
+    estimate = y @ row
+    residuals = (y - (y @ basis) @ basis.T) / (1 - (basis**2).sum(axis=1))
+    t = estimate / np.sqrt(residuals**2 @ row**2)
+    return np.array([estimate, 2 * stdtr(len(x) - x.shape[1], -abs(t))])
+
+
+def _mean(y: np.ndarray) -> np.ndarray | None:
+    """Mean of each row, and Student's p."""
+    n = y.shape[1]
+    if n < 3:
+        return None
+    mean = y.mean(axis=1)
+    t = mean / (y.std(axis=1, ddof=1) / np.sqrt(n))
+    return np.array([mean, 2 * stdtr(n - 1, -abs(t))])
+
+
+def _rank_residuals(
+    patients: pd.DataFrame, x: str, y: str, covariates: Sequence[str], drawn: Draws
+) -> np.ndarray | None:
+    """`estimates.partial_spearman`, the residuals of the first ranks permuted."""
+    complete = patients[[x, y, *covariates]].dropna()
+    numbers = estimates.as_numbers(complete)
+    df = len(complete) - numbers.shape[1]
+    if df < 2 or x not in numbers or y not in numbers:
+        return None
+    ranks = rankdata(numbers, axis=0) - (len(complete) + 1) / 2
+    basis = _basis(ranks[:, 2:])[0] if ranks.shape[1] > 2 else np.empty((len(ranks), 0))
+    of_x, of_y = (ranks[:, i] - basis @ (basis.T @ ranks[:, i]) for i in (0, 1))
+    rho = of_x[drawn.order(complete.index)] @ of_y / np.sqrt((of_x**2).sum() * (of_y**2).sum())
+    t = rho * np.sqrt(df / np.maximum(1 - rho**2, 1e-12))
+    return np.array([rho, 2 * stdtr(df, -abs(t))])

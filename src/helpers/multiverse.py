@@ -1,0 +1,431 @@
+"""Every claim under every other choice that can be defended: how many analyses agree, and what makes the others differ.
+
+A specification is a combination of options; what it estimates, `helpers.evidence` does.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from scipy.special import ndtri
+from skbio import DistanceMatrix
+
+from helpers import diversity, evidence, joint, taxa
+from helpers.choices import Choice, Specification, absent, kind_of, load_choices, specifications, touched
+from helpers.claims import NOT_TESTABLE, Claim, adjusted_among, decided, load_claims
+from helpers.estimates import control_sd
+from helpers.evidence import IMPUTED, Asked, Data
+from helpers.measures import abundances, measured, on_axis
+from helpers.quality import without_contaminants
+from helpers.study import Adjust, Settings, Study
+from helpers.visits import analysis_swabs
+from helpers.workers import each
+
+#: Of the full and the light grid: specifications after which a claim's are drawn no more, and permutations.
+LIMIT, PERMUTATIONS = {"full": 500, "light": 100}, {"full": 500, "light": 199}
+#: Swabs from which on the light grid is taken: distances between them take time and memory with the square.
+LARGE = 2_000
+#: Resamples of estimates on which no claim of the report rests.
+BOOTSTRAPS = 200
+#: Choices that decide which swabs are measured, and at what depth.
+BASE = ("contaminants", "depth", "swabs")
+#: The option of the estimators: that on which claims rest.
+STANDING = "standing"
+
+
+class Recipe(NamedTuple):
+    """How a measure is made of the swabs of a base; blank what does not touch it."""
+
+    kind: str
+    measure: str
+    zeros: str
+    rank: str
+    space: str
+
+
+class Cell(NamedTuple):
+    """A part of a claim, and the specification as it sees it."""
+
+    claim: str
+    asked: Asked
+    expect: str | None
+    seen: tuple[tuple[str, str], ...]
+
+
+class Multiverse(NamedTuple):
+    """What all specifications found."""
+
+    #: One row a part of a claim and specification.
+    found: pd.DataFrame
+    #: One row a claim: see `summary`.
+    claims: pd.DataFrame
+    #: Of each claim, where permutations leave the sorted estimates of the part that stands for it: low and high.
+    band: dict[str, np.ndarray]
+    choices: dict[str, Choice]
+    #: Options that the study has nothing for, and why.
+    absent: dict[tuple[str, str], str]
+
+
+# --- the specifications of one base ----------------------------------------------------------------------------------
+
+
+class _Base:
+    """The swabs of some specifications, at their depth."""
+
+    def __init__(self, cohort: AnnData, option: Mapping[str, str], study: Study, settings: Settings) -> None:
+        clean = without_contaminants(cohort, settings.alpha)[0] if option["contaminants"] == "removed" else cohort
+        kept = clean[analysis_swabs(clean.obs, option["swabs"])]
+        all_reads = option["depth"] == "none"
+        depth = settings.rarefaction_depth if all_reads else int(option["depth"])
+        self.study, self.kept, self.tree = study, kept, diversity.rooted_tree(kept)
+        self.settings = settings.model_copy(update={"swabs": option["swabs"], "rarefaction_depth": depth})
+        self.drawn = _dense(kept) if all_reads else diversity.rarefy(kept, depth, seed=settings.seed)
+
+    def values(self, recipes: Sequence[Recipe]) -> pd.DataFrame:
+        """Measures of each swab, a column a recipe."""
+        of = {kind: [r for r in recipes if r.kind == kind] for kind in ("alpha", "taxon", "axis", "other")}
+        found: dict[Recipe, pd.Series] = {}
+        if of["alpha"]:
+            depth, wanted = self.settings.rarefaction_depth, [r.measure for r in of["alpha"]]
+            alpha = diversity.expected_alpha(self.kept, depth, wanted, self.tree).reindex(columns=wanted)
+            found |= {r: alpha[r.measure] for r in of["alpha"]}
+        for zeros in dict.fromkeys(r.zeros for r in of["taxon"]):
+            same = [r for r in of["taxon"] if r.zeros == zeros]
+            abundance = abundances(self.drawn, [r.measure for r in same], self.study, zeros)
+            found |= {r: abundance[r.measure] for r in same}
+        if of["other"]:
+            swabs = measured(self.kept, self.study, self.settings, [r.measure for r in of["other"]])
+            found |= {r: swabs.obs[r.measure] for r in of["other"]}
+        found |= {r: self._position(r) for r in of["axis"]}
+        return pd.DataFrame({_name(r): found[r] for r in recipes}, index=self.drawn.obs_names, dtype=float)
+
+    def _position(self, recipe: Recipe) -> pd.Series:
+        try:
+            placed = on_axis(self._distances(recipe), self.drawn.obs, self.study, self.settings)
+        except ValueError:  # no gap is shown in this space: no axis
+            return pd.Series(np.nan, self.drawn.obs_names)
+        return 100 * placed["position"]
+
+    def _distances(self, recipe: Recipe) -> DistanceMatrix:
+        swabs = self.kept if recipe.space == "sqrt_bray_curtis" else self.drawn
+        swabs = swabs if recipe.rank == "asv" or not recipe.rank else taxa.aggregate(swabs, recipe.rank)
+        if recipe.space == "aitchison":
+            return diversity.aitchison(swabs, zeros=recipe.zeros)
+        if recipe.space == "sqrt_bray_curtis":
+            depth, drawn, seed = self.settings.rarefaction_depth, self.settings.rarefactions, self.settings.seed
+            return diversity.square_root(diversity.bray_curtis(swabs, depth, rarefactions=drawn, seed=seed))
+        weighted = recipe.space == "weighted_unifrac"
+        return diversity.square_root(diversity.unifrac(swabs, self.tree, weighted=weighted))
+
+
+def _dense(swabs: AnnData) -> AnnData:
+    whole = swabs.copy()
+    whole.X = whole.X.toarray()
+    return whole
+
+
+def _name(recipe: Recipe) -> str:
+    return "\0".join(recipe)
+
+
+#: What is done about outliers, over all swabs.
+OUTLIERS: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
+    "kept": lambda values: values,
+    "winsorised": lambda values: values.clip(values.quantile(0.03), values.quantile(0.97), axis=1),
+    # Blom, Statistical Estimates and Transformed Beta-Variables, 1958.
+    "ranks": lambda values: ((values.rank() - 0.375) / (values.notna().sum() + 0.25)).apply(ndtri),
+}
+
+
+def _recipe(cell: Cell, study: Study) -> Recipe | None:
+    """How the measure of a cell is made; None of severity scores."""
+    seen, kind = dict(cell.seen), kind_of(cell.asked.measure, study)
+    alpha = seen.get("alpha", "claimed")
+    measure = cell.asked.measure if alpha == "claimed" else alpha
+    made = [seen.get(name, "") for name in ("zeros", "rank", "space")]
+    return None if kind == "severity" else Recipe(kind, measure, *made)
+
+
+def _variant(study: Study, covariates: str) -> Study:
+    group, arm = study.adjust.group, study.adjust.arm
+    adjust = {"none": Adjust(), "with_batch": Adjust(group=[*group, "batch"], arm=[*arm, "batch"])}
+    return study.model_copy(update={"adjust": adjust.get(covariates, study.adjust)})
+
+
+def answered(
+    base: Mapping[str, str], cells: Sequence[Cell], cohort: AnnData, study: Study, settings: Settings, permutations: int
+) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """Estimate the cells of one base.
+
+    Parameters
+    ----------
+    base : mapping
+        Options of `BASE`.
+    cohort : AnnData
+        With contaminants and negative controls.
+
+    Returns
+    -------
+    tuple
+        A row a cell, NaN where it has no estimate: what `helpers.evidence.tested_against` tells, estimated_by, what,
+        n, sign, and ``sd``, in which effects are compared: of the controls at baseline, else of the patients, 1 of a
+        correlation. Then cells x (1 + permutations): the effect in SD in the claimed direction, NaN where nothing can
+        be permuted; and whether it is significant there.
+    """
+    of, claims = _Base(cohort, base, study, settings), load_claims(study)
+    drawn = joint.draws(sorted(set(cohort.obs["subject"])), permutations, settings.seed)
+    recipes = [_recipe(cell, study) for cell in cells]
+    values = of.values([r for r in dict.fromkeys(recipes) if r])
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for i, (cell, recipe) in enumerate(zip(cells, recipes, strict=True)):
+        how = [dict(cell.seen).get(name, "") for name in ("pairing", "outliers", "covariates")]
+        groups.setdefault((*how, cell.asked.measure, recipe), []).append(i)
+    tables: dict[tuple[str, str], tuple[Data, Data]] = {}
+    rows: list[dict[str, Any]] = [{"n": 0} for _ in cells]
+    effects = np.full((len(cells), 1 + permutations), np.nan, np.float32)
+    significant = np.zeros(effects.shape, bool)
+    for (pairing, outliers, covariates, measure, recipe), members in groups.items():
+        if (pairing, outliers) not in tables:
+            obs = of.drawn.obs.assign(site="") if pairing == "by_patient" else of.drawn.obs
+            whole = evidence.data_of(obs.join(OUTLIERS[outliers or "kept"](values)), list(values))
+            tables[pairing, outliers] = Data(*(t.drop(columns=list(values)) for t in whole)), whole
+        people, whole = tables[pairing, outliers]
+        data = people
+        if recipe:
+            data = Data(*(t.assign(**{measure: w[_name(recipe)]}) for t, w in zip(people, whole, strict=True)))
+        adjusted = _variant(study, covariates)
+        found = _estimates([cells[i].asked for i in members], data, adjusted, settings)
+        null = {asked: joint.permuted(asked, data, adjusted, drawn) for asked in found}
+        for i in members:
+            cell, seen = cells[i], dict(cells[i].seen)
+            chosen = IMPUTED if seen.get("loss") == "imputed" else seen.get("estimator", STANDING)
+            name = next(iter(found[cell.asked])) if chosen == STANDING else chosen
+            row = found[cell.asked].get(name)
+            if row is None or np.isnan(row["estimate"]):
+                continue
+            sign = evidence.sign_of(cell.asked, cell.expect, data.visits, adjusted)
+            sd = 1.0 if cell.asked.contrast == "severity" else _unit(data.visits, measure)
+            about = {"estimated_by": name, "what": row["what"], "n": row["n"], "sign": sign, "sd": sd}
+            rows[i] = about | evidence.tested_against(row, claims[cell.claim], sign, settings)
+            if name in null[cell.asked] and not claims[cell.claim].against_margin:
+                estimate, p = null[cell.asked][name]
+                effects[i] = estimate * sign / sd
+                significant[i] = (p < settings.alpha) & (effects[i] > 0)
+    return pd.DataFrame(rows), effects, significant
+
+
+def _estimates(
+    asked: Sequence[Asked], data: Data, study: Study, settings: Settings
+) -> dict[Asked, dict[str, dict[str, Any]]]:
+    """The answers to questions, by estimator, those first on which claims rest."""
+    few = settings.model_copy(update={"bootstraps": min(settings.bootstraps, BOOTSTRAPS)})
+    found: dict[Asked, dict[str, dict[str, Any]]] = {question: {} for question in asked}
+    for question in found:
+        # The interval of a correlation is the bootstrap's.
+        how = settings if question.contrast == "severity" else few
+        for row in evidence.answers([question], data, study, how).to_dict("records"):
+            found[question][row["estimator"]] = row
+    return found
+
+
+def _unit(visits: pd.DataFrame, measure: str) -> float:
+    patients = visits.loc[visits["visit"].eq("baseline") & visits["case"], measure]
+    sd = control_sd(visits, measure)
+    return sd if sd > 0 else float(patients.std())
+
+
+# --- all of them -----------------------------------------------------------------------------------------------------
+
+
+def explore(cohort: AnnData, study: Study, settings: Settings, pool: Executor) -> Multiverse:
+    """Every claim under every specification.
+
+    Parameters
+    ----------
+    cohort : AnnData
+        As from `helpers.ingest.build_cohort`, with contaminants and negative controls.
+    pool : concurrent.futures.Executor
+        As from `helpers.workers.workers`; the results do not depend on it.
+    """
+    grid, choices = grid_of(cohort, settings), load_choices(study, settings)
+    lacking = absent(choices, cohort, study, settings)
+    own = {name: choice.own(settings) for name, choice in choices.items()}
+    offered = {
+        name: [own[name], *(o for o in choice.options if o != own[name] and (name, o) not in lacking)]
+        for name, choice in choices.items()
+    }
+    if grid == "light":
+        offered = {n: [o for o in offered[n] if o == own[n] or choices[n].options[o].light] for n in choices}
+    plan: list[dict[str, Any]] = []
+    places: list[tuple[tuple[str, ...], int]] = []
+    cells: dict[tuple[str, ...], dict[Cell, int]] = {}
+    for name, claim in load_claims(study).items():
+        parts = [(asked, part.expect) for part in claim.parts for asked in evidence.questions(part, study)]
+        specs = specifications([asked for asked, _ in parts], choices, offered, own, study, LIMIT[grid])
+        for i, spec in enumerate(specs):
+            keeps = all(choices[c].keeps(o) for c, o in spec.items() if o != own[c])
+            for asked, expect in parts:
+                seen = touched(asked, spec, choices, study) or {}
+                base, cell = tuple(spec[c] for c in BASE), Cell(name, asked, expect, tuple(seen.items()))
+                of_base = cells.setdefault(base, {})
+                places.append((base, of_base.setdefault(cell, len(of_base))))
+                plan.append({"claim": name, "specification": i, "keeps_estimand": keeps, **spec})
+    jobs = [
+        (dict(zip(BASE, base, strict=True)), list(of), cohort, study, settings, PERMUTATIONS[grid])
+        for base, of in cells.items()
+    ]
+    tables, effects, significant = zip(*each(answered, jobs, pool, "specifications"), strict=True)
+    first = dict(zip(cells, np.cumsum([0, *map(len, tables)]), strict=False))
+    at = np.array([first[base] + i for base, i in places])
+    found = pd.DataFrame(plan).join(pd.concat(tables, ignore_index=True).iloc[at].reset_index(drop=True))
+    found, claims = _judged(found, load_claims(study), settings.alpha), []
+    null, shown = np.concatenate(effects)[at], np.concatenate(significant)[at]
+    band: dict[str, np.ndarray] = {}
+    for name, of in found.groupby("claim", sort=False):
+        stands = of["what"].eq(
+            of["what"].iloc[of["p_support"].iloc[: of["specification"].eq(0).sum()].fillna(1).argmax()]
+        )
+        claims.append(_summary(of, stands, null[of.index], shown[of.index], choices, own))
+        band[str(name)] = _band(null[of.index[stands]])
+    return Multiverse(found, pd.DataFrame(claims), band, choices, lacking)
+
+
+def grid_of(cohort: AnnData, settings: Settings) -> str:
+    """``full``, or ``light`` where that was chosen or the cohort is large."""
+    return "light" if settings.robustness == "light" or cohort.n_obs > LARGE else "full"
+
+
+def _judged(found: pd.DataFrame, claims: Mapping[str, Claim], alpha: float) -> pd.DataFrame:
+    """The verdict on the claim in each specification, all other claims as in the report, and effects in SD.
+
+    Parameters
+    ----------
+    found : DataFrame
+        One row a part of a claim and specification, the report's specification first.
+    """
+    low, high = ((found[c] - found["estimate"]) / found["sd"] for c in ("ci_low", "ci_high"))
+    down = found["sign"].lt(0)
+    found["effect"] = found["estimate"] / found["sd"] * found["sign"].where(found["sign"].ne(0), 1)
+    found["effect_low"] = found["effect"] + low.where(~down, -high)
+    found["effect_high"] = found["effect"] + high.where(~down, -low)
+    of = found.groupby(["claim", "specification"], sort=False)
+    parts = of["p_against"].count()
+    support = of["p_support"].max().where(of["p_support"].count().eq(of.size()))
+    contrary = (of["p_against"].min() * parts).clip(upper=1)  # the smallest after Holm
+    reached = of["attainable"].min().ne(0)
+    untested, support = support.isna(), support.where(reached)
+    verdicts = []
+    for name, claim in claims.items():
+        others = [other for other, of in claims.items() if of.family == claim.family and other != name]
+        for_it, against = (
+            adjusted_among(p.loc[name].to_numpy(), p.loc[[(other, 0) for other in others]].to_numpy())
+            for p in (support, contrary)
+        )
+        told = decided(untested.loc[name].to_numpy(), reached.loc[name].to_numpy(), for_it, against, alpha)
+        verdicts.append(pd.DataFrame({"claim": name, "specification": range(len(told)), "verdict": told}))
+    return found.merge(pd.concat(verdicts), on=["claim", "specification"], how="left", validate="many_to_one")
+
+
+def _summary(
+    of: pd.DataFrame,
+    stands: pd.Series,
+    null: np.ndarray,
+    shown: np.ndarray,
+    choices: Mapping[str, Choice],
+    own: Specification,
+) -> dict[str, Any]:
+    """What all specifications say of a claim.
+
+    Parameters
+    ----------
+    of : DataFrame
+        Rows of the claim, as from `_judged`.
+    stands : Series of bool
+        Those of the part that stands for it.
+    null, shown : array
+        As from `answered`, of the same rows.
+
+    Returns
+    -------
+    dict
+        claim, verdict (the report's), ``specifications`` that keep the estimand and could be analysed, and how many
+        ``agree``; the same of ``all``; of the part that stands for the claim, in SD in the claimed direction, median,
+        low and high (5 and 95 per cent of the specifications), ``claimed_direction`` and ``significant`` (there),
+        shares; ``joint_p`` of the median and ``joint_p_share`` of the share significant, the larger of several parts',
+        over the ``permuted`` specifications; ``moved_by``, the choice that explains most of the variance of the
+        effects, and ``explained``, its share; ``other``, options that alone change the verdict; ``lost``, the option
+        with the least agreement, with ``lost_agree`` of ``lost_of``.
+    """
+    each_once = of[stands].set_index("specification")
+    verdict = each_once.loc[0, "verdict"]
+    analysed = each_once[each_once["verdict"].ne(NOT_TESTABLE) | each_once.index.isin([0])]
+    same, effect = analysed[analysed["keeps_estimand"]], analysed["effect"]
+    agree = analysed["verdict"].eq(verdict)
+    varied = [name for name in choices if analysed[name].nunique() > 1]
+    explained = {name: _explained(effect, analysed[name]) for name in varied}
+    moved_by = max(explained, key=lambda name: explained[name], default="")
+    apart = analysed[varied].ne({name: own[name] for name in varied})
+    other = [
+        f"{choices[name].says}: {choices[name].word(row[name])} ({row['verdict']})"
+        for name in varied
+        for _, row in analysed[apart[name] & apart.sum(axis=1).eq(1) & ~agree].iterrows()
+    ]
+    shares = {(n, o): agree[analysed[n].eq(o)].agg(["mean", "sum", "size"]) for n in varied for o in set(analysed[n])}
+    lost = min(shares, key=lambda key: (shares[key]["mean"], key), default=None)
+    joint_p, joint_share, permuted = _joint(of, null, shown)
+    return {
+        "claim": of["claim"].iloc[0],
+        "verdict": verdict,
+        "specifications": len(same),
+        "agree": int(same["verdict"].eq(verdict).sum()),
+        "all": len(analysed),
+        "all_agree": int(agree.sum()),
+        "what": each_once.loc[0, "what"],
+        "median": effect.median(),
+        "low": effect.quantile(0.05),
+        "high": effect.quantile(0.95),
+        "claimed_direction": (effect > 0).mean(),
+        "significant": ((effect > 0) & (analysed["p_value"] < 0.05)).mean(),
+        "joint_p": joint_p,
+        "joint_p_share": joint_share,
+        "permuted": permuted,
+        "moved_by": choices[moved_by].says if moved_by else "",
+        "explained": explained.get(moved_by, np.nan),
+        "other": "; ".join(other),
+        "lost": f"{choices[lost[0]].says}: {choices[lost[0]].word(lost[1])}" if lost else "",
+        "lost_agree": int(shares[lost]["sum"]) if lost else 0,
+        "lost_of": int(shares[lost]["size"]) if lost else 0,
+    }
+
+
+def _explained(effect: pd.Series, option: pd.Series) -> float:
+    """Share of the variance of the effects that lies between a choice's options."""
+    means = effect.groupby(option).transform("mean")
+    return float(means.var() / effect.var()) if effect.var() > 0 else 0.0
+
+
+def _joint(of: pd.DataFrame, null: np.ndarray, shown: np.ndarray) -> tuple[float, float, int]:
+    """Joint p of the median and of the share significant, the larger of the parts', and the permuted specifications.
+
+    References
+    ----------
+    Simonsohn, Simmons & Nelson, Nat Hum Behav 2020;4:1208.
+    """
+    found, permuted = [], 0
+    for what in of["what"].dropna().unique():
+        rows = of["what"].eq(what).to_numpy() & np.isfinite(null).all(axis=1)
+        if not rows.any():
+            continue
+        statistics = np.median(null[rows], axis=0), shown[rows].mean(axis=0)
+        found.append([(s >= s[0] - 1e-9).mean() for s in statistics])
+        permuted = max(permuted, int(rows.sum()))
+    return (*np.max(found, axis=0), permuted) if found else (np.nan, np.nan, 0)
+
+
+def _band(null: np.ndarray) -> np.ndarray:
+    """Where sorted effects lie in 95 % of the permutations: low and high, by rank."""
+    permuted = np.sort(null[np.isfinite(null).all(axis=1), 1:], axis=0)
+    return np.quantile(permuted, [0.025, 0.975], axis=1) if permuted.size else np.empty((2, 0))
