@@ -13,7 +13,6 @@ from firthmodels import FirthLogisticRegression
 from scipy import special, stats
 from scipy.integrate import fixed_quad
 from scipy.optimize import brentq
-from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.meta_analysis import combine_effects
 from statsmodels.stats.power import TTestPower
 
@@ -185,12 +184,42 @@ def _coefficient(
     y: np.ndarray, x: np.ndarray, column: int, dropped: int, alpha: float, cautious: bool = False
 ) -> dict[str, float]:
     """The coefficient of a column of `x`, which has one of ones."""
-    fit = OLS(y, x).fit(cov_type="HC3", use_t=True)
-    if cautious and (plain := OLS(y, x).fit()).bse[column] > fit.bse[column]:
-        fit = plain
-    low, high = fit.conf_int(alpha)[column]
-    p, se = fit.pvalues[column], fit.bse[column]
-    return as_estimate(fit.params[column], (low, high), p, len(y), dropped, se=se, df=fit.df_resid, alpha=alpha)
+    found, robust, plain, df = coefficients(y[None, :], x, column)
+    estimate, se = found[0], max(robust[0], plain[0]) if cautious else robust[0]
+    half = special.stdtrit(df, 1 - alpha / 2) * se
+    p = 2 * special.stdtr(df, -abs(estimate / se)) if se else np.nan
+    return as_estimate(estimate, (estimate - half, estimate + half), p, len(y), dropped, se=se, df=df, alpha=alpha)
+
+
+def coefficients(
+    y: np.ndarray, x: np.ndarray, column: int = 1, weights: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Coefficients of one column of `x` for many outcomes, by least squares.
+
+    Parameters
+    ----------
+    y, x : array
+        Outcomes x people; people x columns.
+    weights : array, optional
+        Of the people.
+
+    Returns
+    -------
+    tuple
+        Estimates; their HC3 errors, and those of equal variances, an outcome each; degrees of freedom.
+
+    References
+    ----------
+    MacKinnon & White, J Econometrics 1985;29:305 (HC3).
+    """
+    root = np.ones(len(x)) if weights is None else np.sqrt(weights)
+    u, s, vt = np.linalg.svd(x * root[:, None], full_matrices=False)
+    there = s > 1e-15 * max(x.shape) * s[0]
+    basis, df = u[:, there], len(x) - int(there.sum())
+    row, y = (vt[there, column] / s[there]) @ basis.T, y * root
+    residuals = y - (y @ basis) @ basis.T
+    robust = np.sqrt((residuals / (1 - (basis**2).sum(axis=1))) ** 2 @ row**2)
+    return y @ row, robust, np.sqrt((residuals**2).sum(axis=1) / df * (row**2).sum()), df
 
 
 def levels_in_use(columns: pd.DataFrame) -> pd.DataFrame:

@@ -401,6 +401,36 @@ def forest(rows: pd.DataFrame) -> Figure:
 
 
 @styled(
+    "Each line is an analysis with its interval, sorted by effect, in SD in the claimed direction; below, the options "
+    "that it takes. Diamond: the report's own. Red: significant. Grey band: where 95 % of the curves lie in which "
+    "people were permuted so that there is no effect.",
+    "Specification curve: effects of all analyses, sorted, over a matrix of their choices.",
+)
+def specification_curve(rows: pd.DataFrame, taken: pd.DataFrame, band: np.ndarray, alpha: float) -> Figure:
+    """Effects under all specifications, sorted, and which options each takes.
+
+    `rows` and `taken` as from `helpers.multiverse.curve`, `band` as of `helpers.multiverse.Multiverse`.
+    """
+    fig = figure(2.4 + 0.13 * max(len(taken), 1))
+    above, below = fig.subplots(2, 1, sharex=True, height_ratios=[2.1, 0.13 * max(len(taken), 1)])
+    x, significant = np.arange(len(rows)), rows["p_value"].lt(alpha).to_numpy()
+    if band.size:
+        above.fill_between(np.linspace(0, len(rows) - 1, band.shape[1]), *band, color="0.85", lw=0)
+    above.axhline(0, color="black", lw=0.8)
+    above.vlines(x, rows["effect_low"], rows["effect_high"], color=np.where(significant, "0.55", "0.8"), lw=0.5)
+    for shown, colour in ((~significant, "0.55"), (significant, COLOURS["treatment"])):
+        above.plot(x[shown], rows["effect"][shown], ".", ms=3, color=colour)
+    own = rows["specification"].eq(0).to_numpy()
+    above.plot(x[own], rows["effect"][own], "D", ms=7, mfc="white", mec="black", mew=1.5)
+    people = f"n = {rows['n'].min():.0f} to {rows['n'].max():.0f}"
+    above.set(ylabel="Effect (SD)", title=f"{len(rows)} analyses, {people}")
+    below.imshow(taken, aspect="auto", cmap="Greys", interpolation="nearest", vmin=0, vmax=1.4)
+    below.set_yticks(range(len(taken)), list(taken.index), size=7)
+    below.set(xticks=[])
+    return fig
+
+
+@styled(
     "Mean share of the most abundant taxa; the rest together in grey.",
     "Stacked bars of mean shares, by group and visit.",
 )

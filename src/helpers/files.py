@@ -36,6 +36,8 @@ HTML, RESULTS, CRATE = "html", "results", "ro-crate-metadata.json"
 #: In the results, and in the site's downloads; but evidence has unrounded numbers of people, and stays where it is.
 TABLES, FIGURES, EVIDENCE = "tables", "figures", "evidence"
 CLAIMS_TABLE, CLAIMS_JSON = "claims.tsv", "claims.json"
+#: The multiverse: a row a claim, and every specification.
+ROBUSTNESS, SPECIFICATIONS = "robustness.tsv", "multiverse.tsv.gz"
 
 
 class Report:

@@ -5,10 +5,10 @@ people a specification leaves out. The first "permutation" leaves everything as 
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.linalg import orth
 from scipy.special import stdtr
 from scipy.stats import rankdata
 
@@ -18,28 +18,27 @@ from helpers.study import Study
 from helpers.visits import paired
 
 
-class Draws(NamedTuple):
+class Draws:
     """Random places and signs of people, (1 + permutations) x people; the first row is the sample as it is."""
 
-    people: pd.Index
-    places: np.ndarray
-    signs: np.ndarray
+    def __init__(self, people: Sequence[str], permutations: int, seed: int) -> None:
+        rng, n = np.random.default_rng(seed), len(people)
+        self.people = pd.Index(people)
+        self.places = np.vstack([np.arange(n) / n, rng.random((permutations, n))])
+        self.signs = np.vstack([np.ones(n), rng.choice([-1.0, 1.0], (permutations, n))])
+        self._orders: dict[bytes, np.ndarray] = {}  # most specifications have the same people
 
     def order(self, people: pd.Index) -> np.ndarray:
         """Permutations of some of the people."""
-        return np.argsort(self.places[:, self.people.get_indexer(people)], axis=1)
+        which = self.people.get_indexer(people)
+        key = which.tobytes()
+        if key not in self._orders:
+            self._orders[key] = np.argsort(self.places[:, which], axis=1)
+        return self._orders[key]
 
     def sign(self, people: pd.Index) -> np.ndarray:
         """Signs of some of the people."""
         return self.signs[:, self.people.get_indexer(people)]
-
-
-def draws(people: Sequence[str], permutations: int, seed: int) -> Draws:
-    """Places and signs of the people."""
-    rng, n = np.random.default_rng(seed), len(people)
-    places = np.vstack([np.arange(n) / n, rng.random((permutations, n))])
-    signs = np.vstack([np.ones(n), rng.choice([-1.0, 1.0], (permutations, n))])
-    return Draws(pd.Index(people), places, signs)
 
 
 def permuted(asked: Asked, data: Data, study: Study, drawn: Draws) -> dict[str, np.ndarray]:
@@ -115,29 +114,22 @@ def _weighted(complete: pd.DataFrame, covariates: Sequence[str], drawn: Draws) -
 
 def _freedman_lane(y: np.ndarray, given: np.ndarray, order: np.ndarray) -> np.ndarray:
     """Permuted outcomes, permutations x people: what the model `given` fits, plus its residuals in another order."""
-    basis = _basis(given)[0]
+    basis = _basis(given)
     fitted = basis @ (basis.T @ y)
     return fitted + (y - fitted)[order]
 
 
-def _basis(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Orthonormal basis of the columns' span, and the pseudoinverse."""
-    u, s, vt = np.linalg.svd(x, full_matrices=False)
-    there = s > 1e-10 * s[0]
-    return u[:, there], (vt[there].T / s[there]) @ u[:, there].T
+def _basis(x: np.ndarray) -> np.ndarray:
+    """Orthonormal basis of the columns' span."""
+    return orth(x) if x.shape[1] else np.empty((len(x), 0))
 
 
 def _coefficient(y: np.ndarray, x: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray | None:
     """Coefficient of the second column of `x` for each row of outcomes, and p with an HC3 error."""
     if not x.size:
         return None
-    root = np.ones(len(x)) if weights is None else np.sqrt(weights)
-    basis, inverse = _basis(x * root[:, None])
-    y, row = y * root, inverse[1]
-    estimate = y @ row
-    residuals = (y - (y @ basis) @ basis.T) / (1 - (basis**2).sum(axis=1))
-    t = estimate / np.sqrt(residuals**2 @ row**2)
-    return np.array([estimate, 2 * stdtr(len(x) - x.shape[1], -abs(t))])
+    estimate, se, _, df = estimates.coefficients(y, x, weights=weights)
+    return np.array([estimate, 2 * stdtr(df, -abs(estimate / se))])
 
 
 def _mean(y: np.ndarray) -> np.ndarray | None:
@@ -160,7 +152,7 @@ def _rank_residuals(
     if df < 2 or x not in numbers or y not in numbers:
         return None
     ranks = rankdata(numbers, axis=0) - (len(complete) + 1) / 2
-    basis = _basis(ranks[:, 2:])[0] if ranks.shape[1] > 2 else np.empty((len(ranks), 0))
+    basis = _basis(ranks[:, 2:])
     of_x, of_y = (ranks[:, i] - basis @ (basis.T @ ranks[:, i]) for i in (0, 1))
     rho = of_x[drawn.order(complete.index)] @ of_y / np.sqrt((of_x**2).sum() * (of_y**2).sum())
     t = rho * np.sqrt(df / np.maximum(1 - rho**2, 1e-12))

@@ -3,8 +3,10 @@
 A specification is a combination of options; what it estimates, `helpers.evidence` does.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import gzip
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Executor
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,14 +15,16 @@ from anndata import AnnData
 from scipy.special import ndtri
 from skbio import DistanceMatrix
 
-from helpers import diversity, evidence, joint, taxa
+from helpers import diversity, evidence, joint, narrate, taxa
 from helpers.choices import Choice, Specification, absent, kind_of, load_choices, specifications, touched
 from helpers.claims import NOT_TESTABLE, Claim, adjusted_among, decided, load_claims
+from helpers.disclosure import for_spreadsheets, in_table
 from helpers.estimates import control_sd
 from helpers.evidence import IMPUTED, Asked, Data
+from helpers.files import ROBUSTNESS, SPECIFICATIONS, remove, write_whole
 from helpers.measures import abundances, measured, on_axis
 from helpers.quality import without_contaminants
-from helpers.study import Adjust, Settings, Study
+from helpers.study import Adjust, Privacy, Settings, Study
 from helpers.visits import analysis_swabs
 from helpers.workers import each
 
@@ -28,8 +32,8 @@ from helpers.workers import each
 LIMIT, PERMUTATIONS = {"full": 500, "light": 100}, {"full": 500, "light": 199}
 #: Swabs from which on the light grid is taken: distances between them take time and memory with the square.
 LARGE = 2_000
-#: Resamples of estimates on which no claim of the report rests.
-BOOTSTRAPS = 200
+#: At most, of specifications that are not the report's.
+FEWER = {"bootstraps": 200, "permutations": 199, "rarefactions": 3}
 #: Choices that decide which swabs are measured, and at what depth.
 BASE = ("contaminants", "depth", "swabs")
 #: The option of the estimators: that on which claims rest.
@@ -53,6 +57,8 @@ class Cell(NamedTuple):
     asked: Asked
     expect: str | None
     seen: tuple[tuple[str, str], ...]
+    #: Whether it is the report's.
+    own: bool
 
 
 class Multiverse(NamedTuple):
@@ -84,8 +90,8 @@ class _Base:
         self.settings = settings.model_copy(update={"swabs": option["swabs"], "rarefaction_depth": depth})
         self.drawn = _dense(kept) if all_reads else diversity.rarefy(kept, depth, seed=settings.seed)
 
-    def values(self, recipes: Sequence[Recipe]) -> pd.DataFrame:
-        """Measures of each swab, a column a recipe."""
+    def values(self, recipes: Sequence[Recipe], own: Set[Recipe | None]) -> pd.DataFrame:
+        """Measures of each swab, a column a recipe; those that are the report's `own` with all resamples."""
         of = {kind: [r for r in recipes if r.kind == kind] for kind in ("alpha", "taxon", "axis", "other")}
         found: dict[Recipe, pd.Series] = {}
         if of["alpha"]:
@@ -99,26 +105,31 @@ class _Base:
         if of["other"]:
             swabs = measured(self.kept, self.study, self.settings, [r.measure for r in of["other"]])
             found |= {r: swabs.obs[r.measure] for r in of["other"]}
-        found |= {r: self._position(r) for r in of["axis"]}
+        found |= {r: self._position(r, self.settings if r in own else fewer(self.settings)) for r in of["axis"]}
         return pd.DataFrame({_name(r): found[r] for r in recipes}, index=self.drawn.obs_names, dtype=float)
 
-    def _position(self, recipe: Recipe) -> pd.Series:
+    def _position(self, recipe: Recipe, settings: Settings) -> pd.Series:
         try:
-            placed = on_axis(self._distances(recipe), self.drawn.obs, self.study, self.settings)
+            placed = on_axis(self._distances(recipe, settings), self.drawn.obs, self.study, settings)
         except ValueError:  # no gap is shown in this space: no axis
             return pd.Series(np.nan, self.drawn.obs_names)
         return 100 * placed["position"]
 
-    def _distances(self, recipe: Recipe) -> DistanceMatrix:
+    def _distances(self, recipe: Recipe, settings: Settings) -> DistanceMatrix:
         swabs = self.kept if recipe.space == "sqrt_bray_curtis" else self.drawn
         swabs = swabs if recipe.rank == "asv" or not recipe.rank else taxa.aggregate(swabs, recipe.rank)
         if recipe.space == "aitchison":
             return diversity.aitchison(swabs, zeros=recipe.zeros)
         if recipe.space == "sqrt_bray_curtis":
-            depth, drawn, seed = self.settings.rarefaction_depth, self.settings.rarefactions, self.settings.seed
-            return diversity.square_root(diversity.bray_curtis(swabs, depth, rarefactions=drawn, seed=seed))
+            how = {"rarefactions": settings.rarefactions, "seed": settings.seed}
+            return diversity.square_root(diversity.bray_curtis(swabs, settings.rarefaction_depth, **how))
         weighted = recipe.space == "weighted_unifrac"
         return diversity.square_root(diversity.unifrac(swabs, self.tree, weighted=weighted))
+
+
+def fewer(settings: Settings) -> Settings:
+    """The settings with at most `FEWER` resamples."""
+    return settings.model_copy(update={name: min(getattr(settings, name), most) for name, most in FEWER.items()})
 
 
 def _dense(swabs: AnnData) -> AnnData:
@@ -176,9 +187,10 @@ def answered(
         be permuted; and whether it is significant there.
     """
     of, claims = _Base(cohort, base, study, settings), load_claims(study)
-    drawn = joint.draws(sorted(set(cohort.obs["subject"])), permutations, settings.seed)
+    drawn = joint.Draws(sorted(set(cohort.obs["subject"])), permutations, settings.seed)
     recipes = [_recipe(cell, study) for cell in cells]
-    values = of.values([r for r in dict.fromkeys(recipes) if r])
+    own = {recipe for cell, recipe in zip(cells, recipes, strict=True) if cell.own}
+    values = of.values([r for r in dict.fromkeys(recipes) if r], own)
     groups: dict[tuple[Any, ...], list[int]] = {}
     for i, (cell, recipe) in enumerate(zip(cells, recipes, strict=True)):
         how = [dict(cell.seen).get(name, "") for name in ("pairing", "outliers", "covariates")]
@@ -197,7 +209,8 @@ def answered(
         if recipe:
             data = Data(*(t.assign(**{measure: w[_name(recipe)]}) for t, w in zip(people, whole, strict=True)))
         adjusted = _variant(study, covariates)
-        found = _estimates([cells[i].asked for i in members], data, adjusted, settings)
+        how = settings if any(cells[i].own for i in members) else fewer(settings)
+        found = _estimates([cells[i].asked for i in members], data, adjusted, how)
         null = {asked: joint.permuted(asked, data, adjusted, drawn) for asked in found}
         for i in members:
             cell, seen = cells[i], dict(cells[i].seen)
@@ -221,13 +234,9 @@ def _estimates(
     asked: Sequence[Asked], data: Data, study: Study, settings: Settings
 ) -> dict[Asked, dict[str, dict[str, Any]]]:
     """The answers to questions, by estimator, those first on which claims rest."""
-    few = settings.model_copy(update={"bootstraps": min(settings.bootstraps, BOOTSTRAPS)})
     found: dict[Asked, dict[str, dict[str, Any]]] = {question: {} for question in asked}
-    for question in found:
-        # The interval of a correlation is the bootstrap's.
-        how = settings if question.contrast == "severity" else few
-        for row in evidence.answers([question], data, study, how).to_dict("records"):
-            found[question][row["estimator"]] = row
+    for row in evidence.answers(found, data, study, settings).to_dict("records"):
+        found[Asked(*(row[f] for f in Asked._fields))][row["estimator"]] = row
     return found
 
 
@@ -269,10 +278,13 @@ def explore(cohort: AnnData, study: Study, settings: Settings, pool: Executor) -
             keeps = all(choices[c].keeps(o) for c, o in spec.items() if o != own[c])
             for asked, expect in parts:
                 seen = touched(asked, spec, choices, study) or {}
-                base, cell = tuple(spec[c] for c in BASE), Cell(name, asked, expect, tuple(seen.items()))
+                base, cell = (
+                    tuple(spec[c] for c in BASE),
+                    Cell(name, asked, expect, tuple(seen.items()), all(own[c] == o for c, o in seen.items())),
+                )
                 of_base = cells.setdefault(base, {})
                 places.append((base, of_base.setdefault(cell, len(of_base))))
-                plan.append({"claim": name, "specification": i, "keeps_estimand": keeps, **spec})
+                plan.append({"claim": name, **asked._asdict(), "specification": i, "keeps_estimand": keeps, **spec})
     jobs = [
         (dict(zip(BASE, base, strict=True)), list(of), cohort, study, settings, PERMUTATIONS[grid])
         for base, of in cells.items()
@@ -288,7 +300,7 @@ def explore(cohort: AnnData, study: Study, settings: Settings, pool: Executor) -
         stands = of["what"].eq(
             of["what"].iloc[of["p_support"].iloc[: of["specification"].eq(0).sum()].fillna(1).argmax()]
         )
-        claims.append(_summary(of, stands, null[of.index], shown[of.index], choices, own))
+        claims.append(_summary(of, stands, null[of.index], shown[of.index], choices, own, settings.alpha))
         band[str(name)] = _band(null[of.index[stands]])
     return Multiverse(found, pd.DataFrame(claims), band, choices, lacking)
 
@@ -336,6 +348,7 @@ def _summary(
     shown: np.ndarray,
     choices: Mapping[str, Choice],
     own: Specification,
+    alpha: float,
 ) -> dict[str, Any]:
     """What all specifications say of a claim.
 
@@ -356,8 +369,8 @@ def _summary(
         low and high (5 and 95 per cent of the specifications), ``claimed_direction`` and ``significant`` (there),
         shares; ``joint_p`` of the median and ``joint_p_share`` of the share significant, the larger of several parts',
         over the ``permuted`` specifications; ``moved_by``, the choice that explains most of the variance of the
-        effects, and ``explained``, its share; ``other``, options that alone change the verdict; ``lost``, the option
-        with the least agreement, with ``lost_agree`` of ``lost_of``.
+        effects, and ``explained``, its share; ``other``, options that alone change the verdict; ``least``, the option
+        with the least agreement, with ``least_agree`` of ``least_of``.
     """
     each_once = of[stands].set_index("specification")
     verdict = each_once.loc[0, "verdict"]
@@ -374,7 +387,7 @@ def _summary(
         for _, row in analysed[apart[name] & apart.sum(axis=1).eq(1) & ~agree].iterrows()
     ]
     shares = {(n, o): agree[analysed[n].eq(o)].agg(["mean", "sum", "size"]) for n in varied for o in set(analysed[n])}
-    lost = min(shares, key=lambda key: (shares[key]["mean"], key), default=None)
+    least = min(shares, key=lambda key: (shares[key]["mean"], key), default=None)
     joint_p, joint_share, permuted = _joint(of, null, shown)
     return {
         "claim": of["claim"].iloc[0],
@@ -388,16 +401,16 @@ def _summary(
         "low": effect.quantile(0.05),
         "high": effect.quantile(0.95),
         "claimed_direction": (effect > 0).mean(),
-        "significant": ((effect > 0) & (analysed["p_value"] < 0.05)).mean(),
+        "significant": ((effect > 0) & (analysed["p_value"] < alpha)).mean(),
         "joint_p": joint_p,
         "joint_p_share": joint_share,
         "permuted": permuted,
         "moved_by": choices[moved_by].says if moved_by else "",
         "explained": explained.get(moved_by, np.nan),
         "other": "; ".join(other),
-        "lost": f"{choices[lost[0]].says}: {choices[lost[0]].word(lost[1])}" if lost else "",
-        "lost_agree": int(shares[lost]["sum"]) if lost else 0,
-        "lost_of": int(shares[lost]["size"]) if lost else 0,
+        "least": f"{choices[least[0]].says}: {choices[least[0]].word(least[1])}" if least else "",
+        "least_agree": int(shares[least]["sum"]) if least else 0,
+        "least_of": int(shares[least]["size"]) if least else 0,
     }
 
 
@@ -429,3 +442,82 @@ def _band(null: np.ndarray) -> np.ndarray:
     """Where sorted effects lie in 95 % of the permutations: low and high, by rank."""
     permuted = np.sort(null[np.isfinite(null).all(axis=1), 1:], axis=0)
     return np.quantile(permuted, [0.025, 0.975], axis=1) if permuted.size else np.empty((2, 0))
+
+
+# --- what is shown ---------------------------------------------------------------------------------------------------
+
+
+def curve(multiverse: Multiverse, claim: str, study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The specification curve of a claim, of the part that stands for it.
+
+    Returns
+    -------
+    tuple of DataFrame
+        Rows of `Multiverse.found` sorted by effect, each once; and options, in words, x these: whether each is taken,
+        of the choices that touch the part and vary.
+    """
+    of = multiverse.found[multiverse.found["claim"].eq(claim) & multiverse.found["effect"].notna()]
+    what = multiverse.claims.set_index("claim").loc[claim, "what"]
+    choices = multiverse.choices
+    of = of[of["what"].eq(what)].sort_values(["effect", "specification"], kind="stable")
+    records = of.to_dict("records")
+    seen = [touched(Asked(*(r[f] for f in Asked._fields)), r, choices, study) or {} for r in records]
+    keys = [(r["estimated_by"], *s.items()) for r, s in zip(records, seen, strict=True)]
+    once = [i for i, key in enumerate(keys) if key not in keys[:i]]
+    rows, taken = of.iloc[once], pd.DataFrame([seen[i] for i in once])
+    matrix = {
+        f"{choices[name].says}: {choices[name].word(option)}": taken[name].eq(option).to_numpy()
+        for name in taken
+        for option in sorted(set(taken[name].dropna()), key=list(choices[name].options).index)
+        if taken[name].nunique() > 1
+    }
+    return rows.reset_index(drop=True), pd.DataFrame(matrix).T
+
+
+def agreement(claims: pd.DataFrame) -> pd.DataFrame:
+    """`Multiverse.claims` as a reader sees it."""
+    spans = [narrate.interval(*span) for span in zip(claims["low"], claims["high"], strict=True)]
+    return pd.DataFrame(
+        {
+            "claim": claims["claim"],
+            "verdict": claims["verdict"],
+            "agree": [f"{a} of {n}" for a, n in zip(claims["agree"], claims["specifications"], strict=True)],
+            "agree, all analyses": [f"{a} of {n}" for a, n in zip(claims["all_agree"], claims["all"], strict=True)],
+            "median effect (SD)": claims["median"],
+            "in 90 % of the analyses": spans,
+            "p, joint": claims["joint_p"],
+            "moved most by": claims["moved_by"],
+        }
+    )
+
+
+def offered(multiverse: Multiverse, settings: Settings) -> pd.DataFrame:
+    """The choices and their options as a reader sees them."""
+    return pd.DataFrame(
+        {
+            "choice": choice.says,
+            "the report": choice.word(choice.own(settings)),
+            "other options": ", ".join(
+                choice.word(o) for o in multiverse.found[name].unique() if o != choice.own(settings)
+            ),
+            "estimates the same": choice.keeps_estimand,
+        }
+        for name, choice in multiverse.choices.items()
+    )
+
+
+def save(multiverse: Multiverse | None, results_dir: str | Path, privacy: Privacy) -> None:
+    """Save what was found, every specification and a row a claim; or remove what an earlier run saved."""
+    files = [Path(results_dir) / name for name in (SPECIFICATIONS, ROBUSTNESS)]
+    if multiverse is None:
+        for file in files:
+            remove(file)
+        return
+    texts = [
+        for_spreadsheets(in_table(table, privacy)).to_csv(
+            sep="\t", index=False, float_format="%.10g", lineterminator="\n"
+        )
+        for table in (multiverse.found, multiverse.claims)
+    ]
+    write_whole(files[0], gzip.compress(texts[0].encode(), mtime=0))
+    write_whole(files[1], texts[1])

@@ -329,6 +329,41 @@ def otherwise(
     )
 
 
+def robust(row: Mapping[str, Any]) -> str:
+    """Tell of a claim how many analyses agree, and what makes the others differ.
+
+    Parameters
+    ----------
+    row : mapping
+        Of `helpers.multiverse.Multiverse.claims`.
+    """
+    told = [
+        f"**{row['claim']}** ({row['what']}) is {row['verdict']} in {row['agree']} of {row['specifications']} analyses "
+        f"that estimate the same, and in {row['all_agree']} of {row['all']} of all."
+    ]
+    if math.isnan(row["median"]):
+        return told[0]
+    span = interval(row["low"], row["high"])
+    told.append(
+        f"The median effect is {number(row['median'])} SD (90 % of the analyses: {span}), in the claimed direction in "
+        f"{number(100 * row['claimed_direction'])} % of them."
+    )
+    if not math.isnan(row["joint_p"]):
+        told.append(
+            f"Without any effect, a median like this would be rare ({p_value(row['joint_p'])}; so many significant "
+            f"results: {p_value(row['joint_p_share'])})."
+            if row["joint_p"] < 0.05
+            else f"Chance alone makes a median like this ({p_value(row['joint_p'])})."
+        )
+    if row["moved_by"]:
+        told.append(f"What moves it most: {row['moved_by']} ({number(100 * row['explained'], 2)} % of the variance).")
+    if row["other"]:
+        told.append(f"One choice alone gives another verdict: {row['other']}.")
+    if row["least_of"] and row["least_agree"] < row["least_of"] * row["all_agree"] / row["all"] - 0.5:
+        told.append(f"It holds least often with {row['least']} ({row['least_agree']} of {row['least_of']}).")
+    return " ".join(told)
+
+
 def flow(steps: pd.DataFrame, labels: Mapping[str, str]) -> str:
     """Say how many people and swabs are analysed, and at which visits; `steps` as from `helpers.quality.flow`."""
     first, last = (steps[steps["step"].eq(steps["step"].iloc[at])] for at in (0, -1))
