@@ -209,8 +209,8 @@ def answered(
         if recipe:
             data = Data(*(t.assign(**{measure: w[_name(recipe)]}) for t, w in zip(people, whole, strict=True)))
         adjusted = _variant(study, covariates)
-        how = settings if any(cells[i].own for i in members) else fewer(settings)
-        found = _estimates([cells[i].asked for i in members], data, adjusted, how)
+        resampled = settings if any(cells[i].own for i in members) else fewer(settings)
+        found = _estimates([cells[i].asked for i in members], data, adjusted, resampled)
         null = {asked: joint.permuted(asked, data, adjusted, drawn) for asked in found}
         for i in members:
             cell, seen = cells[i], dict(cells[i].seen)
@@ -468,8 +468,8 @@ def curve(multiverse: Multiverse, claim: str, study: Study) -> tuple[pd.DataFram
     matrix = {
         f"{choices[name].says}: {choices[name].word(option)}": taken[name].eq(option).to_numpy()
         for name in taken
-        for option in sorted(set(taken[name].dropna()), key=list(choices[name].options).index)
-        if taken[name].nunique() > 1
+        for option in dict.fromkeys([*choices[name].options, *taken[name].dropna()])
+        if taken[name].eq(option).any() and taken[name].nunique() > 1
     }
     return rows.reset_index(drop=True), pd.DataFrame(matrix).T
 
