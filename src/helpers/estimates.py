@@ -43,6 +43,12 @@ def as_estimate(
     return {k: v if k in ("n", "n_dropped") else float(v) for k, v in zip(ESTIMATE, values, strict=True)}
 
 
+def with_t(estimate: float, se: float, df: float, n: int, n_dropped: int, *, alpha: float) -> dict[str, float]:
+    """An estimate whose error is known on so many degrees of freedom: with Student's interval and p-value."""
+    half, p = special.stdtrit(df, 1 - alpha / 2) * se, 2 * special.stdtr(df, -abs(estimate / se))
+    return as_estimate(estimate, (estimate - half, estimate + half), p, n, n_dropped, se=se, df=df, alpha=alpha)
+
+
 def linear_contrast(
     data: pd.DataFrame,
     outcome: str,
@@ -111,10 +117,7 @@ def hartung_knapp(effects: pd.Series, errors: pd.Series, *, alpha: float = 0.05)
     if k < 3 or np.ptp(effects) == 0:
         return not_estimable(k)
     pooled = combine_effects(effects.to_numpy(float), errors.to_numpy(float) ** 2, method_re="pm")
-    estimate, se = pooled.mean_effect_re, pooled.sd_eff_w_re_hksj
-    interval = pooled.conf_int(alpha, use_t=True)[3]
-    p = 2 * stats.t.sf(abs(estimate / se), k - 1)
-    return as_estimate(estimate, interval, p, k, 0, se=se, df=k - 1, alpha=alpha)
+    return with_t(pooled.mean_effect_re, pooled.sd_eff_w_re_hksj, k - 1, k, 0, alpha=alpha)
 
 
 def by_run(
@@ -251,9 +254,7 @@ def mean_change(change: pd.Series, *, alpha: float = 0.05) -> dict[str, float]:
     n, dropped = len(x), len(change) - len(x)
     if n < 3 or np.ptp(x) == 0:
         return not_estimable(n, dropped)
-    mean, se = x.mean(), x.std(ddof=1) / np.sqrt(n)
-    half, p = special.stdtrit(n - 1, 1 - alpha / 2) * se, 2 * special.stdtr(n - 1, -abs(mean) / se)
-    return as_estimate(mean, (mean - half, mean + half), p, n, dropped, se=se, df=n - 1, alpha=alpha)
+    return with_t(x.mean(), x.std(ddof=1) / np.sqrt(n), n - 1, n, dropped, alpha=alpha)
 
 
 def control_sd(visits: pd.DataFrame, measure: str) -> float:

@@ -5,12 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 from statsmodels.genmod.cov_struct import Exchangeable
 from statsmodels.genmod.generalized_estimating_equations import GEE
 from statsmodels.tools import add_constant
 
-from helpers.estimates import ESTIMATE, as_estimate, as_numbers, intercept, linear_contrast, mean_change, not_estimable
+from helpers.estimates import ESTIMATE, as_numbers, intercept, linear_contrast, mean_change, not_estimable, with_t
 from helpers.measures import Measure
 from helpers.narrate import with_unit
 from helpers.study import Response, Severity, Study
@@ -178,16 +177,15 @@ def within_between_slopes(
     numbers = as_numbers(complete[list(covariates)])
     x = pd.DataFrame({"between": mean - mean.mean(), "within": complete[severity] - mean}).join(numbers)
     n, df = complete["subject"].nunique(), complete["subject"].nunique() - x.shape[1] - 1
+    names = pd.Index(["between", "within"], name="slope")
     if df < 10 or x["between"].nunique() < 2 or np.allclose(x["within"], 0):
-        return pd.DataFrame([not_estimable(n, dropped)] * 2, index=pd.Index(["between", "within"], name="slope"))
+        return pd.DataFrame([not_estimable(n, dropped)] * 2, index=names)
     model = GEE(
         complete[outcome].to_numpy(float), add_constant(x), groups=complete["subject"], cov_struct=Exchangeable()
     )
     fit = model.fit(cov_type="bias_reduced")
-    rows = {}
-    for slope in ("between", "within"):
-        rows[slope] = _with_t(fit.params[slope], fit.bse[slope], df, n, dropped, alpha)
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("slope").astype({"n": int, "n_dropped": int})
+    rows = [with_t(fit.params[s], fit.bse[s], df, n, dropped, alpha=alpha) for s in names]
+    return pd.DataFrame(rows, index=names)
 
 
 def change_over_sites(swabs: pd.DataFrame, measure: str, *, alpha: float = 0.05) -> dict[str, float]:
@@ -214,24 +212,19 @@ def change_over_sites(swabs: pd.DataFrame, measure: str, *, alpha: float = 0.05)
     known = swabs.dropna(subset=[measure])
     complete = known[known.groupby("subject")["visit"].transform("nunique").eq(2)]
     n = complete["subject"].nunique()
+    dropped = swabs["subject"].nunique() - n
     x = as_numbers(complete[["site"]].astype(str)).assign(change=complete["visit"].eq("followup").astype(float))
     df = n - x.shape[1] - 1
     if df < 5:
-        return not_estimable(n, swabs["subject"].nunique() - n)
+        return not_estimable(n, dropped)
     y = complete[measure].to_numpy(float)
     model = GEE(y, add_constant(x), groups=complete["subject"].astype(str), cov_struct=Exchangeable())
     with np.errstate(invalid="ignore"):
         fit = model.fit(cov_type="bias_reduced")
         se = fit.bse["change"]
     if not se > 0:  # the correction of few patients' bias may leave no variance
-        return not_estimable(n, swabs["subject"].nunique() - n)
-    return _with_t(fit.params["change"], se, df, n, swabs["subject"].nunique() - n, alpha)
-
-
-def _with_t(estimate: float, se: float, df: float, n: int, dropped: int, alpha: float) -> dict[str, float]:
-    half = stats.t.ppf(1 - alpha / 2, df) * se
-    p = 2 * stats.t.sf(abs(estimate / se), df)
-    return as_estimate(estimate, (estimate - half, estimate + half), p, n, dropped, se=se, df=df, alpha=alpha)
+        return not_estimable(n, dropped)
+    return with_t(fit.params["change"], se, df, n, dropped, alpha=alpha)
 
 
 def slopes(visits: pd.DataFrame, measures: Mapping[str, Measure], study: Study, *, alpha: float = 0.05) -> pd.DataFrame:

@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import statsmodels.api as sm
 import statsmodels.formula.api as smf
 from scipy import stats
 from statsmodels.stats.anova import anova_lm
 
-from helpers.estimates import as_estimate, as_numbers, levels_in_use, not_estimable, percentile_test, pooled_sd
+from helpers.estimates import as_estimate, as_numbers, levels_in_use, not_estimable, percentile_test, pooled_sd, with_t
 
 # ---------------------------------------------------------------- an unmeasured cause
 
@@ -52,30 +51,20 @@ def confounding(
 ) -> dict[str, Any]:
     """How strong an unmeasured cause would have to be, with the strongest measured one as yardstick.
 
-    Parameters
-    ----------
-    data, outcome, term, covariates
-        As of `strength_of`.
-
-    Returns
-    -------
-    dict
-        ``robustness`` and ``robustness_interval`` (`robustness_value` for the estimate and for its interval);
-        ``strongest`` and ``removes``, of `strength_of`. Empty with too few patients.
+    Of what `strength_of` is given: ``robustness`` and ``robustness_interval`` (`robustness_value` for the estimate and
+    for its interval); its ``strongest`` and what that ``removes``. Empty with too few patients.
     """
-    known = strength_of(data, outcome, term, covariates)
+    known, t, df = strength_of(data, outcome, term, covariates)
     if known.empty:
         return {}
-    frame = levels_in_use(data[[outcome, term, *covariates]].dropna())
-    numbers = as_numbers(frame.drop(columns=outcome))
-    fit = sm.OLS(frame[outcome].to_numpy(float), sm.add_constant(numbers)).fit()
-    t, df = fit.tvalues[term], fit.df_resid
     values = {"robustness": robustness_value(t, df), "robustness_interval": robustness_value(t, df, alpha=alpha)}
     most = known.loc[known["removes"].fillna(np.inf).idxmax()]
     return values | {"strongest": most["covariate"], "removes": most["removes"]}
 
 
-def strength_of(data: pd.DataFrame, outcome: str, term: str, covariates: Sequence[str]) -> pd.DataFrame:
+def strength_of(
+    data: pd.DataFrame, outcome: str, term: str, covariates: Sequence[str]
+) -> tuple[pd.DataFrame, float, float]:
     """How strong the measured covariates are: the yardstick for an unmeasured one.
 
     Parameters
@@ -89,12 +78,14 @@ def strength_of(data: pd.DataFrame, outcome: str, term: str, covariates: Sequenc
 
     Returns
     -------
-    DataFrame
+    strengths : DataFrame
         One row a covariate that varies, a category as a whole: ``covariate``; ``outcome`` and ``term``, the share that
         it explains of the variance that the others (and the term) leave in the outcome, and the others in the term;
         ``removes``, the share of the term's coefficient that an unmeasured cause as strong as it, and unrelated to it,
         could at most account for: above 1, its sign. NaN where the covariate explains half of the term, as no second
         one could. No rows with too few patients, or one value of the term.
+    t, df : float
+        The t value of the term's coefficient, with its plain standard error, and the residual degrees of freedom.
 
     References
     ----------
@@ -105,7 +96,7 @@ def strength_of(data: pd.DataFrame, outcome: str, term: str, covariates: Sequenc
     varying = [c for c in covariates if complete[c].nunique() > 1]
     numbers = as_numbers(complete[[term, *varying]])
     if term not in numbers or len(complete) < numbers.shape[1] + 3:
-        return pd.DataFrame(columns=["covariate", "outcome", "term", "removes"])
+        return pd.DataFrame(columns=["covariate", "outcome", "term", "removes"]), np.nan, np.nan
     # A measure may be named after a taxon, which is no name for a formula.
     frame = complete.assign(_outcome=complete[outcome].astype(float), _term=complete[term].astype(float))
     on_outcome = smf.ols(" + ".join(["_outcome ~ _term", *varying]), frame).fit()
@@ -113,8 +104,9 @@ def strength_of(data: pd.DataFrame, outcome: str, term: str, covariates: Sequenc
     y, d = (_partial_r2(fit)[varying].to_numpy() for fit in (on_outcome, on_term))
     possible = np.where(d < 0.5, 1 - 2 * d, np.nan)
     unmeasured = np.minimum(y / (1 - y) / possible, 1) * d / possible
-    removes = np.sqrt(unmeasured * on_outcome.df_resid) / abs(on_outcome.tvalues["_term"])
-    return pd.DataFrame({"covariate": varying, "outcome": y, "term": d, "removes": removes})
+    t, df = on_outcome.tvalues["_term"], on_outcome.df_resid
+    removes = np.sqrt(unmeasured * df) / abs(t)
+    return pd.DataFrame({"covariate": varying, "outcome": y, "term": d, "removes": removes}), t, df
 
 
 def _partial_r2(fit: Any) -> pd.Series:
@@ -273,11 +265,9 @@ def imputed(
         results.append(estimate(filled.assign(change=filled["y1"] - filled["y0"])))
     table = pd.DataFrame(results)
     df_complete = table["df"].fillna(np.inf).min()
-    value, se, df = rubin(table["estimate"].to_numpy(), table["se"].to_numpy(), df_complete)
-    half = stats.t.isf(alpha / 2, df) * se
-    p = 2 * stats.t.sf(abs(value) / se, df)
+    pooled = rubin(table["estimate"].to_numpy(), table["se"].to_numpy(), df_complete)
     n, dropped = int(table["n"].min()), int(table["n_dropped"].max()) + len(pairs) - len(kept)
-    return as_estimate(value, (value - half, value + half), p, n, dropped, se=se, df=df, alpha=alpha)
+    return with_t(*pooled, n, dropped, alpha=alpha)
 
 
 def _chained(numbers: np.ndarray, imputations: int, rng: np.random.Generator, cycles: int = 10) -> np.ndarray:
