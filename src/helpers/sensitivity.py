@@ -67,14 +67,8 @@ def strength_of(
 ) -> tuple[pd.DataFrame, float, float]:
     """How strong the measured covariates are: the yardstick for an unmeasured one.
 
-    Parameters
-    ----------
-    data : DataFrame
-        One row a patient; those with a missing value are left out.
-    outcome : str
-        Numeric column.
-    term : str
-        Numeric or boolean column whose coefficient is in question.
+    `data` has a row a patient; those with a missing value are left out. The coefficient of the term, a number or
+    boolean, is in question.
 
     Returns
     -------
@@ -119,14 +113,9 @@ def _partial_r2(fit: Any) -> pd.Series:
 
 
 def who_was_lost(pairs: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Those without a second visit beside those who came to both.
+    """Those without a second visit beside those who came to both, by characteristics at baseline, the `columns`.
 
-    Parameters
-    ----------
-    pairs : DataFrame
-        One row a patient, as from `helpers.visits.paired`; whoever has no first visit is in neither group.
-    columns : sequence of str
-        Characteristics at baseline, ``y0`` among them if wanted.
+    `pairs` as from `helpers.visits.paired`; whoever has no first visit is in neither group.
 
     Returns
     -------
@@ -160,17 +149,9 @@ def tipping_point(estimate: dict[str, Any], lost: int, of: int) -> float:
     Of a difference between arms, the lost and all are those of one arm, the other's lost being as expected: of the
     comparator, the sign is the other one.
 
-    Parameters
-    ----------
-    estimate : dict
-        As from an estimator of a mean change or a difference of means, of all patients or of those who stayed.
-    lost, of : int
-        Patients who were lost, and all, lost ones included.
-
-    Returns
-    -------
-    float
-        Signed, in the unit of the measure; NaN where nobody was lost, or the interval includes zero already.
+    The estimate is a mean change or a difference of means, of all patients or of those who stayed; `lost` counts the
+    patients who were lost, and `of` all, these included. Signed, in the unit of the measure; NaN where nobody was lost,
+    or the interval includes zero already.
 
     References
     ----------
@@ -186,19 +167,9 @@ def _nearer_limit(estimate: dict[str, Any]) -> float:
 
 
 def rubin(estimates: np.ndarray, errors: np.ndarray, df_complete: float) -> tuple[float, float, float]:
-    """Pool the estimates of several imputations.
+    """Pool the estimates of several imputations: estimate, standard error and degrees of freedom.
 
-    Parameters
-    ----------
-    estimates, errors : array
-        Estimate and standard error in each imputation.
-    df_complete : float
-        Degrees of freedom if nothing had been missing; infinite for a normal test.
-
-    Returns
-    -------
-    tuple of float
-        Estimate, standard error and degrees of freedom.
+    The degrees of freedom `df_complete`, if nothing had been missing, are infinite for a normal test.
 
     References
     ----------
@@ -301,10 +272,7 @@ def _times(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
 def elevation_at_cutoff(share: float) -> float:
     """How far above the mean of all those are who are above a cut-off, in their own standard deviations.
 
-    Parameters
-    ----------
-    share : float
-        Of all people with the disease, those above the cut-off on a given day.
+    `share` is that of all people with the disease who are above the cut-off on a given day.
 
     References
     ----------
@@ -384,11 +352,10 @@ def beyond_regression(
         "elevation_to_explain": sign * mean / expected if expected > 0 else np.inf,
         "elevation_to_overturn": percentile_test(ratio, alpha)[0],
     }
-    by_itself = sign * elevation * expected
     left = sign * max(sign * mean - elevation * expected, 0)
     found = as_estimate(left, (low, high), p, n, len(pairs) - n, se=beyond.std(ddof=1), alpha=alpha)
     known = {"n_controls": m, "reliability": float(reliability), "correlation": float(r)}
-    known["regression"] = float(by_itself)
+    known["regression"] = float(sign * elevation * expected)
     return found | known | {name: float(x) if x > 0 else np.nan for name, x in needed.items()}
 
 
@@ -430,15 +397,8 @@ def load_to_overturn(estimate: dict[str, Any]) -> float:
     This is the factor of the total load only if the typical taxon keeps its share of it; else that of the load is
     factor / exp(effect on the mean log relative abundance of all taxa), which the sequences do tell.
 
-    Parameters
-    ----------
-    estimate : dict
-        Of a CLR, in natural logs; ``ci_low`` and ``ci_high`` are used.
-
-    Returns
-    -------
-    float
-        Below 1 where the taxon rose; NaN where the interval includes zero already.
+    Of an estimate of a CLR, in natural logs: below 1 where the taxon rose; NaN where the interval includes zero
+    already.
 
     References
     ----------
