@@ -18,6 +18,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.patches import Ellipse
 from matplotlib.text import Text
 from scipy import stats
@@ -73,9 +74,16 @@ def styled(caption: str = "", alt: str = "") -> Callable[[Callable[P, Figure]], 
     return decorate
 
 
-def figure(height: float) -> Figure:
-    """An empty figure as wide as a page's text, so many inches high."""
-    return Figure(figsize=(WIDTH, height), layout="constrained")
+def panels(height: float, rows: int = 1, columns: int = 1, **shared: Any) -> tuple[Figure, np.ndarray]:
+    """An empty figure as wide as a page's text, so many inches high, and its panels row by row."""
+    fig = Figure(figsize=(WIDTH, height), layout="constrained")
+    return fig, fig.subplots(rows, columns, squeeze=False, **shared).ravel()
+
+
+def _legend_above(fig: Figure, ax: Axes, **how: Any) -> Legend:
+    """The legend of one panel, which is that of all, above them."""
+    handles, names = ax.get_legend_handles_labels()
+    return fig.legend(handles, names, loc="outside upper left", **{"ncols": len(names)} | how)
 
 
 def _lettered(axes: Sequence[Axes] | np.ndarray) -> None:
@@ -132,8 +140,7 @@ def sample_flow(flow: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
     steps = flow.groupby(["step", "reason"], sort=False)[["people", "swabs"]].sum().reset_index()
     lost = -steps[["people", "swabs"]].diff().fillna(0).astype(int)
     steps, lost = (table[(steps.index == 0) | (lost["swabs"] > 0)].reset_index(drop=True) for table in (steps, lost))
-    fig = figure(0.72 * len(steps) + 1.6)
-    ax = fig.subplots()
+    fig, (ax,) = panels(0.72 * len(steps) + 1.6)
     box: Any = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": "black"}
     arrow: Any = {"arrowstyle": "-|>", "color": "black", "shrinkA": 13, "shrinkB": 13}
     for i, row in enumerate(steps.itertuples()):
@@ -172,8 +179,7 @@ def depth(obs: pd.DataFrame, labels: Mapping[str, str], thresholds: Mapping[str,
 
     `obs` has a row a swab: ``who`` (a key of `COLOURS`) and ``depth``.
     """
-    fig = figure(2.8)
-    ax = fig.subplots()
+    fig, (ax,) = panels(2.8)
     shown = groups(obs["who"])
     for i, who in enumerate(shown):
         reads = obs.loc[obs["who"].eq(who), "depth"]
@@ -202,8 +208,7 @@ def rarefaction(
     The means are over the swabs that reach the greatest depth, the same ones at every depth. `curves` as from
     `helpers.diversity.rarefaction_curves`; `measures` are two of its columns, with their names and units.
     """
-    fig = figure(3.2)
-    axes = fig.subplots(1, 2)
+    fig, axes = panels(3.2, columns=2)
     for ax, (measure, name) in zip(axes, measures.items(), strict=True):
         for who in groups(curves["group"]):
             part = curves[curves["group"].eq(who)]
@@ -217,8 +222,7 @@ def rarefaction(
         ax.axvline(rarefaction_depth, ls=":", color="black", lw=1)
         ax.set(xscale="log", xlabel="Reads drawn", ylabel=name, ylim=(0, None))
     _lettered(axes)
-    handles, names = axes[0].get_legend_handles_labels()
-    fig.legend(handles, names, loc="outside upper left", ncols=len(names))
+    _legend_above(fig, axes[0])
     return fig
 
 
@@ -230,8 +234,7 @@ def rarefaction(
 def by_visit(visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylabel: str) -> Figure:
     """A measure at both visits, patients joined by a line, a panel for each group; `ylabel` has name and unit."""
     shown = groups(visits["who"])
-    fig = figure(3.2)
-    axes = fig.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    fig, axes = panels(3.2, columns=len(shown), sharey=True)
     for ax, who in zip(axes, shown, strict=True):
         part = visits[visits["who"].eq(who)]
         wide = part.pivot_table(index="subject", columns="visit", values=measure, observed=False)
@@ -261,8 +264,7 @@ def against(
     `data` has a row a patient: ``who``, `y` and the columns `xs`, which have their axis labels. The least-squares line,
     if there is to be a `line`, guides the eye and is not the test.
     """
-    fig = figure(3.3)
-    axes = fig.subplots(1, len(xs), sharey=True, squeeze=False)[0]
+    fig, axes = panels(3.3, columns=len(xs), sharey=True)
     for ax, (x, xlabel) in zip(axes, xs.items(), strict=True):
         for who in groups(data["who"]):
             part = data[data["who"].eq(who)].dropna(subset=[x, y])
@@ -277,8 +279,7 @@ def against(
             ax.axhline(0, color="black", lw=0.6)
         ax.set(xlabel=xlabel, ylabel="")
     _lettered(axes)
-    handles, names = axes[0].get_legend_handles_labels()
-    fig.legend(handles, names, loc="outside upper left", ncols=len(names), handletextpad=0.2)
+    _legend_above(fig, axes[0], handletextpad=0.2)
     axes[0].set_ylabel(ylabel)
     return fig
 
@@ -308,8 +309,7 @@ def pcoa_paths(
     """
     arms = [g for g in groups(coordinates["who"]) if g != "control"]
     controls = coordinates[coordinates["who"].eq("control") & coordinates["visit"].eq("baseline")]
-    fig = figure(3.7)
-    axes = fig.subplots(1, max(len(arms), 1), sharex=True, sharey=True, squeeze=False)[0]
+    fig, axes = panels(3.7, columns=max(len(arms), 1), sharex=True, sharey=True)
     for ax, who in zip(axes, arms, strict=False):
         ax.scatter(controls["PC1"], controls["PC2"], s=9, color=COLOURS["control"], alpha=0.5, lw=0)
         _ellipse(ax, controls[["PC1", "PC2"]].to_numpy())
@@ -339,8 +339,7 @@ def pcoa_paths(
 def positions(visits: pd.DataFrame, labels: Mapping[str, str], measure: str, ylabel: str) -> Figure:
     """Position on the axis from healthy to patients' skin by group and visit, over the band of the controls."""
     shown = groups(visits["who"])
-    fig = figure(3.5)
-    ax = fig.subplots()
+    fig, (ax,) = panels(3.5)
     reference = visits.loc[visits["who"].eq("control") & visits["visit"].eq("baseline"), measure]
     low, high = reference.quantile([0.25, 0.75])
     ax.axhspan(low, high, color=COLOURS["control"], alpha=0.25, lw=0)
@@ -378,8 +377,7 @@ def forest(rows: pd.DataFrame) -> Figure:
     optionally ``who`` (a key of `COLOURS`), and ``margin`` of equivalence, one a scale: a shaded zone around zero.
     """
     scales = list(dict.fromkeys(rows["scale"]))
-    fig = figure(0.32 * len(rows) + 0.85 * len(scales))
-    axes = fig.subplots(len(scales), 1, squeeze=False)[:, 0]
+    fig, axes = panels(0.32 * len(rows) + 0.85 * len(scales), len(scales))
     for ax, scale in zip(axes, scales, strict=True):
         part = rows[rows["scale"].eq(scale)]
         margin = part["margin"].iloc[0] if "margin" in part else np.nan
@@ -409,8 +407,7 @@ def composition(shares: pd.DataFrame, ylabel: str = "Mean share of reads (%)") -
 
     `shares` as from `helpers.taxa.composition`: bars x (n, taxa in per cent); the index holds the bars' labels.
     """
-    fig = figure(3.8)
-    ax = fig.subplots()
+    fig, (ax,) = panels(3.8)
     palette = sns.color_palette("colorblind", 10)
     hatches = ["", "//", "..", "xx", "\\\\"]
     bottom = np.zeros(len(shares))
@@ -444,10 +441,9 @@ def composition_by_patient(visits: pd.DataFrame, taxa: Sequence[str], labels: Ma
     """
     shown = groups(visits["who"])
     sizes = [max(visits["who"].eq(who).sum(), len(visits) / 5) for who in shown]
-    fig = figure(4.6)
-    axes = fig.subplots(2, len(shown), sharey=True, squeeze=False, width_ratios=sizes)
+    fig, axes = panels(4.6, 2, len(shown), sharey=True, width_ratios=sizes)
     colours = [*sns.color_palette("magma", len(taxa) - 1), (0.95, 0.95, 0.95)]
-    for ax, (visit, who) in zip(axes.flat, product(VISITS, shown), strict=True):
+    for ax, (visit, who) in zip(axes, product(VISITS, shown), strict=True):
         part = visits[visits["who"].eq(who) & visits["visit"].eq(visit)]
         ax.set(title=f"{labels[who]} (n = {len(part)})", xticks=[], ylim=(0, 100))
         if part.empty:
@@ -458,12 +454,10 @@ def composition_by_patient(visits: pd.DataFrame, taxa: Sequence[str], labels: Ma
         for taxon, colour, low, high in zip(taxa, colours, tops, tops[1:], strict=False):
             ax.stairs(high, edges, baseline=low, fill=True, color=colour, label=italic(taxon))
         ax.set_xlim(-0.5, len(part) - 0.5)
-    _lettered(axes.ravel())
-    for ax, visit in zip(axes[:, 0], VISITS, strict=True):
+    _lettered(axes)
+    for ax, visit in zip(axes[:: len(shown)], VISITS, strict=True):
         ax.set_ylabel(f"{labels[visit]}\nShare of reads (%)")
-    shown_taxa = axes[0, 0].get_legend_handles_labels()
-    legend = fig.legend(*shown_taxa, loc="outside upper left", ncols=4, handlelength=1)
-    for text in legend.get_texts():
+    for text in _legend_above(fig, axes[0], ncols=4, handlelength=1).get_texts():
         text.set_parse_math(True)
     return fig
 
@@ -478,8 +472,7 @@ def species_by_visit(visits: pd.DataFrame, species: Sequence[str], labels: Mappi
     On a square-root axis: most shares are small, and some are zero.
     """
     shown = groups(visits["who"])
-    fig = figure(1.9 * len(shown) + 0.5)
-    axes = fig.subplots(len(shown), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    fig, axes = panels(1.9 * len(shown) + 0.5, len(shown), sharex=True, sharey=True)
     for ax, who in zip(axes, shown, strict=True):
         of = visits[visits["who"].eq(who)]
         parts = {visit: of[of["visit"].eq(visit)] for visit in VISITS}
@@ -544,8 +537,7 @@ def differential(table: pd.DataFrame, xlabel: str, *, top: int = 20) -> Figure:
     Of `table`, as from `helpers.taxa.linda`, the `top` taxa by p-value are drawn.
     """
     rows = table.nsmallest(top, "p_value").sort_values("estimate")
-    fig = figure(0.24 * len(rows) + 1.2)
-    ax = fig.subplots()
+    fig, (ax,) = panels(0.24 * len(rows) + 1.2)
     y = np.arange(len(rows))
     frame = rows[["frame_low", "frame_high"]].iloc[0]
     ax.axvspan(*frame, color="0.88", lw=0, zorder=0, label="frame")
@@ -576,8 +568,7 @@ def strata(
     """
     scales, names = list(dict.fromkeys(table["scale"])), list(table["stratum"].cat.categories)
     arms = groups(table["arm"])
-    fig = figure(2.3 * len(scales) + 0.6)
-    axes = fig.subplots(len(scales), 1, sharex=True, squeeze=False)[:, 0]
+    fig, axes = panels(2.3 * len(scales) + 0.6, len(scales), sharex=True)
     for ax, scale in zip(axes, scales, strict=True):
         if np.isfinite(noise[scale]).all():
             ax.axhspan(
@@ -613,8 +604,7 @@ def strata(
 def percentiles(table: pd.DataFrame) -> Figure:
     """Percentile of each patient in the distribution of the controls: columns measure, percentile."""
     measures = list(dict.fromkeys(table["measure"]))
-    fig = figure(0.7 * len(measures) + 1.0)
-    ax = fig.subplots()
+    fig, (ax,) = panels(0.7 * len(measures) + 1.0)
     ax.axvspan(25, 75, color=COLOURS["control"], alpha=0.25, lw=0)
     ax.axvline(50, color="black", lw=0.8)
     for i, measure in enumerate(measures):
@@ -638,8 +628,7 @@ def love_plot(balance: pd.DataFrame, n: int, threshold: float = 0.1) -> Figure:
 
     `balance` as from `helpers.treatment.balance`; within `threshold`, a common bound, imbalance is acceptable.
     """
-    fig = figure(0.36 * len(balance) + 1.1)
-    ax = fig.subplots()
+    fig, (ax,) = panels(0.36 * len(balance) + 1.1)
     y = np.arange(len(balance))[::-1]
     ax.axvspan(-threshold, threshold, color="0.9", lw=0)
     ax.axvline(0, color="black", lw=0.8)
@@ -663,8 +652,7 @@ def subsampled(table: pd.DataFrame, sizes: Mapping[str, int], labels: Mapping[st
     `table` as from `helpers.treatment.subsampled_significance`, with ``measure``; `sizes` are the patients of each arm,
     that of the comparator is marked.
     """
-    fig = figure(3.1)
-    ax = fig.subplots()
+    fig, (ax,) = panels(3.1)
     styles = zip(("-", "--", ":"), ("o", "s", "^"), table.groupby("measure", sort=False), strict=False)
     for style, marker, (measure, part) in styles:
         ax.errorbar(part["n"], 100 * part["significant"], yerr=196 * part["mc_error"], ls=style, marker=marker,
@@ -689,8 +677,7 @@ def sensitivity(curve: pd.DataFrame, zero: float, ylabel: str, n: int) -> Figure
 
     `curve` as from `helpers.treatment.mediation_sensitivity`; at `zero` the effect vanishes, NaN if nowhere.
     """
-    fig = figure(3.2)
-    ax = fig.subplots()
+    fig, (ax,) = panels(3.2)
     ax.fill_between(curve["rho"], curve["direct_low"], curve["direct_high"], color="0.88", lw=0)
     ax.plot(curve["rho"], curve["direct"], color="black", lw=1.8)
     ax.axhline(0, color="black", lw=0.8)
