@@ -256,19 +256,17 @@ def by_visit(visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylab
     "{ylabel}, one mark a patient. Lines with 95 % bands: least squares, to guide the eye.",
     "Scatter of {ylabel}, by arm.",
 )
-def against(
-    data: pd.DataFrame, xs: Mapping[str, str], y: str, ylabel: str, labels: Mapping[str, str], *, line: bool = True
-) -> Figure:
+def against(data: pd.DataFrame, xs: Mapping[str, str], y: str, ylabel: str, labels: Mapping[str, str]) -> Figure:
     """Scatter of a measure against others, a panel each, with a straight guide line and its 95 % band for each group.
 
-    `data` has a row a patient: ``who``, `y` and the columns `xs`, which have their axis labels. The least-squares line,
-    if there is to be a `line`, guides the eye and is not the test.
+    `data` has a row a patient: ``who``, `y` and the columns `xs`, which have their axis labels. The least-squares line
+    guides the eye and is not the test.
     """
     fig, axes = panels(3.3, columns=len(xs), sharey=True)
     for ax, (x, xlabel) in zip(axes, xs.items(), strict=True):
         for who in groups(data["who"]):
             part = data[data["who"].eq(who)].dropna(subset=[x, y])
-            fit = line and part[x].nunique() > 3
+            fit = part[x].nunique() > 3
             sns.regplot(
                 part, x=x, y=y, ax=ax, fit_reg=fit, seed=0, color=COLOURS[who], marker=MARKERS[who],
                 scatter_kws={"s": 14, "alpha": 0.55, "linewidths": 0}, label=f"{labels[who]} (n = {len(part)})",
@@ -284,12 +282,12 @@ def against(
     return fig
 
 
-def _ellipse(ax: Axes, points: np.ndarray, level: float = 0.95) -> None:
-    """Ellipse that covers `level` of a bivariate normal with the points' mean and covariance."""
+def _ellipse(ax: Axes, points: np.ndarray) -> None:
+    """Ellipse that covers 95 % of a bivariate normal with the points' mean and covariance."""
     if len(points) < 5:
         return
     values, vectors = np.linalg.eigh(np.cov(points.T))
-    width, height = 2 * np.sqrt(stats.chi2.ppf(level, 2) * np.maximum(values, 0))
+    width, height = 2 * np.sqrt(stats.chi2.ppf(0.95, 2) * np.maximum(values, 0))
     angle = np.degrees(np.arctan2(vectors[1, 0], vectors[0, 0]))
     ax.add_patch(Ellipse(points.mean(axis=0), width, height, angle=angle, fill=False, ls="--", ec=EDGE, lw=1.3))
 

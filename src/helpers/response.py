@@ -59,12 +59,9 @@ def shift_by_stratum(
 ) -> Shift:
     """Change of several measures by stratum of response, as from `strata`; empty where nobody with an arm has one.
 
-    Returns
-    -------
-    Shift
-        ``means`` as from `mean_by_stratum` and ``trends`` as from `trend`, with ``measure``, its label; ``means``,
-        ``changes`` (scale, arm, stratum, change) and ``noise`` (interval of the controls' mean change) have ``scale``,
-        label and unit.
+    ``means`` as from `mean_by_stratum` and ``trends`` as from `trend`, with ``measure``, its label; ``means``,
+    ``changes`` (scale, arm, stratum, change) and ``noise`` (interval of the controls' mean change) have ``scale``,
+    label and unit.
     """
     means, trends, changes, noise = [], [], [], {}
     for key, measure in measures.items():
@@ -102,36 +99,28 @@ def shift_against_improvement(pairs: pd.DataFrame, *, alpha: float = 0.05) -> pd
     return pd.DataFrame(found).T.rename_axis("estimate of").reset_index()
 
 
-def mean_by_stratum(
-    pairs: pd.DataFrame, by: Sequence[str] = ("arm", "stratum"), *, alpha: float = 0.05, fewest: int = 1
-) -> pd.DataFrame:
-    """Mean within-patient change in each stratum of response: the columns `by`, and the keys of an estimate.
+def mean_by_stratum(pairs: pd.DataFrame, *, alpha: float = 0.05, fewest: int = 1) -> pd.DataFrame:
+    """Mean within-patient change in each ``stratum`` of response of each ``arm``: these, and the keys of an estimate.
 
     The strata are what happened after treatment began, so this is a description, not an effect. `pairs` has a row a
-    patient with ``change`` and `by`; a mean is given of no less than the `fewest` patients.
+    patient with arm, stratum and ``change``; a mean is given of no less than the `fewest` patients.
     """
-    rows = []
-    for key, part in pairs.groupby(list(by), observed=True):
-        values = key if isinstance(key, tuple) else (key,)
+    by, rows = ["arm", "stratum"], []
+    for (arm, stratum), part in pairs.groupby(by, observed=True):
         estimate = mean_change(part["change"], alpha=alpha)
         if np.isnan(estimate["estimate"]) and len(part) >= fewest:
             estimate["estimate"] = part["change"].mean()
-        rows.append(dict(zip(by, values, strict=True)) | estimate)
-    return pd.DataFrame(rows, columns=[*by, *ESTIMATE]).astype({c: pairs[c].dtype for c in by})
+        rows.append({"arm": arm, "stratum": stratum} | estimate)
+    return pd.DataFrame(rows, columns=[*by, *ESTIMATE]).astype(pairs[by].dtypes.to_dict())
 
 
 def trend(pairs: pd.DataFrame, *, alpha: float = 0.05) -> dict[str, float]:
     """Trend of the change from one stratum of response to the next, arms apart.
 
-    The strata count 0, 1, 2, 3; the slope is that of least squares with an intercept for each arm and HC3 errors.
-    `pairs` has a row a patient with ``change``, ``arm`` and ``stratum``, ordered as from `strata`.
-
-    Returns
-    -------
-    dict
-        Keys of `helpers.estimates.ESTIMATE`: mean change for one stratum more. The only patient of an arm, of whom no
-        slope can be learnt, is dropped. NaN with fewer than five patients, one stratum in each arm, or a slope that
-        hangs on one patient alone (leverage 1).
+    The strata count 0, 1, 2, 3; the slope, mean change for one stratum more, is that of least squares with an intercept
+    for each arm and HC3 errors. `pairs` has a row a patient with ``change``, ``arm`` and ``stratum``, ordered as from
+    `strata`. The only patient of an arm, of whom no slope can be learnt, is dropped. NaN with fewer than five patients,
+    one stratum in each arm, or a slope that hangs on one patient alone (leverage 1).
 
     References
     ----------
@@ -192,18 +181,9 @@ def change_over_sites(swabs: pd.DataFrame, measure: str, *, alpha: float = 0.05)
     """Mean change between the visits where patients were not swabbed at the same sites: a model with site effects.
 
     Generalised estimating equations over the swabs of those with both visits, on visit and site, clustered on the
-    patient, exchangeable correlation, bias-reduced covariance.
-
-    Parameters
-    ----------
-    swabs : DataFrame
-        One row a swab of one group: subject, visit, site and `measure`.
-
-    Returns
-    -------
-    dict
-        Keys of `helpers.estimates.ESTIMATE`; n and n_dropped count patients; t with patients less coefficients degrees
-        of freedom. NaN with fewer than five.
+    patient, exchangeable correlation, bias-reduced covariance. `swabs` has a row a swab of one group: subject, visit,
+    site and `measure`. n and n_dropped count patients; t with patients less coefficients degrees of freedom, NaN with
+    fewer than five.
 
     References
     ----------

@@ -447,23 +447,13 @@ def presence_change(before: pd.Series, after: pd.Series) -> dict[str, float]:
 
 
 def presence_contrasts(
-    visits: pd.DataFrame,
-    labels: Mapping[str, str],
-    covariates: Sequence[str] = (),
-    *,
-    measure: str = PRESENT,
-    alpha: float = 0.05,
+    visits: pd.DataFrame, labels: Mapping[str, str], covariates: Sequence[str] = (), *, alpha: float = 0.05
 ) -> pd.DataFrame:
-    """Odds ratios of a taxon's presence: patients against controls at baseline, and the arms at follow-up.
+    """Odds ratios of the pathogen's presence: patients against controls at baseline, and the arms at follow-up.
 
-    The arms are compared given presence at baseline. Present is who has the taxon in any swab of the visit.
-
-    Parameters
-    ----------
-    visits : DataFrame
-        One row a person and visit: subject, visit, who, boolean ``case``, the covariates, and the measure.
-    measure : str
-        Share of a person's swabs that have the taxon; NaN where it cannot be known.
+    The arms are compared given presence at baseline. Present is who has the taxon in any swab of the visit. `visits`
+    has a row a person and visit: subject, visit, who, boolean ``case``, the covariates, and `PRESENT`, the share of the
+    person's swabs that have the taxon; NaN where it cannot be known.
 
     Returns
     -------
@@ -476,7 +466,7 @@ def presence_contrasts(
     ----------
     As of `helpers.estimates.firth_odds_ratio`.
     """
-    seen = visits.assign(present=visits[measure].gt(0).astype(float).where(visits[measure].notna()))
+    seen = visits.assign(present=visits[PRESENT].gt(0).astype(float).where(visits[PRESENT].notna()))
     start, end = (seen[seen["visit"].eq(v)].set_index("subject") for v in ("baseline", "followup"))
     arms = seen[seen["who"].isin(["treatment", "comparator"])].drop_duplicates("subject").set_index("subject")
     arms = arms.assign(treated=arms["who"].eq("treatment"), before=start["present"], present=end["present"])
