@@ -20,10 +20,11 @@ from helpers.site.pages import Run, evidence, raw
 from helpers.study import VOCABULARY, Column, Study
 
 #: The pages beside the notebooks that items lead to: title and address.
-INDEX = ("Overview", "index.html")
-METHODS = ("Methods", "methods.html")
-PROVENANCE = ("Provenance", "provenance.html")
-BESIDE = {"index": INDEX, "methods": METHODS, "provenance": PROVENANCE}
+BESIDE = {
+    "index": ("Overview", "index.html"),
+    "methods": ("Methods", "methods.html"),
+    "provenance": ("Provenance", "provenance.html"),
+}
 
 ANSWERED, IN_PART, FOR_AUTHORS, NOT_APPLICABLE = "answered", "in part", "for the authors", "not applicable"
 #: How an answer begins that says why an item does not apply.
@@ -58,16 +59,13 @@ class Reply(NamedTuple):
 def page(run: Run) -> str:
     """The page, and its download."""
     known = facts(run)
-    replies = {
-        checklist["name"]: [reply(item, known, simulated=run.study.simulated) for item in checklist["items"]]
-        for checklist in checklists()
-    }
+    replies, sections = {}, []
+    for checklist in checklists():
+        told = [reply(item, known, simulated=run.study.simulated) for item in checklist["items"]]
+        replies[checklist["name"]] = told
+        about = f"<p>{html.escape(checklist['about'])}</p>\n"
+        sections += [f"## {checklist['title']}", raw(about + _table(checklist["title"], told))]
     write_whole(run.files / DOWNLOAD, download(replies))
-    sections = [
-        f"## {checklist['title']}\n\n"
-        + raw(f"<p>{html.escape(checklist['about'])}</p>\n" + _table(checklist["title"], replies[checklist["name"]]))
-        for checklist in checklists()
-    ]
     return "\n\n".join(["# Reporting standards", raw(_about(run.study, replies)), *sections]) + "\n"
 
 
