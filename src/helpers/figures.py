@@ -515,13 +515,17 @@ def italicise(fig: Figure, names: Sequence[str]) -> None:
         pieces = [piece.replace("$", r"\$") for piece in upright]
         return pieces[0] + "".join(_mathit(taxon) + piece for taxon, piece in zip(taxa, pieces[1:], strict=True))
 
+    reword(fig, lambda text: found.search(text.get_text()) and not text.get_parse_math(), marked, parse_math=True)
+
+
+def reword(fig: Figure, which: Callable[[Text], object], told: Callable[[str], str], **how: Any) -> None:
+    """Write those texts of a figure anew which a function picks; of the ticks of an axis all, if it picks one."""
     for axis in (axis for ax in fig.axes for axis in (ax.xaxis, ax.yaxis)):
         labels = axis.get_ticklabels()
-        if any(found.search(label.get_text()) and not label.get_parse_math() for label in labels):
-            axis.set_ticks(axis.get_ticklocs(), [marked(label.get_text()) for label in labels], parse_math=True)
-    for text in fig.findobj(Text):
-        if found.search(text.get_text()) and not text.get_parse_math():
-            text.set(text=marked(text.get_text()), parse_math=True)
+        if any(map(which, labels)):
+            axis.set_ticks(axis.get_ticklocs(), [told(label.get_text()) for label in labels], **how)
+    for text in filter(which, fig.findobj(Text)):
+        text.set(text=told(text.get_text()), **how)
 
 
 @styled(
