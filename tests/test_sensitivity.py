@@ -37,13 +37,13 @@ def test_the_robustness_values_are_those_of_the_paper_and_of_a_search():
 
 def test_the_strength_of_covariates_agrees_with_nested_models_in_r(models_oracle):
     pairs = models_oracle[2].rename(columns={"y1": "S. aureus"}).assign(one=1.0)
-    got = sensitivity.strength_of(pairs, "S. aureus", "treated", ["y0", "age", "one", "sex", "batch"])
+    got, *_ = sensitivity.strength_of(pairs, "S. aureus", "treated", ["y0", "age", "one", "sex", "batch"])
     assert got["covariate"].tolist() == list(R["strength"])
     for row in got.itertuples():
         expected = R["strength"][row.covariate]
         assert (row.outcome, row.term) == pytest.approx((expected["outcome"], expected["term"]), abs=1e-9)
     for cannot in (pairs.assign(treated=True), pairs.head(7)):
-        assert sensitivity.strength_of(cannot, "S. aureus", "treated", ["y0", "age", "sex", "batch"]).empty
+        assert sensitivity.strength_of(cannot, "S. aureus", "treated", ["y0", "age", "sex", "batch"])[0].empty
 
 
 def test_a_covariate_bounds_what_its_unmeasured_twin_removes():
@@ -53,7 +53,7 @@ def test_a_covariate_bounds_what_its_unmeasured_twin_removes():
     term = 0.5 * (measured + twin) + e
     data = pd.DataFrame({"measured": measured, "term": term, "y": 2 * term + 0.7 * (measured + twin) + 3 * u})
     seen = np.linalg.lstsq(data[["term", "measured"]].to_numpy(), data["y"].to_numpy())[0][0]
-    got = sensitivity.strength_of(data, "y", "term", ["measured"])
+    got, *_ = sensitivity.strength_of(data, "y", "term", ["measured"])
     assert got.loc[0, "removes"] == pytest.approx((seen - 2) / seen, rel=1e-6)
 
 

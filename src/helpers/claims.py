@@ -315,6 +315,10 @@ COLUMNS = (
     "power_equivalence", "reachable_margin", "n_needed", "reported", "source",
 )  # fmt: skip
 
+#: And what the multiverse adds: how many specifications estimate the same, which share of them has this verdict, and
+#: the p-value of all together.
+OF_SPECIFICATIONS = ("specifications", "agreement", "joint_p")
+
 
 def verdicts(parts: pd.DataFrame, claims: Mapping[str, Claim], study: Study, alpha: float = 0.05) -> pd.DataFrame:
     """Judge every claim by one rule.

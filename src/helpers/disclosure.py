@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
+from helpers.figures import reword
 from helpers.study import Privacy
 
 #: Columns of the report's tables that count people or swabs, or tell their number (residual degrees of freedom).
@@ -63,13 +63,7 @@ def in_figure(fig: Figure, privacy: Privacy) -> None:
     if privacy.small_cells == "show":
         return
     fig.draw_without_rendering()  # only then do the ticks have their texts
-    for axis in (axis for ax in fig.axes for axis in (ax.xaxis, ax.yaxis)):
-        texts = [label.get_text() for label in axis.get_ticklabels()]
-        if any(_COUNT.search(text) for text in texts):
-            axis.set_ticks(axis.get_ticklocs(), [in_text(text, privacy) for text in texts])
-    for text in fig.findobj(Text):
-        if _COUNT.search(text.get_text()):
-            text.set_text(in_text(text.get_text(), privacy))
+    reword(fig, lambda text: _COUNT.search(text.get_text()), lambda told: in_text(told, privacy))
 
 
 def for_spreadsheets(table: pd.DataFrame) -> pd.DataFrame:

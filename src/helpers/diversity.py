@@ -1,4 +1,8 @@
-"""Alpha and beta diversity, ordination, distance to the healthy reference, and position on the axis from there."""
+"""Alpha and beta diversity, ordination, distance to the healthy reference, and position on the axis from there.
+
+Counts are swabs x features, whole numbers of reads; a depth is so many reads a swab. `ValueError` if a count is not
+whole, or if no swab is deep enough.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -72,22 +76,11 @@ def _deep_enough(table: _Table, depth: int) -> np.ndarray:
     return table.totals >= depth
 
 
-def _no_empty_swab(table: _Table) -> None:
-    empty = [i for i, total in zip(table.ids, table.totals, strict=True) if total == 0]
-    if empty:
-        raise ValueError(
-            f"{len(empty)} swabs have no reads, the first {empty[0]!r}: they have no distance; leave them out"
-        )
-
-
 def rooted_tree(cohort: AnnData) -> TreeNode | None:
-    """Phylogeny of the cohort (Newick in ``uns["tree"]``), rooted at the midpoint unless it has a root.
+    """Phylogeny of the cohort (Newick in ``uns["tree"]``), rooted at the midpoint unless it has a root; None without.
 
-    Returns
-    -------
-    skbio.TreeNode or None
-        None if the cohort has no tree. A feature that the tree lacks hangs from the root by a branch of no length,
-        so that it counts for nothing in Faith's PD and UniFrac.
+    A feature that the tree lacks hangs from the root by a branch of no length, so that it counts for nothing in Faith's
+    PD and UniFrac.
     """
     if "tree" not in cohort.uns:
         return None
@@ -146,21 +139,8 @@ def _reads_below(counts: sparse.csr_array, branches: _Branches) -> Iterator[tupl
 def rarefy(cohort: AnnData, rarefaction_depth: int, *, seed: int | np.random.Generator) -> AnnData:
     """Draw the same number of reads from each swab, once, without replacement.
 
-    Parameters
-    ----------
-    rarefaction_depth : int
-        Reads a swab. Swabs with fewer are left out.
-
-    Returns
-    -------
-    AnnData
-        The swabs that are deep enough, ``X`` dense, features that no swab has kept (so that the tree still fits). Of
-        relative abundances (``uns["relative"]``) nothing can be drawn: all swabs as they are.
-
-    Raises
-    ------
-    ValueError
-        If no swab is deep enough, or a count is not a whole number.
+    The swabs that are deep enough, ``X`` dense, features that no swab has kept (so that the tree still fits). Of
+    relative abundances (``uns["relative"]``) nothing can be drawn: all swabs as they are.
     """
     if cohort.uns.get("relative", False):
         shares = cohort.copy()
@@ -198,10 +178,6 @@ def expected_alpha(
 
     Parameters
     ----------
-    counts : AnnData or DataFrame
-        Swabs x features, whole numbers of reads.
-    depth : int
-        Reads a swab, m.
     metrics : sequence of str
         Of ``observed_features``, ``shannon``, ``simpson`` and ``faith_pd``. The last is left out if there is no tree.
     tree : skbio.TreeNode, optional
@@ -211,12 +187,8 @@ def expected_alpha(
     -------
     DataFrame
         Swabs x metrics: features; nats; probability that two reads taken (with replacement) differ; branch length.
-        NaN for swabs with fewer reads than `depth`, and for relative abundances (``uns["relative"]``).
-
-    Raises
-    ------
-    ValueError
-        If no swab is deep enough, a count is not a whole number, a metric is unknown, or the tree does not fit.
+        NaN for swabs with fewer reads than `depth`, and for relative abundances (``uns["relative"]``). `ValueError`
+        also if a metric is unknown, or the tree does not fit.
 
     References
     ----------
@@ -315,15 +287,8 @@ def _mean_log1p(n: np.ndarray, k: np.ndarray, m: int, log_factorial: np.ndarray)
 def curve_depths(cohort: AnnData, rarefaction_depth: int) -> list[int]:
     """Depths for rarefaction curves: up to what at least half of the swabs reach, or to the rarefaction depth.
 
-    Parameters
-    ----------
-    rarefaction_depth : int
-        Always one of the depths; the greatest, where fewer than half of the swabs have more reads.
-
-    Returns
-    -------
-    list of int
-        Rising: 100, 200, 500, 1,000 and so on, the rarefaction depth, and the greatest (two digits, rounded down).
+    Rising: 100, 200, 500, 1,000 and so on, the rarefaction depth, and the greatest (two digits, rounded down): the
+    rarefaction depth, where fewer than half of the swabs have more reads.
     """
     half = int(np.quantile(_table(cohort).totals, 0.5, method="lower"))
     unit = 10 ** max(len(str(half)) - 2, 0)
@@ -333,23 +298,11 @@ def curve_depths(cohort: AnnData, rarefaction_depth: int) -> list[int]:
 
 
 def rarefaction_curves(cohort: AnnData, depths: Sequence[int]) -> pd.DataFrame:
-    """Expected observed features and Shannon diversity of each swab at rising depths.
+    """Expected observed features and Shannon diversity of each swab at rising depths, as from `curve_depths`.
 
-    Parameters
-    ----------
-    depths : sequence of int
-        Reads a swab, as from `curve_depths`.
-
-    Returns
-    -------
-    DataFrame
-        One row a swab and depth: swab, group, depth, observed_features, shannon (NaN where the swab has fewer reads),
-        and ``reaches``, whether the swab reaches the greatest depth.
-
-    Raises
-    ------
-    ValueError
-        If there are no depths, or no swab reaches one of them.
+    One row a swab and depth: swab, group, depth, observed_features, shannon (NaN where the swab has fewer reads), and
+    ``reaches``, whether the swab reaches the greatest depth. `ValueError` if there are no depths, or no swab reaches
+    one of them.
     """
     if not len(depths):
         raise ValueError("no depths to draw the curves at; expected at least one")
@@ -364,18 +317,9 @@ def rarefaction_curves(cohort: AnnData, depths: Sequence[int]) -> pd.DataFrame:
 def rarefaction_means(curves: pd.DataFrame) -> pd.DataFrame:
     """Mean rarefaction curve of each group over the same swabs at every depth: those that reach the greatest.
 
-    A mean over the swabs that reach each depth would go on rising, or fall, because they are other swabs.
-
-    Parameters
-    ----------
-    curves : DataFrame
-        As from `rarefaction_curves`.
-
-    Returns
-    -------
-    DataFrame
-        One row a group and depth: group, depth, observed_features, shannon, ``swabs``, and ``of``, all of the group's.
-        A group none of whose swabs reaches the greatest depth is not there.
+    A mean over the swabs that reach each depth would go on rising, or fall, because they are other swabs. `curves` as
+    from `rarefaction_curves`. One row a group and depth: group, depth, observed_features, shannon, ``swabs``, and
+    ``of``, all of the group's. A group none of whose swabs reaches the greatest depth is not there.
     """
     all_swabs = curves.groupby("group", observed=True)["swab"].nunique()
     by_depth = curves[curves["reaches"]].groupby(["group", "depth"], observed=True)
@@ -389,23 +333,8 @@ def bray_curtis(cohort: AnnData, depth: int, *, rarefactions: int, seed: int | n
     With `depth` reads in each swab, a draw's dissimilarity is one minus the share of reads in common. That is half a
     city-block distance, so that the square root is Euclidean, and of the mean over draws as well.
 
-    Parameters
-    ----------
-    depth : int
-        Reads a swab. Swabs with fewer are left out.
-    rarefactions : int
-        Draws that are averaged.
-
-    Returns
-    -------
-    skbio.DistanceMatrix
-        Between the swabs that are deep enough; its ids say which. Of relative abundances (``uns["relative"]``),
-        between all, of their shares.
-
-    Raises
-    ------
-    ValueError
-        If no swab is deep enough, a count is not a whole number, or there is not one rarefaction.
+    Between the swabs that are deep enough; its ids say which. Of relative abundances (``uns["relative"]``), between
+    all, of their shares. `ValueError` also if there is not one rarefaction.
 
     References
     ----------
@@ -465,10 +394,9 @@ def unifrac(
     Parameters
     ----------
     counts : AnnData or DataFrame
-        Swabs x features, whole numbers of reads. All are used: rarefy first where depths differ and `weighted` is
-        False, since presence depends on depth.
+        All are used: rarefy first where depths differ and `weighted` is False, since presence depends on depth.
     tree : skbio.TreeNode
-        Rooted, with branch lengths and a tip for each feature (others do not matter). Of a cohort: `rooted_tree`.
+        As of `expected_alpha`.
     weighted : bool
         By share of reads, or by presence.
     normalized : bool
@@ -477,12 +405,8 @@ def unifrac(
     Returns
     -------
     skbio.DistanceMatrix
-        In branch length (weighted), or between 0 and 1.
-
-    Raises
-    ------
-    ValueError
-        If a swab has no reads, a count is not a whole number, or the tree does not fit.
+        In branch length (weighted), or between 0 and 1. `ValueError` also if a swab has no reads, or the tree does not
+        fit.
 
     References
     ----------
@@ -491,7 +415,9 @@ def unifrac(
     if normalized and not weighted:
         raise ValueError("unweighted UniFrac is always normalized; expected normalized=False")
     table = _table(counts)
-    _no_empty_swab(table)
+    if empty := [swab for swab, total in zip(table.ids, table.totals, strict=True) if not total]:
+        found = f"{len(empty)} swabs have no reads, the first {empty[0]!r}"
+        raise ValueError(f"{found}: they have no distance; leave them out")
     common = _branch_length_in_common(table, _branches(tree, table.features), weighted)
     own = common.diagonal().copy()
     total = np.add.outer(own, own)
@@ -515,16 +441,8 @@ def _branch_length_in_common(table: _Table, branches: _Branches, weighted: bool)
 def positive(counts: np.ndarray, zeros: float | str = PSEUDOCOUNT) -> np.ndarray:
     """Counts, swabs x features, without zeros, which have no logarithm.
 
-    Parameters
-    ----------
-    zeros : float or "multiplicative"
-        Added to each count; or multiplicative replacement in the shares, scikit-bio's (1 / features², the others less
-        in proportion).
-
-    Raises
-    ------
-    ValueError
-        If the number is not positive.
+    `zeros`, a number above 0 (else a `ValueError`), is added to each; or, "multiplicative", scikit-bio's replacement in
+    the shares: 1 / features² for a zero, the others less in proportion.
 
     References
     ----------
@@ -538,17 +456,7 @@ def positive(counts: np.ndarray, zeros: float | str = PSEUDOCOUNT) -> np.ndarray
 
 
 def aitchison(rarefied: AnnData, *, zeros: float | str = PSEUDOCOUNT) -> DistanceMatrix:
-    """Aitchison distance between swabs: Euclidean after the centred log-ratio.
-
-    Parameters
-    ----------
-    zeros : float or "multiplicative"
-        As of `positive`.
-
-    Raises
-    ------
-    ValueError
-        If a pseudocount is not positive, or a count is not a whole number.
+    """Aitchison distance between swabs: Euclidean after the centred log-ratio; `zeros` as of `positive`.
 
     References
     ----------
@@ -560,13 +468,7 @@ def aitchison(rarefied: AnnData, *, zeros: float | str = PSEUDOCOUNT) -> Distanc
 
 
 def distances(swabs: AnnData) -> dict[str, DistanceMatrix]:
-    """Every distance between swabs that the report knows, by its name.
-
-    Returns
-    -------
-    dict
-        √ Bray–Curtis; of counts also Aitchison, and UniFrac where there is a tree.
-    """
+    """Every distance between swabs that the report knows: √ Bray–Curtis; of counts Aitchison, and UniFrac of a tree."""
     distmats = {"√ Bray–Curtis": DistanceMatrix(swabs.obsp["sqrt_bray_curtis"], list(swabs.obs_names))}
     if not swabs.uns.get("relative", False):
         distmats["Aitchison"] = aitchison(swabs)
@@ -579,10 +481,7 @@ def distances(swabs: AnnData) -> dict[str, DistanceMatrix]:
 def without(swabs: AnnData, genus: str) -> DistanceMatrix:
     """Square root of Bray-Curtis between the shares of all other genera's reads.
 
-    Returns
-    -------
-    skbio.DistanceMatrix
-        Between the swabs that have reads of other genera; its ids say which.
+    Between the swabs that have any; its ids say which.
     """
     others = sparse.csr_array(swabs.X)[:, np.flatnonzero(swabs.var["genus"].ne(genus))].toarray().astype(float)
     total = others.sum(axis=1)
@@ -602,13 +501,7 @@ def square_root(distmat: DistanceMatrix) -> DistanceMatrix:
 
 
 def ordinate(distmat: DistanceMatrix) -> OrdinationResults:
-    """Principal coordinates of the first two axes.
-
-    Returns
-    -------
-    skbio.OrdinationResults
-        ``samples`` (swabs x PC1, PC2) and ``proportion_explained`` of the whole variation.
-    """
+    """Principal coordinates: ``samples`` (swabs x PC1, PC2) and ``proportion_explained`` of the whole variation."""
     results = pcoa(distmat, dimensions=distmat.shape[0], warn_neg_eigval=False)
     results.samples = results.samples.iloc[:, :2]
     return results
@@ -634,19 +527,9 @@ def distance_to_reference(
     With J the reference swabs of other subjects, ``d2_i = mean_j d2(i, j) - mean_jk d2(j, k) / 2``: the squared
     distance to the centroid of J in principal-coordinate space, without computing the coordinates.
 
-    Parameters
-    ----------
-    distmat : skbio.DistanceMatrix
-        Must be Euclidean, such as square-root Bray-Curtis.
-    reference : sequence of bool
-        Which swabs are the reference, in the order of `distmat`.
-    subjects : sequence of str
-        The subject of each swab. A control is never compared with itself, at either visit.
-
-    Returns
-    -------
-    Series
-        Indexed by the ids of `distmat`; NaN if no other subject is in the reference.
+    The distances must be Euclidean, such as square-root Bray-Curtis; which swabs are the `reference`, and the subject
+    of each, stand in their order. A control is never compared with itself, at either visit. Indexed by the ids of
+    `distmat`; NaN if no other subject is in the reference.
 
     Raises
     ------

@@ -1,6 +1,7 @@
 """One question, one number: estimate, interval, p-value and n. The patient is the unit.
 
-Every estimator returns a plain dict with the keys of `ESTIMATE`, so that a table of results is a list of them.
+Every estimator takes ``data`` with a row a patient, and returns a plain dict with the keys of `ESTIMATE`, so that a
+table of results is a list of them. Patients with a missing value are dropped and counted; NaN if too few are left.
 A better estimator for a claim goes here, under the same keys.
 """
 
@@ -42,6 +43,12 @@ def as_estimate(
     return {k: v if k in ("n", "n_dropped") else float(v) for k, v in zip(ESTIMATE, values, strict=True)}
 
 
+def with_t(estimate: float, se: float, df: float, n: int, n_dropped: int, *, alpha: float) -> dict[str, float]:
+    """An estimate whose error is known on so many degrees of freedom: with Student's interval and p-value."""
+    half, p = special.stdtrit(df, 1 - alpha / 2) * se, 2 * special.stdtr(df, -abs(estimate / se))
+    return as_estimate(estimate, (estimate - half, estimate + half), p, n, n_dropped, se=se, df=df, alpha=alpha)
+
+
 def linear_contrast(
     data: pd.DataFrame,
     outcome: str,
@@ -55,20 +62,11 @@ def linear_contrast(
 
     Parameters
     ----------
-    data : DataFrame
-        One row a patient.
-    outcome : str
-        Numeric column.
-    term : str
-        Numeric or boolean column whose coefficient is wanted.
+    outcome, term : str
+        A numeric column; and a numeric or boolean one, whose coefficient is wanted.
     cautious : bool
         Take the larger of the HC3 error and that of equal variances: in a small group in which hardly anybody has a
         taxon, a robust error sees hardly any variance.
-
-    Returns
-    -------
-    dict
-        Keys of `ESTIMATE`. Patients with a missing value are dropped and counted; NaN if too few are left.
 
     References
     ----------
@@ -100,16 +98,8 @@ def hartung_knapp(effects: pd.Series, errors: pd.Series, *, alpha: float = 0.05)
     Random effects with the variance among runs of Paule and Mandel; interval and p-value by Hartung, Knapp, Sidik and
     Jonkman, whose error is that of the effects about their mean, with a t distribution.
 
-    Parameters
-    ----------
-    effects, errors : Series
-        Of each run the effect and its standard error, above zero.
-
-    Returns
-    -------
-    dict
-        Keys of `ESTIMATE`; ``n`` is the number of runs, ``df`` one less. NaN with fewer than three, or if all effects
-        are the same.
+    `errors` are above zero. ``n`` is the number of runs, ``df`` one less. NaN with fewer than three, or if all effects
+    are the same.
 
     References
     ----------
@@ -119,10 +109,7 @@ def hartung_knapp(effects: pd.Series, errors: pd.Series, *, alpha: float = 0.05)
     if k < 3 or np.ptp(effects) == 0:
         return not_estimable(k)
     pooled = combine_effects(effects.to_numpy(float), errors.to_numpy(float) ** 2, method_re="pm")
-    estimate, se = pooled.mean_effect_re, pooled.sd_eff_w_re_hksj
-    interval = pooled.conf_int(alpha, use_t=True)[3]
-    p = 2 * stats.t.sf(abs(estimate / se), k - 1)
-    return as_estimate(estimate, interval, p, k, 0, se=se, df=k - 1, alpha=alpha)
+    return with_t(pooled.mean_effect_re, pooled.sd_eff_w_re_hksj, k - 1, k, 0, alpha=alpha)
 
 
 def by_run(
@@ -130,14 +117,8 @@ def by_run(
 ) -> dict[str, float]:
     """Adjusted difference between two groups within each run, pooled over the runs: a run moves its swabs together.
 
-    `linear_contrast` in each run that has `ENOUGH_IN_RUN` of both groups, then `hartung_knapp`.
-
-    Parameters
-    ----------
-    data : DataFrame
-        One row a person, who is in one run.
-    outcome, term, run : str
-        A numeric column, a boolean one, and that of the run.
+    `linear_contrast` in each run that has `ENOUGH_IN_RUN` of both groups, then `hartung_knapp`. The term is boolean;
+    the column `run` tells in which one a person is.
 
     Returns
     -------
@@ -158,20 +139,7 @@ def by_run(
 
 
 def intercept(data: pd.DataFrame, outcome: str, term: str, *, alpha: float = 0.05) -> dict[str, float]:
-    """Expected outcome where `term` is zero, by ordinary least squares with HC3 errors.
-
-    Parameters
-    ----------
-    data : DataFrame
-        One row a patient.
-    outcome, term : str
-        Numeric columns.
-
-    Returns
-    -------
-    dict
-        Keys of `ESTIMATE`.
-    """
+    """Expected outcome where `term`, a number too, is zero, by ordinary least squares with HC3 errors."""
     complete = data[[outcome, term]].dropna()
     dropped = len(data) - len(complete)
     if len(complete) < 5 or complete[term].nunique() < 2:
@@ -228,14 +196,9 @@ def levels_in_use(columns: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_numbers(columns: pd.DataFrame, *, prefix_sep: str = "_") -> pd.DataFrame:
-    """Covariates as numbers: categories as 0/1 columns without the first level, constants left out.
+    """Covariates, none missing, as numbers: categories as 0/1 columns without the first level, constants left out.
 
-    Parameters
-    ----------
-    columns : DataFrame
-        None missing.
-    prefix_sep : str
-        Between the name of a category and its level.
+    The name of such a column is that of the category, `prefix_sep`, and the level.
     """
     categories = [c for c in columns if not pd.api.types.is_numeric_dtype(columns[c])]  # True and False are numbers
     numbers = [(c, columns[c].to_numpy(float)) for c in columns if c not in categories]
@@ -250,15 +213,7 @@ def as_numbers(columns: pd.DataFrame, *, prefix_sep: str = "_") -> pd.DataFrame:
 def pooled_sd(first: pd.DataFrame, second: pd.DataFrame) -> pd.Series:
     """Unit of a standardised mean difference: the root of the mean of the two groups' variances, by column.
 
-    Parameters
-    ----------
-    first, second : DataFrame
-        Numbers, 0/1 for the levels of a category.
-
-    Returns
-    -------
-    Series
-        NaN where neither group varies.
+    Of numbers, 0/1 for the levels of a category; NaN where neither group varies.
 
     References
     ----------
@@ -273,35 +228,16 @@ def not_estimable(n: int, dropped: int = 0) -> dict[str, float]:
 
 
 def mean_change(change: pd.Series, *, alpha: float = 0.05) -> dict[str, float]:
-    """Mean within-patient change with Student's interval: an uncontrolled comparison.
-
-    Parameters
-    ----------
-    change : Series
-        One value a patient, follow-up minus baseline.
-
-    Returns
-    -------
-    dict
-        Keys of `ESTIMATE`.
-    """
+    """Mean within-patient change, follow-up minus baseline, with Student's interval: an uncontrolled comparison."""
     x = change.dropna().to_numpy(float)
     n, dropped = len(x), len(change) - len(x)
     if n < 3 or np.ptp(x) == 0:
         return not_estimable(n, dropped)
-    mean, se = x.mean(), x.std(ddof=1) / np.sqrt(n)
-    half, p = special.stdtrit(n - 1, 1 - alpha / 2) * se, 2 * special.stdtr(n - 1, -abs(mean) / se)
-    return as_estimate(mean, (mean - half, mean + half), p, n, dropped, se=se, df=n - 1, alpha=alpha)
+    return with_t(x.mean(), x.std(ddof=1) / np.sqrt(n), n - 1, n, dropped, alpha=alpha)
 
 
 def control_sd(visits: pd.DataFrame, measure: str) -> float:
-    """Standard deviation of a measure over the controls at baseline, the yardstick of equivalence.
-
-    Returns
-    -------
-    float
-        NaN without controls.
-    """
+    """Standard deviation of a measure over the controls at baseline, the yardstick of equivalence; NaN without any."""
     return float(visits.loc[visits["who"].eq("control") & visits["visit"].eq("baseline"), measure].std())
 
 
@@ -310,12 +246,7 @@ def margin_interval(
 ) -> tuple[float, float]:
     """How well a margin of equivalence is known that is a multiple of the controls' standard deviation.
 
-    Parameters
-    ----------
-    values : Series
-        One value a control; missing ones are dropped.
-    factor : float
-        Standard deviations that make the margin.
+    Of one value a control, missing ones dropped, and the `factor`: the standard deviations that make the margin.
 
     Returns
     -------
@@ -348,19 +279,7 @@ def partial_spearman(
     """Spearman correlation of `x` and `y` given the covariates, with a percentile bootstrap interval.
 
     Ranks of `x` and `y` are regressed on the ranks of the covariates, and the residuals correlated; the p-value is
-    that of a correlation with n - 2 - k degrees of freedom, k covariates.
-
-    Parameters
-    ----------
-    data : DataFrame
-        One row a patient.
-    x, y : str
-        Numeric columns.
-
-    Returns
-    -------
-    dict
-        Keys of `ESTIMATE`; ``estimate`` is rho.
+    that of a correlation with n - 2 - k degrees of freedom, k covariates. ``estimate`` is rho.
 
     References
     ----------
@@ -378,27 +297,14 @@ def partial_spearman(
     estimate, *resampled = _partial_rank_correlations(numbers.to_numpy(), counts)
     low, high = np.nanquantile(resampled, [alpha / 2, 1 - alpha / 2])
     t = estimate * np.sqrt(df / max(1 - estimate**2, 1e-12))
-    return as_estimate(
-        estimate,
-        (low, high),
-        2 * stats.t.sf(abs(t), df),
-        n,
-        dropped,
-        se=float(np.nanstd(resampled, ddof=1)),
-        df=df,
-        alpha=alpha,
-    )
+    p, se = 2 * stats.t.sf(abs(t), df), np.nanstd(resampled, ddof=1)
+    return as_estimate(estimate, (low, high), p, n, dropped, se=se, df=df, alpha=alpha)
 
 
 def _partial_rank_correlations(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Correlation of the ranks of the first two columns given those of the others, in each resample.
 
-    Parameters
-    ----------
-    values : array
-        Patients x columns.
-    counts : array
-        Resamples x patients: how often each is drawn.
+    `values` are patients x columns; `counts`, resamples x patients, how often each is drawn.
     """
     ranks = np.empty((*counts.shape, values.shape[1]))
     for j, column in enumerate(values.T):
@@ -420,19 +326,8 @@ def firth_odds_ratio(
 ) -> dict[str, float]:
     """Odds ratio by Firth's penalised logistic regression: finite under separation.
 
-    Parameters
-    ----------
-    data : DataFrame
-        One row a patient.
-    outcome : str
-        Boolean column.
-    term : str
-        Numeric or boolean column whose odds ratio is wanted.
-
-    Returns
-    -------
-    dict
-        Keys of `ESTIMATE`; ``estimate`` and interval are odds ratios, ``se`` that of the log odds ratio.
+    Of a boolean outcome, by a numeric or boolean term. ``estimate`` and interval are odds ratios, ``se`` is that of the
+    log odds ratio.
 
     References
     ----------
@@ -459,18 +354,9 @@ def firth_odds_ratio(
 def percentile_test(drawn: np.ndarray, alpha: float) -> tuple[float, float, float]:
     """Percentile interval of a bootstrap, and the p-value of the same test.
 
-    p is twice the smaller share of resamples on either side of zero, counting the sample as one of them. The limits
-    are the order statistics that lie beyond zero exactly where p < alpha.
-
-    Parameters
-    ----------
-    drawn : array
-        The estimate in each resample.
-
-    Returns
-    -------
-    tuple of float
-        Lower and upper limit, p. The limits are infinite with too few resamples for any p below alpha.
+    Of the estimate in each resample: lower and upper limit, p. p is twice the smaller share of resamples on either side
+    of zero, counting the sample as one of them. The limits are the order statistics that lie beyond zero exactly where
+    p < alpha; infinite with too few resamples for any p below alpha.
 
     References
     ----------
@@ -484,17 +370,9 @@ def percentile_test(drawn: np.ndarray, alpha: float) -> tuple[float, float, floa
 
 
 def adjusted_p(p: pd.Series, method: Literal["holm", "fdr_bh"]) -> pd.Series:
-    """Adjust p-values for multiple testing; what could not be tested (NaN) does not count as a test.
+    """Adjust p-values for multiple testing; what could not be tested (NaN) does not count as a test, and stays NaN.
 
-    Parameters
-    ----------
-    method : {"holm", "fdr_bh"}
-        As `statsmodels.stats.multitest.multipletests` names them, which searches all memory for garbage each time.
-
-    Returns
-    -------
-    Series
-        Indexed like `p`, NaN where `p` is.
+    As `statsmodels.stats.multitest.multipletests`, which searches all memory for garbage each time.
 
     References
     ----------
@@ -512,12 +390,7 @@ def adjusted_p(p: pd.Series, method: Literal["holm", "fdr_bh"]) -> pd.Series:
 
 
 def cliffs_delta(a: pd.Series, b: pd.Series) -> float:
-    """P(a > b) - P(a < b) for a random pair, between -1 and 1.
-
-    Parameters
-    ----------
-    a, b : Series
-        Values of the two groups; missing values are dropped.
+    """P(a > b) - P(a < b) for a random pair of two groups' values, missing ones dropped: between -1 and 1.
 
     References
     ----------
@@ -534,8 +407,6 @@ def equivalence(estimate: dict[str, Any], margin: float, sign: int = 0) -> dict[
 
     Parameters
     ----------
-    estimate : dict
-        As from an estimator; ``estimate``, ``se`` and ``df`` are used.
     margin : float
         Margin of equivalence, in the unit of the estimate.
     sign : int
@@ -616,19 +487,9 @@ def equivalence_reach(
 
 
 def minimum_detectable_effect(estimate: dict[str, Any], *, alpha: float = 0.05, power: float = 0.8) -> float:
-    """Smallest true effect that a test with this standard error finds with the given power.
+    """Smallest true effect that a two-sided test with this standard error finds with the given power.
 
-    Parameters
-    ----------
-    estimate : dict
-        As from an estimator; ``se`` and ``df`` are used.
-    alpha, power : float
-        Two-sided level and power.
-
-    Returns
-    -------
-    float
-        In the unit of the estimate; NaN if the standard error is not known.
+    In the unit of the estimate; NaN if the standard error is not known.
 
     References
     ----------

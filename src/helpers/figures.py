@@ -18,6 +18,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.patches import Ellipse
 from matplotlib.text import Text
 from scipy import stats
@@ -73,9 +74,16 @@ def styled(caption: str = "", alt: str = "") -> Callable[[Callable[P, Figure]], 
     return decorate
 
 
-def figure(height: float) -> Figure:
-    """An empty figure as wide as a page's text, so many inches high."""
-    return Figure(figsize=(WIDTH, height), layout="constrained")
+def panels(height: float, rows: int = 1, columns: int = 1, **shared: Any) -> tuple[Figure, np.ndarray]:
+    """An empty figure as wide as a page's text, so many inches high, and its panels row by row."""
+    fig = Figure(figsize=(WIDTH, height), layout="constrained")
+    return fig, fig.subplots(rows, columns, squeeze=False, **shared).ravel()
+
+
+def _legend_above(fig: Figure, ax: Axes, **how: Any) -> Legend:
+    """The legend of one panel, which is that of all, above them."""
+    handles, names = ax.get_legend_handles_labels()
+    return fig.legend(handles, names, loc="outside upper left", **{"ncols": len(names)} | how)
 
 
 def _lettered(axes: Sequence[Axes] | np.ndarray) -> None:
@@ -132,8 +140,7 @@ def sample_flow(flow: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
     steps = flow.groupby(["step", "reason"], sort=False)[["people", "swabs"]].sum().reset_index()
     lost = -steps[["people", "swabs"]].diff().fillna(0).astype(int)
     steps, lost = (table[(steps.index == 0) | (lost["swabs"] > 0)].reset_index(drop=True) for table in (steps, lost))
-    fig = figure(0.72 * len(steps) + 1.6)
-    ax = fig.subplots()
+    fig, (ax,) = panels(0.72 * len(steps) + 1.6)
     box: Any = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": "black"}
     arrow: Any = {"arrowstyle": "-|>", "color": "black", "shrinkA": 13, "shrinkB": 13}
     for i, row in enumerate(steps.itertuples()):
@@ -172,8 +179,7 @@ def depth(obs: pd.DataFrame, labels: Mapping[str, str], thresholds: Mapping[str,
 
     `obs` has a row a swab: ``who`` (a key of `COLOURS`) and ``depth``.
     """
-    fig = figure(2.8)
-    ax = fig.subplots()
+    fig, (ax,) = panels(2.8)
     shown = groups(obs["who"])
     for i, who in enumerate(shown):
         reads = obs.loc[obs["who"].eq(who), "depth"]
@@ -202,8 +208,7 @@ def rarefaction(
     The means are over the swabs that reach the greatest depth, the same ones at every depth. `curves` as from
     `helpers.diversity.rarefaction_curves`; `measures` are two of its columns, with their names and units.
     """
-    fig = figure(3.2)
-    axes = fig.subplots(1, 2)
+    fig, axes = panels(3.2, columns=2)
     for ax, (measure, name) in zip(axes, measures.items(), strict=True):
         for who in groups(curves["group"]):
             part = curves[curves["group"].eq(who)]
@@ -217,8 +222,7 @@ def rarefaction(
         ax.axvline(rarefaction_depth, ls=":", color="black", lw=1)
         ax.set(xscale="log", xlabel="Reads drawn", ylabel=name, ylim=(0, None))
     _lettered(axes)
-    handles, names = axes[0].get_legend_handles_labels()
-    fig.legend(handles, names, loc="outside upper left", ncols=len(names))
+    _legend_above(fig, axes[0])
     return fig
 
 
@@ -230,8 +234,7 @@ def rarefaction(
 def by_visit(visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylabel: str) -> Figure:
     """A measure at both visits, patients joined by a line, a panel for each group; `ylabel` has name and unit."""
     shown = groups(visits["who"])
-    fig = figure(3.2)
-    axes = fig.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    fig, axes = panels(3.2, columns=len(shown), sharey=True)
     for ax, who in zip(axes, shown, strict=True):
         part = visits[visits["who"].eq(who)]
         wide = part.pivot_table(index="subject", columns="visit", values=measure, observed=False)
@@ -253,20 +256,17 @@ def by_visit(visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylab
     "{ylabel}, one mark a patient. Lines with 95 % bands: least squares, to guide the eye.",
     "Scatter of {ylabel}, by arm.",
 )
-def against(
-    data: pd.DataFrame, xs: Mapping[str, str], y: str, ylabel: str, labels: Mapping[str, str], *, line: bool = True
-) -> Figure:
+def against(data: pd.DataFrame, xs: Mapping[str, str], y: str, ylabel: str, labels: Mapping[str, str]) -> Figure:
     """Scatter of a measure against others, a panel each, with a straight guide line and its 95 % band for each group.
 
-    `data` has a row a patient: ``who``, `y` and the columns `xs`, which have their axis labels. The least-squares line,
-    if there is to be a `line`, guides the eye and is not the test.
+    `data` has a row a patient: ``who``, `y` and the columns `xs`, which have their axis labels. The least-squares line
+    guides the eye and is not the test.
     """
-    fig = figure(3.3)
-    axes = fig.subplots(1, len(xs), sharey=True, squeeze=False)[0]
+    fig, axes = panels(3.3, columns=len(xs), sharey=True)
     for ax, (x, xlabel) in zip(axes, xs.items(), strict=True):
         for who in groups(data["who"]):
             part = data[data["who"].eq(who)].dropna(subset=[x, y])
-            fit = line and part[x].nunique() > 3
+            fit = part[x].nunique() > 3
             sns.regplot(
                 part, x=x, y=y, ax=ax, fit_reg=fit, seed=0, color=COLOURS[who], marker=MARKERS[who],
                 scatter_kws={"s": 14, "alpha": 0.55, "linewidths": 0}, label=f"{labels[who]} (n = {len(part)})",
@@ -277,18 +277,17 @@ def against(
             ax.axhline(0, color="black", lw=0.6)
         ax.set(xlabel=xlabel, ylabel="")
     _lettered(axes)
-    handles, names = axes[0].get_legend_handles_labels()
-    fig.legend(handles, names, loc="outside upper left", ncols=len(names), handletextpad=0.2)
+    _legend_above(fig, axes[0], handletextpad=0.2)
     axes[0].set_ylabel(ylabel)
     return fig
 
 
-def _ellipse(ax: Axes, points: np.ndarray, level: float = 0.95) -> None:
-    """Ellipse that covers `level` of a bivariate normal with the points' mean and covariance."""
+def _ellipse(ax: Axes, points: np.ndarray) -> None:
+    """Ellipse that covers 95 % of a bivariate normal with the points' mean and covariance."""
     if len(points) < 5:
         return
     values, vectors = np.linalg.eigh(np.cov(points.T))
-    width, height = 2 * np.sqrt(stats.chi2.ppf(level, 2) * np.maximum(values, 0))
+    width, height = 2 * np.sqrt(stats.chi2.ppf(0.95, 2) * np.maximum(values, 0))
     angle = np.degrees(np.arctan2(vectors[1, 0], vectors[0, 0]))
     ax.add_patch(Ellipse(points.mean(axis=0), width, height, angle=angle, fill=False, ls="--", ec=EDGE, lw=1.3))
 
@@ -308,8 +307,7 @@ def pcoa_paths(
     """
     arms = [g for g in groups(coordinates["who"]) if g != "control"]
     controls = coordinates[coordinates["who"].eq("control") & coordinates["visit"].eq("baseline")]
-    fig = figure(3.7)
-    axes = fig.subplots(1, max(len(arms), 1), sharex=True, sharey=True, squeeze=False)[0]
+    fig, axes = panels(3.7, columns=max(len(arms), 1), sharex=True, sharey=True)
     for ax, who in zip(axes, arms, strict=False):
         ax.scatter(controls["PC1"], controls["PC2"], s=9, color=COLOURS["control"], alpha=0.5, lw=0)
         _ellipse(ax, controls[["PC1", "PC2"]].to_numpy())
@@ -339,8 +337,7 @@ def pcoa_paths(
 def positions(visits: pd.DataFrame, labels: Mapping[str, str], measure: str, ylabel: str) -> Figure:
     """Position on the axis from healthy to patients' skin by group and visit, over the band of the controls."""
     shown = groups(visits["who"])
-    fig = figure(3.5)
-    ax = fig.subplots()
+    fig, (ax,) = panels(3.5)
     reference = visits.loc[visits["who"].eq("control") & visits["visit"].eq("baseline"), measure]
     low, high = reference.quantile([0.25, 0.75])
     ax.axhspan(low, high, color=COLOURS["control"], alpha=0.25, lw=0)
@@ -378,8 +375,7 @@ def forest(rows: pd.DataFrame) -> Figure:
     optionally ``who`` (a key of `COLOURS`), and ``margin`` of equivalence, one a scale: a shaded zone around zero.
     """
     scales = list(dict.fromkeys(rows["scale"]))
-    fig = figure(0.32 * len(rows) + 0.85 * len(scales))
-    axes = fig.subplots(len(scales), 1, squeeze=False)[:, 0]
+    fig, axes = panels(0.32 * len(rows) + 0.85 * len(scales), len(scales))
     for ax, scale in zip(axes, scales, strict=True):
         part = rows[rows["scale"].eq(scale)]
         margin = part["margin"].iloc[0] if "margin" in part else np.nan
@@ -411,8 +407,8 @@ def specification_curve(rows: pd.DataFrame, taken: pd.DataFrame, band: np.ndarra
 
     `rows` and `taken` as from `helpers.multiverse.curve`, `band` as of `helpers.multiverse.Multiverse`.
     """
-    fig = figure(2.4 + 0.13 * max(len(taken), 1))
-    above, below = fig.subplots(2, 1, sharex=True, height_ratios=[2.1, 0.13 * max(len(taken), 1)])
+    options = 0.14 * max(len(taken), 1)
+    fig, (above, below) = panels(2.5 + options, 2, sharex=True, height_ratios=[2.1, options])
     x, significant = np.arange(len(rows)), rows["p_value"].lt(alpha).to_numpy()
     if band.size:
         above.fill_between(np.linspace(0, len(rows) - 1, band.shape[1]), *band, color="0.85", lw=0)
@@ -424,7 +420,7 @@ def specification_curve(rows: pd.DataFrame, taken: pd.DataFrame, band: np.ndarra
     above.plot(x[own], rows["effect"][own], "D", ms=7, mfc="white", mec="black", mew=1.5)
     people = f"n = {rows['n'].min():.0f} to {rows['n'].max():.0f}"
     above.set(ylabel="Effect (SD)", title=f"{len(rows)} analyses, {people}")
-    below.imshow(taken, aspect="auto", cmap="Greys", interpolation="nearest", vmin=0, vmax=1.4)
+    below.imshow(taken.astype(float), aspect="auto", cmap="Greys", interpolation="nearest", vmin=0, vmax=1.4)
     below.set_yticks(range(len(taken)), list(taken.index), size=7)
     below.set(xticks=[])
     return fig
@@ -439,8 +435,7 @@ def composition(shares: pd.DataFrame, ylabel: str = "Mean share of reads (%)") -
 
     `shares` as from `helpers.taxa.composition`: bars x (n, taxa in per cent); the index holds the bars' labels.
     """
-    fig = figure(3.8)
-    ax = fig.subplots()
+    fig, (ax,) = panels(3.8)
     palette = sns.color_palette("colorblind", 10)
     hatches = ["", "//", "..", "xx", "\\\\"]
     bottom = np.zeros(len(shares))
@@ -474,10 +469,9 @@ def composition_by_patient(visits: pd.DataFrame, taxa: Sequence[str], labels: Ma
     """
     shown = groups(visits["who"])
     sizes = [max(visits["who"].eq(who).sum(), len(visits) / 5) for who in shown]
-    fig = figure(4.6)
-    axes = fig.subplots(2, len(shown), sharey=True, squeeze=False, width_ratios=sizes)
+    fig, axes = panels(4.6, 2, len(shown), sharey=True, width_ratios=sizes)
     colours = [*sns.color_palette("magma", len(taxa) - 1), (0.95, 0.95, 0.95)]
-    for ax, (visit, who) in zip(axes.flat, product(VISITS, shown), strict=True):
+    for ax, (visit, who) in zip(axes, product(VISITS, shown), strict=True):
         part = visits[visits["who"].eq(who) & visits["visit"].eq(visit)]
         ax.set(title=f"{labels[who]} (n = {len(part)})", xticks=[], ylim=(0, 100))
         if part.empty:
@@ -488,12 +482,10 @@ def composition_by_patient(visits: pd.DataFrame, taxa: Sequence[str], labels: Ma
         for taxon, colour, low, high in zip(taxa, colours, tops, tops[1:], strict=False):
             ax.stairs(high, edges, baseline=low, fill=True, color=colour, label=italic(taxon))
         ax.set_xlim(-0.5, len(part) - 0.5)
-    _lettered(axes.ravel())
-    for ax, visit in zip(axes[:, 0], VISITS, strict=True):
+    _lettered(axes)
+    for ax, visit in zip(axes[:: len(shown)], VISITS, strict=True):
         ax.set_ylabel(f"{labels[visit]}\nShare of reads (%)")
-    shown_taxa = axes[0, 0].get_legend_handles_labels()
-    legend = fig.legend(*shown_taxa, loc="outside upper left", ncols=4, handlelength=1)
-    for text in legend.get_texts():
+    for text in _legend_above(fig, axes[0], ncols=4, handlelength=1).get_texts():
         text.set_parse_math(True)
     return fig
 
@@ -508,8 +500,7 @@ def species_by_visit(visits: pd.DataFrame, species: Sequence[str], labels: Mappi
     On a square-root axis: most shares are small, and some are zero.
     """
     shown = groups(visits["who"])
-    fig = figure(1.9 * len(shown) + 0.5)
-    axes = fig.subplots(len(shown), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    fig, axes = panels(1.9 * len(shown) + 0.5, len(shown), sharex=True, sharey=True)
     for ax, who in zip(axes, shown, strict=True):
         of = visits[visits["who"].eq(who)]
         parts = {visit: of[of["visit"].eq(visit)] for visit in VISITS}
@@ -554,13 +545,17 @@ def italicise(fig: Figure, names: Sequence[str]) -> None:
         pieces = [piece.replace("$", r"\$") for piece in upright]
         return pieces[0] + "".join(_mathit(taxon) + piece for taxon, piece in zip(taxa, pieces[1:], strict=True))
 
+    reword(fig, lambda text: found.search(text.get_text()) and not text.get_parse_math(), marked, parse_math=True)
+
+
+def reword(fig: Figure, which: Callable[[Text], object], told: Callable[[str], str], **how: Any) -> None:
+    """Write those texts of a figure anew which a function picks; of the ticks of an axis all, if it picks one."""
     for axis in (axis for ax in fig.axes for axis in (ax.xaxis, ax.yaxis)):
         labels = axis.get_ticklabels()
-        if any(found.search(label.get_text()) and not label.get_parse_math() for label in labels):
-            axis.set_ticks(axis.get_ticklocs(), [marked(label.get_text()) for label in labels], parse_math=True)
-    for text in fig.findobj(Text):
-        if found.search(text.get_text()) and not text.get_parse_math():
-            text.set(text=marked(text.get_text()), parse_math=True)
+        if any(map(which, labels)):
+            axis.set_ticks(axis.get_ticklocs(), [told(label.get_text()) for label in labels], **how)
+    for text in filter(which, fig.findobj(Text)):
+        text.set(text=told(text.get_text()), **how)
 
 
 @styled(
@@ -574,8 +569,7 @@ def differential(table: pd.DataFrame, xlabel: str, *, top: int = 20) -> Figure:
     Of `table`, as from `helpers.taxa.linda`, the `top` taxa by p-value are drawn.
     """
     rows = table.nsmallest(top, "p_value").sort_values("estimate")
-    fig = figure(0.24 * len(rows) + 1.2)
-    ax = fig.subplots()
+    fig, (ax,) = panels(0.24 * len(rows) + 1.2)
     y = np.arange(len(rows))
     frame = rows[["frame_low", "frame_high"]].iloc[0]
     ax.axvspan(*frame, color="0.88", lw=0, zorder=0, label="frame")
@@ -606,8 +600,7 @@ def strata(
     """
     scales, names = list(dict.fromkeys(table["scale"])), list(table["stratum"].cat.categories)
     arms = groups(table["arm"])
-    fig = figure(2.3 * len(scales) + 0.6)
-    axes = fig.subplots(len(scales), 1, sharex=True, squeeze=False)[:, 0]
+    fig, axes = panels(2.3 * len(scales) + 0.6, len(scales), sharex=True)
     for ax, scale in zip(axes, scales, strict=True):
         if np.isfinite(noise[scale]).all():
             ax.axhspan(
@@ -643,8 +636,7 @@ def strata(
 def percentiles(table: pd.DataFrame) -> Figure:
     """Percentile of each patient in the distribution of the controls: columns measure, percentile."""
     measures = list(dict.fromkeys(table["measure"]))
-    fig = figure(0.7 * len(measures) + 1.0)
-    ax = fig.subplots()
+    fig, (ax,) = panels(0.7 * len(measures) + 1.0)
     ax.axvspan(25, 75, color=COLOURS["control"], alpha=0.25, lw=0)
     ax.axvline(50, color="black", lw=0.8)
     for i, measure in enumerate(measures):
@@ -668,8 +660,7 @@ def love_plot(balance: pd.DataFrame, n: int, threshold: float = 0.1) -> Figure:
 
     `balance` as from `helpers.treatment.balance`; within `threshold`, a common bound, imbalance is acceptable.
     """
-    fig = figure(0.36 * len(balance) + 1.1)
-    ax = fig.subplots()
+    fig, (ax,) = panels(0.36 * len(balance) + 1.1)
     y = np.arange(len(balance))[::-1]
     ax.axvspan(-threshold, threshold, color="0.9", lw=0)
     ax.axvline(0, color="black", lw=0.8)
@@ -693,8 +684,7 @@ def subsampled(table: pd.DataFrame, sizes: Mapping[str, int], labels: Mapping[st
     `table` as from `helpers.treatment.subsampled_significance`, with ``measure``; `sizes` are the patients of each arm,
     that of the comparator is marked.
     """
-    fig = figure(3.1)
-    ax = fig.subplots()
+    fig, (ax,) = panels(3.1)
     styles = zip(("-", "--", ":"), ("o", "s", "^"), table.groupby("measure", sort=False), strict=False)
     for style, marker, (measure, part) in styles:
         ax.errorbar(part["n"], 100 * part["significant"], yerr=196 * part["mc_error"], ls=style, marker=marker,
@@ -719,8 +709,7 @@ def sensitivity(curve: pd.DataFrame, zero: float, ylabel: str, n: int) -> Figure
 
     `curve` as from `helpers.treatment.mediation_sensitivity`; at `zero` the effect vanishes, NaN if nowhere.
     """
-    fig = figure(3.2)
-    ax = fig.subplots()
+    fig, (ax,) = panels(3.2)
     ax.fill_between(curve["rho"], curve["direct_low"], curve["direct_high"], color="0.88", lw=0)
     ax.plot(curve["rho"], curve["direct"], color="black", lw=1.8)
     ax.axhline(0, color="black", lw=0.8)

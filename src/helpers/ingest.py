@@ -66,14 +66,10 @@ def _numbers(path: Path, text: pd.Series, low: float, high: float) -> pd.Series:
     numbers = pd.to_numeric(text, errors="coerce").astype(float)
     no_number = text.notna() & ~np.isfinite(numbers)
     problems = Problems()
+    outside = (numbers < low) | (numbers > high)
     for wrong, problem, expected, fix in (
         (no_number, "is not a number", "a number with a decimal point, or NA", "correct the cell, or write NA"),
-        (
-            (numbers < low) | (numbers > high),
-            "is out of range",
-            f"{low:g} to {high:g}",
-            "correct the cell, or the range",
-        ),
+        (outside, "is out of range", f"{low:g} to {high:g}", "correct the cell, or the range"),
     ):
         if wrong.any():
             with problems:
@@ -404,10 +400,7 @@ def build_cohort(study: Study) -> tuple[AnnData, pd.DataFrame]:
 def cohort_of(study: Study, metadata: bytes, counts: Counts, var: pd.DataFrame) -> AnnData:
     """The cohort of what is known to be right, as from `build_cohort`, with nothing said of files and who is left out.
 
-    Parameters
-    ----------
-    var : DataFrame
-        Features x ranks, as from `helpers.tables.read_taxonomy`.
+    `var` as from `helpers.tables.read_taxonomy`.
     """
     obs = _standard_columns(study, _metadata_rows(study, metadata))
     X, enough = _with_depth(study, obs, counts)

@@ -491,19 +491,15 @@ def agreement(claims: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def offered(multiverse: Multiverse, settings: Settings) -> pd.DataFrame:
+def offered(multiverse: Multiverse) -> pd.DataFrame:
     """The choices and their options as a reader sees them."""
-    return pd.DataFrame(
-        {
-            "choice": choice.says,
-            "the report": choice.word(choice.own(settings)),
-            "other options": ", ".join(
-                choice.word(o) for o in multiverse.found[name].unique() if o != choice.own(settings)
-            ),
-            "estimates the same": choice.keeps_estimand,
-        }
-        for name, choice in multiverse.choices.items()
-    )
+    rows = []
+    for name, choice in multiverse.choices.items():
+        taken = multiverse.found.loc[multiverse.found["specification"].eq(0), name].iloc[0]
+        others = [choice.word(option) for option in multiverse.found[name].unique() if option != taken]
+        same = "yes" if choice.keeps_estimand else "no"
+        rows.append([choice.says, choice.word(taken), ", ".join(others) or "none", same])
+    return pd.DataFrame(rows, columns=["choice", "the report", "other options", "estimates the same"])
 
 
 def save(multiverse: Multiverse | None, results_dir: str | Path, privacy: Privacy) -> None:

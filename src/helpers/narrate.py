@@ -161,11 +161,9 @@ def compared(what: str, estimate: dict[str, Any], unit: str, this: str, other: s
     """
     if math.isnan(estimate["estimate"]):
         return f"{what} could not be compared between {this} and {other} (n = {estimate['n']:.0f})."
+    was = "was" if excludes_zero(estimate) else "was estimated"
     way = "higher" if estimate["estimate"] > 0 else "lower"
-    size = effect(_magnitude(estimate), unit)
-    if excludes_zero(estimate):
-        return f"{what} was {way} in {this} than in {other}, by {size}."
-    return f"{what} was estimated {way} in {this} than in {other}, by {size}; {_null(estimate, unit, 'difference')}."
+    return f"{what} {was} {way} in {this} than in {other}, by {_size(estimate, unit, 'difference')}."
 
 
 def changed(what: str, estimate: dict[str, Any], unit: str, who: str) -> str:
@@ -176,10 +174,7 @@ def changed(what: str, estimate: dict[str, Any], unit: str, who: str) -> str:
     if math.isnan(estimate["estimate"]):
         return f"{who}: the change of {what} could not be estimated (n = {estimate['n']:.0f})."
     way = "rose" if estimate["estimate"] > 0 else "fell"
-    size = effect(_magnitude(estimate), unit)
-    if excludes_zero(estimate):
-        return f"{who}: {what} {way} by {size}."
-    return f"{who}: {what} {way} by {size}; {_null(estimate, unit, 'change')}."
+    return f"{who}: {what} {way} by {_size(estimate, unit, 'change')}."
 
 
 def linked(what: str, other: str, estimate: dict[str, Any]) -> str:
@@ -219,10 +214,7 @@ def equivalent(what: str, estimate: dict[str, Any], unit: str, *, alpha: float =
 def reach(part: Mapping[str, Any]) -> str:
     """Tell what a study of this size could show of a claim of no change, whatever it found.
 
-    Parameters
-    ----------
-    part : mapping
-        A row of `helpers.evidence.gather`, tested against a margin.
+    `part` is a row of `helpers.evidence.gather`, tested against a margin.
     """
     unit = _spaced(part["unit"])
     power = 100 * part["power_equivalence"]
@@ -258,12 +250,7 @@ def worth(what: str, estimate: dict[str, Any], unit: str, *, alpha: float = 0.05
 def beside(row: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> str:
     """Tell what else an effect may be, and whether it is then still shown, in one sentence; nothing of nothing.
 
-    Parameters
-    ----------
-    row : mapping
-        The answer that stands.
-    others : mapping
-        Those beside it, by how they were estimated.
+    `row` is the answer that stands, `others` those beside it, by how they were estimated.
     """
     if not others:
         return ""
@@ -303,18 +290,10 @@ def overturned(row: Mapping[str, Any]) -> str:
 def otherwise(
     what: str, same: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]], absent: Mapping[str, str]
 ) -> str:
-    """Tell whether an effect looks the same in other spaces.
+    """Tell whether an effect, of which `same` is the estimate, looks the same in other spaces.
 
-    Parameters
-    ----------
-    what : str
-        The effect.
-    same : mapping
-        Its estimate.
-    others : mapping
-        The estimates in other spaces, by what they measure.
-    absent : mapping
-        Why there is none, by what it would have measured.
+    `others` are the estimates in these, by what they measure; `absent` tells why there is none, by what it would have
+    measured.
     """
     told = [f"{name} {effect(dict(e), e['unit'])}" for name, e in others.items()]
     told += [f"{name}: {reason}" for name, reason in absent.items()]
@@ -322,11 +301,8 @@ def otherwise(
         return ""
     ways = {(excludes_zero(dict(e)), excludes_zero(dict(e)) and e["estimate"] > 0) for e in (same, *others.values())}
     verdict = "The spaces agree" if len(ways) == 1 else "**The spaces disagree**"
-    return (
-        f"{what}, seen otherwise: {'; '.join(told)}. {verdict} on whether it moved."
-        if others
-        else f"{what}, seen otherwise: {'; '.join(told)}."
-    )
+    agreed = f" {verdict} on whether it moved." if others else ""
+    return f"{what}, seen otherwise: {'; '.join(told)}.{agreed}"
 
 
 def robust(row: Mapping[str, Any]) -> str:
@@ -362,6 +338,38 @@ def robust(row: Mapping[str, Any]) -> str:
     if row["least_of"] and row["least_agree"] < row["least_of"] * row["all_agree"] / row["all"] - 0.5:
         told.append(f"It holds least often with {row['least']} ({row['least_agree']} of {row['least_of']}).")
     return " ".join(told)
+
+
+def multiverse(claims: pd.DataFrame, analyses: int, grid: str) -> str:
+    """Tell how many specifications there are; `claims` as of `helpers.multiverse.Multiverse`."""
+    light = " The light grid: fewer options and permutations (chosen, or because the cohort is large)."
+    fewest, most = claims["all"].min(), claims["all"].max()
+    return (
+        f"{len(claims)} claims under {fewest} to {most} specifications each, {analyses:,} estimates in all."
+        f"{light if grid == 'light' else ''}"
+    )
+
+
+def left_out(absent: Mapping[tuple[str, str], str], choices: Mapping[str, Any]) -> str:
+    """Name the options that the study has nothing for, as from `helpers.choices.absent`."""
+    told = [f"{choices[name].says}, {choices[name].word(option)} ({why})" for (name, option), why in absent.items()]
+    return f"Left out, since the study has nothing for it: {'; '.join(told)}." if told else ""
+
+
+def shared_verdicts(claims: pd.DataFrame) -> str:
+    """Tell which verdicts most analyses share, and which they do not."""
+    share = claims["agree"] / claims["specifications"]
+    most = f"{(share > 0.5).sum()} of {len(claims)} verdicts are those of most analyses that estimate the same"
+    alone = [f"{c.claim} ({c.agree} of {c.specifications})" for c in claims[share <= 0.5].itertuples()]
+    return f"{most}{'; not so ' if alone else ''}{', '.join(alone)}."
+
+
+def moved(claims: pd.DataFrame) -> str:
+    """Tell which verdicts one choice alone changes, and which effects point either way."""
+    fragile = ", ".join(claims.loc[claims["other"].ne(""), "claim"])
+    either = ", ".join(claims.loc[claims["claimed_direction"].between(0.05, 0.95), "claim"])
+    one = f"One choice alone gives another verdict on {fragile}." if fragile else "No choice alone changes a verdict."
+    return f"{one} Effects point either way in {either}." if either else f"{one} No effect points either way."
 
 
 def flow(steps: pd.DataFrame, labels: Mapping[str, str]) -> str:
@@ -470,14 +478,9 @@ def vanishing(rho: float) -> str:
 
 
 def leaking(errors: pd.DataFrame, score: str) -> str:
-    """Tell how much of a direct effect may be what an error-prone score left unadjusted.
+    """Tell how much of a direct effect may be what an error-prone severity score left unadjusted.
 
-    Parameters
-    ----------
-    errors : DataFrame
-        As from `helpers.treatment.direct_given_reliability`, from the most reliable on.
-    score : str
-        Name of the severity score.
+    `errors` as from `helpers.treatment.direct_given_reliability`, from the most reliable on.
     """
     first, last = errors.iloc[0], errors.dropna(subset="direct").iloc[-1]
     return (
@@ -515,26 +518,25 @@ def italicised(text: str, names: Iterable[str]) -> str:
     return re.sub(rf"(?<![\w*])(?:{either})(?![\w*])", r"*\g<0>*", text)
 
 
-def _null(estimate: dict[str, Any], unit: str, what: str) -> str:
-    """What an interval that includes zero allows to say: never that there is nothing, unless equivalence is shown."""
+def _size(estimate: dict[str, Any], unit: str, what: str) -> str:
+    """An effect without its sign, and what an interval that includes zero allows to say of it.
+
+    Never that there is nothing, unless equivalence is shown.
+    """
+    turned = {"estimate": -estimate["estimate"], "ci_low": -estimate["ci_high"], "ci_high": -estimate["ci_low"]}
+    size = effect(estimate | turned if estimate["estimate"] < 0 else estimate, unit)
+    if excludes_zero(estimate):
+        return size
     p = estimate.get("p_equivalence", math.nan)
     if p < 1 - estimate["level"] / 100:
-        margin = f"±{number(estimate['margin'])}{_spaced(unit)}"
-        return f"the interval includes zero; the {what} is shown to be smaller than {margin} (equivalence {p_value(p)})"
-    return f"the interval includes zero, so that neither a {what} nor its absence is shown"
+        margin = f"smaller than ±{number(estimate['margin'])}{_spaced(unit)} (equivalence {p_value(p)})"
+        return f"{size}; the interval includes zero; the {what} is shown to be {margin}"
+    return f"{size}; the interval includes zero, so that neither a {what} nor its absence is shown"
 
 
 def with_unit(name: str, unit: str) -> str:
     """A measure with its unit in brackets, if it has one, as for an axis."""
     return f"{name} ({unit})" if unit else name
-
-
-def _magnitude(estimate: dict[str, Any]) -> dict[str, Any]:
-    """The estimate turned so that it is positive, its interval with it: "lower by 0.5 (0.3 to 0.7)"."""
-    if estimate["estimate"] >= 0:
-        return estimate
-    turned = {"estimate": -estimate["estimate"], "ci_low": -estimate["ci_high"], "ci_high": -estimate["ci_low"]}
-    return estimate | turned
 
 
 def _spaced(unit: str) -> str:

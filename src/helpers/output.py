@@ -36,6 +36,17 @@ def save_table(df: pd.DataFrame, results_dir: str | Path, name: str) -> None:
     write_whole(Path(results_dir) / TABLES / f"{name}.tsv", text)
 
 
+def saved_table(results_dir: str | Path, name: str) -> pd.DataFrame:
+    """A table as `save_table` saved it, all text; empty if it was not saved."""
+    path = Path(results_dir) / TABLES / f"{name}.tsv"
+    return as_text(path) if path.is_file() else pd.DataFrame()
+
+
+def as_text(path: Path) -> pd.DataFrame:
+    """A tab-separated table whose cells are text as it stands, empty where nothing does."""
+    return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+
+
 def save_figure(fig: Figure, results_dir: str | Path, name: str, *, simulated: bool) -> Bbox:
     """Save a figure as ``figures/<name>.png`` and ``.svg``, the same bytes for the same figure.
 
@@ -237,17 +248,22 @@ def table_html(texts: dict[str, list[str]], numeric: set[str], caption: str, tax
     side = {
         c: ' class="number" style="text-align:right"' if c in numeric else ' style="text-align:left"' for c in texts
     }
-    head = "".join(f'<th scope="col"{side[c]}>{cell(c, "taxon" if c in taxa else "")}</th>' for c in texts)
+    head = [f'<th scope="col"{side[c]}>{cell(c, "taxon" if c in taxa else "")}</th>' for c in texts]
     rows = []
     for values in zip(*texts.values(), strict=True):
         cells = [f"<td{side[c]}>{cell(v, c)}</td>" for c, v in zip(texts, values, strict=True)]
         first = next(iter(texts))
         cells[0] = f'<th scope="row"{side[first]}>{cell(values[0], first)}</th>'
         rows.append(f"<tr>{''.join(cells)}</tr>")
-    wide, name = " wide" if len(texts) > 9 else "", escape(caption.replace("*", ""))
+    wide, above = " wide" if len(texts) > 9 else "", f"<caption>{emphasised(caption)}</caption>\n"
+    return framed(head, rows, escape(caption.replace("*", "")), wide, above)
+
+
+def framed(heads: Iterable[str], rows: Iterable[str], label: str, kind: str = "", above: str = "") -> str:
+    """A table from HTML of its headings and rows, in a frame with a name, in which it scrolls if it is wide."""
     return (
-        f'<div class="report-table{wide}" role="region" tabindex="0" aria-label="{name}"><table>'
-        f"<caption>{emphasised(caption)}</caption>\n<thead><tr>{head}</tr></thead>\n"
+        f'<div class="report-table{kind}" role="region" tabindex="0" aria-label="{label}"><table>'
+        f"{above}<thead><tr>{''.join(heads)}</tr></thead>\n"
         f"<tbody>\n{chr(10).join(rows)}\n</tbody></table></div>"
     )
 

@@ -93,9 +93,8 @@ def permanova(
     McArdle & Anderson, Ecology 2001;82:290; Anderson & ter Braak, J Stat Comput Simul 2003;73:85 (restricted
     permutation); Phipson & Smyth, Stat Appl Genet Mol Biol 2010;9:39 (p-value).
     """
-    kept, gram, within, dropped = _complete(
-        distmat, design, sorted(map(str, Formula(formula).required_variables)), blocks
-    )
+    columns = sorted(map(str, Formula(formula).required_variables))
+    kept, gram, within, dropped = _complete(distmat, design, columns, blocks)
     table = _permanova(gram, kept, formula, by, within, permutations, seed)
     return table.assign(n=len(kept), n_dropped=dropped)
 
@@ -142,31 +141,19 @@ def _permanova(
 
     of_terms, residual = sums(np.arange(n)[None])
     observed = ratio(of_terms, residual)[0]
-    hits = np.zeros(len(names))
     size = max(1, BATCH // (n * max(full.shape[1], 1)))
-    for rows in _permuted(n, blocks, permutations, size, seed):
-        hits += (ratio(*sums(rows)) >= observed - 1e-9 * abs(observed)).sum(axis=0)
-    table = pd.DataFrame(
+    null = [ratio(*sums(rows)) for rows in _permuted(n, blocks, permutations, size, seed)]
+    squares, untested = np.array([*of_terms[0], residual[0], total]), [np.nan, np.nan]
+    return pd.DataFrame(
         {
-            "term": names,
-            "df": df,
-            "sum_of_squares": of_terms[0],
-            "r2": of_terms[0] / total,
-            "pseudo_f": observed,
-            "p_value": (1 + hits) / (1 + permutations),
+            "term": [*names, "Residual", "Total"],
+            "df": [*df, df_residual, n - 1],
+            "sum_of_squares": squares,
+            "r2": squares / total,
+            "pseudo_f": [*observed, *untested],
+            "p_value": [*_p_value(observed, np.concatenate(null)), *untested],
         }
     )
-    rest = pd.DataFrame(
-        {
-            "term": ["Residual", "Total"],
-            "df": [df_residual, n - 1],
-            "sum_of_squares": [residual[0], total],
-            "r2": [residual[0] / total, 1.0],
-            "pseudo_f": np.nan,
-            "p_value": np.nan,
-        }
-    )
-    return pd.concat([table, rest], ignore_index=True)
 
 
 def _bases(design: pd.DataFrame, formula: str, by: str) -> tuple[list[str], np.ndarray, list[np.ndarray]]:
@@ -268,13 +255,8 @@ def dispersion(
     """
     kept, gram, within, dropped = _complete(distmat, design, [grouping], blocks)
     distances, f, p = _dispersion(gram, kept[grouping].astype(str).to_numpy(), within, permutations, seed)
-    return {
-        "f": f,
-        "p_value": p,
-        "distances": pd.Series(distances, index=kept.index),
-        "n": len(kept),
-        "n_dropped": dropped,
-    }
+    to_centroid = pd.Series(distances, index=kept.index)
+    return {"f": f, "p_value": p, "distances": to_centroid, "n": len(kept), "n_dropped": dropped}
 
 
 def _dispersion(
@@ -474,9 +456,9 @@ def group_at_baseline(
     return _given(means @ gower(distmat) @ means.T, people, "group", covariates, permutations, seed, "group", 0)
 
 
-def _p_value(observed: float, null: np.ndarray) -> float:
-    """(1 + hits) / (1 + permutations); equal within rounding counts as a hit."""
-    return float((1 + (null >= observed - 1e-9 * abs(observed)).sum()) / (1 + len(null)))
+def _p_value(observed: Any, null: np.ndarray) -> Any:
+    """(1 + hits) / (1 + permutations), of one statistic or of several; equal within rounding counts as a hit."""
+    return (1 + (null >= observed - 1e-9 * abs(observed)).sum(axis=0)) / (1 + len(null))
 
 
 def _paired_dispersion(

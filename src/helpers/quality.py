@@ -189,8 +189,7 @@ def flag_contaminants(cohort: AnnData, alpha: float) -> pd.DataFrame:
     present = shares > 0
     n, in_negatives = len(present), present[negative].sum(axis=0)
     # The upper tail of the hypergeometric distribution is Fisher's one-sided p-value.
-    p = stats.hypergeom.sf(in_negatives - 1, n, present.sum(axis=0), negative.sum())
-    p = np.clip(p, 0, 1)
+    p = np.clip(stats.hypergeom.sf(in_negatives - 1, n, present.sum(axis=0), negative.sum()), 0, 1)
     found = pd.DataFrame(
         {
             "prevalence_negatives": present[negative].mean(axis=0),

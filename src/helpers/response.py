@@ -5,12 +5,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 from statsmodels.genmod.cov_struct import Exchangeable
 from statsmodels.genmod.generalized_estimating_equations import GEE
 from statsmodels.tools import add_constant
 
-from helpers.estimates import ESTIMATE, as_estimate, as_numbers, intercept, linear_contrast, mean_change, not_estimable
+from helpers.estimates import ESTIMATE, as_numbers, intercept, linear_contrast, mean_change, not_estimable, with_t
 from helpers.measures import Measure
 from helpers.narrate import with_unit
 from helpers.study import Response, Severity, Study
@@ -60,12 +59,9 @@ def shift_by_stratum(
 ) -> Shift:
     """Change of several measures by stratum of response, as from `strata`; empty where nobody with an arm has one.
 
-    Returns
-    -------
-    Shift
-        ``means`` as from `mean_by_stratum` and ``trends`` as from `trend`, with ``measure``, its label; ``means``,
-        ``changes`` (scale, arm, stratum, change) and ``noise`` (interval of the controls' mean change) have ``scale``,
-        label and unit.
+    ``means`` as from `mean_by_stratum` and ``trends`` as from `trend`, with ``measure``, its label; ``means``,
+    ``changes`` (scale, arm, stratum, change) and ``noise`` (interval of the controls' mean change) have ``scale``,
+    label and unit.
     """
     means, trends, changes, noise = [], [], [], {}
     for key, measure in measures.items():
@@ -103,36 +99,28 @@ def shift_against_improvement(pairs: pd.DataFrame, *, alpha: float = 0.05) -> pd
     return pd.DataFrame(found).T.rename_axis("estimate of").reset_index()
 
 
-def mean_by_stratum(
-    pairs: pd.DataFrame, by: Sequence[str] = ("arm", "stratum"), *, alpha: float = 0.05, fewest: int = 1
-) -> pd.DataFrame:
-    """Mean within-patient change in each stratum of response: the columns `by`, and the keys of an estimate.
+def mean_by_stratum(pairs: pd.DataFrame, *, alpha: float = 0.05, fewest: int = 1) -> pd.DataFrame:
+    """Mean within-patient change in each ``stratum`` of response of each ``arm``: these, and the keys of an estimate.
 
     The strata are what happened after treatment began, so this is a description, not an effect. `pairs` has a row a
-    patient with ``change`` and `by`; a mean is given of no less than the `fewest` patients.
+    patient with arm, stratum and ``change``; a mean is given of no less than the `fewest` patients.
     """
-    rows = []
-    for key, part in pairs.groupby(list(by), observed=True):
-        values = key if isinstance(key, tuple) else (key,)
+    by, rows = ["arm", "stratum"], []
+    for (arm, stratum), part in pairs.groupby(by, observed=True):
         estimate = mean_change(part["change"], alpha=alpha)
         if np.isnan(estimate["estimate"]) and len(part) >= fewest:
             estimate["estimate"] = part["change"].mean()
-        rows.append(dict(zip(by, values, strict=True)) | estimate)
-    return pd.DataFrame(rows, columns=[*by, *ESTIMATE]).astype({c: pairs[c].dtype for c in by})
+        rows.append({"arm": arm, "stratum": stratum} | estimate)
+    return pd.DataFrame(rows, columns=[*by, *ESTIMATE]).astype(pairs[by].dtypes.to_dict())
 
 
 def trend(pairs: pd.DataFrame, *, alpha: float = 0.05) -> dict[str, float]:
     """Trend of the change from one stratum of response to the next, arms apart.
 
-    The strata count 0, 1, 2, 3; the slope is that of least squares with an intercept for each arm and HC3 errors.
-    `pairs` has a row a patient with ``change``, ``arm`` and ``stratum``, ordered as from `strata`.
-
-    Returns
-    -------
-    dict
-        Keys of `helpers.estimates.ESTIMATE`: mean change for one stratum more. The only patient of an arm, of whom no
-        slope can be learnt, is dropped. NaN with fewer than five patients, one stratum in each arm, or a slope that
-        hangs on one patient alone (leverage 1).
+    The strata count 0, 1, 2, 3; the slope, mean change for one stratum more, is that of least squares with an intercept
+    for each arm and HC3 errors. `pairs` has a row a patient with ``change``, ``arm`` and ``stratum``, ordered as from
+    `strata`. The only patient of an arm, of whom no slope can be learnt, is dropped. NaN with fewer than five patients,
+    one stratum in each arm, or a slope that hangs on one patient alone (leverage 1).
 
     References
     ----------
@@ -178,34 +166,24 @@ def within_between_slopes(
     numbers = as_numbers(complete[list(covariates)])
     x = pd.DataFrame({"between": mean - mean.mean(), "within": complete[severity] - mean}).join(numbers)
     n, df = complete["subject"].nunique(), complete["subject"].nunique() - x.shape[1] - 1
+    names = pd.Index(["between", "within"], name="slope")
     if df < 10 or x["between"].nunique() < 2 or np.allclose(x["within"], 0):
-        return pd.DataFrame([not_estimable(n, dropped)] * 2, index=pd.Index(["between", "within"], name="slope"))
+        return pd.DataFrame([not_estimable(n, dropped)] * 2, index=names)
     model = GEE(
         complete[outcome].to_numpy(float), add_constant(x), groups=complete["subject"], cov_struct=Exchangeable()
     )
     fit = model.fit(cov_type="bias_reduced")
-    rows = {}
-    for slope in ("between", "within"):
-        rows[slope] = _with_t(fit.params[slope], fit.bse[slope], df, n, dropped, alpha)
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("slope").astype({"n": int, "n_dropped": int})
+    rows = [with_t(fit.params[s], fit.bse[s], df, n, dropped, alpha=alpha) for s in names]
+    return pd.DataFrame(rows, index=names)
 
 
 def change_over_sites(swabs: pd.DataFrame, measure: str, *, alpha: float = 0.05) -> dict[str, float]:
     """Mean change between the visits where patients were not swabbed at the same sites: a model with site effects.
 
     Generalised estimating equations over the swabs of those with both visits, on visit and site, clustered on the
-    patient, exchangeable correlation, bias-reduced covariance.
-
-    Parameters
-    ----------
-    swabs : DataFrame
-        One row a swab of one group: subject, visit, site and `measure`.
-
-    Returns
-    -------
-    dict
-        Keys of `helpers.estimates.ESTIMATE`; n and n_dropped count patients; t with patients less coefficients degrees
-        of freedom. NaN with fewer than five.
+    patient, exchangeable correlation, bias-reduced covariance. `swabs` has a row a swab of one group: subject, visit,
+    site and `measure`. n and n_dropped count patients; t with patients less coefficients degrees of freedom, NaN with
+    fewer than five.
 
     References
     ----------
@@ -214,24 +192,19 @@ def change_over_sites(swabs: pd.DataFrame, measure: str, *, alpha: float = 0.05)
     known = swabs.dropna(subset=[measure])
     complete = known[known.groupby("subject")["visit"].transform("nunique").eq(2)]
     n = complete["subject"].nunique()
+    dropped = swabs["subject"].nunique() - n
     x = as_numbers(complete[["site"]].astype(str)).assign(change=complete["visit"].eq("followup").astype(float))
     df = n - x.shape[1] - 1
     if df < 5:
-        return not_estimable(n, swabs["subject"].nunique() - n)
+        return not_estimable(n, dropped)
     y = complete[measure].to_numpy(float)
     model = GEE(y, add_constant(x), groups=complete["subject"].astype(str), cov_struct=Exchangeable())
     with np.errstate(invalid="ignore"):
         fit = model.fit(cov_type="bias_reduced")
         se = fit.bse["change"]
     if not se > 0:  # the correction of few patients' bias may leave no variance
-        return not_estimable(n, swabs["subject"].nunique() - n)
-    return _with_t(fit.params["change"], se, df, n, swabs["subject"].nunique() - n, alpha)
-
-
-def _with_t(estimate: float, se: float, df: float, n: int, dropped: int, alpha: float) -> dict[str, float]:
-    half = stats.t.ppf(1 - alpha / 2, df) * se
-    p = 2 * stats.t.sf(abs(estimate / se), df)
-    return as_estimate(estimate, (estimate - half, estimate + half), p, n, dropped, se=se, df=df, alpha=alpha)
+        return not_estimable(n, dropped)
+    return with_t(fit.params["change"], se, df, n, dropped, alpha=alpha)
 
 
 def slopes(visits: pd.DataFrame, measures: Mapping[str, Measure], study: Study, *, alpha: float = 0.05) -> pd.DataFrame:

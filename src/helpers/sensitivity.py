@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import statsmodels.api as sm
 import statsmodels.formula.api as smf
 from scipy import stats
 from statsmodels.stats.anova import anova_lm
 
-from helpers.estimates import as_estimate, as_numbers, levels_in_use, not_estimable, percentile_test, pooled_sd
+from helpers.estimates import as_estimate, as_numbers, levels_in_use, not_estimable, percentile_test, pooled_sd, with_t
 
 # ---------------------------------------------------------------- an unmeasured cause
 
@@ -52,49 +51,35 @@ def confounding(
 ) -> dict[str, Any]:
     """How strong an unmeasured cause would have to be, with the strongest measured one as yardstick.
 
-    Parameters
-    ----------
-    data, outcome, term, covariates
-        As of `strength_of`.
-
-    Returns
-    -------
-    dict
-        ``robustness`` and ``robustness_interval`` (`robustness_value` for the estimate and for its interval);
-        ``strongest`` and ``removes``, of `strength_of`. Empty with too few patients.
+    Of what `strength_of` is given: ``robustness`` and ``robustness_interval`` (`robustness_value` for the estimate and
+    for its interval); its ``strongest`` and what that ``removes``. Empty with too few patients.
     """
-    known = strength_of(data, outcome, term, covariates)
+    known, t, df = strength_of(data, outcome, term, covariates)
     if known.empty:
         return {}
-    frame = levels_in_use(data[[outcome, term, *covariates]].dropna())
-    numbers = as_numbers(frame.drop(columns=outcome))
-    fit = sm.OLS(frame[outcome].to_numpy(float), sm.add_constant(numbers)).fit()
-    t, df = fit.tvalues[term], fit.df_resid
     values = {"robustness": robustness_value(t, df), "robustness_interval": robustness_value(t, df, alpha=alpha)}
     most = known.loc[known["removes"].fillna(np.inf).idxmax()]
     return values | {"strongest": most["covariate"], "removes": most["removes"]}
 
 
-def strength_of(data: pd.DataFrame, outcome: str, term: str, covariates: Sequence[str]) -> pd.DataFrame:
+def strength_of(
+    data: pd.DataFrame, outcome: str, term: str, covariates: Sequence[str]
+) -> tuple[pd.DataFrame, float, float]:
     """How strong the measured covariates are: the yardstick for an unmeasured one.
 
-    Parameters
-    ----------
-    data : DataFrame
-        One row a patient; those with a missing value are left out.
-    outcome : str
-        Numeric column.
-    term : str
-        Numeric or boolean column whose coefficient is in question.
+    `data` has a row a patient; those with a missing value are left out. The coefficient of the term, a number or
+    boolean, is in question.
 
     Returns
     -------
-    DataFrame
+    strengths : DataFrame
         One row a covariate that varies, a category as a whole: ``covariate``; ``outcome`` and ``term``, the share that
         it explains of the variance that the others (and the term) leave in the outcome, and the others in the term;
         ``removes``, the share of the term's coefficient that an unmeasured cause as strong as it, and unrelated to it,
         could at most account for: above 1, its sign. NaN where the covariate explains half of the term, as no second
         one could. No rows with too few patients, or one value of the term.
+    t, df : float
+        The t value of the term's coefficient, with its plain standard error, and the residual degrees of freedom.
 
     References
     ----------
@@ -105,7 +90,7 @@ def strength_of(data: pd.DataFrame, outcome: str, term: str, covariates: Sequenc
     varying = [c for c in covariates if complete[c].nunique() > 1]
     numbers = as_numbers(complete[[term, *varying]])
     if term not in numbers or len(complete) < numbers.shape[1] + 3:
-        return pd.DataFrame(columns=["covariate", "outcome", "term", "removes"])
+        return pd.DataFrame(columns=["covariate", "outcome", "term", "removes"]), np.nan, np.nan
     # A measure may be named after a taxon, which is no name for a formula.
     frame = complete.assign(_outcome=complete[outcome].astype(float), _term=complete[term].astype(float))
     on_outcome = smf.ols(" + ".join(["_outcome ~ _term", *varying]), frame).fit()
@@ -113,8 +98,9 @@ def strength_of(data: pd.DataFrame, outcome: str, term: str, covariates: Sequenc
     y, d = (_partial_r2(fit)[varying].to_numpy() for fit in (on_outcome, on_term))
     possible = np.where(d < 0.5, 1 - 2 * d, np.nan)
     unmeasured = np.minimum(y / (1 - y) / possible, 1) * d / possible
-    removes = np.sqrt(unmeasured * on_outcome.df_resid) / abs(on_outcome.tvalues["_term"])
-    return pd.DataFrame({"covariate": varying, "outcome": y, "term": d, "removes": removes})
+    t, df = on_outcome.tvalues["_term"], on_outcome.df_resid
+    removes = np.sqrt(unmeasured * df) / abs(t)
+    return pd.DataFrame({"covariate": varying, "outcome": y, "term": d, "removes": removes}), t, df
 
 
 def _partial_r2(fit: Any) -> pd.Series:
@@ -127,14 +113,9 @@ def _partial_r2(fit: Any) -> pd.Series:
 
 
 def who_was_lost(pairs: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Those without a second visit beside those who came to both.
+    """Those without a second visit beside those who came to both, by characteristics at baseline, the `columns`.
 
-    Parameters
-    ----------
-    pairs : DataFrame
-        One row a patient, as from `helpers.visits.paired`; whoever has no first visit is in neither group.
-    columns : sequence of str
-        Characteristics at baseline, ``y0`` among them if wanted.
+    `pairs` as from `helpers.visits.paired`; whoever has no first visit is in neither group.
 
     Returns
     -------
@@ -168,17 +149,9 @@ def tipping_point(estimate: dict[str, Any], lost: int, of: int) -> float:
     Of a difference between arms, the lost and all are those of one arm, the other's lost being as expected: of the
     comparator, the sign is the other one.
 
-    Parameters
-    ----------
-    estimate : dict
-        As from an estimator of a mean change or a difference of means, of all patients or of those who stayed.
-    lost, of : int
-        Patients who were lost, and all, lost ones included.
-
-    Returns
-    -------
-    float
-        Signed, in the unit of the measure; NaN where nobody was lost, or the interval includes zero already.
+    The estimate is a mean change or a difference of means, of all patients or of those who stayed; `lost` counts the
+    patients who were lost, and `of` all, these included. Signed, in the unit of the measure; NaN where nobody was lost,
+    or the interval includes zero already.
 
     References
     ----------
@@ -194,19 +167,9 @@ def _nearer_limit(estimate: dict[str, Any]) -> float:
 
 
 def rubin(estimates: np.ndarray, errors: np.ndarray, df_complete: float) -> tuple[float, float, float]:
-    """Pool the estimates of several imputations.
+    """Pool the estimates of several imputations: estimate, standard error and degrees of freedom.
 
-    Parameters
-    ----------
-    estimates, errors : array
-        Estimate and standard error in each imputation.
-    df_complete : float
-        Degrees of freedom if nothing had been missing; infinite for a normal test.
-
-    Returns
-    -------
-    tuple of float
-        Estimate, standard error and degrees of freedom.
+    The degrees of freedom `df_complete`, if nothing had been missing, are infinite for a normal test.
 
     References
     ----------
@@ -273,11 +236,9 @@ def imputed(
         results.append(estimate(filled.assign(change=filled["y1"] - filled["y0"])))
     table = pd.DataFrame(results)
     df_complete = table["df"].fillna(np.inf).min()
-    value, se, df = rubin(table["estimate"].to_numpy(), table["se"].to_numpy(), df_complete)
-    half = stats.t.isf(alpha / 2, df) * se
-    p = 2 * stats.t.sf(abs(value) / se, df)
+    pooled = rubin(table["estimate"].to_numpy(), table["se"].to_numpy(), df_complete)
     n, dropped = int(table["n"].min()), int(table["n_dropped"].max()) + len(pairs) - len(kept)
-    return as_estimate(value, (value - half, value + half), p, n, dropped, se=se, df=df, alpha=alpha)
+    return with_t(*pooled, n, dropped, alpha=alpha)
 
 
 def _chained(numbers: np.ndarray, imputations: int, rng: np.random.Generator, cycles: int = 10) -> np.ndarray:
@@ -311,10 +272,7 @@ def _times(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
 def elevation_at_cutoff(share: float) -> float:
     """How far above the mean of all those are who are above a cut-off, in their own standard deviations.
 
-    Parameters
-    ----------
-    share : float
-        Of all people with the disease, those above the cut-off on a given day.
+    `share` is that of all people with the disease who are above the cut-off on a given day.
 
     References
     ----------
@@ -394,11 +352,10 @@ def beyond_regression(
         "elevation_to_explain": sign * mean / expected if expected > 0 else np.inf,
         "elevation_to_overturn": percentile_test(ratio, alpha)[0],
     }
-    by_itself = sign * elevation * expected
     left = sign * max(sign * mean - elevation * expected, 0)
     found = as_estimate(left, (low, high), p, n, len(pairs) - n, se=beyond.std(ddof=1), alpha=alpha)
     known = {"n_controls": m, "reliability": float(reliability), "correlation": float(r)}
-    known["regression"] = float(by_itself)
+    known["regression"] = float(sign * elevation * expected)
     return found | known | {name: float(x) if x > 0 else np.nan for name, x in needed.items()}
 
 
@@ -440,15 +397,8 @@ def load_to_overturn(estimate: dict[str, Any]) -> float:
     This is the factor of the total load only if the typical taxon keeps its share of it; else that of the load is
     factor / exp(effect on the mean log relative abundance of all taxa), which the sequences do tell.
 
-    Parameters
-    ----------
-    estimate : dict
-        Of a CLR, in natural logs; ``ci_low`` and ``ci_high`` are used.
-
-    Returns
-    -------
-    float
-        Below 1 where the taxon rose; NaN where the interval includes zero already.
+    Of an estimate of a CLR, in natural logs: below 1 where the taxon rose; NaN where the interval includes zero
+    already.
 
     References
     ----------

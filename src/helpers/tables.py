@@ -309,8 +309,7 @@ def _whole(path: Path, counts: Counts, fractions: str) -> Counts:
             where = f"sample '{counts.samples[X.row[k]]}', feature '{counts.features[X.col[k]]}'"
             found = f"{X.data[k]:g}; such counts in all: {bad.sum():,}"
             raise StudyError(problem, file=path, where=where, found=found, expected="a whole number of reads", fix=fix)
-    whole = X if fractions == "relative" else sparse.csr_matrix((np.rint(X.data), (X.row, X.col)), shape=X.shape)
-    whole = whole.tocsr()
+    whole = (X if fractions == "relative" else X.rint()).tocsr()
     whole.eliminate_zeros()
     if fractions == "relative":
         totals = np.asarray(whole.sum(axis=1)).ravel()

@@ -1,4 +1,7 @@
-"""Aggregation to a rank, taxa of interest, differential abundance."""
+"""Aggregation to a rank, taxa of interest, differential abundance.
+
+``taxa``, ``genus`` and ``species`` are swabs x taxa, as from `aggregate`.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -20,35 +23,20 @@ PRESENT = "pathogen_present"
 
 
 def taxon_names(var: pd.DataFrame, rank: str) -> pd.Series:
-    """Name each feature at a rank; one without a name there is called after its lowest named rank above.
+    """Name each feature at one of `helpers.study.RANKS`; without a name there, after its lowest named rank above.
 
-    Parameters
-    ----------
-    var : DataFrame
-        Features x ranks, "" where not named.
-    rank : str
-        One of `helpers.study.RANKS`.
-
-    Returns
-    -------
-    Series
-        Such as ``Staphylococcus aureus``, ``Staphylococcus (unnamed)`` or ``Bacteria (unnamed)``.
+    Such as ``Staphylococcus aureus``, ``Staphylococcus (unnamed)`` or ``Bacteria (unnamed)``. `var` are features x
+    ranks, "" where not named.
     """
-    ranks = list(RANKS[: RANKS.index(rank) + 1])
     names = var[rank].astype(str)
-    above = pd.Series("", index=var.index)
-    for higher in ranks[:-1]:
+    above = pd.Series("Unassigned", index=var.index)
+    for higher in RANKS[: RANKS.index(rank)]:
         above = var[higher].astype(str).where(var[higher].ne(""), above)
-    return names.where(names.ne(""), above.replace("", "Unassigned") + " (unnamed)")
+    return names.where(names.ne(""), above + " (unnamed)")
 
 
 def aggregate(cohort: AnnData, rank: str) -> AnnData:
-    """Sum the counts of all features of a taxon.
-
-    Parameters
-    ----------
-    rank : str
-        One of `helpers.study.RANKS`.
+    """Sum the counts of all features of a taxon, at one of `helpers.study.RANKS`.
 
     Returns
     -------
@@ -70,47 +58,21 @@ def aggregate(cohort: AnnData, rank: str) -> AnnData:
 
 
 def organelles(taxa: AnnData) -> list[str]:
-    """Names of the taxa that are mitochondria or chloroplasts.
-
-    Parameters
-    ----------
-    taxa : AnnData
-        As from `aggregate`.
-    """
+    """Names of the taxa that are mitochondria or chloroplasts."""
     return list(taxa.var_names[taxa.var["organelle"]])
 
 
 def relative_abundance(taxa: AnnData) -> pd.DataFrame:
-    """Share of each taxon in the reads of each swab, in per cent.
-
-    Parameters
-    ----------
-    taxa : AnnData
-        As from `aggregate`.
-
-    Returns
-    -------
-    DataFrame
-        Swabs x taxa.
-    """
+    """Share of each taxon in the reads of each swab, in per cent: swabs x taxa."""
     shares = 100 * taxa.X / taxa.X.sum(axis=1, keepdims=True)
     return pd.DataFrame(shares, index=taxa.obs_names, columns=taxa.var_names)
 
 
 def clr(taxa: AnnData, zeros: float | str = PSEUDOCOUNT) -> pd.DataFrame:
-    """Centred log-ratio of each taxon (natural logarithm).
+    """Centred log-ratio of each taxon (natural logarithm), swabs x taxa; zeros as of `helpers.diversity.positive`.
 
-    Parameters
-    ----------
-    taxa : AnnData
-        Counts rarefied to one depth and aggregated, so that a zero means the same in each swab.
-    zeros : float or "multiplicative"
-        As of `helpers.diversity.positive`.
-
-    Returns
-    -------
-    DataFrame
-        Swabs x taxa; NaN of relative abundances, in which a zero means something else in each swab.
+    The counts are rarefied to one depth, so that a zero means the same in each swab; NaN of relative abundances, in
+    which it means something else in each.
 
     References
     ----------
@@ -122,37 +84,18 @@ def clr(taxa: AnnData, zeros: float | str = PSEUDOCOUNT) -> pd.DataFrame:
 
 
 def counts_of(taxa: AnnData, name: str) -> pd.Series:
-    """Reads of one taxon in each swab; zero if no swab has it.
-
-    Parameters
-    ----------
-    taxa : AnnData
-        As from `aggregate`.
-    """
+    """Reads of one taxon in each swab; zero if no swab has it."""
     values = taxa.X[:, taxa.var_names.get_loc(name)] if name in taxa.var_names else np.zeros(taxa.n_obs)
     return pd.Series(values, index=taxa.obs_names, name=name)
 
 
 def of_interest(genus: AnnData, species: AnnData, taxa: Taxa, zeros: float | str = PSEUDOCOUNT) -> pd.DataFrame:
-    """Measures of the taxa that study.yaml names.
+    """Measures of the taxa that study.yaml names, from rarefied counts; zeros as of `helpers.diversity.positive`.
 
-    Parameters
-    ----------
-    genus, species : AnnData
-        Rarefied counts aggregated to the two ranks.
-    taxa : Taxa
-        The names.
-    zeros : float or "multiplicative"
-        As of `helpers.diversity.positive`.
-
-    Returns
-    -------
-    DataFrame
-        Swabs x (``genus``, ``pathogen`` and ``commensal``, their CLR; ``log_ratio`` of the last two, which needs no
-        reference frame (Morton et al., Nat Commun 2019;10:2719); ``genus_share``, ``pathogen_share`` in per cent,
-        ``pathogen_present`` as 0 or 1). A taxon that the taxonomy
-        never names is NaN: absence of the name is not absence of the taxon. Of relative abundances all but the shares
-        are NaN.
+    Swabs x (``genus``, ``pathogen`` and ``commensal``, their CLR; ``log_ratio`` of the last two, which needs no
+    reference frame (Morton et al., Nat Commun 2019;10:2719); ``genus_share``, ``pathogen_share`` in per cent,
+    ``pathogen_present`` as 0 or 1). A taxon that the taxonomy never names is NaN: absence of the name is not absence of
+    the taxon. Of relative abundances all but the shares are NaN.
     """
     ratios = clr(species, zeros)
     columns = {"genus": clr(genus, zeros).get(taxa.genus, np.nan)}
@@ -168,17 +111,10 @@ def of_interest(genus: AnnData, species: AnnData, taxa: Taxa, zeros: float | str
 
 
 def swab_summary(swabs: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
-    """Mean, median and number of swabs by patients, visit and state of the skin.
+    """Mean, median and number of swabs: a row a measure, group, visit and state of the skin.
 
-    Parameters
-    ----------
-    swabs : DataFrame
-        One row a swab: ``patients`` (display name of the group or arm), group, visit, lesional, and the measures.
-
-    Returns
-    -------
-    DataFrame
-        One row a group, visit, skin and measure. Patients are also shown over all arms.
+    `swabs` has a row a swab: ``patients`` (display name of the group or arm), group, visit, lesional, and the measures.
+    Patients are also shown over all arms.
     """
     skin = swabs["lesional"].map({True: "lesional", False: "non-lesional"}).astype(object).fillna("not recorded")
     skin = skin.where(swabs["group"].eq("case"), "control")
@@ -196,21 +132,9 @@ def composition(
 ) -> pd.DataFrame:
     """Mean share of the most abundant taxa by group and visit, each patient once.
 
-    Parameters
-    ----------
-    shares : DataFrame
-        Swabs x taxa, in per cent.
-    obs : DataFrame
-        The swabs.
-    shown : int
-        How many taxa; the rest is summed as ``Other``.
-    unlisted : sequence of str
-        Taxa that are summed into ``Other`` however abundant they are, as `organelles`.
-
-    Returns
-    -------
-    DataFrame
-        One row a group and visit (index: its label): n, and taxa from the most abundant, ``Other`` last.
+    `shares` are swabs x taxa, in per cent. A row a group and visit (index: its label): n, and so many taxa as are to be
+    `shown`, from the most abundant; ``Other``, the rest, last. What is `unlisted`, as `organelles`, is summed into that
+    however abundant it is.
     """
     visits = by_patient(obs, shares)
     grouped = visits.groupby(["who", "visit"], observed=True)[list(shares.columns)]
@@ -225,18 +149,7 @@ def composition(
 
 
 def within(species: AnnData, genus: str) -> pd.DataFrame:
-    """Share of each species of a genus in all reads, in per cent.
-
-    Parameters
-    ----------
-    species : AnnData
-        As from ``aggregate(cohort, "species")``.
-
-    Returns
-    -------
-    DataFrame
-        Swabs x species.
-    """
+    """Share of each species of a genus in all reads, in per cent: swabs x species."""
     shares = relative_abundance(species)
     return shares[[name for name in shares if name.split(" ")[0] == genus]]
 
@@ -244,19 +157,8 @@ def within(species: AnnData, genus: str) -> pd.DataFrame:
 def leading(genus: AnnData, species: AnnData, taxa: Taxa, shown: int = 4) -> pd.DataFrame:
     """Share of the pathogen, of the rest of its genus, and of the most abundant other genera, in per cent.
 
-    Parameters
-    ----------
-    genus, species : AnnData
-        Counts aggregated to the two ranks.
-    taxa : Taxa
-        The names.
-    shown : int
-        Other genera, no organelles; what is left is ``Other``.
-
-    Returns
-    -------
-    DataFrame
-        Swabs x taxa: pathogen (without it where no read is named so), the rest of the genus, genera, ``Other``.
+    Swabs x taxa: pathogen (without it where no read is named so), the rest of the genus, so many other genera as are to
+    be `shown`, no organelles; what is left is ``Other``.
     """
     shares = relative_abundance(genus)
     first = pd.DataFrame(index=shares.index)
@@ -270,18 +172,7 @@ def leading(genus: AnnData, species: AnnData, taxa: Taxa, shown: int = 4) -> pd.
 
 
 def reassign_unnamed(species: AnnData, genus: str, pathogen: str) -> AnnData:
-    """Count the reads of a genus that have no species name as the pathogen: the upper bound of what it could be.
-
-    Parameters
-    ----------
-    species : AnnData
-        As from ``aggregate(cohort, "species")``.
-
-    Returns
-    -------
-    AnnData
-        The same taxa, the unnamed reads moved.
-    """
+    """Count the reads of a genus that have no species name as the pathogen: the upper bound of what it could be."""
     unnamed = f"{genus} (unnamed)"
     if unnamed not in species.var_names:
         return species.copy()
@@ -298,21 +189,8 @@ def prevalent(taxa: AnnData, min_prevalence: float, among: pd.Series | None = No
     """Taxa, without organelles, that are in at least a share of the swabs that a question compares.
 
     A taxon that hardly any of the compared swabs has is not tested: its CLR is the pseudocount's, and moves with the
-    rest of the swab.
-
-    Parameters
-    ----------
-    taxa : AnnData
-        As from `aggregate`.
-    min_prevalence : float
-        Between 0 and 1.
-    among : Series of bool, optional
-        The swabs that are compared, indexed like ``taxa.obs``; all, if not given.
-
-    Returns
-    -------
-    list of str
-        None where no swabs are compared.
+    rest of the swab. `among` tells which swabs are compared, indexed like ``taxa.obs``: all, if not given; where none
+    is, no taxa.
     """
     swabs = taxa.X if among is None else taxa.X[among.reindex(taxa.obs_names).to_numpy(bool)]
     if not len(swabs):
@@ -446,14 +324,8 @@ def differential(
 ) -> dict[str, pd.DataFrame]:
     """Every prevalent genus in three questions, by LinDA; beside its abundance, in how many people it is seen.
 
-    Presence is told and not tested: a rare genus is also missed where others bloom.
-
-    Parameters
-    ----------
-    genus : AnnData
-        The swabs that are compared, at one depth, aggregated to genera.
-    min_prevalence : float
-        Share of the compared swabs that a genus must be in.
+    Presence is told and not tested: a rare genus is also missed where others bloom. `genus` has the swabs that are
+    compared, at one depth; `min_prevalence` is the share of these that a genus must be in.
 
     Returns
     -------
@@ -504,19 +376,9 @@ def _seen(taxa: AnnData, visit: str) -> pd.DataFrame:
 def differing_genera(
     swabs: AnnData, patients: Sequence[str], study: Study, min_prevalence: float, *, alpha: float = 0.05
 ) -> dict[str, tuple[int, int]]:
-    """In how many genera patients differ from controls, before and after (LinDA).
+    """In how many genera patients, `patients` by subject, differ from controls before and after treatment (LinDA).
 
-    Parameters
-    ----------
-    patients : sequence of str
-        Subjects.
-    min_prevalence : float
-        Share of the compared swabs that a genus must be in.
-
-    Returns
-    -------
-    dict
-        For each visit at which it can be tested, how many differ, and of how many.
+    For each visit at which it can be tested, how many differ, and of how many; `min_prevalence` as of `differential`.
     """
     genus = aggregate(swabs, "genus")
     persons = by_patient(genus.obs, clr(genus))
@@ -541,17 +403,9 @@ def share_unnamed(genus: AnnData, species: AnnData, name: str) -> float:
 
 
 def presence_by_group(pairs: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
-    """Presence at both visits in each group.
+    """Presence at both visits: a row a group with patients, the keys of `presence_change`, and n_dropped, who was lost.
 
-    Parameters
-    ----------
-    pairs : DataFrame
-        One row a patient: ``who``, and ``y0``, ``y1``, shares of swabs with a read.
-
-    Returns
-    -------
-    DataFrame
-        One row a group: patients, the keys of `presence_change`, and n_dropped, who was lost.
+    `pairs` has a row a patient: ``who``, and ``y0``, ``y1``, shares of swabs with a read.
     """
     rows = [
         {"patients": labels[who], **presence_change(of["y0"] > 0, of["y1"] > 0), "n_dropped": lost}
@@ -563,17 +417,9 @@ def presence_by_group(pairs: pd.DataFrame, labels: Mapping[str, str]) -> pd.Data
 
 
 def presence_change(before: pd.Series, after: pd.Series) -> dict[str, float]:
-    """Exact McNemar test of presence at two visits.
+    """Exact McNemar test of presence in each patient, a bool, at two visits.
 
-    Parameters
-    ----------
-    before, after : Series of bool
-        Presence in each patient.
-
-    Returns
-    -------
-    dict
-        ``n``, ``present_before``, ``present_after``, ``gained``, ``lost``, ``p_value``.
+    With ``n``, ``present_before``, ``present_after``, ``gained``, ``lost``, ``p_value``.
 
     References
     ----------
@@ -592,23 +438,13 @@ def presence_change(before: pd.Series, after: pd.Series) -> dict[str, float]:
 
 
 def presence_contrasts(
-    visits: pd.DataFrame,
-    labels: Mapping[str, str],
-    covariates: Sequence[str] = (),
-    *,
-    measure: str = PRESENT,
-    alpha: float = 0.05,
+    visits: pd.DataFrame, labels: Mapping[str, str], covariates: Sequence[str] = (), *, alpha: float = 0.05
 ) -> pd.DataFrame:
-    """Odds ratios of a taxon's presence: patients against controls at baseline, and the arms at follow-up.
+    """Odds ratios of the pathogen's presence: patients against controls at baseline, and the arms at follow-up.
 
-    The arms are compared given presence at baseline. Present is who has the taxon in any swab of the visit.
-
-    Parameters
-    ----------
-    visits : DataFrame
-        One row a person and visit: subject, visit, who, boolean ``case``, the covariates, and the measure.
-    measure : str
-        Share of a person's swabs that have the taxon; NaN where it cannot be known.
+    The arms are compared given presence at baseline. Present is who has the taxon in any swab of the visit. `visits`
+    has a row a person and visit: subject, visit, who, boolean ``case``, the covariates, and `PRESENT`, the share of the
+    person's swabs that have the taxon; NaN where it cannot be known.
 
     Returns
     -------
@@ -621,7 +457,7 @@ def presence_contrasts(
     ----------
     As of `helpers.estimates.firth_odds_ratio`.
     """
-    seen = visits.assign(present=visits[measure].gt(0).astype(float).where(visits[measure].notna()))
+    seen = visits.assign(present=visits[PRESENT].gt(0).astype(float).where(visits[PRESENT].notna()))
     start, end = (seen[seen["visit"].eq(v)].set_index("subject") for v in ("baseline", "followup"))
     arms = seen[seen["who"].isin(["treatment", "comparator"])].drop_duplicates("subject").set_index("subject")
     arms = arms.assign(treated=arms["who"].eq("treatment"), before=start["present"], present=end["present"])

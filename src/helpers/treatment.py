@@ -1,4 +1,8 @@
-"""Arm contrasts: ANCOVA, change score, overlap weights, and what the arms' sizes could have shown."""
+"""Arm contrasts: ANCOVA, change score, overlap weights, and what the arms' sizes could have shown.
+
+``pairs`` have a row a patient: ``y0``, ``y1``, ``change``, boolean ``treated``, and the covariates. Differences are of
+treatment minus comparator.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,28 +17,12 @@ from helpers.estimates import as_estimate, as_numbers, linear_contrast, not_esti
 
 
 def arms(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Patients who have an arm, with boolean ``treated``.
-
-    Parameters
-    ----------
-    pairs : DataFrame
-        One row a patient, with ``arm``.
-    """
+    """Patients who have an ``arm``, with boolean ``treated``."""
     return pairs[pairs["arm"].notna()].assign(treated=lambda p: p["arm"].eq("treatment"))
 
 
 def ancova(pairs: pd.DataFrame, covariates: Sequence[str] = (), *, alpha: float = 0.05) -> dict[str, float]:
-    """Difference between the arms at follow-up, given the baseline value and the covariates: the primary contrast.
-
-    Parameters
-    ----------
-    pairs : DataFrame
-        One row a patient: ``y0``, ``y1``, boolean ``treated`` and the covariates.
-
-    Returns
-    -------
-    dict
-        Keys of `helpers.estimates.ESTIMATE`; treatment minus comparator, HC3 errors.
+    """Difference between the arms at follow-up, given baseline and covariates: the primary contrast, with HC3 errors.
 
     References
     ----------
@@ -44,18 +32,7 @@ def ancova(pairs: pd.DataFrame, covariates: Sequence[str] = (), *, alpha: float 
 
 
 def change_score(pairs: pd.DataFrame, covariates: Sequence[str] = (), *, alpha: float = 0.05) -> dict[str, float]:
-    """Difference between the arms in change from baseline, given the covariates.
-
-    Parameters
-    ----------
-    pairs : DataFrame
-        One row a patient: ``change``, boolean ``treated`` and the covariates.
-
-    Returns
-    -------
-    dict
-        Keys of `helpers.estimates.ESTIMATE`; treatment minus comparator, HC3 errors.
-    """
+    """Difference between the arms in change from baseline, given the covariates, with HC3 errors."""
     return linear_contrast(pairs, "change", "treated", covariates, alpha=alpha)
 
 
@@ -117,17 +94,7 @@ def overlap_weights(pairs: pd.DataFrame, covariates: Sequence[str]) -> pd.Series
     """Overlap weights from Firth logistic propensity of treatment.
 
     A treated patient weighs 1 - e and a comparator patient e, with e the propensity: those who could have had either
-    drug count most.
-
-    Parameters
-    ----------
-    pairs : DataFrame
-        One row a patient: boolean ``treated`` and the covariates, none missing.
-
-    Returns
-    -------
-    Series
-        Weights that sum to one in each arm.
+    drug count most. The weights sum to one in each arm.
 
     Raises
     ------
@@ -157,11 +124,6 @@ def arm_contrasts(
     - Overlap weights: difference of the weighted mean changes (`overlap_weights`), the propensity fitted anew in each
       resample; standard error, interval and p-value from the bootstrap (`helpers.estimates.percentile_test`).
 
-    Parameters
-    ----------
-    pairs : DataFrame
-        One row a patient: ``y0``, ``y1``, ``change``, boolean ``treated`` and the covariates.
-
     Returns
     -------
     DataFrame
@@ -176,10 +138,9 @@ def arm_contrasts(
     complete = pairs.dropna(subset=["y0", "y1", "treated", *covariates])
     treated = complete["treated"].to_numpy(bool)
     dropped = len(pairs) - len(complete)
-    names = ["ANCOVA", "change score", "overlap weights"]
     if min(treated.sum(), (~treated).sum()) < 5:
-        nothing = not_estimable(len(complete), dropped) | {"boot_low": np.nan, "boot_high": np.nan}
-        return pd.DataFrame([nothing] * 3, index=pd.Index(names, name="estimator"))
+        nothing = dict.fromkeys(("ANCOVA", "change score", "overlap weights"), not_estimable(len(complete)))
+        return _with_bootstrap(nothing, {}, dropped, "estimator", alpha)
     counts = _resamples(treated, bootstraps, seed)
     x, change = _design(complete, covariates), complete["change"].to_numpy(float)
     after_before = _design(complete, ["y0", *covariates])
@@ -191,19 +152,25 @@ def arm_contrasts(
         "change score": _least_squares(np.column_stack([x, t]), change, counts)[:, -1],
         "overlap weights": means[0] - means[1],
     }
-    weighted, *resampled = drawn["overlap weights"]
-    low, high, p = percentile_test(np.array(resampled), alpha)
+    weighted, resampled = drawn["overlap weights"][0], drawn["overlap weights"][1:]
+    low, high, p = percentile_test(resampled, alpha)
+    se = resampled.std(ddof=1)
     rows = {
         "ANCOVA": ancova(complete, covariates, alpha=alpha),
         "change score": change_score(complete, covariates, alpha=alpha),
-        "overlap weights": as_estimate(
-            weighted, (low, high), p, len(complete), 0, se=float(np.std(resampled, ddof=1)), alpha=alpha
-        ),
+        "overlap weights": as_estimate(weighted, (low, high), p, len(complete), 0, se=se, alpha=alpha),
     }
-    for name, row in rows.items():
-        row["n_dropped"] = dropped
-        row["boot_low"], row["boot_high"], _ = percentile_test(drawn[name][1:], alpha)
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("estimator").astype({"n": int, "n_dropped": int})
+    return _with_bootstrap(rows, drawn, dropped, "estimator", alpha)
+
+
+def _with_bootstrap(
+    rows: Mapping[str, dict[str, float]], drawn: Mapping[str, np.ndarray], dropped: int, kind: str, alpha: float
+) -> pd.DataFrame:
+    """Estimates, which the index names, with the percentile interval of what was drawn of each: after the sample's."""
+    limits = {name: percentile_test(values[1:], alpha)[:2] for name, values in drawn.items()}
+    bootstrap = pd.DataFrame.from_dict(limits, orient="index", columns=["boot_low", "boot_high"], dtype=float)
+    table = pd.DataFrame(list(rows.values()), index=pd.Index(rows, name=kind))
+    return table.assign(n_dropped=dropped).join(bootstrap)
 
 
 def product_interval(
@@ -222,7 +189,7 @@ def product_interval(
     Returns
     -------
     tuple of float
-        Lower and upper limit, p: twice the smaller probability of either sign. NaN without an error of both.
+        Lower and upper limit; p, twice the smaller probability of either sign. NaN without an error of both.
 
     References
     ----------
@@ -262,19 +229,12 @@ def mediation(
     seed: int,
     alpha: float = 0.05,
 ) -> pd.DataFrame:
-    """Total, direct and indirect effect of the arm on the value at follow-up, through a mediator.
+    """Total, direct and indirect effect of the arm on the value at follow-up, through a mediator: a numeric column.
 
     Linear models given the baseline value and the covariates: total, without the mediator; direct, with it; indirect,
     their difference, which is the arm's effect on the mediator times the mediator's on the outcome. The effects have
     this meaning if nothing unmeasured acts on two of arm, mediator and outcome, and if the mediator acts alike in both
     arms: ``interaction`` is the difference of its slopes.
-
-    Parameters
-    ----------
-    pairs : DataFrame
-        One row a patient: ``y0``, ``y1``, boolean ``treated``, the mediator and the covariates.
-    mediator : str
-        Numeric column.
 
     Returns
     -------
@@ -291,18 +251,16 @@ def mediation(
     Aroian, Ann Math Stat 1947;18:265 (standard error of a product).
     """
     fit = _mediation_draws(pairs, mediator, covariates, bootstraps, seed)
-    effects = ["total", "direct", "indirect", "interaction", "arm to mediator", "mediator to outcome"]
     if fit is None:
+        effects = ("total", "direct", "indirect", "interaction", "arm to mediator", "mediator to outcome")
         n = int(pairs[["y0", "y1", "treated", mediator, *covariates]].notna().all(axis=1).sum())
-        nothing = not_estimable(n, len(pairs) - n) | {"boot_low": np.nan, "boot_high": np.nan}
-        return pd.DataFrame([nothing] * len(effects), index=pd.Index(effects, name="effect"))
+        return _with_bootstrap(dict.fromkeys(effects, not_estimable(n)), {}, len(pairs) - n, "effect", alpha)
     complete, drawn = fit
     given = ["y0", *covariates]
     centred = complete.assign(
         mediator=complete[mediator] - complete[mediator].mean(),
         product=lambda p: p["mediator"] * (p["treated"] - p["treated"].mean()),
     )
-    intervals = {name: percentile_test(values[1:], alpha) for name, values in drawn.items()}
     to_mediator = linear_contrast(centred, "mediator", "treated", given, alpha=alpha)
     to_outcome = linear_contrast(centred, "y1", "mediator", [*given, "treated"], alpha=alpha)
     low, high, p = product_interval(to_mediator, to_outcome, alpha=alpha)
@@ -316,10 +274,7 @@ def mediation(
         "arm to mediator": to_mediator,
         "mediator to outcome": to_outcome,
     }
-    for name, row in rows.items():
-        row["n_dropped"] = len(pairs) - len(complete)
-        row["boot_low"], row["boot_high"], _ = intervals.get(name, (np.nan, np.nan, np.nan))
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("effect").astype({"n": int, "n_dropped": int})
+    return _with_bootstrap(rows, drawn, len(pairs) - len(complete), "effect", alpha)
 
 
 def _mediation_draws(
@@ -373,8 +328,6 @@ def direct_given_reliability(
 
     Parameters
     ----------
-    pairs, mediator, covariates, bootstraps, seed, alpha
-        As of `mediation`.
     reliabilities : sequence of float
         Shares of the mediator's variance, over the patients of both arms, that are not error. At 1, the effects are
         those of `mediation`, the interval its percentile interval.
@@ -421,11 +374,6 @@ def mediation_sensitivity(
     ``rho`` is the correlation that it would leave between the errors of the mediator's and the outcome's model;
     `mediation` takes it as zero.
 
-    Parameters
-    ----------
-    pairs, mediator, covariates, bootstraps, seed, alpha
-        As of `mediation`.
-
     Returns
     -------
     DataFrame
@@ -452,15 +400,7 @@ def mediation_sensitivity(
 def rho_of_no_effect(curve: pd.DataFrame) -> float:
     """The correlation of errors nearest to zero at which the direct effect would vanish.
 
-    Parameters
-    ----------
-    curve : DataFrame
-        As from `mediation_sensitivity`.
-
-    Returns
-    -------
-    float
-        By linear interpolation; NaN if it vanishes nowhere on the curve.
+    By linear interpolation of a `curve` of `mediation_sensitivity`; NaN if it vanishes nowhere on it.
     """
     rho, direct = curve["rho"].to_numpy(), curve["direct"].to_numpy()
     at = np.flatnonzero(np.sign(direct[:-1]) != np.sign(direct[1:]))
@@ -472,14 +412,7 @@ def balance(pairs: pd.DataFrame, covariates: Sequence[str], weights: pd.Series) 
     """Standardised mean differences between the arms, treatment minus comparator, before and after weighting.
 
     Of the patients of the arms' contrast, not of all at baseline as in Table 1 (`helpers.quality.table_one`), whose
-    differences have the same sign and unit.
-
-    Parameters
-    ----------
-    pairs : DataFrame
-        One row a patient: boolean ``treated`` and the covariates.
-    weights : Series
-        As from `overlap_weights`.
+    differences have the same sign and unit. `weights` are those of `overlap_weights`.
 
     Returns
     -------

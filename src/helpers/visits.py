@@ -1,4 +1,8 @@
-"""Swabs to patients and visits: one row a patient and visit; pairs of visits; which swabs are compared."""
+"""Swabs to patients and visits: one row a patient and visit; pairs of visits; which swabs are compared.
+
+``obs`` has a row a swab, with the standard columns; what says which swabs, a bool each, is indexed like it. ``visits``
+has a row a patient and visit, as from `by_patient`.
+"""
 
 from collections.abc import Sequence
 
@@ -7,21 +11,10 @@ import pandas as pd
 
 
 def analysis_swabs(obs: pd.DataFrame, swabs: str) -> pd.Series:
-    """Say which swabs enter the models.
+    """Say which swabs enter the models: ``all``, or ``lesional_at_baseline``; negative controls never do.
 
-    Parameters
-    ----------
-    obs : DataFrame
-        One row a swab, with the standard columns.
-    swabs : {"all", "lesional_at_baseline"}
-        ``lesional_at_baseline`` keeps a patient's sites that were lesional at baseline, at both visits. A site is
-        followed whether or not it has healed: choosing by the skin's state at follow-up would choose by the outcome.
-        Controls keep all their swabs.
-
-    Returns
-    -------
-    Series of bool
-        Indexed like `obs`. Negative controls are never in.
+    The latter keeps a patient's sites that were lesional at baseline, at both visits. A site is followed whether or not
+    it has healed: choosing by the skin's state at follow-up would choose by the outcome. Controls keep all their swabs.
     """
     sample = obs["control_type"].eq("sample")
     return sample if swabs == "all" else sample & (obs["group"].eq("control") | sites_at_baseline(obs, lesional=True))
@@ -30,15 +23,7 @@ def analysis_swabs(obs: pd.DataFrame, swabs: str) -> pd.Series:
 def sites_at_baseline(obs: pd.DataFrame, *, lesional: bool) -> pd.Series:
     """Say which swabs are of a site that was, or was not, lesional at baseline; at both visits.
 
-    Parameters
-    ----------
-    obs : DataFrame
-        One row a swab, with the standard columns.
-
-    Returns
-    -------
-    Series of bool
-        Indexed like `obs`; false where the state at baseline is not recorded.
+    False where the state at baseline is not recorded.
     """
     site = _of_person(obs)
     so = obs["lesional"].eq(lesional).fillna(False).astype(bool)
@@ -53,16 +38,7 @@ def _of_person(obs: pd.DataFrame) -> pd.Series:
 def same_sites(obs: pd.DataFrame) -> pd.Series:
     """Say which swabs are of a site that its person has at both visits, so that a change is one of skin, not of sites.
 
-    Parameters
-    ----------
-    obs : DataFrame
-        One row a swab, with the standard columns.
-
-    Returns
-    -------
-    Series of bool
-        Indexed like `obs`. Where there is no other visit, or no site in common, the first visit stays whole: such
-        people count as lost.
+    Where there is no other visit, or no site in common, the first visit stays whole: such people count as lost.
     """
     site = _of_person(obs)
     visits = [set(site[obs["visit"].eq(visit)]) for visit in ("baseline", "followup")]
@@ -76,18 +52,9 @@ def same_sites(obs: pd.DataFrame) -> pd.Series:
 def by_patient(obs: pd.DataFrame, measures: pd.DataFrame) -> pd.DataFrame:
     """Average the swabs of a patient at a visit.
 
-    Parameters
-    ----------
-    obs : DataFrame
-        One row a swab.
-    measures : DataFrame
-        One row a swab, numeric columns, indexed like `obs`; missing values are left out of the mean.
-
-    Returns
-    -------
-    DataFrame
-        One row a patient and visit: the columns of `obs` that belong to the patient or the visit, `measures`, boolean
-        ``case``, and ``who`` (see `who`).
+    `measures` are numeric columns, indexed like `obs`; missing values are left out of the mean. One row a patient and
+    visit: the columns of `obs` that belong to the patient or the visit, `measures`, boolean ``case``, and ``who`` (see
+    `who`).
     """
     columns = obs.columns.difference(["site", "lesional", "control_type", "depth", *measures.columns], sort=False)
     keys = ["subject", "visit"]
@@ -100,17 +67,9 @@ def by_patient(obs: pd.DataFrame, measures: pd.DataFrame) -> pd.DataFrame:
 
 
 def who(obs: pd.DataFrame) -> pd.Series:
-    """Name the arm of a patient, or the group where there is no arm.
+    """Name the arm of a patient, or the group where there is no arm, from columns ``group`` and ``arm``.
 
-    Parameters
-    ----------
-    obs : DataFrame
-        With columns ``group`` and ``arm``.
-
-    Returns
-    -------
-    Series of str
-        ``control``, ``treatment``, ``comparator``, or ``case`` for a patient without an arm.
+    That is ``control``, ``treatment``, ``comparator``, or ``case`` for a patient without an arm.
     """
     return obs["arm"].astype(object).where(obs["arm"].notna(), obs["group"].astype(object))
 
@@ -123,16 +82,8 @@ def cases_and_controls(visits: pd.DataFrame, measure: str) -> tuple[pd.Series, p
 def paired(visits: pd.DataFrame, outcome: str) -> pd.DataFrame:
     """Put the two visits of each patient side by side.
 
-    Parameters
-    ----------
-    outcome : str
-        Column that is compared between the visits.
-
-    Returns
-    -------
-    DataFrame
-        One row a patient: the columns of the first visit that there is, and ``y0``, ``y1``, ``change`` = y1 - y0; NaN
-        where a visit is missing, so that estimators drop and count who was lost.
+    One row a patient: the columns of the first visit that there is, and of the outcome ``y0``, ``y1``, ``change`` =
+    y1 - y0; NaN where a visit is missing, so that estimators drop and count who was lost.
     """
     of, subjects = pd.factorize(visits["subject"])
     y = np.full((2, len(subjects)), np.nan)
@@ -144,42 +95,19 @@ def paired(visits: pd.DataFrame, outcome: str) -> pd.DataFrame:
     return first.reset_index(drop=True).assign(y0=y[0], y1=y[1], change=y[1] - y[0])
 
 
-def _at_visits(visits: pd.DataFrame) -> list[pd.DataFrame]:
-    """Every patient at baseline, and at follow-up; NaN where the visit is missing."""
-    everybody = visits["subject"].unique()
-    return [visits[visits["visit"].eq(v)].set_index("subject").reindex(everybody) for v in ("baseline", "followup")]
-
-
 def changes(visits: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """Within-patient change of several measures.
 
-    Parameters
-    ----------
-    columns : sequence of str
-        Numeric columns.
-
-    Returns
-    -------
-    DataFrame
-        Patients x `columns`, follow-up minus baseline, NaN where a visit is missing; and ``who``.
+    Patients x `columns`, numbers, follow-up minus baseline, NaN where a visit is missing; and ``who``.
     """
-    start, end = (of[list(columns)] for of in _at_visits(visits))
-    return (end - start).join(visits.drop_duplicates("subject").set_index("subject")["who"])
+    of = visits.set_index("subject")
+    start, end = (of.loc[of["visit"].eq(v), list(columns)] for v in ("baseline", "followup"))
+    everybody = of.loc[~of.index.duplicated(), "who"]
+    return (end - start).reindex(everybody.index).join(everybody)
 
 
 def with_controls(visits: pd.DataFrame, patients: Sequence[str]) -> pd.DataFrame:
-    """Patients at follow-up and the controls at the same visit, or at baseline if fewer than three came twice.
-
-    Parameters
-    ----------
-    patients : sequence of str
-        Subjects.
-
-    Returns
-    -------
-    DataFrame
-        Rows of `visits`.
-    """
+    """Rows of patients (subjects) at follow-up and of controls then, or at baseline if fewer than three came twice."""
     last = visits["visit"].eq("followup")
     controls = visits["who"].eq("control")
     reference = last if (controls & last).sum() >= 3 else visits["visit"].eq("baseline")

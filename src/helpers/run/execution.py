@@ -18,6 +18,8 @@ from helpers.files import (
     EVIDENCE,
     FIGURES,
     NOTEBOOKS,
+    ROBUSTNESS,
+    SPECIFICATIONS,
     TABLES,
     Report,
     remedy,
@@ -132,7 +134,7 @@ def run(name: str, notebook: str) -> None:
         """Note what this run saved, and remove what only an earlier one did: every file is written anew."""
         after = _saved(report, notebook)
         for path in after.items() & before.items():
-            if path[0].suffix != ".h5ad":  # of which nobody knows whose it is
+            if path[0].parent != report.results:  # of which nobody knows whose it is
                 path[0].unlink()
         note_saved(report, notebook, [target, *dict(after.items() - before.items())])
 
@@ -145,7 +147,7 @@ def run(name: str, notebook: str) -> None:
 def _saved(report: Report, notebook: str) -> dict[Path, tuple[int, int]]:
     """What a notebook may have saved: the files' numbers and times in the file system."""
     paths = [path for kind in (TABLES, FIGURES, EVIDENCE) for path in (report.results / kind).glob(f"{notebook[:3]}*")]
-    paths += report.results.glob("*.h5ad")
+    paths += [p for pattern in ("*.h5ad", ROBUSTNESS, SPECIFICATIONS) for p in report.results.glob(pattern)]
     return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
 
 

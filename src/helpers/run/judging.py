@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers.claims import COLUMNS, KEY, Claim, load_claims, verdicts
+from helpers.claims import COLUMNS, KEY, OF_SPECIFICATIONS, Claim, load_claims, verdicts
 from helpers.disclosure import for_spreadsheets, in_table
 from helpers.errors import StudyError
 from helpers.evidence import COLUMNS as OF_A_PART
 from helpers.evidence import TESTED, parts_of
-from helpers.files import CLAIMS_JSON, CLAIMS_TABLE, EVIDENCE, write_whole
+from helpers.files import CLAIMS_JSON, CLAIMS_TABLE, EVIDENCE, ROBUSTNESS, write_whole
 from helpers.output import plain
 from helpers.study import Study
 
@@ -45,9 +45,20 @@ def judge(study: Study, results: Path, chapters: list[str], alpha: float) -> tup
     """
     claims = load_claims(study)
     parts = gathered(results, chapters, claims, study)
-    judged = in_table(verdicts(parts, claims, study, alpha).astype({"n": "Int64"}), study.privacy)
-    records = plain(judged[list(COLUMNS)].to_dict("records"))
+    judged = (
+        verdicts(parts, claims, study, alpha).astype({"n": "Int64"}).merge(_agreement(results), how="left", on="id")
+    )
+    judged = in_table(judged, study.privacy)
+    records = plain(judged[[*COLUMNS, *OF_SPECIFICATIONS]].to_dict("records"))
     write_whole(results / CLAIMS_JSON, json.dumps(records, indent=1, ensure_ascii=False) + "\n")
     table = for_spreadsheets(judged).to_csv(sep="\t", index=False, float_format="%.10g", lineterminator="\n")
     write_whole(results / CLAIMS_TABLE, table)
     return parts, judged
+
+
+def _agreement(results: Path) -> pd.DataFrame:
+    """Of each claim, what the multiverse found; nothing, if it was switched off."""
+    if not (results / ROBUSTNESS).is_file():
+        return pd.DataFrame(columns=["id", *OF_SPECIFICATIONS])
+    table = pd.read_csv(results / ROBUSTNESS, sep="\t").rename(columns={"claim": "id"})
+    return table.assign(agreement=table["agree"] / table["specifications"])[["id", *OF_SPECIFICATIONS]]

@@ -19,6 +19,8 @@ from helpers.errors import StudyError
 from helpers.files import (
     CLAIMS_JSON,
     CLAIMS_TABLE,
+    ROBUSTNESS,
+    SPECIFICATIONS,
     DATA,
     FIGURES,
     MAKEFILE,
@@ -100,7 +102,9 @@ def write_source(source: Path, run: Run) -> None:
         for path in sorted(origin.glob(suffix)):
             if not path.name.endswith(".failed.ipynb"):
                 write_whole(files / origin.name / path.name, path.read_bytes())
-    for claims_file in (CLAIMS_TABLE, CLAIMS_JSON):
+    for claims_file in (CLAIMS_TABLE, CLAIMS_JSON, ROBUSTNESS, SPECIFICATIONS):
+        if not (results / claims_file).is_file():  # the multiverse was switched off
+            continue
         write_whole(files / claims_file, (results / claims_file).read_bytes())
     if MAKEFILE.is_file():  # the steps may have been run one by one
         write_whole(files / MAKEFILE, MAKEFILE.read_bytes())

@@ -37,6 +37,7 @@ WORKFLOW = f"{HTML}/files/{MAKEFILE}"
 #: By suffix: what the system knows of them differs from machine to machine.
 FORMATS = {
     "": "text/x-makefile",
+    ".gz": "application/gzip",
     ".html": "text/html",
     ".ipynb": "application/x-ipynb+json",
     ".json": "application/json",

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from helpers.claims import CONTRADICTED, NOT_TESTABLE, SUPPORTED, VERDICTS
-from helpers.figures import figure, styled
+from helpers.figures import panels, styled
 from helpers.narrate import number
 from helpers.simulation.performance import ROW
 
@@ -18,8 +18,7 @@ WORLD_MARKERS = "o^sDvPX*<>"
 @styled()
 def claims_forest(claims: pd.DataFrame) -> Figure:
     """Every claim on one scale: the estimate divided by half the width of its interval."""
-    fig = figure(0.32 * len(claims) + 0.8)
-    ax = fig.subplots()
+    fig, (ax,) = panels(0.32 * len(claims) + 0.8)
     ax.axvline(0, color="black", lw=0.8)
     for i, row in enumerate(claims.to_dict("records")):
         if row["verdict"] == NOT_TESTABLE:
@@ -51,10 +50,10 @@ def validation(table: pd.DataFrame, alpha: float) -> Figure:
     names = table.groupby(row)["name"].first().map(_folded)
     scenarios = list(table["scenario"].unique())
     greys = np.linspace(0.75, 0, len(scenarios))
-    fig = figure((0.1 + 0.03 * len(scenarios)) * len(names) + 0.08 * names.str.contains("\n").sum() + 1.2)
-    axes = fig.subplots(1, 2, sharey=True)
-    panels = (("rejected", alpha, "A  test rejects"), ("coverage", 1 - alpha, "B  holds the truth"))
-    for ax, (share, line, title) in zip(axes, panels, strict=True):
+    height = (0.1 + 0.03 * len(scenarios)) * len(names) + 0.08 * names.str.contains("\n").sum() + 1.2
+    fig, axes = panels(height, columns=2, sharey=True)
+    shares = (("rejected", alpha, "A  test rejects"), ("coverage", 1 - alpha, "B  holds the truth"))
+    for ax, (share, line, title) in zip(axes, shares, strict=True):
         ax.axvline(100 * line, color="black", lw=0.8)
         for j, (scenario, grey) in enumerate(zip(scenarios, greys, strict=True)):
             rows = table[table["scenario"].eq(scenario)]

@@ -42,15 +42,9 @@ def print_report(name: str) -> Path:
         page, printed = ((work / f"report.{kind}").resolve() for kind in ("html", "pdf"))
         write_whole(page, joined(report.html))
         options = [f"--disable-{what}" for what in QUIET] + ["--no-sandbox"] * (os.name == "posix" and os.getuid() == 0)
-        command = [
-            browser,
-            "--headless",
-            *options,
-            "--no-first-run",
-            f"--user-data-dir={(work / 'profile').resolve()}",
-        ]
-        command += ["--no-pdf-header-footer", "--generate-pdf-document-outline", f"--print-to-pdf={printed}"]
-        done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True)
+        options += ["--headless", "--no-first-run", f"--user-data-dir={(work / 'profile').resolve()}"]
+        options += ["--no-pdf-header-footer", "--generate-pdf-document-outline", f"--print-to-pdf={printed}"]
+        done = subprocess.run([browser, *options, page.as_uri()], capture_output=True, text=True)
         if not printed.is_file():
             said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
             raise StudyError("[pdf] the browser failed", found=said[-1] if said else f"exit code {done.returncode}")

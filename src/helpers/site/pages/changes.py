@@ -11,7 +11,7 @@ import pandas as pd
 from helpers.errors import StudyError
 from helpers.files import CLAIMS_TABLE, DEMO, FIGURES, REFERENCE, TABLES, Report, write_whole
 from helpers.narrate import interval, number
-from helpers.output import save_table, table_html
+from helpers.output import as_text, save_table, table_html
 from helpers.site.pages import Run, raw
 
 #: Numbers that differ by less, relative to their size, are the same: other processors round otherwise.
@@ -30,17 +30,13 @@ class Results(NamedTuple):
 
 def read_results(folder: Path) -> Results:
     """Read what a run saved: ``results`` of a report, or what `keep_results` wrote."""
-
-    def table(path: Path) -> pd.DataFrame:
-        return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
-
     if (folder / _CHECKSUMS).is_file():
-        figures = dict(table(folder / _CHECKSUMS).to_numpy())
+        figures = dict(as_text(folder / _CHECKSUMS).to_numpy())
     else:
         pictures = sorted((folder / FIGURES).glob("*.png"))
         figures = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in pictures}
-    tables = {path.stem: table(path) for path in sorted((folder / TABLES).glob("*.tsv"))}
-    return Results(table(folder / CLAIMS_TABLE), tables, figures)
+    tables = {path.stem: as_text(path) for path in sorted((folder / TABLES).glob("*.tsv"))}
+    return Results(as_text(folder / CLAIMS_TABLE), tables, figures)
 
 
 def keep_results(results: Path, target: Path = REFERENCE) -> None:
@@ -120,6 +116,17 @@ def moved_tables(before: dict[str, pd.DataFrame], after: dict[str, pd.DataFrame]
     return pd.DataFrame(rows, columns=["table", "what", "largest"])
 
 
+def _comparable(results: Results, run: Run) -> Results:
+    """Results, without those of the multiverse beside the committed ones, whose grid is the light one."""
+    if run.against or run.parameters.get("robustness") == "light":
+        return results
+    tables, figures = (
+        {name: of for name, of in kept.items() if not name.startswith("06_")}
+        for kept in (results.tables, results.figures)
+    )
+    return Results(results.claims, tables, figures)
+
+
 def _parsed(text: str) -> float:
     try:
         return float(text)
@@ -157,7 +164,7 @@ def page(run: Run) -> str:
             f"it: <code>{how}</code>.</p>"
         )
         return f"{title}\n\n{raw(told)}\n"
-    before, after = read_results(against), read_results(run.report.results)
+    before, after = (_comparable(read_results(folder), run) for folder in (against, run.report.results))
     claims, tables = moved_claims(before.claims, after.claims), moved_tables(before.tables, after.tables)
     names = sorted({*before.figures, *after.figures})
     figures = [name for name in names if before.figures.get(name) != after.figures.get(name)]

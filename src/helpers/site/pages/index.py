@@ -1,7 +1,7 @@
 """The index page: what was studied, what was found, and how sure that is."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ from helpers.figures import italicise
 from helpers.files import CLAIMS_TABLE, DEMO, NOTEBOOKS, TABLES
 from helpers.measures import taxa_named
 from helpers.narrate import interval, italicised, number, p_number, suppression
-from helpers.output import emphasised, save_figure, table_html
+from helpers.output import emphasised, framed, save_figure, saved_table, table_html
 from helpers.site.figures import claims_forest
 from helpers.site.pages import Run, evidence, figure_html, raw, text_html
-from helpers.site.pages.validation import demo_power, off_claims
+from helpers.site.pages.validation import demo_power, off_claims, validated
 from helpers.study import Study
 
 FOREST = "claims"
@@ -28,6 +28,9 @@ PROVENANCE = (
 def page(run: Run, others: list[str]) -> str:
     """The page; `others` are the names of the pages that follow the chapters."""
     study, claims, files, taxa = run.study, run.claims, run.files, taxa_named(run.claims["measure"], run.study)
+    simulated = validated()
+    notes = {} if simulated is None else off_claims(simulated)
+    power = demo_power(simulated) if simulated is not None and study.folder == DEMO else {}
     level = f"{100 * (1 - run.parameters['alpha']):g}"
     found = ", ".join(f"{row.id} {row.verdict}" for row in claims.itertuples())
     alt = f"Forest plot of the claims' effects with {level} % intervals. Verdicts: {found}."
@@ -38,7 +41,7 @@ def page(run: Run, others: list[str]) -> str:
     )
     title = (
         f'<div class="in-short"><p class="study-title">{html.escape(study.title)}</p>\n'
-        f"<p>{studied(run)} {primary_answers(claims, study, taxa)}</p></div>"
+        f"<p>{studied(run)} {primary_answers(claims, study, taxa, power)}</p></div>"
     )
     about = (
         f"<p>{emphasised(study.about)}</p>\n"
@@ -51,7 +54,7 @@ def page(run: Run, others: list[str]) -> str:
             raw(title),
             raw(claims_html(claims, study, level, taxa)),
             "## Why these verdicts",
-            raw(reasons_html(claims, taxa)),
+            raw(reasons_html(claims, taxa, notes)),
             raw(figure_html(FOREST, alt, caption, files, CLAIMS_TABLE)),
             "## The study",
             raw(about),
@@ -73,21 +76,14 @@ def draw_claims(claims: pd.DataFrame, study: Study, results: Path) -> None:
 
 def studied(run: Run) -> str:
     """Say who was studied, as HTML: the people of each group by visit, as chapter 1 counted them, if it did."""
-    table = run.report.results / TABLES / "01_people.tsv"
-    if not table.is_file():
-        return ""
-    people = pd.read_csv(table, sep="\t", dtype=str)
-    first, last = run.study.labels.baseline, run.study.labels.followup
-    told = "; ".join(
-        f"{row['group']} {row['baseline']} and {row['followup']}, {row['both']} at both" for _, row in people.iterrows()
-    )
-    return f"People at {html.escape(first)} and {html.escape(last)}: {html.escape(told)}."
+    labels, people = run.study.labels, saved_table(run.report.results, "01_people")
+    each = [f"{r.group} {r.baseline} and {r.followup}, {r.both} at both" for r in people.itertuples()]
+    return html.escape(f"People at {labels.baseline} and {labels.followup}: {'; '.join(each)}.") if each else ""
 
 
-def primary_answers(claims: pd.DataFrame, study: Study, taxa: Sequence[str]) -> str:
-    """What the study says of its primary claims, as HTML; with the tests' power, of the simulated study."""
-    rows, power = claims.set_index("id", drop=False), demo_power() if study.folder == DEMO else {}
-    told = []
+def primary_answers(claims: pd.DataFrame, study: Study, taxa: Sequence[str], power: Mapping[str, float]) -> str:
+    """What the study says of its primary claims, as HTML; with the power of their tests, where it is known."""
+    rows, told = claims.set_index("id", drop=False), []
     for name in primary(study):
         row = rows.loc[name]
         says = f"{name}. {_with_italics(row['statement'], taxa)}: {VERDICTS[row['verdict']].symbol} {row['verdict']}."
@@ -106,14 +102,11 @@ def claims_html(claims: pd.DataFrame, study: Study, level: str, taxa: Sequence[s
     order = {family: i for i, family in enumerate(claims_of(study).families)}
     claims = claims.sort_values("family", key=lambda f: f.map(order).fillna(len(order)), kind="stable")
     claim, effect = f"Claim of {html.escape(claims_of(study).of)}", f"Effect ({level} % interval, or as said)"
-    heads = ("", claim, "Verdict here", effect, "p (Holm)", "n", "Evidence")
-    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
-    body = "\n".join(_claim_row(row, level, taxa) for row in claims.to_dict("records"))
-    return (
-        '<div class="report-table claims" role="region" tabindex="0" aria-label="Claims"><table>'
-        f"<thead><tr>{head}</tr></thead>\n"
-        f"<tbody>\n{body}\n</tbody></table></div>"
-    )
+    head = [
+        f'<th scope="col">{name}</th>'
+        for name in ("", claim, "Verdict here", "Analyses that agree", effect, "p (Holm)", "n", "Evidence")
+    ]
+    return framed(head, [_claim_row(row, level, taxa) for row in claims.to_dict("records")], "Claims", " claims")
 
 
 def _claim_row(row: dict[str, Any], level: str, taxa: Sequence[str]) -> str:
@@ -125,7 +118,8 @@ def _claim_row(row: dict[str, Any], level: str, taxa: Sequence[str]) -> str:
     p = p_number(row["p_holm"]) if pd.notna(row["p_holm"]) else "–"
     cells = [
         ("claim", "", _with_italics(row["statement"], taxa)),
-        ("verdict", "", f"<b>{VERDICTS[row['verdict']].symbol} {text['verdict']}</b>"),
+        ("verdict", "", f"<b>{VERDICTS[row['verdict']].symbol} {text['verdict']}</b>{_unshared(row)}"),
+        ("number", "Analyses that agree", _agreeing(row)),
         ("effect", "Effect", effect),
         ("number", "p (Holm)", html.escape(p)),
         ("number", "n", text["n"]),
@@ -136,13 +130,25 @@ def _claim_row(row: dict[str, Any], level: str, taxa: Sequence[str]) -> str:
     return f'<tr id="{text["id"]}"><th scope="row">{text["id"]}</th>{body}</tr>'
 
 
-def reasons_html(claims: pd.DataFrame, taxa: Sequence[str]) -> str:
+def _agreeing(row: dict[str, Any]) -> str:
+    """In how many of the analyses that estimate the same the claim has its verdict."""
+    if pd.isna(row["agreement"]):
+        return "–"
+    return f"{row['agreement'] * row['specifications']:.0f} of {row['specifications']:.0f}"
+
+
+def _unshared(row: dict[str, Any]) -> str:
+    """What to say beside a verdict that most analyses do not share."""
+    return "<br>most other analyses: another verdict" if row["agreement"] <= 0.5 and row["specifications"] > 1 else ""
+
+
+def reasons_html(claims: pd.DataFrame, taxa: Sequence[str], notes: Mapping[str, str]) -> str:
     """The reason of each verdict, and where its test does not hold on simulated cohorts."""
-    notes = {name: f". On simulated cohorts, {note}" for name, note in off_claims().items()}
+    added = {name: f". On simulated cohorts, {note}" for name, note in notes.items()}
     columns = {
         "claim": list(claims["id"]),
         "verdict": [f"{VERDICTS[verdict].symbol} {verdict}" for verdict in claims["verdict"]],
-        "reason": [f"{r['reason']}{notes.get(r['id'], '')}" for r in claims.to_dict("records")],
+        "reason": list(claims["reason"] + claims["id"].map(added).fillna("")),
     }
     caption = (
         "Where a claim has several parts, the weakest stands for it. p: of the test that the verdict rests on (against "
@@ -154,7 +160,12 @@ def reasons_html(claims: pd.DataFrame, taxa: Sequence[str]) -> str:
 
 def _downloads(files: Path) -> str:
     items = []
-    for label, pattern in (("Claims", "claims.*"), ("Tables", f"{TABLES}/*"), ("Executed notebooks", f"{NOTEBOOKS}/*")):
+    for label, pattern in (
+        ("Claims", "claims.*"),
+        ("Specifications", "*.tsv.gz"),
+        ("Tables", f"{TABLES}/*"),
+        ("Executed notebooks", f"{NOTEBOOKS}/*"),
+    ):
         paths = sorted(path.relative_to(files).as_posix() for path in files.glob(pattern))
         links = ", ".join(f'<a href="files/{path}">{Path(path).name}</a>' for path in paths)
         items.append(f"<li>{label}: {links or '–'}</li>")

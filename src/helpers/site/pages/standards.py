@@ -2,7 +2,7 @@
 
 import html
 from collections import Counter
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,14 +15,16 @@ from helpers.claims import NOT_TESTABLE, VERDICTS
 from helpers.disclosure import for_spreadsheets
 from helpers.evidence import NEEDS_COUNTS
 from helpers.files import FIGURES, TABLES, write_whole
+from helpers.output import framed, saved_table
 from helpers.site.pages import Run, evidence, raw
 from helpers.study import VOCABULARY, Column, Study
 
 #: The pages beside the notebooks that items lead to: title and address.
-INDEX = ("Overview", "index.html")
-METHODS = ("Methods", "methods.html")
-PROVENANCE = ("Provenance", "provenance.html")
-BESIDE = {"index": INDEX, "methods": METHODS, "provenance": PROVENANCE}
+BESIDE = {
+    "index": ("Overview", "index.html"),
+    "methods": ("Methods", "methods.html"),
+    "provenance": ("Provenance", "provenance.html"),
+}
 
 ANSWERED, IN_PART, FOR_AUTHORS, NOT_APPLICABLE = "answered", "in part", "for the authors", "not applicable"
 #: How an answer begins that says why an item does not apply.
@@ -57,16 +59,13 @@ class Reply(NamedTuple):
 def page(run: Run) -> str:
     """The page, and its download."""
     known = facts(run)
-    replies = {
-        checklist["name"]: [reply(item, known, simulated=run.study.simulated) for item in checklist["items"]]
-        for checklist in checklists()
-    }
+    replies, sections = {}, []
+    for checklist in checklists():
+        told = [reply(item, known, simulated=run.study.simulated) for item in checklist["items"]]
+        replies[checklist["name"]] = told
+        about = f"<p>{html.escape(checklist['about'])}</p>\n"
+        sections += [f"## {checklist['title']}", raw(about + _table(checklist["title"], told))]
     write_whole(run.files / DOWNLOAD, download(replies))
-    sections = [
-        f"## {checklist['title']}\n\n"
-        + raw(f"<p>{html.escape(checklist['about'])}</p>\n" + _table(checklist["title"], replies[checklist["name"]]))
-        for checklist in checklists()
-    ]
     return "\n\n".join(["# Reporting standards", raw(_about(run.study, replies)), *sections]) + "\n"
 
 
@@ -146,12 +145,8 @@ def _about(study: Study, replies: dict[str, list[Reply]]) -> str:
 
 
 def _table(title: str, replies: list[Reply]) -> str:
-    heads = ("Item", "What is asked", "Reply", "Where in the report")
-    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
-    return (
-        f'<div class="report-table" role="region" tabindex="0" aria-label="{html.escape(title)}"><table>'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{chr(10).join(map(_row, replies))}\n</tbody></table></div>"
-    )
+    head = [f'<th scope="col">{name}</th>' for name in ("Item", "What is asked", "Reply", "Where in the report")]
+    return framed(head, map(_row, replies), html.escape(title))
 
 
 def _row(told: Reply) -> str:
@@ -228,7 +223,7 @@ def known(run: Run) -> dict[str, Any]:
         "claims": run.claims,
         "untested": run.claims[run.claims["verdict"].eq(NOT_TESTABLE)].to_dict("records"),
         "verdicts": ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in VERDICTS if verdicts[verdict]),
-        "saved": lambda name: _saved(run, name),
+        "saved": partial(saved_table, results),
         "swabs": _swabs(run),
         "people": _people(run),
         "pairs": _pairs(run),
@@ -243,15 +238,9 @@ def _values(study: Study, name: str) -> list[str]:
     return [] if column is None else [value for value in VOCABULARY[name] if column.values.get(value)]  # noqa: PD011
 
 
-def _saved(run: Run, name: str) -> pd.DataFrame:
-    """A table of the results as it was saved, counts as they may be shown; empty if there is none."""
-    path = run.report.results / TABLES / f"{name}.tsv"
-    return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False) if path.is_file() else pd.DataFrame()
-
-
 def _swabs(run: Run) -> str:
     """How many swabs are analysed; empty where counts are hidden and rounded, whose sums would say nothing."""
-    ledger = _saved(run, "01_ledger")
+    ledger = saved_table(run.report.results, "01_ledger")
     if ledger.empty or run.study.privacy.small_cells == "suppress":
         return ""
     swabs = ledger[ledger["group"].ne("negative control")].astype({"swabs_before": int, "swabs_after": int})
@@ -260,13 +249,13 @@ def _swabs(run: Run) -> str:
 
 
 def _people(run: Run) -> str:
-    table, labels = _saved(run, "01_table1"), run.study.labels
+    table, labels = saved_table(run.report.results, "01_table1"), run.study.labels
     groups = [g for g in (labels.control, labels.treatment, labels.comparator, labels.case) if g in table]
     return ", ".join(f"{table[g].iloc[0]} {g}" for g in groups)
 
 
 def _pairs(run: Run) -> str:
-    table = _saved(run, "02_shift")
+    table = saved_table(run.report.results, "02_shift")
     if table.empty:
         return ""
     estimated = table[table["estimate"].ne("")].drop_duplicates("patients")
