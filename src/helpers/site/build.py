@@ -19,11 +19,11 @@ from helpers.errors import StudyError
 from helpers.files import (
     CLAIMS_JSON,
     CLAIMS_TABLE,
-    ROBUSTNESS,
-    SPECIFICATIONS,
     DATA,
     FIGURES,
     MAKEFILE,
+    ROBUSTNESS,
+    SPECIFICATIONS,
     TABLES,
     report_of,
     unfinished,
