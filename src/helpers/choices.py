@@ -3,7 +3,7 @@
 import difflib
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Literal
 
 from anndata import AnnData
@@ -72,6 +72,11 @@ class Choice(Strict):
         """Whether an option estimates what the report does, if the report takes another one."""
         own = self.options[option].keeps_estimand if option in self.options else None
         return self.keeps_estimand if own is None else own
+
+    def is_one(self, option: str, tags: Set[str]) -> bool:
+        """Whether it is an option to a question with these `tags`: kind, contrast, space, estimator."""
+        only = self.options[option].only if option in self.options else ()
+        return not only or not tags.isdisjoint(only)
 
     def word(self, option: str) -> str:
         """An option in words."""
@@ -171,40 +176,44 @@ def kind_of(measure: str, study: Study) -> str:
 
 def touched(asked: Asked, spec: Specification, choices: Mapping[str, Choice], study: Study) -> Specification | None:
     """A specification as a question sees it: the choices that touch it; None if an option is none to it."""
-    kind = kind_of(asked.measure, study)
-    tags = {kind, _contrast(asked), *((spec["space"],) if kind == "axis" else ()), spec["estimator"]}
-    seen = {name: spec[name] for name, choice in choices.items() if _touches(choice, asked, tags)}
-    only = [set(choices[name].options[option].only) for name, option in seen.items() if option in choices[name].options]
-    return None if any(tags_of and not tags & tags_of for tags_of in only) else seen
+    return _seen(spec, *_sight(asked, choices, study))
 
 
-def _contrast(asked: Asked) -> str:
-    return asked.among or asked.contrast
+def _sight(asked: Asked, choices: Mapping[str, Choice], study: Study) -> tuple[set[str], dict[str, Choice]]:
+    """The kind and contrast of a question, and the choices that its contrast leaves."""
+    contrast = asked.among or asked.contrast
+    can = {name: choice for name, choice in choices.items() if not choice.contrasts or contrast in choice.contrasts}
+    return {kind_of(asked.measure, study), contrast}, can
 
 
-def _touches(choice: Choice, asked: Asked, tags: set[str]) -> bool:
-    return (not choice.measures or bool(tags & set(choice.measures))) and (
-        not choice.contrasts or _contrast(asked) in choice.contrasts
-    )
+def _seen(spec: Specification, tags: set[str], can: Mapping[str, Choice]) -> Specification | None:
+    tags = tags | {spec["estimator"], spec["space"] if "axis" in tags else ""}
+    seen = {}
+    for name, choice in can.items():
+        if choice.measures and tags.isdisjoint(choice.measures):
+            continue
+        if not choice.is_one(spec[name], tags):
+            return None
+        seen[name] = spec[name]
+    return seen
 
 
 def _possible(
     asked: Sequence[Asked], choices: Mapping[str, Choice], offered: Mapping[str, Sequence[str]], study: Study
-) -> Iterator[tuple[str, list[str]]]:
+) -> dict[str, list[str]]:
     """The options of each choice that can be one to any of the questions."""
-    tags = {name for each in asked for name in (kind_of(each.measure, study), _contrast(each))}
-    tags |= {*offered["estimator"], *(offered["space"] if "axis" in tags else ())}
+    sights = [_sight(each, choices, study) for each in asked]
+    more = {*offered["estimator"], *offered["space"]}
     same = {each.measure for each in asked if kind_of(each.measure, study) == "alpha"}
+    possible = {}
     for name, choice in choices.items():
-        options = [
-            o
-            for o in offered[name]
-            if not (only := choice.options[o].only if o in choice.options else []) or tags & set(only)
-        ]
+        of = [tags | more if "axis" in tags else tags | {*offered["estimator"]} for tags, can in sights if name in can]
+        of = [tags for tags in of if not choice.measures or not tags.isdisjoint(choice.measures)]
+        options = [option for option in offered[name] if any(choice.is_one(option, tags) for tags in of)]
         if name == "alpha" and len(same) == 1:
-            options = [o for o in options if o not in same]  # it is claimed
-        touches = any(_touches(choice, each, tags) for each in asked)
-        yield name, options if touches else options[:1]
+            options = [option for option in options if option not in same]  # it is claimed
+        possible[name] = options or [offered[name][0]]
+    return possible
 
 
 def specifications(
@@ -233,12 +242,12 @@ def specifications(
     list of dict
         The report's first. A choice that touches no part has the report's option.
     """
-    possible = dict(_possible(asked, choices, offered, study))
+    possible, sights = _possible(asked, choices, offered, study), [_sight(each, choices, study) for each in asked]
     names = list(possible)
     found: dict[tuple[str, ...], Specification] = {tuple(own.values()): own}
     for options in itertools.product(*possible.values()):
         spec = dict(zip(names, options, strict=True))
-        parts = [touched(each, spec, choices, study) for each in asked]
+        parts = [_seen(spec, *sight) for sight in sights]
         if None in parts:
             continue
         spec = own | {name: option for part in parts if part for name, option in part.items()}

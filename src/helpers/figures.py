@@ -398,7 +398,7 @@ def forest(rows: pd.DataFrame) -> Figure:
 
 @styled(
     "Each line is an analysis with its interval, sorted by effect, in SD in the claimed direction; below, the options "
-    "that it takes. Diamond: the report's own. Red: significant. Grey band: where 95 % of the curves lie in which "
+    "that it takes. Diamond: the report's own. Red: significant. Blue band: where 95 % of the curves lie in which "
     "people were permuted so that there is no effect.",
     "Specification curve: effects of all analyses, sorted, over a matrix of their choices.",
 )
@@ -411,9 +411,9 @@ def specification_curve(rows: pd.DataFrame, taken: pd.DataFrame, band: np.ndarra
     fig, (above, below) = panels(2.5 + options, 2, sharex=True, height_ratios=[2.1, options])
     x, significant = np.arange(len(rows)), rows["p_value"].lt(alpha).to_numpy()
     if band.size:
-        above.fill_between(np.linspace(0, len(rows) - 1, band.shape[1]), *band, color="0.85", lw=0)
+        above.fill_between(np.linspace(0, len(rows) - 1, band.shape[1]), *band, color="#C9E2F2", lw=0)
     above.axhline(0, color="black", lw=0.8)
-    above.vlines(x, rows["effect_low"], rows["effect_high"], color=np.where(significant, "0.55", "0.8"), lw=0.5)
+    above.vlines(x, rows["effect_low"], rows["effect_high"], color=np.where(significant, "0.45", "0.75"), lw=0.4)
     for shown, colour in ((~significant, "0.55"), (significant, COLOURS["treatment"])):
         above.plot(x[shown], rows["effect"][shown], ".", ms=3, color=colour)
     own = rows["specification"].eq(0).to_numpy()

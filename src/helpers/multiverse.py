@@ -16,7 +16,7 @@ from scipy.special import ndtri
 from skbio import DistanceMatrix
 
 from helpers import diversity, evidence, joint, narrate, taxa
-from helpers.choices import Choice, Specification, absent, kind_of, load_choices, specifications, touched
+from helpers.choices import Choice, absent, kind_of, load_choices, specifications, touched
 from helpers.claims import NOT_TESTABLE, Claim, adjusted_among, decided, load_claims
 from helpers.disclosure import for_spreadsheets, in_table
 from helpers.estimates import control_sd
@@ -59,6 +59,10 @@ class Cell(NamedTuple):
     seen: tuple[tuple[str, str], ...]
     #: Whether it is the report's.
     own: bool
+
+
+#: As from `answered`.
+Answers = tuple[pd.DataFrame, np.ndarray, np.ndarray]
 
 
 class Multiverse(NamedTuple):
@@ -167,8 +171,14 @@ def _variant(study: Study, covariates: str) -> Study:
 
 
 def answered(
-    base: Mapping[str, str], cells: Sequence[Cell], cohort: AnnData, study: Study, settings: Settings, permutations: int
-) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    base: Mapping[str, str],
+    cells: Sequence[Cell],
+    cohort: AnnData,
+    study: Study,
+    settings: Settings,
+    permutations: int,
+    estimate: bool = True,
+) -> Answers:
     """Estimate the cells of one base.
 
     Parameters
@@ -177,6 +187,8 @@ def answered(
         Options of `BASE`.
     cohort : AnnData
         With contaminants and negative controls.
+    estimate : bool
+        Else only what can be permuted.
 
     Returns
     -------
@@ -209,23 +221,26 @@ def answered(
         if recipe:
             data = Data(*(t.assign(**{measure: w[_name(recipe)]}) for t, w in zip(people, whole, strict=True)))
         adjusted = _variant(study, covariates)
+        asked = list(dict.fromkeys(cells[i].asked for i in members))
         resampled = settings if any(cells[i].own for i in members) else fewer(settings)
-        found = _estimates([cells[i].asked for i in members], data, adjusted, resampled)
-        null = {asked: joint.permuted(asked, data, adjusted, drawn) for asked in found}
+        found = _estimates(asked, data, adjusted, resampled) if estimate else {}
+        null = {question: joint.permuted(question, data, adjusted, drawn) for question in asked}
         for i in members:
-            cell, seen = cells[i], dict(cells[i].seen)
+            cell, seen, claim = cells[i], dict(cells[i].seen), claims[cells[i].claim]
+            estimators: Mapping[str, Any] = found[cell.asked] if estimate else null[cell.asked]
             chosen = IMPUTED if seen.get("loss") == "imputed" else seen.get("estimator", STANDING)
-            name = next(iter(found[cell.asked])) if chosen == STANDING else chosen
-            row = found[cell.asked].get(name)
-            if row is None or np.isnan(row["estimate"]):
+            name = next(iter(estimators), "") if chosen == STANDING else chosen
+            if name not in estimators or (estimate and np.isnan(estimators[name]["estimate"])):
                 continue
             sign = evidence.sign_of(cell.asked, cell.expect, data.visits, adjusted)
             sd = 1.0 if cell.asked.contrast == "severity" else _unit(data.visits, measure)
-            about = {"estimated_by": name, "what": row["what"], "n": row["n"], "sign": sign, "sd": sd}
-            rows[i] = about | evidence.tested_against(row, claims[cell.claim], sign, settings)
-            if name in null[cell.asked] and not claims[cell.claim].against_margin:
-                estimate, p = null[cell.asked][name]
-                effects[i] = estimate * sign / sd
+            if estimate:
+                row = estimators[name]
+                about = {"estimated_by": name, "what": row["what"], "n": row["n"], "sign": sign, "sd": sd}
+                rows[i] = about | evidence.tested_against(row, claim, sign, settings)
+            if name in null[cell.asked] and not claim.against_margin:
+                drawn_effect, p = null[cell.asked][name]
+                effects[i] = drawn_effect * sign / sd
                 significant[i] = (p < settings.alpha) & (effects[i] > 0)
     return pd.DataFrame(rows), effects, significant
 
@@ -249,6 +264,62 @@ def _unit(visits: pd.DataFrame, measure: str) -> float:
 # --- all of them -----------------------------------------------------------------------------------------------------
 
 
+class Plan(NamedTuple):
+    """What is to be estimated."""
+
+    #: One row a part of a claim and specification.
+    rows: pd.DataFrame
+    #: Of each base its cells, numbered.
+    cells: dict[tuple[str, ...], dict[Cell, int]]
+    #: Of each row its base and the number of its cell there.
+    places: list[tuple[tuple[str, ...], int]]
+
+    def jobs(self, *more: Any) -> list[tuple[Any, ...]]:
+        """Arguments of `answered`."""
+        return [(dict(zip(BASE, base, strict=True)), list(cells), *more) for base, cells in self.cells.items()]
+
+    def laid_out(self, results: Sequence[Answers]) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+        """What the jobs found, in the order of the rows."""
+        tables, effects, significant = zip(*results, strict=True)
+        first = dict(zip(self.cells, np.cumsum([0, *map(len, tables)]), strict=False))
+        at = np.array([first[base] + i for base, i in self.places])
+        found = self.rows.join(pd.concat(tables, ignore_index=True).iloc[at].reset_index(drop=True))
+        return found, np.concatenate(effects)[at], np.concatenate(significant)[at]
+
+
+def planned(
+    claims: Mapping[str, Claim], choices: Mapping[str, Choice], lacking: Set[tuple[str, str]], study: Study,
+    settings: Settings, grid: str,
+) -> Plan:  # fmt: skip
+    """The specifications of claims; `lacking` as from `helpers.choices.absent`."""
+    own = {name: choice.own(settings) for name, choice in choices.items()}
+    offered = {
+        name: [
+            own[name],
+            *(o for o, of in choice.options.items() if o != own[name] and (name, o) not in lacking
+              and (of.light or grid == "full")),
+        ]
+        for name, choice in choices.items()
+    }  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    places: list[tuple[tuple[str, ...], int]] = []
+    cells: dict[tuple[str, ...], dict[Cell, int]] = {}
+    for name, claim in claims.items():
+        parts = [(asked, part.expect) for part in claim.parts for asked in evidence.questions(part, study)]
+        specs = specifications([asked for asked, _ in parts], choices, offered, own, study, LIMIT[grid])
+        for i, spec in enumerate(specs):
+            keeps = all(choices[c].keeps(o) for c, o in spec.items() if o != own[c])
+            base = tuple(spec[c] for c in BASE)
+            for part, (asked, expect) in enumerate(parts):
+                seen = touched(asked, spec, choices, study) or {}
+                cell = Cell(name, asked, expect, tuple(seen.items()), all(own[c] == o for c, o in seen.items()))
+                of_base = cells.setdefault(base, {})
+                places.append((base, of_base.setdefault(cell, len(of_base))))
+                about = {"claim": name, "part": part, **asked._asdict()}
+                rows.append({**about, "specification": i, "keeps_estimand": keeps, **spec})
+    return Plan(pd.DataFrame(rows), cells, places)
+
+
 def explore(cohort: AnnData, study: Study, settings: Settings, pool: Executor) -> Multiverse:
     """Every claim under every specification.
 
@@ -259,50 +330,29 @@ def explore(cohort: AnnData, study: Study, settings: Settings, pool: Executor) -
     pool : concurrent.futures.Executor
         As from `helpers.workers.workers`; the results do not depend on it.
     """
-    grid, choices = grid_of(cohort, settings), load_choices(study, settings)
+    grid, choices, tested = grid_of(cohort, settings), load_choices(study, settings), load_claims(study)
     lacking = absent(choices, cohort, study, settings)
-    own = {name: choice.own(settings) for name, choice in choices.items()}
-    offered = {
-        name: [own[name], *(o for o in choice.options if o != own[name] and (name, o) not in lacking)]
-        for name, choice in choices.items()
-    }
-    if grid == "light":
-        offered = {n: [o for o in offered[n] if o == own[n] or choices[n].options[o].light] for n in choices}
-    plan: list[dict[str, Any]] = []
-    places: list[tuple[tuple[str, ...], int]] = []
-    cells: dict[tuple[str, ...], dict[Cell, int]] = {}
-    for name, claim in load_claims(study).items():
-        parts = [(asked, part.expect) for part in claim.parts for asked in evidence.questions(part, study)]
-        specs = specifications([asked for asked, _ in parts], choices, offered, own, study, LIMIT[grid])
-        for i, spec in enumerate(specs):
-            keeps = all(choices[c].keeps(o) for c, o in spec.items() if o != own[c])
-            for asked, expect in parts:
-                seen = touched(asked, spec, choices, study) or {}
-                base, cell = (
-                    tuple(spec[c] for c in BASE),
-                    Cell(name, asked, expect, tuple(seen.items()), all(own[c] == o for c, o in seen.items())),
-                )
-                of_base = cells.setdefault(base, {})
-                places.append((base, of_base.setdefault(cell, len(of_base))))
-                plan.append({"claim": name, **asked._asdict(), "specification": i, "keeps_estimand": keeps, **spec})
-    jobs = [
-        (dict(zip(BASE, base, strict=True)), list(of), cohort, study, settings, PERMUTATIONS[grid])
-        for base, of in cells.items()
-    ]
-    tables, effects, significant = zip(*each(answered, jobs, pool, "specifications"), strict=True)
-    first = dict(zip(cells, np.cumsum([0, *map(len, tables)]), strict=False))
-    at = np.array([first[base] + i for base, i in places])
-    found = pd.DataFrame(plan).join(pd.concat(tables, ignore_index=True).iloc[at].reset_index(drop=True))
-    found, claims = _judged(found, load_claims(study), settings.alpha), []
-    null, shown = np.concatenate(effects)[at], np.concatenate(significant)[at]
-    band: dict[str, np.ndarray] = {}
+    plan = planned(tested, choices, set(lacking), study, settings, grid)
+    jobs = plan.jobs(cohort, study, settings, PERMUTATIONS[grid])
+    found, null, shown = plan.laid_out(each(answered, jobs, pool, "specifications"))
+    found, claims, band = _judged(found, tested, settings.alpha), [], {}
     for name, of in found.groupby("claim", sort=False):
-        stands = of["what"].eq(
-            of["what"].iloc[of["p_support"].iloc[: of["specification"].eq(0).sum()].fillna(1).argmax()]
-        )
-        claims.append(_summary(of, stands, null[of.index], shown[of.index], choices, own, settings.alpha))
+        report = of[of["specification"].eq(0)]
+        stands = of["part"].eq(report.loc[report["p_support"].fillna(1).idxmax(), "part"])
+        claims.append(_summary(of, stands, null[of.index], shown[of.index], choices, settings))
         band[str(name)] = _band(null[of.index[stands]])
     return Multiverse(found, pd.DataFrame(claims), band, choices, lacking)
+
+
+def joint_tests(cohort: AnnData, study: Study, settings: Settings) -> pd.DataFrame:
+    """The joint tests alone, on the light grid: claim, and the two p-values as from `_joint`; of claims of a direction."""
+    tested = {name: claim for name, claim in load_claims(study).items() if not claim.against_margin}
+    choices = load_choices(study, settings)
+    plan = planned(tested, choices, set(absent(choices, cohort, study, settings)), study, settings, "light")
+    jobs = plan.jobs(cohort, study, settings, PERMUTATIONS["light"], False)
+    found, null, shown = plan.laid_out([answered(*job) for job in jobs])
+    rows = [[name, *_joint(of, null[of.index], shown[of.index])] for name, of in found.groupby("claim", sort=False)]
+    return pd.DataFrame(rows, columns=["claim", "joint_p", "joint_p_share", "permuted"])
 
 
 def grid_of(cohort: AnnData, settings: Settings) -> str:
@@ -347,8 +397,7 @@ def _summary(
     null: np.ndarray,
     shown: np.ndarray,
     choices: Mapping[str, Choice],
-    own: Specification,
-    alpha: float,
+    settings: Settings,
 ) -> dict[str, Any]:
     """What all specifications say of a claim.
 
@@ -380,7 +429,7 @@ def _summary(
     varied = [name for name in choices if analysed[name].nunique() > 1]
     explained = {name: _explained(effect, analysed[name]) for name in varied}
     moved_by = max(explained, key=lambda name: explained[name], default="")
-    apart = analysed[varied].ne({name: own[name] for name in varied})
+    apart = analysed[varied].ne(analysed.loc[0, varied])
     other = [
         f"{choices[name].says}: {choices[name].word(row[name])} ({row['verdict']})"
         for name in varied
@@ -396,12 +445,12 @@ def _summary(
         "agree": int(same["verdict"].eq(verdict).sum()),
         "all": len(analysed),
         "all_agree": int(agree.sum()),
-        "what": each_once.loc[0, "what"],
+        "what": next(iter(each_once["what"].dropna()), ""),
         "median": effect.median(),
         "low": effect.quantile(0.05),
         "high": effect.quantile(0.95),
         "claimed_direction": (effect > 0).mean(),
-        "significant": ((effect > 0) & (analysed["p_value"] < alpha)).mean(),
+        "significant": ((effect > 0) & (analysed["p_value"] < settings.alpha)).mean(),
         "joint_p": joint_p,
         "joint_p_share": joint_share,
         "permuted": permuted,
@@ -428,8 +477,8 @@ def _joint(of: pd.DataFrame, null: np.ndarray, shown: np.ndarray) -> tuple[float
     Simonsohn, Simmons & Nelson, Nat Hum Behav 2020;4:1208.
     """
     found, permuted = [], 0
-    for what in of["what"].dropna().unique():
-        rows = of["what"].eq(what).to_numpy() & np.isfinite(null).all(axis=1)
+    for part in of["part"].unique():
+        rows = of["part"].eq(part).to_numpy() & np.isfinite(null).all(axis=1)
         if not rows.any():
             continue
         statistics = np.median(null[rows], axis=0), shown[rows].mean(axis=0)
@@ -456,10 +505,9 @@ def curve(multiverse: Multiverse, claim: str, study: Study) -> tuple[pd.DataFram
         Rows of `Multiverse.found` sorted by effect, each once; and options, in words, x these: whether each is taken,
         of the choices that touch the part and vary.
     """
-    of = multiverse.found[multiverse.found["claim"].eq(claim) & multiverse.found["effect"].notna()]
-    what = multiverse.claims.set_index("claim").loc[claim, "what"]
-    choices = multiverse.choices
-    of = of[of["what"].eq(what)].sort_values(["effect", "specification"], kind="stable")
+    of, choices = multiverse.found[multiverse.found["claim"].eq(claim)], multiverse.choices
+    of = of[of["what"].eq(multiverse.claims.set_index("claim").loc[claim, "what"]) & of["effect"].notna()]
+    of = of.sort_values(["effect", "specification"], kind="stable")
     records = of.to_dict("records")
     seen = [touched(Asked(*(r[f] for f in Asked._fields)), r, choices, study) or {} for r in records]
     keys = [(r["estimated_by"], *s.items()) for r, s in zip(records, seen, strict=True)]
