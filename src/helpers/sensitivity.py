@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import statsmodels.api as sm
-import statsmodels.formula.api as smf
 from scipy import stats
+from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.anova import anova_lm
+from statsmodels.tools import add_constant
 
 from helpers.estimates import as_estimate, as_numbers, levels_in_use, not_estimable, percentile_test, pooled_sd
 
@@ -68,7 +68,7 @@ def confounding(
         return {}
     frame = levels_in_use(data[[outcome, term, *covariates]].dropna())
     numbers = as_numbers(frame.drop(columns=outcome))
-    fit = sm.OLS(frame[outcome].to_numpy(float), sm.add_constant(numbers)).fit()
+    fit = OLS(frame[outcome].to_numpy(float), add_constant(numbers)).fit()
     t, df = fit.tvalues[term], fit.df_resid
     values = {"robustness": robustness_value(t, df), "robustness_interval": robustness_value(t, df, alpha=alpha)}
     most = known.loc[known["removes"].fillna(np.inf).idxmax()]
@@ -108,8 +108,8 @@ def strength_of(data: pd.DataFrame, outcome: str, term: str, covariates: Sequenc
         return pd.DataFrame(columns=["covariate", "outcome", "term", "removes"])
     # A measure may be named after a taxon, which is no name for a formula.
     frame = complete.assign(_outcome=complete[outcome].astype(float), _term=complete[term].astype(float))
-    on_outcome = smf.ols(" + ".join(["_outcome ~ _term", *varying]), frame).fit()
-    on_term = smf.ols(" + ".join(["_term ~ 1", *varying]), frame).fit()
+    on_outcome = OLS.from_formula(" + ".join(["_outcome ~ _term", *varying]), frame).fit()
+    on_term = OLS.from_formula(" + ".join(["_term ~ 1", *varying]), frame).fit()
     y, d = (_partial_r2(fit)[varying].to_numpy() for fit in (on_outcome, on_term))
     possible = np.where(d < 0.5, 1 - 2 * d, np.nan)
     unmeasured = np.minimum(y / (1 - y) / possible, 1) * d / possible
