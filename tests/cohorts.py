@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import biom
 import pandas as pd
 import pytest
+import seaborn
 import yaml
 from matplotlib.figure import Figure
 from matplotlib.mathtext import MathTextParser
@@ -96,6 +97,7 @@ def analysed(study: Study, results: Path) -> dict[str, dict[str, Any]]:
         # Instead of drawing, which takes most of the time: what would fail there fails here.
         patch.setattr(output, "_laid_out", Figure.draw_without_rendering)
         patch.setattr(output, "_drawn", lambda *_: b"")
+        patch.setattr(seaborn, "regplot", functools.partial(seaborn.regplot, n_boot=FAST["bootstraps"]))  # not 1,000
         for chapter in chapters:
             names: dict[str, Any] = {}
             for cell in json.loads(chapter.read_text(encoding="utf-8"))["cells"]:

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from firthmodels import FirthLogisticRegression
 from scipy import special, stats
 from scipy.integrate import fixed_quad
 from scipy.optimize import brentq
@@ -342,6 +341,8 @@ def firth_odds_ratio(
     # Standardising the covariates changes no odds ratio of `term` and keeps the Newton steps short.
     others = design.columns.drop(term)
     design[others] = (design[others] - design[others].mean()) / design[others].std()
+    from firthmodels import FirthLogisticRegression  # and all of scikit-learn, for one table of a chapter
+
     model = FirthLogisticRegression(backend="numpy", max_iter=200).fit(design, y)
     i = list(design.columns).index(term)
     model.lrt([i])

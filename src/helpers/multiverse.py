@@ -345,7 +345,7 @@ def explore(cohort: AnnData, study: Study, settings: Settings, pool: Executor) -
 
 
 def joint_tests(cohort: AnnData, study: Study, settings: Settings) -> pd.DataFrame:
-    """The joint tests alone, on the light grid: claim, and the two p-values as from `_joint`; of claims of a direction."""
+    """The joint tests alone, on the light grid, of claims of a direction: claim, and what `_joint` tells."""
     tested = {name: claim for name, claim in load_claims(study).items() if not claim.against_margin}
     choices = load_choices(study, settings)
     plan = planned(tested, choices, set(absent(choices, cohort, study, settings)), study, settings, "light")

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import statsmodels.formula.api as smf
 from scipy import stats
+from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.anova import anova_lm
 
 from helpers.estimates import as_estimate, as_numbers, levels_in_use, not_estimable, percentile_test, pooled_sd, with_t
@@ -93,8 +93,8 @@ def strength_of(
         return pd.DataFrame(columns=["covariate", "outcome", "term", "removes"]), np.nan, np.nan
     # A measure may be named after a taxon, which is no name for a formula.
     frame = complete.assign(_outcome=complete[outcome].astype(float), _term=complete[term].astype(float))
-    on_outcome = smf.ols(" + ".join(["_outcome ~ _term", *varying]), frame).fit()
-    on_term = smf.ols(" + ".join(["_term ~ 1", *varying]), frame).fit()
+    on_outcome = OLS.from_formula(" + ".join(["_outcome ~ _term", *varying]), frame).fit()
+    on_term = OLS.from_formula(" + ".join(["_term ~ 1", *varying]), frame).fit()
     y, d = (_partial_r2(fit)[varying].to_numpy() for fit in (on_outcome, on_term))
     possible = np.where(d < 0.5, 1 - 2 * d, np.nan)
     unmeasured = np.minimum(y / (1 - y) / possible, 1) * d / possible

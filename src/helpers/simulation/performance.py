@@ -12,10 +12,19 @@ import pandas as pd
 from anndata import AnnData
 from skbio import DistanceMatrix
 
-from helpers import evidence, permutation, taxa
+from helpers import evidence, multiverse, permutation, taxa
 from helpers.claims import CONTRADICTED, KEY, ONE_SIDED, SUPPORTED, VERDICTS, Claim, load_claims, verdicts
 from helpers.files import DEMO, VALIDATION, write_whole
-from helpers.simulation.worlds import ANSWER, SCENARIOS, TARGET_SEEDS, changed_genera, examined, simulated, targets
+from helpers.simulation.worlds import (
+    ANSWER,
+    NO_EFFECT,
+    SCENARIOS,
+    TARGET_SEEDS,
+    changed_genera,
+    examined,
+    simulated,
+    targets,
+)
 from helpers.study import Settings, Study, load_study
 from helpers.workers import each, workers
 
@@ -29,6 +38,10 @@ ROW = (*KEY, "estimator", "interval")
 NUMBERS = ("estimate", "ci_low", "ci_high", "level", "p_value", "n", "rejects", "margin", "sign")
 #: How rows of a family of claims are told from estimates: in how many cohorts one of its verdicts is false.
 FAMILY = "family-wise error"
+#: How the joint tests of the multiverse are told from estimates: the contrast is the claim.
+JOINT, JOINT_SHARE = "multiverse, joint test", "multiverse, joint test of the share significant"
+#: Worlds in which they are tried: those of which most is null.
+JOINT_WORLDS = (NO_EFFECT, "disease only")
 #: What is counted of the genera that are tested: false ones among those found; and how many are found of those that
 #: truly do not change, and of those that do.
 FALSE, UNCHANGED, CHANGED = (f"LinDA, {what}" for what in ("false discoveries", "unchanged genera", "changed genera"))
@@ -49,12 +62,14 @@ def one_run(scenario: str, seed: int, like: Study) -> pd.DataFrame:
         ``verdict``.
     """
     settings = like.settings.model_copy(update={"seed": seed})
-    swabs = examined(simulated(SCENARIOS[scenario].truth, seed, like), like, settings)
+    cohort = simulated(SCENARIOS[scenario].truth, seed, like)
+    swabs = examined(cohort, like, settings)
     found = taxa.differential(taxa.aggregate(swabs, "genus"), like, settings.min_prevalence, alpha=settings.alpha)
     rows = [
         estimated(swabs, like, settings),
         permanova_tests(swabs, like, settings),
         discoveries(found, changed_genera(scenario)),
+        *([joint_tests(cohort, like, settings)] if scenario in JOINT_WORLDS else []),
     ]
     return pd.concat(rows, ignore_index=True).assign(scenario=scenario, seed=seed)[
         ["scenario", "seed", *ROW, *NUMBERS, "verdict"]
@@ -148,6 +163,18 @@ def discoveries(found: Mapping[str, pd.DataFrame], changed: Mapping[str, Set[str
     return frame.fillna(dict.fromkeys([*ROW, "verdict"], "")).assign(interval="model")
 
 
+def joint_tests(cohort: AnnData, like: Study, settings: Settings) -> pd.DataFrame:
+    """The joint p-values of the multiverse, on its light grid, as from `estimated`; ``n`` is of specifications."""
+    found = multiverse.joint_tests(cohort, like, settings)
+    tests = {JOINT: found["joint_p"], JOINT_SHARE: found["joint_p_share"]}
+    rows = [
+        pd.DataFrame({"contrast": found["claim"], "estimator": name, "p_value": p, "n": found["permuted"]})
+        for name, p in tests.items()
+    ]
+    blank = dict.fromkeys([*ROW, "verdict"], "") | {"interval": "model"}
+    return pd.concat(rows).reindex(columns=[*ROW, *NUMBERS, "verdict"]).fillna(blank)
+
+
 def simulate_runs(jobs: Sequence[tuple[str, int]], like: Study, pool: Executor) -> pd.DataFrame:
     """Analyse many simulated cohorts.
 
@@ -232,6 +259,13 @@ def summarise(runs: pd.DataFrame, truths: pd.DataFrame, claims: Mapping[str, Cla
     merged = runs.merge(truths, on=["scenario", *ANSWER], how="left", validate="many_to_one")
     families = false_verdicts(merged[merged["claim"].ne("")], claims)
     merged = pd.concat([merged, families], ignore_index=True)
+    # A claim is false if one of its parts is of nothing.
+    nothing = merged["claim"].ne("") & merged["target"].eq(0) & merged["target_error"].eq(0)
+    false = pd.MultiIndex.from_frame(merged.loc[nothing, ["scenario", "claim"]])
+    joint = merged["estimator"].isin([JOINT, JOINT_SHARE]) & pd.MultiIndex.from_frame(
+        merged[["scenario", "contrast"]]
+    ).isin(false)
+    merged.loc[joint, ["target", "target_error"]] = 0.0
     span = merged["ci_low"].notna() & merged["target"].notna()
     held = (merged["ci_low"] <= merged["target"]) & (merged["target"] <= merged["ci_high"])
     merged["told"] = merged[["estimate", "p_value", "rejects"]].notna().any(axis=1)
