@@ -10,7 +10,7 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 ROOT = Path(__file__).parent.parent
-NAMES = ["01_ingest", "02_diversity", "03_taxa", "04_response", "05_treatment_comparison"]
+NAMES = ["01_ingest", "02_diversity", "03_taxa", "04_response", "05_treatment_comparison", "06_robustness"]
 
 STUDY = """
 title: "A *toy* & <i>study</i>"

@@ -4,17 +4,19 @@ import difflib
 import hashlib
 import itertools
 from collections.abc import Mapping, Sequence, Set
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from anndata import AnnData
 from pydantic import Field, model_validator
 
 from helpers.diversity import ALPHA
 from helpers.errors import StudyError
-from helpers.evidence import Asked
 from helpers.files import CHOICES, CHOICES_KEYS
 from helpers.measures import POSITION, find
 from helpers.study import CLAIMS, Settings, Strict, Study, read_yaml, validated
+
+if TYPE_CHECKING:
+    from helpers.evidence import Asked
 
 #: A specification: option by choice.
 Specification = dict[str, str]
@@ -174,12 +176,12 @@ def kind_of(measure: str, study: Study) -> str:
     return "axis" if measure == POSITION else "taxon" if of.kind == "taxon" and "share" not in measure else "other"
 
 
-def touched(asked: Asked, spec: Specification, choices: Mapping[str, Choice], study: Study) -> Specification | None:
+def touched(asked: "Asked", spec: Specification, choices: Mapping[str, Choice], study: Study) -> Specification | None:
     """A specification as a question sees it: the choices that touch it; None if an option is none to it."""
     return _seen(spec, *_sight(asked, choices, study))
 
 
-def _sight(asked: Asked, choices: Mapping[str, Choice], study: Study) -> tuple[set[str], dict[str, Choice]]:
+def _sight(asked: "Asked", choices: Mapping[str, Choice], study: Study) -> tuple[set[str], dict[str, Choice]]:
     """The kind and contrast of a question, and the choices that its contrast leaves."""
     contrast = asked.among or asked.contrast
     can = {name: choice for name, choice in choices.items() if not choice.contrasts or contrast in choice.contrasts}
@@ -199,7 +201,7 @@ def _seen(spec: Specification, tags: set[str], can: Mapping[str, Choice]) -> Spe
 
 
 def _possible(
-    asked: Sequence[Asked], choices: Mapping[str, Choice], offered: Mapping[str, Sequence[str]], study: Study
+    asked: Sequence["Asked"], choices: Mapping[str, Choice], offered: Mapping[str, Sequence[str]], study: Study
 ) -> dict[str, list[str]]:
     """The options of each choice that can be one to any of the questions."""
     sights = [_sight(each, choices, study) for each in asked]
@@ -217,7 +219,7 @@ def _possible(
 
 
 def specifications(
-    asked: Sequence[Asked],
+    asked: Sequence["Asked"],
     choices: Mapping[str, Choice],
     offered: Mapping[str, Sequence[str]],
     own: Specification,

@@ -1,4 +1,4 @@
-"""The references of study.yaml and of claims, and their schemas for editors, from the models that check them: docs/."""
+"""The references of study.yaml, claims and choices, and their schemas, from the models that check them: docs/."""
 
 import json
 import types
@@ -13,9 +13,20 @@ from pydantic import BaseModel, create_model
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from helpers.choices import Choices
 from helpers.claims import NAMES, NOT_TESTABLE, OF_ONE_ARM, Claim, ClaimId, Claims, names
 from helpers.evidence import CONTRASTS, Asked, lacking
-from helpers.files import CLAIMS_FOLDER, CLAIMS_KEYS, DEMO, DOCS, STUDY_KEYS, STUDY_YAML, write_whole
+from helpers.files import (
+    CHOICES,
+    CHOICES_KEYS,
+    CLAIMS_FOLDER,
+    CLAIMS_KEYS,
+    DEMO,
+    DOCS,
+    STUDY_KEYS,
+    STUDY_YAML,
+    write_whole,
+)
 from helpers.measures import Measure, find, registry
 from helpers.study import Labels, Response, Study, Taxa, load_study
 
@@ -53,10 +64,27 @@ In study.yaml:
 `make check` says whether the study can test it. Its name is yours: at most 16 letters, digits, `_` and `-`, a letter
 first. All other keys can be left out. To test another publication, write its claims into a file as below and name it.
 """
+CHOICES_HEAD = f"""# Choices, key by key
+
+Written from the models that check them (`src/helpers/choices.py`) {WRITTEN} `choices.schema.json` is for editors.
+
+`{CHOICES}` has the choices that the multiverse (chapter 6) varies, with the options that can be defended. An option is
+left out where the study has nothing for it, or says so in study.yaml:
+
+```yaml
+without_choices:
+  depth: ["5000"]
+  space: [unweighted_unifrac]
+```
+
+What the report itself does cannot be left out. An option of a kind that is there (another depth or number that is added
+to zeros) is a line in the file; one that computes something new needs code, in `src/helpers/multiverse.py`.
+"""
 
 
 def references() -> dict[Path, str]:
-    """What is written from the models: two references and two schemas, by their path."""
+    """What is written from the models: references and schemas, by their path."""
+    choices = yaml.safe_load(CHOICES.read_text(encoding="utf-8"))
     demo, claims = ((f.read_text(encoding="utf-8")) for f in (DEMO / STUDY_YAML, EXAMPLES))
     own = (dict[ClaimId, Claim], Study.model_fields["own_claims"])
     whole: type[BaseModel] = create_model("Study", __base__=Study, __doc__=Study.__doc__, own_claims=own)
@@ -66,6 +94,8 @@ def references() -> dict[Path, str]:
         CLAIMS_KEYS: "\n".join([*parts, ""]),
         DOCS / "study.schema.json": _schema(whole),
         DOCS / "claims.schema.json": _schema(Claims),
+        CHOICES_KEYS: "\n".join([CHOICES_HEAD, _keys(Choices, choices, f"{CHOICES}"), ""]),
+        DOCS / "choices.schema.json": _schema(Choices),
     }
 
 

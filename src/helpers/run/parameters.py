@@ -77,12 +77,15 @@ def resolve_settings(study: Study, text: str = "") -> Settings:
 
 def write_parameters(name: str, overrides: str = "") -> None:
     """Validate study, parameters and input files; write ``parameters.yaml`` and, for make, ``inputs.mk``."""
+    from helpers.choices import load_choices
     from helpers.claims import load_claims  # here: whoever only asks for parameters need not wait for it
 
     study, report = load_study(DATA / name), report_of(name)
     load_claims(study)
+    settings = resolve_settings(study, overrides)
+    load_choices(study, settings)
     parameters = {
-        **resolve_settings(study, overrides).model_dump(),
+        **settings.model_dump(),
         "study_dir": from_notebook(DATA / name),
         "results_dir": from_notebook(report.results),
     }
