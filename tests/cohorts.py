@@ -19,7 +19,7 @@ from helpers.study import Study, load_study
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "data" / "demo"
-FAST = {"permutations": 99, "bootstraps": 100, "rarefactions": 1, "rarefaction_depth": 500}
+FAST = {"permutations": 99, "bootstraps": 100, "rarefactions": 1, "rarefaction_depth": 500, "robustness": "off"}
 
 
 class Files(NamedTuple):
@@ -38,6 +38,11 @@ def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     for key, value in changes.items():
         both[key] = merged(both[key], value) if isinstance(value, dict) and isinstance(both.get(key), dict) else value
     return {key: value for key, value in both.items() if value is not None}
+
+
+def changed(cohort: Files, **study: object) -> Files:
+    """A cohort with another study.yaml."""
+    return cohort._replace(study=merged(cohort.study, study))
 
 
 @functools.cache

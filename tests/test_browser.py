@@ -29,7 +29,7 @@ pytestmark = [
 
 WIDTHS = (360, 768, 1440)
 #: The fewest draws that the settings allow: what is read here is pages, not numbers.
-FAST = "permutations=99 bootstraps=100 rarefactions=1"
+FAST = "permutations=99 bootstraps=100 rarefactions=1 robustness=light"
 REAL = ROOT.parent / "shared" / "studies" / "khadka2021"
 
 

@@ -185,14 +185,14 @@ def test_make_runs_what_changed_and_what_follows_from_it(tmp_path: Path) -> None
         ("data/demo/validation.tsv", ["site"]),
         ("notebooks/reference/tables/01_people.tsv", ["site"]),
         ("src/helpers/simulation/world.py", ["site"]),
-        ("notebooks/06_robustness.ipynb", ["06_robustness", "site"]),
+        ("notebooks/07_more.ipynb", ["07_more", "site"]),
     ):
         (tmp_path / new).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / new).touch()
         os.utime(tmp_path / new, (0, 0))  # as one that was moved there
         assert make("-j1")[1] == again, f"{new} is new"
         (tmp_path / new).unlink()
-        assert make("-j1")[1] == [step for step in again if step != "06_robustness"], f"{new} is gone"
+        assert make("-j1")[1] == [step for step in again if step != "07_more"], f"{new} is gone"
     counts = tmp_path / "data/demo/counts.tsv"
     touch("data/demo/counts.tsv")
     assert make()[1] == [], "the same bytes"

@@ -5,17 +5,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from cohorts import Files, analysed, merged, small_demo, write
+from cohorts import Files, analysed, changed, small_demo, write
 
 from helpers import evidence, ingest
 from helpers import visits as visits_of
 from helpers.claims import load_claims
 
 pytestmark = pytest.mark.slow
-
-
-def changed(cohort: Files, **study: object) -> Files:
-    return cohort._replace(study=merged(cohort.study, study))
 
 
 def only(files: Files, rows: pd.Series, **study: object) -> Files:

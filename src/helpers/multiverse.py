@@ -242,7 +242,9 @@ def answered(
                 drawn_effect, p = null[cell.asked][name]
                 effects[i] = drawn_effect * sign / sd
                 significant[i] = (p < settings.alpha) & (effects[i] > 0)
-    return pd.DataFrame(rows), effects, significant
+    numbers = ["n", "sign", "sd", *evidence.TESTED]
+    table = pd.DataFrame(rows, columns=["estimated_by", "what", *numbers]).astype(dict.fromkeys(numbers, float))
+    return table, effects, significant
 
 
 def _estimates(
@@ -437,6 +439,7 @@ def _summary(
     ]
     shares = {(n, o): agree[analysed[n].eq(o)].agg(["mean", "sum", "size"]) for n in varied for o in set(analysed[n])}
     least = min(shares, key=lambda key: (shares[key]["mean"], key), default=None)
+    spread = effect.dropna().quantile([0.05, 0.5, 0.95])
     joint_p, joint_share, permuted = _joint(of, null, shown)
     return {
         "claim": of["claim"].iloc[0],
@@ -446,9 +449,9 @@ def _summary(
         "all": len(analysed),
         "all_agree": int(agree.sum()),
         "what": next(iter(each_once["what"].dropna()), ""),
-        "median": effect.median(),
-        "low": effect.quantile(0.05),
-        "high": effect.quantile(0.95),
+        "median": spread[0.5],
+        "low": spread[0.05],
+        "high": spread[0.95],
         "claimed_direction": (effect > 0).mean(),
         "significant": ((effect > 0) & (analysed["p_value"] < settings.alpha)).mean(),
         "joint_p": joint_p,

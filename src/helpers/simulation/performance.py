@@ -47,8 +47,8 @@ JOINT_WORLDS = (NO_EFFECT, "disease only")
 FALSE, UNCHANGED, CHANGED = (f"LinDA, {what}" for what in ("false discoveries", "unchanged genera", "changed genera"))
 
 
-def one_run(scenario: str, seed: int, like: Study) -> pd.DataFrame:
-    """Simulate one cohort and analyse it.
+def one_run(scenario: str, seed: int, like: Study, joint: bool = False) -> pd.DataFrame:
+    """Simulate one cohort and analyse it; with the `joint_tests`, if these are wanted.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def one_run(scenario: str, seed: int, like: Study) -> pd.DataFrame:
         estimated(swabs, like, settings),
         permanova_tests(swabs, like, settings),
         discoveries(found, changed_genera(scenario)),
-        *([joint_tests(cohort, like, settings)] if scenario in JOINT_WORLDS else []),
+        *([joint_tests(cohort, like, settings)] if joint else []),
     ]
     return pd.concat(rows, ignore_index=True).assign(scenario=scenario, seed=seed)[
         ["scenario", "seed", *ROW, *NUMBERS, "verdict"]
@@ -175,8 +175,10 @@ def joint_tests(cohort: AnnData, like: Study, settings: Settings) -> pd.DataFram
     return pd.concat(rows).reindex(columns=[*ROW, *NUMBERS, "verdict"]).fillna(blank)
 
 
-def simulate_runs(jobs: Sequence[tuple[str, int]], like: Study, pool: Executor) -> pd.DataFrame:
-    """Analyse many simulated cohorts.
+def simulate_runs(
+    jobs: Sequence[tuple[str, int]], like: Study, pool: Executor, joint_in: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Analyse many simulated cohorts, with the joint tests in some worlds.
 
     Parameters
     ----------
@@ -188,7 +190,9 @@ def simulate_runs(jobs: Sequence[tuple[str, int]], like: Study, pool: Executor) 
     DataFrame
         The rows of `one_run`, in the order of `jobs` whatever the order in which they were done.
     """
-    return pd.concat(each(one_run, [(*job, like) for job in jobs], pool, "cohorts"), ignore_index=True)
+    return pd.concat(
+        each(one_run, [(*job, like, job[0] in joint_in) for job in jobs], pool, "cohorts"), ignore_index=True
+    )
 
 
 # --- the table -------------------------------------------------------------------------------------------------------
@@ -317,7 +321,7 @@ def validate(
     """
     truths = targets(like, pool, pooled)
     jobs = [(scenario, seed) for scenario in SCENARIOS for seed in range(first_seed, first_seed + runs)]
-    return summarise(simulate_runs(jobs, like, pool), truths, load_claims(like), like.settings.alpha)
+    return summarise(simulate_runs(jobs, like, pool, JOINT_WORLDS), truths, load_claims(like), like.settings.alpha)
 
 
 def read_table(file: str | Path) -> pd.DataFrame:

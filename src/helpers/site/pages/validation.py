@@ -11,7 +11,7 @@ from helpers.files import VALIDATION
 from helpers.measures import find, taxa_named
 from helpers.narrate import interval, italicised, number, with_unit
 from helpers.output import emphasised, save_figure, save_table, table_html
-from helpers.simulation.performance import CHANGED, FALSE, FAMILY, ROW, read_table
+from helpers.simulation.performance import CHANGED, FALSE, FAMILY, JOINT, JOINT_SHARE, ROW, read_table
 from helpers.simulation.worlds import DEMO_WORLD, NO_EFFECT, SCENARIOS
 from helpers.site.figures import validation
 from helpers.site.pages import Run, figure_html, raw
@@ -143,6 +143,7 @@ def validation_page(table: pd.DataFrame, like: Study, parts: pd.DataFrame | None
         "<code>make validate</code>.</p>"
         f"<p>On cohorts without any effect, {number(100 * supported)} % of the claims are called {SUPPORTED}.</p>"
         f"{_false_discoveries(table)}"
+        f"{_joint_tests(table)}"
         f"<p>Share of cohorts in which a family of claims has a false verdict, in its worst world: {families}.</p>"
     )
     alt = (
@@ -163,6 +164,19 @@ def validation_page(table: pd.DataFrame, like: Study, parts: pd.DataFrame | None
     against = [] if parts is None else ["## This cohort against its truth", raw(_against_truth(parts, demo, like))]
     blocks = [raw(simulated + off), raw(about), raw(body), raw(figure), *against]
     return "\n\n".join(["# Validation on simulated cohorts", *blocks]) + "\n"
+
+
+def _joint_tests(table: pd.DataFrame) -> str:
+    """How often the joint tests of the multiverse reject where a claim is of nothing."""
+    null = table[table["estimator"].isin([JOINT, JOINT_SHARE]) & of_nothing(table) & table["runs"].gt(0)]
+    if null.empty:
+        return ""
+    worst = null.loc[null["rejected"].idxmax()]
+    return (
+        f"<p>The joint tests of the multiverse (light grid) reject in {number(100 * null['rejected'].mean())} % of the "
+        f"cohorts in which a claim is of nothing, at most in {number(100 * worst['rejected'])} % ({worst['contrast']}, "
+        f"{worst['scenario']}).</p>"
+    )
 
 
 def _false_discoveries(table: pd.DataFrame) -> str:
