@@ -418,7 +418,7 @@ def specification_curve(rows: pd.DataFrame, taken: pd.DataFrame, band: np.ndarra
         above.plot(x[shown], rows["effect"][shown], ".", ms=3, color=colour)
     own = rows["specification"].eq(0).to_numpy()
     above.plot(x[own], rows["effect"][own], "D", ms=7, mfc="white", mec="black", mew=1.5)
-    people = f"n = {rows['n'].min():.0f} to {rows['n'].max():.0f}"
+    people = f"n = {rows['n'].min():.0f} to n = {rows['n'].max():.0f}"
     above.set(ylabel="Effect (SD)", title=f"{len(rows)} analyses, {people}")
     below.imshow(taken.astype(float), aspect="auto", cmap="Greys", interpolation="nearest", vmin=0, vmax=1.4)
     below.set_yticks(range(len(taken)), list(taken.index), size=7)

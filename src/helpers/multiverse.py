@@ -483,11 +483,11 @@ def _joint(of: pd.DataFrame, null: np.ndarray, shown: np.ndarray) -> tuple[float
     for part in of["part"].unique():
         rows = of["part"].eq(part).to_numpy() & np.isfinite(null).all(axis=1)
         if not rows.any():
-            continue
+            return np.nan, np.nan, 0
         statistics = np.median(null[rows], axis=0), shown[rows].mean(axis=0)
         found.append([(s >= s[0] - 1e-9).mean() for s in statistics])
         permuted = max(permuted, int(rows.sum()))
-    return (*np.max(found, axis=0), permuted) if found else (np.nan, np.nan, 0)
+    return *np.max(found, axis=0), permuted
 
 
 def _band(null: np.ndarray) -> np.ndarray:

@@ -325,12 +325,11 @@ def robust(row: Mapping[str, Any]) -> str:
         f"{number(100 * row['claimed_direction'])} % of them."
     )
     if not math.isnan(row["joint_p"]):
-        told.append(
-            f"Without any effect, a median like this would be rare ({p_value(row['joint_p'])}; so many significant "
-            f"results: {p_value(row['joint_p_share'])})."
-            if row["joint_p"] < 0.05
-            else f"Chance alone makes a median like this ({p_value(row['joint_p'])})."
+        rare = (
+            f"would be rare ({p_value(row['joint_p'])}; so many significant results: {p_value(row['joint_p_share'])})"
         )
+        usual = f"is what chance makes, too ({p_value(row['joint_p'])})"
+        told.append(f"Without any effect, a median like this {rare if row['joint_p'] < 0.05 else usual}.")
     if row["moved_by"]:
         told.append(f"What moves it most: {row['moved_by']} ({number(100 * row['explained'], 2)} % of the variance).")
     if row["other"]:

@@ -139,7 +139,7 @@ def _agreeing(row: dict[str, Any]) -> str:
 
 def _unshared(row: dict[str, Any]) -> str:
     """What to say beside a verdict that most analyses do not share."""
-    return "<br>most other analyses: another verdict" if row["agreement"] <= 0.5 and row["specifications"] > 1 else ""
+    return "<br>most other analyses: another verdict" if row["agreement"] < 0.5 else ""
 
 
 def reasons_html(claims: pd.DataFrame, taxa: Sequence[str], notes: Mapping[str, str]) -> str:
