@@ -1,7 +1,10 @@
 import gc
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ CASES: Counter[tuple[str, str]] = Counter()
 #: What takes longest comes first, so that no process is left alone with it at the end.
 LONGEST = [
     "browser", "validation", "ipynb", "whole_report", "interruption", "hostile", "provenance", "draft", "report",
-    "shapes",
+    "multiverse", "shapes",
 ]  # fmt: skip
 #: Files whose tests share no fixture that takes long: each goes where there is nothing to do.
 APART = {"tests/test_hostile.py", "tests/test_shapes.py"}
@@ -94,3 +97,30 @@ def models_oracle() -> tuple[dict[str, Any], pd.DataFrame, pd.DataFrame]:
         improvement=100 * (first["easi"] - last["easi"]) / first["easi"],
     )
     return r, visits, pairs.reset_index()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[str]:
+    """A Dask scheduler and two worker processes on 127.0.0.1."""
+    file = tmp_path / "scheduler.json"
+    start = [sys.executable, "-m", "dask"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    scheduler = [
+        *start, "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)
+    ]  # fmt: skip
+    worker = [
+        *start, "worker", "--scheduler-file", str(file), "--nthreads", "1", "--no-dashboard", "--local-directory",
+        str(tmp_path),
+    ]  # fmt: skip
+    processes = [subprocess.Popen(command, **quiet) for command in (scheduler, worker, worker)]  # type: ignore[call-overload]
+    try:
+        for _ in range(300):
+            if file.is_file() and file.read_text().strip():
+                break
+            subprocess.run([sys.executable, "-c", "import time; time.sleep(0.1)"], check=True)
+        yield json.loads(file.read_text())["address"]
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+        for process in processes:
+            process.wait(20)

@@ -207,15 +207,21 @@ def test_what_is_told_of_a_claim_is_what_its_specifications_say(whole: multivers
 
 
 @pytest.mark.slow
-def test_the_pool_changes_nothing_and_a_file_has_the_same_bytes(tmp_path: Path) -> None:
+def test_neither_workers_nor_a_dask_cluster_change_a_byte(
+    tmp_path: Path, cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     study = write(small_demo(), tmp_path / "data")
     settings = study.settings.model_copy(update={"robustness": "light"})
-    with workers() as pool:
-        there = multiverse.explore(build_cohort(study)[0], study, settings, pool)
-    for name, every in (("here", light(study)), ("there", there)):
+    found = {"here": light(study)}
+    for name, address in (("workers", ""), ("dask", cluster)):
+        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", address)
+        with workers() as pool:
+            found[name] = multiverse.explore(build_cohort(study)[0], study, settings, pool)
+    for name, every in found.items():
         multiverse.save(every, tmp_path / name, study.privacy)
-    kept = [{path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("here", "there")]
-    assert kept[0] == kept[1]
+    kept = [{path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in found]
+    assert len(kept[0]) == 2
+    assert kept[0] == kept[1] == kept[2]
     multiverse.save(None, tmp_path / "here", study.privacy)
     assert not list((tmp_path / "here").iterdir())
 

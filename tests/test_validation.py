@@ -1,8 +1,6 @@
 import ast
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from pathlib import Path
@@ -320,33 +318,6 @@ def test_the_worlds_differ_only_in_what_the_drugs_do():
     pd.testing.assert_series_equal(crossed["improvement"], compared["improvement"])
     assert crossed["direct"].dropna().eq(0.35).all()
     assert compared["direct"].dropna().eq(0.0).all()
-
-
-@pytest.fixture
-def cluster(tmp_path) -> Iterator[str]:
-    """A Dask scheduler and two worker processes on 127.0.0.1."""
-    file = tmp_path / "scheduler.json"
-    start = [sys.executable, "-m", "dask"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    scheduler = [
-        *start, "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)
-    ]  # fmt: skip
-    worker = [
-        *start, "worker", "--scheduler-file", str(file), "--nthreads", "1", "--no-dashboard", "--local-directory",
-        str(tmp_path),
-    ]  # fmt: skip
-    processes = [subprocess.Popen(command, **quiet) for command in (scheduler, worker, worker)]  # type: ignore[call-overload]
-    try:
-        for _ in range(300):
-            if file.is_file() and file.read_text().strip():
-                break
-            subprocess.run([sys.executable, "-c", "import time; time.sleep(0.1)"], check=True)
-        yield json.loads(file.read_text())["address"]
-    finally:
-        for process in reversed(processes):
-            process.terminate()
-        for process in processes:
-            process.wait(20)
 
 
 def test_a_dask_cluster_gives_the_same_table(cluster, monkeypatch, null_runs):
