@@ -330,13 +330,7 @@ CONTRASTS = {
 
 
 def lacking(swabs: AnnData, study: Study) -> dict[str, str]:
-    """What a contrast may need, and why the study does not have it.
-
-    Returns
-    -------
-    dict
-        Need to reason, empty if nothing is lacking.
-    """
+    """What a contrast may need and the study does not have, each with the reason; empty if nothing is lacking."""
     visits = by_visit(swabs.obs.drop(columns=swabs.uns.get("measures", [])), [])
     first, last = (visits[visits["visit"].eq(v)].set_index("subject") for v in ("baseline", "followup"))
     pairs = first[first.index.isin(last.index)]
@@ -374,12 +368,7 @@ def lacking(swabs: AnnData, study: Study) -> dict[str, str]:
 def cannot(asked: Asked, expect: str | None, lacks: Mapping[str, str], swabs: AnnData, study: Study) -> str:
     """Why a question has no answer here; empty if nothing stands against it.
 
-    Parameters
-    ----------
-    expect : str, optional
-        What a claim expects of it.
-    lacks : mapping
-        As from `lacking`.
+    `expect` is what a claim expects of it, `lacks` as from `lacking`.
     """
     measure = find(asked.measure, study)
     from_data = expect is not None and expect.endswith("healthier") and not measure.healthier
@@ -420,18 +409,15 @@ def section_of(asked: Asked, study: Study) -> str:
 def answers(asked: Iterable[Asked], swabs: AnnData | Data, study: Study, settings: Settings) -> pd.DataFrame:
     """Estimate what is asked.
 
-    Parameters
-    ----------
-    swabs : AnnData or Data
-        As from `helpers.measures.measured`; or what `data_of` makes of it.
+    `swabs` are as from `helpers.measures.measured`, or what `data_of` makes of them.
 
     Returns
     -------
     DataFrame
         One row a question and estimator: the fields of `Asked`; estimator; ``stands``, true of that on which claims
         rest; what, label, unit, scale, section; the keys of `helpers.estimates.ESTIMATE`, NaN where it cannot be
-        estimated; margin (`equivalence_margin` standard deviations of the controls at baseline) and p_equivalence;
-        and what an estimator has of its own.
+        estimated; margin (`equivalence_margin` standard deviations of the controls at baseline) and p_equivalence; and
+        what an estimator has of its own.
     """
     data = swabs if isinstance(swabs, Data) else data_of(swabs.obs, swabs.uns["measures"])
     rows = []
@@ -463,10 +449,7 @@ def gather(
 ) -> pd.DataFrame:
     """The evidence of claims: one tidy row a part.
 
-    Parameters
-    ----------
-    answered : DataFrame, optional
-        As from `answers`: only the parts that ask what stands there. All parts, if not given.
+    With `answered`, as from `answers`, only the parts that ask what stands there; else all.
 
     Returns
     -------
@@ -521,22 +504,12 @@ COLUMNS = ("estimator", "what", "unit", "scale", "section", "n", "n_dropped", *T
 
 
 def tested_against(row: Mapping[str, Any], claim: Claim, sign: int, settings: Settings) -> dict[str, float]:
-    """The numbers of a part: its test, against zero or against the margin, and the test of the contrary.
+    """The numbers of a part, `TESTED`: its test, against zero or against the margin, and the test of the contrary.
 
     The interval of a claim against a margin is that of its two one-sided tests: it covers 1 - 2 alpha. What the study
-    could show is told from the error alone, whatever was estimated.
+    could show is told from the error alone, whatever was estimated. How well the margin is known is left blank.
 
-    Parameters
-    ----------
-    row : mapping
-        Of `answers`.
-    sign : int
-        As from `sign_of`.
-
-    Returns
-    -------
-    dict
-        `TESTED`; how well the margin is known is left blank.
+    `row` is of `answers`, `sign` as from `sign_of`.
     """
     numbers = {key: row[key] for key in ("estimate", "ci_low", "ci_high", "level", "p_value")}
     if not claim.against_margin:
@@ -609,12 +582,7 @@ def untestable(claims: Mapping[str, Claim], swabs: AnnData, study: Study) -> dic
 def told(row: Mapping[str, Any], found: pd.DataFrame, study: Study) -> str:
     """What was found, as a sentence whose direction is that of the data.
 
-    Parameters
-    ----------
-    row : mapping
-        Of `answers`, one that stands.
-    found : DataFrame
-        The answers among which it is, with those that stand beside it.
+    `row` is one that stands of `found`, the answers, which have those that stand beside it.
     """
     fields = list(Asked._fields)
     same = found[found[fields].eq({f: row[f] for f in fields}).all(axis=1) & ~found["stands"]]
@@ -625,14 +593,11 @@ def told(row: Mapping[str, Any], found: pd.DataFrame, study: Study) -> str:
 def overturning(claims: Mapping[str, Claim], swabs: AnnData, study: Study, settings: Settings) -> pd.DataFrame:
     """What would have to be true for the shown changes and differences of claims to be none.
 
-    Returns
-    -------
-    DataFrame
-        One row a part of a claim of a direction: a difference between the arms, or a change under treatment whose
-        interval excludes zero: claim, what, unit; ``lost``, ``of`` and ``tipping`` (`sensitivity.tipping_point`, of the
-        treatment arm's lost); ``load`` (`sensitivity.load_to_overturn`, of a CLR); of a difference also ``robustness``
-        and ``robustness_interval`` (`sensitivity.robustness_value`), and ``strongest``, the covariate that would remove
-        most if there were another as strong, with ``removes`` (`sensitivity.strength_of`).
+    One row a part of a claim of a direction, a difference between the arms, or a change under treatment whose interval
+    excludes zero: claim, what, unit; ``lost``, ``of`` and ``tipping`` (`sensitivity.tipping_point`, of the treatment
+    arm's lost); ``load`` (`sensitivity.load_to_overturn`, of a CLR); of a difference also ``robustness`` and
+    ``robustness_interval`` (`sensitivity.robustness_value`), and ``strongest``, the covariate that would remove most if
+    there were another as strong, with ``removes`` (`sensitivity.strength_of`).
     """
     followed = by_visit(swabs.obs[same_sites(swabs.obs)], swabs.uns["measures"])
     asked = [a for _, part, a in parts_of(claims, study) if a.contrast == "arms" or (a.contrast, a.arm) == CHANGE]
@@ -659,11 +624,8 @@ def overturning(claims: Mapping[str, Claim], swabs: AnnData, study: Study, setti
 def if_unnamed_were_the_pathogen(swabs: AnnData, study: Study, settings: Settings) -> pd.DataFrame:
     """The pathogen's difference at baseline and change under treatment, in two scenarios of the unnamed reads.
 
-    Returns
-    -------
-    DataFrame
-        Rows as from `answers`; ``unnamed``: ``none`` of the genus's reads without a species name are the pathogen's, or
-        ``all``.
+    Rows as from `answers`; ``unnamed``: ``none`` of the genus's reads without a species name are the pathogen's, or
+    ``all``.
     """
     asked = [Asked(PATHOGEN, "group"), Asked(PATHOGEN, "change", "treatment")]
     species = taxa.aggregate(swabs, "species")
@@ -701,15 +663,7 @@ def of_section(
     settings: Settings,
     also: Iterable[Asked] = (),
 ) -> Section:
-    """What a section of a chapter shows: what it asks for its own sake, and what claims ask of it.
-
-    Parameters
-    ----------
-    section : str
-        Its heading.
-    also : iterable of Asked
-        What the section asks for its own sake, which comes first.
-    """
+    """What a section of a chapter shows, by its heading: what it asks for its own sake, `also`, and what claims ask."""
     asked = [*also, *(a for a in asked_by(claims, study) if section_of(a, study) == section)]
     # Beside the position on the axis: without the genus, in other spaces, and off the axis.
     others = [key for key in (*OTHER_AXES, OFF_AXIS) if key in swabs.uns["measures"] and swabs.obs[key].notna().any()]
@@ -725,13 +679,7 @@ def of_section(
 
 
 def seen_otherwise(found: pd.DataFrame, swabs: AnnData, study: Study) -> list[str]:
-    """Of each claim that rests on the position on the axis, whether it would look the same in other spaces.
-
-    Parameters
-    ----------
-    found : DataFrame
-        As from `of_section`.
-    """
+    """Of each claim that rests on the position on the axis, whether it would look the same in other spaces."""
     fields = [f for f in Asked._fields if f != "measure"]
     told = []
     for row in standing(found[found["measure"].eq(POSITION) & found["claims"].ne("") & found["estimate"].notna()]):
@@ -745,40 +693,21 @@ def seen_otherwise(found: pd.DataFrame, swabs: AnnData, study: Study) -> list[st
 
 
 def standing(found: pd.DataFrame) -> list[dict[str, Any]]:
-    """The answers on which claims rest, or would.
-
-    Parameters
-    ----------
-    found : DataFrame
-        As from `of_section` or `answers`.
-    """
+    """The answers on which claims rest, or would."""
     return found[found["stands"]].to_dict("records")
 
 
 def sentences(found: pd.DataFrame, study: Study) -> list[str]:
-    """What a section found, a sentence an answer: first what claims ask, then what its tables show beside.
-
-    Parameters
-    ----------
-    found : DataFrame
-        As from `of_section`.
-    """
+    """What a section found, a sentence an answer: first what claims ask, then what its tables show beside."""
     beside = found["measure"].isin((*OTHER_AXES, OFF_AXIS)) & found["claims"].eq("")  # told by `seen_otherwise`
     rows = sorted(standing(found[~beside]), key=lambda row: not row["claims"])
     return [told(row, found, study) for row in rows if row["n"] or row["claims"]]
 
 
 def table(found: pd.DataFrame, study: Study, *more: str, estimators: bool = False) -> pd.DataFrame:
-    """Answers as a reader sees them: what was asked in words, then the numbers.
+    """Answers as a reader sees them: what was asked in words, the numbers, then the columns `more`.
 
-    Parameters
-    ----------
-    found : DataFrame
-        As from `of_section` or `answers`.
-    *more : str
-        Further columns, after the estimates.
-    estimators : bool
-        All estimators; else those on which claims rest.
+    With `estimators` those of all of them; else those on which claims rest.
     """
     rows = found if estimators else found[found["stands"]]
     scores = study.column_names()

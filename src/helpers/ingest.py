@@ -281,8 +281,8 @@ def follow(obs: pd.DataFrame, steps: Sequence[Step]) -> tuple[pd.Series, pd.Data
     ledger : DataFrame
         Columns step, reason, group, visit, swabs_before, swabs_after: a row a step, group and visit that had swabs.
     flow : DataFrame
-        Columns step, reason, who (as `helpers.visits.who`), people, baseline, followup, both (people at the
-        visits), swabs: what is left after the step. Without negative controls.
+        Columns step, reason, who (as `helpers.visits.who`), people, baseline, followup, both (people at the visits),
+        swabs: what is left after the step. Without negative controls.
     """
     negative = obs["control_type"].eq("negative")
     by = pd.DataFrame({c: obs[c].astype(object).fillna(NOT_RECORDED).astype(str) for c in ("group", "visit")})
@@ -342,22 +342,16 @@ def _typed(study: Study, obs: pd.DataFrame) -> pd.DataFrame:
 
 
 def build_cohort(study: Study) -> tuple[AnnData, pd.DataFrame]:
-    """Read the study's files, check them, and keep the swabs that can be analysed.
+    """Read the study's files, check them, and keep the swabs that can be analysed; the ledger is that of `follow`.
 
     Whatever is wrong with the files is told at once: file, place, what was found and what expected, how to mend it.
 
-    Returns
-    -------
-    cohort : AnnData
-        ``X`` counts (CSR, swabs x features that have reads); ``var`` the seven `RANKS`, "" where not named; ``obs``
-        subject, group, arm, visit (ordered), site, lesional (nullable), age, sex, batch, control_type, the severity
-        scores, the covariates, and depth (reads), where the study has them. Negative controls stay, as ``control_type``
-        ``negative``. Of relative abundances ``X`` are shares, and there is no depth. ``uns``: ``relative`` (bool),
-        ``flow`` (people and swabs after each step, as from `follow`; JSON),
-        ``tree`` (Newick, if there is one), ``tree_differs`` (features without a tip and other tips; JSON), ``study``
-        and ``checksums`` (JSON).
-    ledger : DataFrame
-        Columns step, reason, group, visit, swabs_before, swabs_after: a block a step, a row a group and visit.
+    The cohort has in ``X`` counts (CSR, swabs x features that have reads); in ``var`` the seven `RANKS`, "" where not
+    named; in ``obs`` subject, group, arm, visit (ordered), site, lesional (nullable), age, sex, batch, control_type,
+    the severity scores, the covariates, and depth (reads), where the study has them. Negative controls stay, as
+    ``control_type`` ``negative``. Of relative abundances ``X`` are shares, and there is no depth. ``uns``: ``relative``
+    (bool), ``flow`` (people and swabs after each step, as from `follow`; JSON), ``tree`` (Newick, if there is one),
+    ``tree_differs`` (features without a tip and other tips; JSON), ``study`` and ``checksums`` (JSON).
     """
     files, problems = study.files.each(), Problems()
     data, rows, obs, counts, var, tree = {}, None, None, None, None, None

@@ -67,19 +67,12 @@ def permanova(
     """Permutational analysis of variance of distances on several terms.
 
     The sum of squares of a term is tr(H G), with H the projection on what the term adds to those before it (`by` terms)
-    or to all others (`by` margin). F compares it with the residual of the full model. The rows of the design are
-    permuted against the distances, all terms together.
+    or to all others (`by` margin, without the terms that another one contains). F compares it with the residual of the
+    full model. The rows of the design are permuted against the distances, all terms together.
 
-    Parameters
-    ----------
-    design : DataFrame
-        Indexed by the ids of `distmat`, in any order. Samples with a missing value are dropped and counted.
-    formula : str
-        Right-hand side, such as ``"batch + group"``; what is not a number is a factor.
-    by : {"terms", "margin"}
-        In the order of the formula; or each given all others, without those that another term contains.
-    blocks : str, optional
-        Column of `design`: samples are permuted within its values only. Blocks of one sample stay as they are.
+    The design is indexed by the ids of `distmat`, in any order; samples with a missing value are dropped and counted.
+    The formula is the right-hand side, such as ``"batch + group"``; what is not a number is a factor. Samples are
+    permuted within the values of the column `blocks` only; blocks of one sample stay as they are.
 
     Returns
     -------
@@ -236,18 +229,9 @@ def dispersion(
     Analysis of variance of the distances to the group's centroid in principal-coordinate space; p from permuting the
     residuals. PERMANOVA answers to spread as well as to place, so that this stands beside it.
 
-    Parameters
-    ----------
-    design, blocks
-        As of `permanova`.
-    grouping : str
-        Column of `design`; samples where it is missing are dropped and counted.
-
-    Returns
-    -------
-    dict
-        ``f``, ``p_value``, ``distances`` (Series, to the group's centroid), ``n``, ``n_dropped``. `ValueError` if ids
-        or columns do not fit, there is one group only, or as many groups as samples.
+    Design and blocks are as of `permanova`; samples whose group is missing are dropped and counted. ``f``, ``p_value``,
+    ``distances`` (Series, to the group's centroid), ``n`` and ``n_dropped`` come back; `ValueError` if ids or columns
+    do not fit, there is one group only, or as many groups as samples.
 
     References
     ----------
@@ -300,22 +284,16 @@ def paired_permanova(
     permutations: int = 999,
     seed: int,
 ) -> pd.DataFrame:
-    """Test whether patients' communities change between two visits, and differently by arm.
+    """Test whether patients' communities change between two visits, and, with `arm`, differently by arm.
 
-    With C one contrast (-1, +1)/sqrt(2) a patient, K = C G C' holds the inner products of the patients' changes.
-    Time: the statistic is ``1'K1``; under no change each patient's change is as likely as its negative, so that
-    ``f'Kf`` with random signs f is its null distribution. Time x arm: PERMANOVA of the changes on arm given the
-    covariates, permuting whole patients. Several swabs of a patient at a visit count as their mean.
+    With C one contrast (-1, +1)/sqrt(2) a patient, K = C G C' holds the inner products of the patients' changes. Time:
+    the statistic is ``1'K1``; under no change each patient's change is as likely as its negative, so that ``f'Kf`` with
+    random signs f is its null distribution. Time x arm: PERMANOVA of the changes on arm given the covariates, permuting
+    whole patients. Several swabs of a patient at a visit count as their mean.
 
-    Parameters
-    ----------
-    design : DataFrame
-        The swabs, indexed by the ids of `distmat`, in any order; columns subject, visit (``baseline`` or ``followup``),
-        `arm` and `covariates`.
-    arm : str, optional
-        Column with the patient's arm: asks for time x arm too.
-    covariates : sequence of str
-        Adjusted for in time x arm; a patient's value is the first at baseline. One that does not vary is left out.
+    The design has a row a swab, indexed by the ids of `distmat`, in any order, with columns subject, visit
+    (``baseline`` or ``followup``), `arm` and `covariates`. A patient's value of a covariate is the first at baseline; a
+    covariate that does not vary is left out.
 
     Returns
     -------

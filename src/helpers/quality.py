@@ -34,24 +34,14 @@ def table_one(
 ) -> pd.DataFrame:
     """Table 1: characteristics by group, with standardised mean differences.
 
-    The differences are of patients minus controls, and of treatment minus comparator, as those of
-    `helpers.treatment.balance`, which are of fewer patients.
+    `people` has a row a person: ``who`` (as from `helpers.visits.who`) and the characteristics, `columns`; a number is
+    given as mean (SD), anything else as n (%). The differences are of patients minus controls, and of treatment minus
+    comparator, as those of `helpers.treatment.balance`, which are of fewer patients. Where `privacy` suppresses small
+    cells, counts are hidden or rounded, shares are of rounded counts, and nothing is told of a group of hidden size,
+    nor the difference of a characteristic with a hidden count.
 
-    Parameters
-    ----------
-    people : DataFrame
-        One row a person: ``who`` (as from `helpers.visits.who`) and `columns`.
-    columns : sequence of str
-        Characteristics; a number is given as mean (SD), anything else as n (%).
-    privacy : Privacy, optional
-        Where it suppresses small cells, counts are hidden or rounded, shares are of rounded counts, and nothing is
-        told of a group of hidden size, nor the difference of a characteristic with a hidden count.
-
-    Returns
-    -------
-    DataFrame
-        Columns characteristic, level, missing, one a group, and one a standardised difference, at each level of a
-        category. A group in which a characteristic was never recorded is blank there.
+    Columns characteristic, level, missing, one a group, and one a standardised difference, at each level of a category.
+    A group in which a characteristic was never recorded is blank there.
 
     References
     ----------
@@ -169,12 +159,9 @@ def flag_contaminants(cohort: AnnData, alpha: float) -> pd.DataFrame:
 
     A contaminant has a q-value below `alpha`, and a higher mean share of reads in negative controls than in swabs.
 
-    Returns
-    -------
-    DataFrame
-        A row a feature, the likeliest contaminants first: prevalence (share of swabs that have it) and mean share of
-        reads in negative controls and in swabs, p_value (Fisher's exact test, one-sided), q_value
-        (Benjamini-Hochberg), contaminant (bool), and the ranks. Empty where there are no negative controls.
+    A row a feature, the likeliest contaminants first: prevalence (share of swabs that have it) and mean share of reads
+    in negative controls and in swabs, p_value (Fisher's exact test, one-sided), q_value (Benjamini-Hochberg),
+    contaminant (bool), and the ranks. Empty where there are no negative controls.
 
     References
     ----------

@@ -147,12 +147,9 @@ def within_between_slopes(
     Generalised estimating equations over both visits of the patients, clustered on the patient, exchangeable
     correlation, bias-reduced covariance; severity enters as the patient's mean and as the deviation from it.
 
-    Returns
-    -------
-    DataFrame
-        Indexed by slope (between, within): keys of `helpers.estimates.ESTIMATE`, for one point more of severity; n
-        counts patients, n_dropped visits with a missing value; t with patients less coefficients degrees of freedom.
-        NaN with fewer than ten patients more than coefficients.
+    Indexed by slope (between, within): keys of `helpers.estimates.ESTIMATE`, for one point more of severity; n counts
+    patients, n_dropped visits with a missing value; t with patients less coefficients degrees of freedom. NaN with
+    fewer than ten patients more than coefficients.
 
     References
     ----------

@@ -180,19 +180,10 @@ def draft_study(
     tree: str | Path | None = None,
     data_folder: str | Path = DATA,
 ) -> str:
-    """Make ``data/<name>`` with copies of the files and a commented study.yaml; all or nothing.
+    """Make ``data/<name>`` with copies of the files and a commented study.yaml, all or nothing; the summary comes back.
 
-    Parameters
-    ----------
-    name : str
-        Letters, digits, ``_`` and ``-``; a study of that name must not be there.
-    table, metadata, taxonomy, tree : str or Path
-        BIOM, .qza or text; text; a lineage a feature, and Newick, or empty if there is none.
-
-    Returns
-    -------
-    str
-        What was guessed, what is unsure, and what to do next.
+    `table` is BIOM, .qza or text, `metadata` text; `taxonomy`, a lineage a feature, and `tree`, Newick, are empty if
+    there is none. A name has letters, digits, ``_`` and ``-``; a study of that name must not be there.
     """
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name):
         expected = "letters without accents, digits, _ and - (not first)"

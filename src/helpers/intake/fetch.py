@@ -21,14 +21,8 @@ def fetch_data(study: Study, *, timeout: float = 60, attempts: int = 3, pause: f
 
     All problems of all files are told at once. What was fetched until then stays; no part of a file does.
 
-    Parameters
-    ----------
-    timeout : float
-        Seconds that a server may be silent.
-    attempts : int
-        How often to try if the connection fails or the server does.
-    pause : float
-        Seconds before the second attempt; the third waits twice as long, and so on.
+    A server may be silent for `timeout` seconds. If the connection fails, or the server does, there are `attempts` in
+    all: the second after `pause` seconds, the third after twice as many, and so on.
     """
     problems = Problems()
     with locked(study.folder / STUDY_YAML, f"another make data of {study.folder.name}"):

@@ -534,14 +534,8 @@ def guess(metadata: pd.DataFrame, counts: Counts, whole: bool, taxonomy: bool) -
 
     There always are sample, subject, group and visit, so that study.yaml can be loaded.
 
-    Parameters
-    ----------
-    metadata : DataFrame
-        Of strings, a row a swab.
-    counts : Counts
-        The count table; its samples may be its features, and the other way round.
-    whole, taxonomy : bool
-        Whether all counts were whole before they were rounded, and whether there is a file of the taxonomy.
+    The metadata are strings, a row a swab. The samples of the counts may be its features, and the other way round;
+    `whole` tells whether all were whole before they were rounded, `taxonomy` whether there is a file of it.
     """
     sample, in_rows, why = _matching(metadata, counts.samples, counts.features)
     if in_rows:
