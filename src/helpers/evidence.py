@@ -121,7 +121,9 @@ def change(asked: Asked, data: Data, study: Study, settings: Settings) -> Estima
         enrolled_by = study.severity[0].name if study.severity else None
         beyond = sensitivity.beyond_regression(own, healthy, sign, enrolled_by, **_resampling(settings))
         alike = [c for c in arm_covariates(asked, study) if c in own]
-        whole = sensitivity.imputed(own, _change_of(settings), alike, **_imputing(settings))
+        whole = sensitivity.imputed(
+            own, lambda p: estimates.mean_change(p["change"], alpha=settings.alpha), alike, **_imputing(settings)
+        )
         beside = {LESS_CONTROLS: drift, BEYOND_REGRESSION: beyond, IMPUTED: whole}
         found |= {name: each for name, each in beside.items() if not np.isnan(each["estimate"])}
     return found
@@ -134,10 +136,6 @@ def _imputing(settings: Settings) -> dict[str, Any]:
 def _rests_on(measure: str, study: Study) -> bool:
     """Whether it is a measure of the skin for its own sake, and not one that stands beside another."""
     return find(measure, study).kind != "severity" and measure not in (*OTHER_AXES, OFF_AXIS, DISTANCE)
-
-
-def _change_of(settings: Settings) -> Callable[[pd.DataFrame], dict[str, float]]:
-    return lambda pairs: estimates.mean_change(pairs["change"], alpha=settings.alpha)
 
 
 def change_in(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
@@ -189,10 +187,8 @@ def arms(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimate
 
 def arms_given_improvement(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
     """The same at equal improvement of severity: the direct effect; total and indirect effect beside it."""
-    pairs = with_improvement(asked.measure, data.followed, study)
-    effects = treatment.mediation(pairs, "improvement", arm_covariates(asked, study), **_resampling(settings)).to_dict(
-        "index"
-    )
+    pairs, adjust = with_improvement(asked.measure, data.followed, study), arm_covariates(asked, study)
+    effects = treatment.mediation(pairs, "improvement", adjust, **_resampling(settings)).to_dict("index")
     return {"direct": effects.pop("direct"), **effects}
 
 
@@ -224,15 +220,6 @@ def arm_covariates(asked: Asked, study: Study) -> list[str]:
 
 
 # --- how they are said -----------------------------------------------------------------------------------------------
-
-
-def _minus(study: Study, first: str, second: str) -> str:
-    labels = study.labels.model_dump()
-    return f"{labels[first]} minus {labels[second]}"
-
-
-def _arm(asked: Asked, study: Study) -> str:
-    return study.labels.model_dump()[asked.arm]
 
 
 Beside = Mapping[str, dict[str, Any]]
@@ -272,7 +259,7 @@ CONTRASTS = {
         group,
         lambda asked: ("patients", "controls"),
         {"diversity": "Diversity at baseline", "taxon": "Taxa of interest at baseline"},
-        lambda label, asked, study: f"{label}, {_minus(study, 'case', 'control')}",
+        lambda label, asked, study: f"{label}, {study.labels.case} minus {study.labels.control}",
         _told_group,
     ),
     "severity": Contrast(
@@ -290,7 +277,7 @@ CONTRASTS = {
             "taxon": "Taxa of interest under treatment",
             "severity": "Severity change",
         },
-        lambda label, asked, study: f"{label}, change under {_arm(asked, study)}",
+        lambda label, asked, study: f"{label}, change under {getattr(study.labels, asked.arm)}",
         _told_change,
     ),
     "change_in": Contrast(
@@ -299,28 +286,32 @@ CONTRASTS = {
             *(("severity",) if asked.among == "non_responders" else ()), asked.arm, f"{asked.among} {asked.arm}"
         ),
         dict.fromkeys(("diversity", "taxon"), "Change in strata"),
-        lambda label, asked, study: f"{label}, change under {_arm(asked, study)}, {AMONG[asked.among]}",
+        lambda label, asked, study: f"{label}, change under {getattr(study.labels, asked.arm)}, {AMONG[asked.among]}",
         _told_change,
     ),
     "arms": Contrast(
         arms,
         lambda asked: ("both arms",),
         dict.fromkeys(("diversity", "taxon", "severity"), "Difference between the arms"),
-        lambda label, asked, study: f"{label}, {_minus(study, 'treatment', 'comparator')}",
+        lambda label, asked, study: f"{label}, {study.labels.treatment} minus {study.labels.comparator}",
         _told_arms,
     ),
     "arms_given_improvement": Contrast(
         arms_given_improvement,
         lambda asked: ("severity", "both arms"),
         dict.fromkeys(("diversity", "taxon"), "Effect given clinical improvement"),
-        lambda label, asked, study: f"{label} given improvement, {_minus(study, 'treatment', 'comparator')}",
+        lambda label, asked, study: (
+            f"{label} given improvement, {study.labels.treatment} minus {study.labels.comparator}"
+        ),
         _told_arms,
     ),
     "against_controls": Contrast(
         against_controls,
         lambda asked: ("controls", "severity", asked.arm, f"near clear {asked.arm}"),
         dict.fromkeys(("diversity", "taxon"), "Near-clear patients against controls"),
-        lambda label, asked, study: f"{label}, near clear under {_arm(asked, study)} minus {study.labels.control}",
+        lambda label, asked, study: (
+            f"{label}, near clear under {getattr(study.labels, asked.arm)} minus {study.labels.control}"
+        ),
         _told_against,
     ),
 }  # fmt: skip
@@ -341,10 +332,7 @@ def lacking(swabs: AnnData, study: Study) -> dict[str, str]:
         "patients": (first["group"].eq("case").any(), "the study has no patients at baseline"),
         "controls": (first["group"].eq("control").any(), "the study has no controls at baseline"),
         "severity": (study.severity, "the study records no severity score"),
-        "both arms": (
-            pairs["arm"].nunique() == 2,
-            "the study has no second arm with patients at both visits",
-        ),
+        "both arms": (pairs["arm"].nunique() == 2, "the study has no second arm with patients at both visits"),
         "control": (pairs["who"].eq("control").any(), f"nobody of {labels['control']} was swabbed at both visits"),
         **{f"axis of {key}": (not (why := no_axis.get(key, "")), why) for key in (POSITION, *OTHER_AXES)},
     }
@@ -407,17 +395,12 @@ def section_of(asked: Asked, study: Study) -> str:
 
 
 def answers(asked: Iterable[Asked], swabs: AnnData | Data, study: Study, settings: Settings) -> pd.DataFrame:
-    """Estimate what is asked.
+    """Estimate what is asked; `swabs` are as from `helpers.measures.measured`, or what `data_of` makes of them.
 
-    `swabs` are as from `helpers.measures.measured`, or what `data_of` makes of them.
-
-    Returns
-    -------
-    DataFrame
-        One row a question and estimator: the fields of `Asked`; estimator; ``stands``, true of that on which claims
-        rest; what, label, unit, scale, section; the keys of `helpers.estimates.ESTIMATE`, NaN where it cannot be
-        estimated; margin (`equivalence_margin` standard deviations of the controls at baseline) and p_equivalence; and
-        what an estimator has of its own.
+    One row a question and estimator: the fields of `Asked`; estimator; ``stands``, true of that on which claims rest;
+    what, label, unit, scale, section; the keys of `helpers.estimates.ESTIMATE`, NaN where it cannot be estimated;
+    margin (`equivalence_margin` standard deviations of the controls at baseline) and p_equivalence; and what an
+    estimator has of its own.
     """
     data = swabs if isinstance(swabs, Data) else data_of(swabs.obs, swabs.uns["measures"])
     rows = []
@@ -441,22 +424,13 @@ def answers(asked: Iterable[Asked], swabs: AnnData | Data, study: Study, setting
 
 
 def gather(
-    claims: Mapping[str, Claim],
-    swabs: AnnData,
-    study: Study,
-    settings: Settings,
-    answered: pd.DataFrame | None = None,
+    claims: Mapping[str, Claim], swabs: AnnData, study: Study, settings: Settings, answered: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """The evidence of claims: one tidy row a part.
+    """The evidence of claims: one tidy row a part, or a part that asks what stands in `answered`, as from `answers`.
 
-    With `answered`, as from `answers`, only the parts that ask what stands there; else all.
-
-    Returns
-    -------
-    DataFrame
-        `helpers.claims.KEY`, which no two rows share; what stands for the part of the columns of `answers`; `TESTED`,
-        with p_support of what the part claims and p_against of the contrary; sign, the direction that the claim asserts
-        or denies (0: either); cannot, why it cannot be tested, empty if it can.
+    Columns: `helpers.claims.KEY`, which no two rows share; what stands for the part of the columns of `answers`;
+    `TESTED`, with p_support of what the part claims and p_against of the contrary; sign, the direction that the claim
+    asserts or denies (0: either); cannot, why it cannot be tested, empty if it can.
     """
     if answered is None:
         answered = answers(asked_by(claims, study), swabs, study, settings)
@@ -487,14 +461,8 @@ def gather(
 
 #: Of a part of a claim against a margin: what was tested and what could have been shown.
 AGAINST_MARGIN = (
-    "margin",
-    "margin_low",
-    "margin_high",
-    "p_equivalence",
-    "power_equivalence",
-    "reachable_margin",
-    "n_needed",
-)
+    "margin", "margin_low", "margin_high", "p_equivalence", "power_equivalence", "reachable_margin", "n_needed"
+)  # fmt: skip
 #: Of a part of a claim, what was tested: numbers.
 TESTED = (
     "estimate", "ci_low", "ci_high", "level", "p_value", *AGAINST_MARGIN, "attainable", "p_support", "p_against"
@@ -518,22 +486,12 @@ def tested_against(row: Mapping[str, Any], claim: Claim, sign: int, settings: Se
         return numbers | dict.fromkeys(AGAINST_MARGIN, np.nan) | shown
     se, df, margin, alpha = row["se"], row["df"], row["margin"], settings.alpha
     one_sided = sign if claim.kind in ONE_SIDED else 0
-    answer = dict(row)
-    tested = estimates.equivalence(answer, margin, one_sided)
+    tested, contrary = (estimates.equivalence(dict(row), margin, side) for side in (one_sided, sign))
     half = stats.t.ppf(1 - alpha, df) * se
-    return (
-        numbers
-        | dict.fromkeys(AGAINST_MARGIN, np.nan)
-        | {
-            "ci_low": row["estimate"] - half,
-            "ci_high": row["estimate"] + half,
-            "level": 100 * (1 - 2 * alpha),
-            **tested,
-            **estimates.equivalence_reach(se, df, row["n"], margin, one_sided, alpha=alpha),
-            "p_support": tested["p_equivalence"],
-            "p_against": 1 - estimates.equivalence(answer, margin, sign)["p_equivalence"],
-        }
-    )
+    span = {"ci_low": row["estimate"] - half, "ci_high": row["estimate"] + half, "level": 100 * (1 - 2 * alpha)}
+    reach = estimates.equivalence_reach(se, df, row["n"], margin, one_sided, alpha=alpha)
+    shown = {"p_support": tested["p_equivalence"], "p_against": 1 - contrary["p_equivalence"]}
+    return numbers | dict.fromkeys(AGAINST_MARGIN, np.nan) | span | tested | reach | shown
 
 
 def _margin_known(row: Mapping[str, Any], obs: pd.DataFrame, settings: Settings) -> dict[str, float]:

@@ -13,20 +13,11 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from helpers import tables
 from helpers.errors import Problems, StudyError
 from helpers.files import unfinished
 from helpers.study import VOCABULARY, Column, Study
-from helpers.tables import (
-    Counts,
-    few,
-    mangled,
-    near_misses,
-    no_repeats,
-    read_counts,
-    read_taxonomy,
-    read_tree,
-    text_table,
-)
+from helpers.tables import Counts, few, mangled, near_misses, no_repeats, text_table
 
 NOT_RECORDED = "not recorded"
 NEGATIVE = "negative control"
@@ -89,14 +80,10 @@ def _standard(path: Path, text: pd.Series, column: Column, name: str) -> tuple[p
     values = text.map(meaning).astype(object).where(~ignored, text)
     unknown = values.isna() & _recorded(text).notna()
     if unknown.any():
-        raise StudyError(
-            "has a value that study.yaml does not know",
-            file=path,
-            where=f"column '{text.name}', rows {few(text.index[unknown])}",
-            found=few(sorted(set(text[unknown]))),
-            expected=few([*meaning, *column.ignore]),
-            fix=f"add it to columns.{name}.values or columns.{name}.ignore",
-        )
+        where, found = f"column '{text.name}', rows {few(text.index[unknown])}", few(sorted(set(text[unknown])))
+        expected, fix = few([*meaning, *column.ignore]), f"add it to columns.{name}.values or columns.{name}.ignore"
+        problem = "has a value that study.yaml does not know"
+        raise StudyError(problem, file=path, where=where, found=found, expected=expected, fix=fix)
     return values.where(values.notna(), pd.NA), ignored
 
 
@@ -196,16 +183,15 @@ def _same_samples(study: Study, counts: Counts, rows: pd.Index) -> None:
     only_counts = [s for s in counts.samples if s not in rows]
     only_metadata = [s for s in rows if s not in set(counts.samples)]
     if only_counts or only_metadata:
+        found = f"{len(only_counts)} only in the counts: {few(only_counts) or 'none'}; "
+        found += f"{len(only_metadata)} only in the metadata: {few(only_metadata) or 'none'}"
+        fix = "correct the identifiers, or take the rows out of the file that has too many"
         raise StudyError(
-            f"has other swabs than {study.files.metadata.path}",
-            file=study.path(study.files.counts),
-            found=f"{len(only_counts)} only in the counts: {few(only_counts) or 'none'}; "
-            f"{len(only_metadata)} only in the metadata: {few(only_metadata) or 'none'}"
-            + near_misses(only_counts, only_metadata),
+            f"has other swabs than {study.files.metadata.path}", file=study.path(study.files.counts),
+            found=found + near_misses(only_counts, only_metadata),
             expected="each swab in both, by the same name, letter by letter",
-            fix=mangled([*only_counts, *only_metadata])
-            or "correct the identifiers, or take the rows out of the file that has too many",
-        )
+            fix=mangled([*only_counts, *only_metadata]) or fix,
+        )  # fmt: skip
 
 
 def in_several(obs: pd.DataFrame, column: str) -> list[str]:
@@ -367,22 +353,22 @@ def build_cohort(study: Study) -> tuple[AnnData, pd.DataFrame]:
             _check_design(study, obs[_usable(study, obs) & obs["control_type"].eq("sample")])
     if rows is not None and "counts" in data:
         with problems:
-            counts = read_counts(study, data["counts"], rows.index)
+            counts = tables.read_counts(study, data["counts"], rows.index)
     if rows is not None and counts is not None:
         with problems:
             _same_samples(study, counts, rows.index)
         with problems:
-            var = read_taxonomy(study, data.get("taxonomy"), counts)
+            var = tables.read_taxonomy(study, data.get("taxonomy"), counts)
         if "tree" in data:
             with problems:
-                tree = read_tree(study, data["tree"], counts.features)
+                tree = tables.read_tree(study, data["tree"], counts.features)
     problems.stop()
     assert obs is not None
     assert counts is not None
     assert var is not None
     cohort, ledger = _kept(study, obs, counts, var)
     if tree is not None:
-        tree = read_tree(study, data["tree"], list(cohort.var_names))
+        tree = tables.read_tree(study, data["tree"], list(cohort.var_names))
         cohort.uns["tree"] = tree.newick
         cohort.uns["tree_differs"] = json.dumps({"without_tip": tree.without_tip, "other_tips": tree.other_tips})
     cohort.uns["study"] = study.model_dump_json()

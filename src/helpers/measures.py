@@ -50,7 +50,7 @@ def of_swabs(study: Study) -> dict[str, Measure]:
     """
     counts, named = ("counts",), study.taxa
     names = {role: short_name(getattr(named, role)) for role in ("genus", "pathogen", "commensal")}
-    both = (named.pathogen, named.commensal)
+    ratio = f"Log ratio of {names['pathogen']} to {names['commensal']}"
     return {
         "observed_features": Measure("Observed ASVs", "ASVs", "SD of controls", "diversity", 0, counts),
         SHANNON: Measure("Shannon diversity", "nats", "SD of controls", "diversity", 0, counts),
@@ -72,14 +72,7 @@ def of_swabs(study: Study) -> dict[str, Measure]:
         "genus": Measure(names["genus"], "CLR", "fold change", "taxon", -1, (*counts, named.genus)),
         PATHOGEN: Measure(names["pathogen"], "CLR", "fold change", "taxon", -1, (*counts, named.pathogen)),
         "commensal": Measure(names["commensal"], "CLR", "fold change", "taxon", 1, (*counts, named.commensal)),
-        "log_ratio": Measure(
-            f"Log ratio of {names['pathogen']} to {names['commensal']}",
-            "",
-            "fold change",
-            "taxon",
-            -1,
-            (*counts, *both),
-        ),
+        "log_ratio": Measure(ratio, "", "fold change", "taxon", -1, (*counts, named.pathogen, named.commensal)),
         "genus_share": Measure(f"{names['genus']}, share", "%", "per cent", "taxon", -1, (named.genus,)),
         "pathogen_share": Measure(f"{names['pathogen']}, share", "%", "per cent", "taxon", -1, (named.pathogen,)),
     }
@@ -131,11 +124,9 @@ def measured(cohort: AnnData, study: Study, settings: Settings, wanted: Iterable
     metrics = [key for key in diversity.ALPHA if key in keys]
     tree = diversity.rooted_tree(kept) if "faith_pd" in metrics else None
     healthy = swabs.obs["group"].eq("control") & swabs.obs["visit"].eq("baseline")
-    distance = (
-        diversity.distance_to_reference(root, healthy, swabs.obs["subject"])
-        if healthy.any()
-        else pd.Series(np.nan, swabs.obs_names)
-    )
+    distance = pd.Series(np.nan, swabs.obs_names)
+    if healthy.any():
+        distance = diversity.distance_to_reference(root, healthy, swabs.obs["subject"])
     table = (
         diversity.expected_alpha(kept[swabs.obs_names], depth, metrics, tree)
         .assign(**{DISTANCE: distance})

@@ -74,12 +74,9 @@ def permanova(
     The formula is the right-hand side, such as ``"batch + group"``; what is not a number is a factor. Samples are
     permuted within the values of the column `blocks` only; blocks of one sample stay as they are.
 
-    Returns
-    -------
-    DataFrame
-        Columns term, df, sum_of_squares, r2, pseudo_f, p_value, n, n_dropped; a row a term, then ``Residual`` and
-        ``Total``. p = (1 + hits) / (1 + permutations). `ValueError` if ids, columns, blocks or distances do not fit, a
-        term is constant or a sum of others, or no residual is left.
+    Columns term, df, sum_of_squares, r2, pseudo_f, p_value, n, n_dropped; a row a term, then ``Residual`` and
+    ``Total``. p = (1 + hits) / (1 + permutations). `ValueError` if ids, columns, blocks or distances do not fit, a term
+    is constant or a sum of others, or no residual is left.
 
     References
     ----------
@@ -295,12 +292,9 @@ def paired_permanova(
     (``baseline`` or ``followup``), `arm` and `covariates`. A patient's value of a covariate is the first at baseline; a
     covariate that does not vary is left out.
 
-    Returns
-    -------
-    DataFrame
-        Rows ``visit`` and, with `arm`, ``visit:arm``; columns term, df, sum_of_squares, r2 (of the variation of the
-        changes; for ``visit``, of all variation within patients), pseudo_f, p_value, n (patients with both visits),
-        n_dropped (the others), dispersion_f, dispersion_p. NaN with fewer than five patients, or three in an arm.
+    Rows ``visit`` and, with `arm`, ``visit:arm``; columns term, df, sum_of_squares, r2 (of the variation of the
+    changes; for ``visit``, of all variation within patients), pseudo_f, p_value, n (patients with both visits),
+    n_dropped (the others), dispersion_f, dispersion_p. NaN with fewer than five patients, or three in an arm.
 
     References
     ----------
@@ -318,7 +312,8 @@ def paired_permanova(
     if arm:
         patients = obs[obs["visit"].eq("baseline")].groupby("subject", observed=True)[[arm, *covariates]].first()
         patients = patients.loc[subjects]
-        tests.append(_given(k, patients, arm, covariates, permutations, seed, "visit:arm", dropped))
+        both = _given(k, patients, arm, covariates, permutations, seed)
+        tests.append(both | {"term": "visit:arm", "n_dropped": both["n_dropped"] + dropped})
     return pd.DataFrame(tests)
 
 
@@ -360,31 +355,23 @@ def _time(
 
 
 def _given(
-    gram: np.ndarray,
-    patients: pd.DataFrame,
-    factor: str,
-    covariates: Sequence[str],
-    permutations: int,
-    seed: int,
-    term: str,
-    dropped: int,
+    gram: np.ndarray, patients: pd.DataFrame, factor: str, covariates: Sequence[str], permutations: int, seed: int
 ) -> dict[str, Any]:
     """Marginal test of a factor between patients, given by the inner products of their points, with its dispersion."""
     complete = patients[[factor, *covariates]].notna().all(axis=1).to_numpy()
-    kept = patients[complete]
-    dropped += int((~complete).sum())
+    kept, dropped = patients[complete], int((~complete).sum())
     grouping = kept[factor].astype(str)
     if grouping.nunique() < 2 or grouping.value_counts().min() < 3:
-        return _not_estimable(term, len(kept)) | {"n_dropped": dropped}
+        return _not_estimable(factor, len(kept)) | {"n_dropped": dropped}
     gram = gram[np.ix_(complete, complete)]
     varying = [c for c in covariates if kept[c].nunique() > 1]
     try:
         table = _permanova(gram, kept, " + ".join([*varying, factor]), "margin", None, permutations, seed)
     except ValueError:  # the covariates determine the factor, or leave no residual
-        return _not_estimable(term, len(kept)) | {"n_dropped": dropped}
+        return _not_estimable(factor, len(kept)) | {"n_dropped": dropped}
     row = table[table["term"].eq(factor)].iloc[0].to_dict()
     _, f, p = _dispersion(gram, grouping.to_numpy(), None, permutations, seed)
-    return row | {"term": term, "n": len(kept), "n_dropped": dropped, "dispersion_f": f, "dispersion_p": p}
+    return row | {"n": len(kept), "n_dropped": dropped, "dispersion_f": f, "dispersion_p": p}
 
 
 # --- the report's table ----------------------------------------------------------------------------------------------
@@ -431,7 +418,7 @@ def group_at_baseline(
     swabs = _aligned(obs, distmat, ["subject", "visit", "group", *covariates])
     means, subjects = _contrasts(swabs, ["baseline"], [1.0])
     people = swabs[swabs["visit"].eq("baseline")].groupby("subject", observed=True).first().loc[subjects]
-    return _given(means @ gower(distmat) @ means.T, people, "group", covariates, permutations, seed, "group", 0)
+    return _given(means @ gower(distmat) @ means.T, people, "group", covariates, permutations, seed)
 
 
 def _p_value(observed: Any, null: np.ndarray) -> Any:

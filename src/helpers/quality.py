@@ -136,13 +136,10 @@ def flow(
     deep = np.ones(cohort.n_obs, bool)
     if not cohort.uns["relative"]:
         deep = np.asarray(cohort.X.sum(axis=1)).ravel() >= rarefaction_depth
+    shallow = f"fewer than {rarefaction_depth:,} reads, without contaminants: too few to compare"
     steps = [
         ("swabs", "not of a site known to be lesional at baseline", analysis_swabs(cohort.obs, swabs)),
-        (
-            "rarefaction",
-            f"fewer than {rarefaction_depth:,} reads, without contaminants: too few to compare",
-            pd.Series(deep, index=cohort.obs_names),
-        ),
+        ("rarefaction", shallow, pd.Series(deep, index=cohort.obs_names)),
     ]
     _, later, after = follow(cohort.obs, steps)
     before = pd.DataFrame(json.loads(cohort.uns["flow"]))
@@ -214,16 +211,13 @@ def integrity_checks(cohort: AnnData) -> pd.DataFrame:
     study = Study.model_validate_json(cohort.uns["study"])
     obs = cohort.obs[cohort.obs["control_type"] == "sample"]
     patients = obs[obs["group"] == "case"].groupby("subject")["visit"].nunique()
-    counts, shown = cohort.X.data, study.privacy.shown
+    counts, shown, both = cohort.X.data, study.privacy.shown, (patients == 2).sum()
+    of_both = f"{shown(both)} of {shown(len(patients))}"
     checks = [
         ("One swab a subject, visit and site", not len(swabbed_twice(obs)), f"{shown(len(obs))} swabs"),
         ("Each subject in one group", not in_several(obs, "group"), f"{shown(obs['subject'].nunique())} subjects"),
         ("Each subject in one arm", not in_several(obs, "arm"), f"{shown(len(patients))} patients"),
-        (
-            "Patients at baseline and follow-up",
-            (patients == 2).any(),
-            f"{shown((patients == 2).sum())} of {shown(len(patients))} patients have swabs of both visits",
-        ),
+        ("Patients at baseline and follow-up", both > 0, f"{of_both} patients have swabs of both visits"),
     ]
     if study.counted:
         whole = bool(((counts >= 0) & (counts % 1 == 0)).all())

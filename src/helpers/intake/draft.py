@@ -74,12 +74,7 @@ def _study_text(name: str, draft: Draft) -> str:
         "about": "Not described yet: who was studied, what was given, when and where swabs were taken.",
         "source": "not given",
         "licence": "not given",
-        "files": draft.files,
-        "columns": draft.columns,
-        "severity": draft.severity,
-        "labels": draft.labels,
-        "adjust": draft.adjust,
-        "minimum_depth": draft.minimum_depth,
+        **{key: getattr(draft, key) for key in ("files", "columns", "severity", "labels", "adjust", "minimum_depth")},
         "settings": {**swabs, "rarefaction_depth": draft.minimum_depth},
         "privacy": {"small_cells": "suppress", "oldest_age": 89},
     }
@@ -131,11 +126,8 @@ def _summary(name: str, draft: Draft) -> str:
     lines.append(f"To check ({len(reasons)}; also title, about, source, licence, randomised, labels):")
     for reason in reasons:
         lines += _wrapped(reason, "  - ", "    ")
-    lines += [
-        f"Next: edit {DATA / name / STUDY_YAML}, then",
-        f"  make check STUDY={name}",
-        f"  make report STUDY={name}",
-    ]
+    lines.append(f"Next: edit {DATA / name / STUDY_YAML}, then")
+    lines += [f"  make {step} STUDY={name}" for step in ("check", "report")]
     return _printable("\n".join(lines))
 
 
