@@ -235,7 +235,7 @@ def _told_severity(row: dict[str, Any], beside: Beside, study: Study) -> str:
 
 
 def _told_change(row: dict[str, Any], beside: Beside, study: Study) -> str:
-    who = study.labels.model_dump()[row["arm"]]
+    who = getattr(study.labels, row["arm"])
     stratum = f", {AMONG[row['among']]}" if row["among"] else ""
     told = narrate.changed(row["label"], row, row["unit"], f"{who}{stratum}")
     return f"{told} {narrate.beside(row, beside)}".strip()
@@ -248,7 +248,7 @@ def _told_arms(row: dict[str, Any], beside: Beside, study: Study) -> str:
 
 
 def _told_against(row: dict[str, Any], beside: Beside, study: Study) -> str:
-    who = study.labels.model_dump()[row["arm"]]
+    who = getattr(study.labels, row["arm"])
     what = f"The difference of {row['label']} in near-clear patients under {who}"
     return narrate.equivalent(what, row, row["unit"], alpha=1 - row["level"] / 100)
 

@@ -18,6 +18,8 @@ from helpers.errors import StudyError
 DATA, NOTEBOOKS, REPORTS, DOCS = (Path(name) for name in ("data", "notebooks", "reports", "docs"))
 #: The claims that a study.yaml may name, a file a paper.
 CLAIMS_FOLDER = DATA / "claims"
+#: The claims that the reference of their keys has its examples from.
+EXAMPLES = CLAIMS_FOLDER / "hartmann2023.yaml"
 #: The choices that the multiverse varies.
 CHOICES = CLAIMS_FOLDER / "choices.yaml"
 DEMO = DATA / "demo"

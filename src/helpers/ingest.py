@@ -144,13 +144,11 @@ def _standard_columns(study: Study, table: pd.DataFrame) -> pd.DataFrame:
         if name != "control_type" or column is not None:
             obs[name] = values.fillna("sample") if name == "control_type" else values
     obs["site"] = study.labels.site
-    if columns.site:
-        with problems:
-            obs["site"] = _recorded(text(columns.site, "site")).fillna(NOT_RECORDED)
-    for name in ("sex", "batch"):
+    for name in ("site", "sex", "batch"):
         if getattr(columns, name):
             with problems:
                 obs[name] = _recorded(text(getattr(columns, name), name))
+    obs["site"] = obs["site"].fillna(NOT_RECORDED)
     if columns.age:
         with problems:
             oldest = study.privacy.oldest_age

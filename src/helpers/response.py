@@ -90,12 +90,9 @@ def shift_against_improvement(pairs: pd.DataFrame, *, alpha: float = 0.05) -> pd
     `pairs` has a row a patient: ``change``, and ``improvement`` as a share. Two rows: ``estimate of`` in words, and the
     keys of `helpers.estimates.ESTIMATE`; least squares, HC3.
     """
-    found = {
-        "change for 100 percentage points more improvement": linear_contrast(
-            pairs, "change", "improvement", alpha=alpha
-        ),
-        "change at no improvement": intercept(pairs, "change", "improvement", alpha=alpha),
-    }
+    slope = linear_contrast(pairs, "change", "improvement", alpha=alpha)
+    start = intercept(pairs, "change", "improvement", alpha=alpha)
+    found = {"change for 100 percentage points more improvement": slope, "change at no improvement": start}
     return pd.DataFrame(found).T.rename_axis("estimate of").reset_index()
 
 

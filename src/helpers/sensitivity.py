@@ -287,10 +287,16 @@ def beyond_regression(
     (too much is then subtracted), too high where their skin is less steady.
 
     Patients are enrolled by their severity, which the measure follows with a correlation r, that of the patients at
-    baseline: an elevation of severity by some SD goes with r times as many of the measure. What is subtracted is thus
-    r (1 - reliability) elevation SD, where severity is at least as steady as the measure no less than what regresses.
-    With r = 1, patients are taken to be chosen by the measure itself: the worst case. What stays beyond
-    zero is more than regression; what regression could explain, and a change the other way, comes out as zero.
+    baseline: an elevation of severity by some SD goes with r times as many of the measure. What is subtracted is thus r
+    (1 - reliability) elevation SD, where severity is at least as steady as the measure no less than what regresses.
+    With r = 1, patients are taken to be chosen by the measure itself: the worst case. What stays beyond zero is more
+    than regression; what regression could explain, and a change the other way, comes out as zero.
+
+    Keys of `helpers.estimates.ESTIMATE` (of patients; interval and p-value from a bootstrap of patients and controls,
+    `helpers.estimates.percentile_test`), and ``n_controls``; ``reliability``; ``correlation``, r; ``regression``, what
+    was subtracted; ``elevation_to_explain`` and ``elevation_to_overturn``, the elevations that would explain the whole
+    change, and so much that the interval includes zero (NaN where none is needed). NaN with fewer than five patients or
+    controls.
 
     Parameters
     ----------
@@ -303,15 +309,6 @@ def beyond_regression(
     elevation : float
         How much worse the patients were when enrolled than people with the disease are on an average day, in standard
         deviations of the patients at baseline; of selection by a cut-off, see `elevation_at_cutoff`.
-
-    Returns
-    -------
-    dict
-        Keys of `helpers.estimates.ESTIMATE` (of patients; interval and p-value from a bootstrap of patients and
-        controls, `helpers.estimates.percentile_test`), and ``n_controls``; ``reliability``; ``correlation``, r;
-        ``regression``, what was subtracted; ``elevation_to_explain`` and ``elevation_to_overturn``, the elevations that
-        would explain the whole change, and so much that the interval includes zero (NaN where none is needed). NaN with
-        fewer than five patients or controls.
 
     References
     ----------
