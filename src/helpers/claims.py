@@ -213,18 +213,10 @@ def statement(claim: Claim, study: Study) -> str:
 
 
 def load_claims(study: Study) -> dict[str, Claim]:
-    """The claims that a study tests: those of its claims file, then its own.
+    """The claims that a study tests: those of its claims file, then its own, by short name.
 
-    Returns
-    -------
-    dict
-        By short name, in the order in which they are written.
-
-    Raises
-    ------
-    StudyError
-        With all problems at once: there is no such file, a claim is not valid, its name is taken, it names a measure
-        that there is not, or the study names a column like a measure.
+    `StudyError` tells all problems at once: there is no such file, a claim is not valid, its name is taken, it names a
+    measure that there is not, or the study names a column like a measure.
     """
     problems, own_file = Problems(), study.folder / "study.yaml"
     own: dict[str, Claim] = {}
@@ -323,9 +315,9 @@ OF_SPECIFICATIONS = ("specifications", "agreement", "joint_p")
 def verdicts(parts: pd.DataFrame, claims: Mapping[str, Claim], study: Study, alpha: float = 0.05) -> pd.DataFrame:
     """Judge every claim by one rule.
 
-    A claim is supported if all of its parts are (the intersection-union test): its p is the largest of theirs, and
-    that part stands for it. It is contradicted if any part is, after Holm's adjustment over its parts. Both p-values
-    are then adjusted after Holm over the claims of its family that could be tested, and reached.
+    A claim is supported if all of its parts are (the intersection-union test): its p is the largest of theirs, and that
+    part stands for it. It is contradicted if any part is, after Holm's adjustment over its parts. Both p-values are
+    then adjusted after Holm over the claims of its family that could be tested, and reached.
 
     - *supported*: adjusted p below alpha, of the effect against zero; of the claims against a margin, of equivalence.
     - *contradicted*: adjusted p below alpha, of an effect the other way; of the claims against a margin, of one beyond
@@ -333,16 +325,8 @@ def verdicts(parts: pd.DataFrame, claims: Mapping[str, Claim], study: Study, alp
     - *out of reach*: an estimate of exactly zero would not be shown to lie within the margin.
     - *inconclusive*: none of these. *not testable*: the study lacks what a part needs.
 
-    Parameters
-    ----------
-    parts : DataFrame
-        Rows as from `helpers.evidence.gather`, with ``notebook``.
-
-    Returns
-    -------
-    DataFrame
-        One row a claim: `COLUMNS`, then what, parts, p_holm, of the test that the verdict rests on, and the key of the
-        part that stands for the claim.
+    `parts` are rows as from `helpers.evidence.gather`, with ``notebook``. One row a claim comes back: `COLUMNS`, then
+    what, parts, p_holm, of the test that the verdict rests on, and the key of the part that stands for the claim.
 
     References
     ----------

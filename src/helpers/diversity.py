@@ -161,10 +161,7 @@ def _draw(counts: sparse.csr_array, depth: int, rng: np.random.Generator) -> spa
 
 
 def expected_alpha(
-    counts: AnnData | pd.DataFrame,
-    depth: int,
-    metrics: Sequence[str] = ALPHA,
-    tree: TreeNode | None = None,
+    counts: AnnData | pd.DataFrame, depth: int, metrics: Sequence[str] = ALPHA, tree: TreeNode | None = None
 ) -> pd.DataFrame:
     """Alpha diversity of each swab at one depth: the exact mean over all subsamples of its reads.
 

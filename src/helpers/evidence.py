@@ -121,7 +121,9 @@ def change(asked: Asked, data: Data, study: Study, settings: Settings) -> Estima
         enrolled_by = study.severity[0].name if study.severity else None
         beyond = sensitivity.beyond_regression(own, healthy, sign, enrolled_by, **_resampling(settings))
         alike = [c for c in arm_covariates(asked, study) if c in own]
-        whole = sensitivity.imputed(own, _change_of(settings), alike, **_imputing(settings))
+        whole = sensitivity.imputed(
+            own, lambda p: estimates.mean_change(p["change"], alpha=settings.alpha), alike, **_imputing(settings)
+        )
         beside = {LESS_CONTROLS: drift, BEYOND_REGRESSION: beyond, IMPUTED: whole}
         found |= {name: each for name, each in beside.items() if not np.isnan(each["estimate"])}
     return found
@@ -134,10 +136,6 @@ def _imputing(settings: Settings) -> dict[str, Any]:
 def _rests_on(measure: str, study: Study) -> bool:
     """Whether it is a measure of the skin for its own sake, and not one that stands beside another."""
     return find(measure, study).kind != "severity" and measure not in (*OTHER_AXES, OFF_AXIS, DISTANCE)
-
-
-def _change_of(settings: Settings) -> Callable[[pd.DataFrame], dict[str, float]]:
-    return lambda pairs: estimates.mean_change(pairs["change"], alpha=settings.alpha)
 
 
 def change_in(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
@@ -189,10 +187,8 @@ def arms(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimate
 
 def arms_given_improvement(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
     """The same at equal improvement of severity: the direct effect; total and indirect effect beside it."""
-    pairs = with_improvement(asked.measure, data.followed, study)
-    effects = treatment.mediation(pairs, "improvement", arm_covariates(asked, study), **_resampling(settings)).to_dict(
-        "index"
-    )
+    pairs, adjust = with_improvement(asked.measure, data.followed, study), arm_covariates(asked, study)
+    effects = treatment.mediation(pairs, "improvement", adjust, **_resampling(settings)).to_dict("index")
     return {"direct": effects.pop("direct"), **effects}
 
 
@@ -226,15 +222,6 @@ def arm_covariates(asked: Asked, study: Study) -> list[str]:
 # --- how they are said -----------------------------------------------------------------------------------------------
 
 
-def _minus(study: Study, first: str, second: str) -> str:
-    labels = study.labels.model_dump()
-    return f"{labels[first]} minus {labels[second]}"
-
-
-def _arm(asked: Asked, study: Study) -> str:
-    return study.labels.model_dump()[asked.arm]
-
-
 Beside = Mapping[str, dict[str, Any]]
 
 
@@ -248,7 +235,7 @@ def _told_severity(row: dict[str, Any], beside: Beside, study: Study) -> str:
 
 
 def _told_change(row: dict[str, Any], beside: Beside, study: Study) -> str:
-    who = study.labels.model_dump()[row["arm"]]
+    who = getattr(study.labels, row["arm"])
     stratum = f", {AMONG[row['among']]}" if row["among"] else ""
     told = narrate.changed(row["label"], row, row["unit"], f"{who}{stratum}")
     return f"{told} {narrate.beside(row, beside)}".strip()
@@ -261,7 +248,7 @@ def _told_arms(row: dict[str, Any], beside: Beside, study: Study) -> str:
 
 
 def _told_against(row: dict[str, Any], beside: Beside, study: Study) -> str:
-    who = study.labels.model_dump()[row["arm"]]
+    who = getattr(study.labels, row["arm"])
     what = f"The difference of {row['label']} in near-clear patients under {who}"
     return narrate.equivalent(what, row, row["unit"], alpha=1 - row["level"] / 100)
 
@@ -272,7 +259,7 @@ CONTRASTS = {
         group,
         lambda asked: ("patients", "controls"),
         {"diversity": "Diversity at baseline", "taxon": "Taxa of interest at baseline"},
-        lambda label, asked, study: f"{label}, {_minus(study, 'case', 'control')}",
+        lambda label, asked, study: f"{label}, {study.labels.case} minus {study.labels.control}",
         _told_group,
     ),
     "severity": Contrast(
@@ -290,7 +277,7 @@ CONTRASTS = {
             "taxon": "Taxa of interest under treatment",
             "severity": "Severity change",
         },
-        lambda label, asked, study: f"{label}, change under {_arm(asked, study)}",
+        lambda label, asked, study: f"{label}, change under {getattr(study.labels, asked.arm)}",
         _told_change,
     ),
     "change_in": Contrast(
@@ -299,28 +286,32 @@ CONTRASTS = {
             *(("severity",) if asked.among == "non_responders" else ()), asked.arm, f"{asked.among} {asked.arm}"
         ),
         dict.fromkeys(("diversity", "taxon"), "Change in strata"),
-        lambda label, asked, study: f"{label}, change under {_arm(asked, study)}, {AMONG[asked.among]}",
+        lambda label, asked, study: f"{label}, change under {getattr(study.labels, asked.arm)}, {AMONG[asked.among]}",
         _told_change,
     ),
     "arms": Contrast(
         arms,
         lambda asked: ("both arms",),
         dict.fromkeys(("diversity", "taxon", "severity"), "Difference between the arms"),
-        lambda label, asked, study: f"{label}, {_minus(study, 'treatment', 'comparator')}",
+        lambda label, asked, study: f"{label}, {study.labels.treatment} minus {study.labels.comparator}",
         _told_arms,
     ),
     "arms_given_improvement": Contrast(
         arms_given_improvement,
         lambda asked: ("severity", "both arms"),
         dict.fromkeys(("diversity", "taxon"), "Effect given clinical improvement"),
-        lambda label, asked, study: f"{label} given improvement, {_minus(study, 'treatment', 'comparator')}",
+        lambda label, asked, study: (
+            f"{label} given improvement, {study.labels.treatment} minus {study.labels.comparator}"
+        ),
         _told_arms,
     ),
     "against_controls": Contrast(
         against_controls,
         lambda asked: ("controls", "severity", asked.arm, f"near clear {asked.arm}"),
         dict.fromkeys(("diversity", "taxon"), "Near-clear patients against controls"),
-        lambda label, asked, study: f"{label}, near clear under {_arm(asked, study)} minus {study.labels.control}",
+        lambda label, asked, study: (
+            f"{label}, near clear under {getattr(study.labels, asked.arm)} minus {study.labels.control}"
+        ),
         _told_against,
     ),
 }  # fmt: skip
@@ -330,13 +321,7 @@ CONTRASTS = {
 
 
 def lacking(swabs: AnnData, study: Study) -> dict[str, str]:
-    """What a contrast may need, and why the study does not have it.
-
-    Returns
-    -------
-    dict
-        Need to reason, empty if nothing is lacking.
-    """
+    """What a contrast may need and the study does not have, each with the reason; empty if nothing is lacking."""
     visits = by_visit(swabs.obs.drop(columns=swabs.uns.get("measures", [])), [])
     first, last = (visits[visits["visit"].eq(v)].set_index("subject") for v in ("baseline", "followup"))
     pairs = first[first.index.isin(last.index)]
@@ -347,10 +332,7 @@ def lacking(swabs: AnnData, study: Study) -> dict[str, str]:
         "patients": (first["group"].eq("case").any(), "the study has no patients at baseline"),
         "controls": (first["group"].eq("control").any(), "the study has no controls at baseline"),
         "severity": (study.severity, "the study records no severity score"),
-        "both arms": (
-            pairs["arm"].nunique() == 2,
-            "the study has no second arm with patients at both visits",
-        ),
+        "both arms": (pairs["arm"].nunique() == 2, "the study has no second arm with patients at both visits"),
         "control": (pairs["who"].eq("control").any(), f"nobody of {labels['control']} was swabbed at both visits"),
         **{f"axis of {key}": (not (why := no_axis.get(key, "")), why) for key in (POSITION, *OTHER_AXES)},
     }
@@ -374,12 +356,7 @@ def lacking(swabs: AnnData, study: Study) -> dict[str, str]:
 def cannot(asked: Asked, expect: str | None, lacks: Mapping[str, str], swabs: AnnData, study: Study) -> str:
     """Why a question has no answer here; empty if nothing stands against it.
 
-    Parameters
-    ----------
-    expect : str, optional
-        What a claim expects of it.
-    lacks : mapping
-        As from `lacking`.
+    `expect` is what a claim expects of it, `lacks` as from `lacking`.
     """
     measure = find(asked.measure, study)
     from_data = expect is not None and expect.endswith("healthier") and not measure.healthier
@@ -418,20 +395,12 @@ def section_of(asked: Asked, study: Study) -> str:
 
 
 def answers(asked: Iterable[Asked], swabs: AnnData | Data, study: Study, settings: Settings) -> pd.DataFrame:
-    """Estimate what is asked.
+    """Estimate what is asked; `swabs` are as from `helpers.measures.measured`, or what `data_of` makes of them.
 
-    Parameters
-    ----------
-    swabs : AnnData or Data
-        As from `helpers.measures.measured`; or what `data_of` makes of it.
-
-    Returns
-    -------
-    DataFrame
-        One row a question and estimator: the fields of `Asked`; estimator; ``stands``, true of that on which claims
-        rest; what, label, unit, scale, section; the keys of `helpers.estimates.ESTIMATE`, NaN where it cannot be
-        estimated; margin (`equivalence_margin` standard deviations of the controls at baseline) and p_equivalence;
-        and what an estimator has of its own.
+    One row a question and estimator: the fields of `Asked`; estimator; ``stands``, true of that on which claims rest;
+    what, label, unit, scale, section; the keys of `helpers.estimates.ESTIMATE`, NaN where it cannot be estimated;
+    margin (`equivalence_margin` standard deviations of the controls at baseline) and p_equivalence; and what an
+    estimator has of its own.
     """
     data = swabs if isinstance(swabs, Data) else data_of(swabs.obs, swabs.uns["measures"])
     rows = []
@@ -455,25 +424,13 @@ def answers(asked: Iterable[Asked], swabs: AnnData | Data, study: Study, setting
 
 
 def gather(
-    claims: Mapping[str, Claim],
-    swabs: AnnData,
-    study: Study,
-    settings: Settings,
-    answered: pd.DataFrame | None = None,
+    claims: Mapping[str, Claim], swabs: AnnData, study: Study, settings: Settings, answered: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """The evidence of claims: one tidy row a part.
+    """The evidence of claims: one tidy row a part, or a part that asks what stands in `answered`, as from `answers`.
 
-    Parameters
-    ----------
-    answered : DataFrame, optional
-        As from `answers`: only the parts that ask what stands there. All parts, if not given.
-
-    Returns
-    -------
-    DataFrame
-        `helpers.claims.KEY`, which no two rows share; what stands for the part of the columns of `answers`; `TESTED`,
-        with p_support of what the part claims and p_against of the contrary; sign, the direction that the claim asserts
-        or denies (0: either); cannot, why it cannot be tested, empty if it can.
+    Columns: `helpers.claims.KEY`, which no two rows share; what stands for the part of the columns of `answers`;
+    `TESTED`, with p_support of what the part claims and p_against of the contrary; sign, the direction that the claim
+    asserts or denies (0: either); cannot, why it cannot be tested, empty if it can.
     """
     if answered is None:
         answered = answers(asked_by(claims, study), swabs, study, settings)
@@ -504,14 +461,8 @@ def gather(
 
 #: Of a part of a claim against a margin: what was tested and what could have been shown.
 AGAINST_MARGIN = (
-    "margin",
-    "margin_low",
-    "margin_high",
-    "p_equivalence",
-    "power_equivalence",
-    "reachable_margin",
-    "n_needed",
-)
+    "margin", "margin_low", "margin_high", "p_equivalence", "power_equivalence", "reachable_margin", "n_needed"
+)  # fmt: skip
 #: Of a part of a claim, what was tested: numbers.
 TESTED = (
     "estimate", "ci_low", "ci_high", "level", "p_value", *AGAINST_MARGIN, "attainable", "p_support", "p_against"
@@ -521,22 +472,12 @@ COLUMNS = ("estimator", "what", "unit", "scale", "section", "n", "n_dropped", *T
 
 
 def tested_against(row: Mapping[str, Any], claim: Claim, sign: int, settings: Settings) -> dict[str, float]:
-    """The numbers of a part: its test, against zero or against the margin, and the test of the contrary.
+    """The numbers of a part, `TESTED`: its test, against zero or against the margin, and the test of the contrary.
 
     The interval of a claim against a margin is that of its two one-sided tests: it covers 1 - 2 alpha. What the study
-    could show is told from the error alone, whatever was estimated.
+    could show is told from the error alone, whatever was estimated. How well the margin is known is left blank.
 
-    Parameters
-    ----------
-    row : mapping
-        Of `answers`.
-    sign : int
-        As from `sign_of`.
-
-    Returns
-    -------
-    dict
-        `TESTED`; how well the margin is known is left blank.
+    `row` is of `answers`, `sign` as from `sign_of`.
     """
     numbers = {key: row[key] for key in ("estimate", "ci_low", "ci_high", "level", "p_value")}
     if not claim.against_margin:
@@ -545,22 +486,12 @@ def tested_against(row: Mapping[str, Any], claim: Claim, sign: int, settings: Se
         return numbers | dict.fromkeys(AGAINST_MARGIN, np.nan) | shown
     se, df, margin, alpha = row["se"], row["df"], row["margin"], settings.alpha
     one_sided = sign if claim.kind in ONE_SIDED else 0
-    answer = dict(row)
-    tested = estimates.equivalence(answer, margin, one_sided)
+    tested, contrary = (estimates.equivalence(dict(row), margin, side) for side in (one_sided, sign))
     half = stats.t.ppf(1 - alpha, df) * se
-    return (
-        numbers
-        | dict.fromkeys(AGAINST_MARGIN, np.nan)
-        | {
-            "ci_low": row["estimate"] - half,
-            "ci_high": row["estimate"] + half,
-            "level": 100 * (1 - 2 * alpha),
-            **tested,
-            **estimates.equivalence_reach(se, df, row["n"], margin, one_sided, alpha=alpha),
-            "p_support": tested["p_equivalence"],
-            "p_against": 1 - estimates.equivalence(answer, margin, sign)["p_equivalence"],
-        }
-    )
+    span = {"ci_low": row["estimate"] - half, "ci_high": row["estimate"] + half, "level": 100 * (1 - 2 * alpha)}
+    reach = estimates.equivalence_reach(se, df, row["n"], margin, one_sided, alpha=alpha)
+    shown = {"p_support": tested["p_equivalence"], "p_against": 1 - contrary["p_equivalence"]}
+    return numbers | dict.fromkeys(AGAINST_MARGIN, np.nan) | span | tested | reach | shown
 
 
 def _margin_known(row: Mapping[str, Any], obs: pd.DataFrame, settings: Settings) -> dict[str, float]:
@@ -609,12 +540,7 @@ def untestable(claims: Mapping[str, Claim], swabs: AnnData, study: Study) -> dic
 def told(row: Mapping[str, Any], found: pd.DataFrame, study: Study) -> str:
     """What was found, as a sentence whose direction is that of the data.
 
-    Parameters
-    ----------
-    row : mapping
-        Of `answers`, one that stands.
-    found : DataFrame
-        The answers among which it is, with those that stand beside it.
+    `row` is one that stands of `found`, the answers, which have those that stand beside it.
     """
     fields = list(Asked._fields)
     same = found[found[fields].eq({f: row[f] for f in fields}).all(axis=1) & ~found["stands"]]
@@ -625,14 +551,11 @@ def told(row: Mapping[str, Any], found: pd.DataFrame, study: Study) -> str:
 def overturning(claims: Mapping[str, Claim], swabs: AnnData, study: Study, settings: Settings) -> pd.DataFrame:
     """What would have to be true for the shown changes and differences of claims to be none.
 
-    Returns
-    -------
-    DataFrame
-        One row a part of a claim of a direction: a difference between the arms, or a change under treatment whose
-        interval excludes zero: claim, what, unit; ``lost``, ``of`` and ``tipping`` (`sensitivity.tipping_point`, of the
-        treatment arm's lost); ``load`` (`sensitivity.load_to_overturn`, of a CLR); of a difference also ``robustness``
-        and ``robustness_interval`` (`sensitivity.robustness_value`), and ``strongest``, the covariate that would remove
-        most if there were another as strong, with ``removes`` (`sensitivity.strength_of`).
+    One row a part of a claim of a direction, a difference between the arms, or a change under treatment whose interval
+    excludes zero: claim, what, unit; ``lost``, ``of`` and ``tipping`` (`sensitivity.tipping_point`, of the treatment
+    arm's lost); ``load`` (`sensitivity.load_to_overturn`, of a CLR); of a difference also ``robustness`` and
+    ``robustness_interval`` (`sensitivity.robustness_value`), and ``strongest``, the covariate that would remove most if
+    there were another as strong, with ``removes`` (`sensitivity.strength_of`).
     """
     followed = by_visit(swabs.obs[same_sites(swabs.obs)], swabs.uns["measures"])
     asked = [a for _, part, a in parts_of(claims, study) if a.contrast == "arms" or (a.contrast, a.arm) == CHANGE]
@@ -659,11 +582,8 @@ def overturning(claims: Mapping[str, Claim], swabs: AnnData, study: Study, setti
 def if_unnamed_were_the_pathogen(swabs: AnnData, study: Study, settings: Settings) -> pd.DataFrame:
     """The pathogen's difference at baseline and change under treatment, in two scenarios of the unnamed reads.
 
-    Returns
-    -------
-    DataFrame
-        Rows as from `answers`; ``unnamed``: ``none`` of the genus's reads without a species name are the pathogen's, or
-        ``all``.
+    Rows as from `answers`; ``unnamed``: ``none`` of the genus's reads without a species name are the pathogen's, or
+    ``all``.
     """
     asked = [Asked(PATHOGEN, "group"), Asked(PATHOGEN, "change", "treatment")]
     species = taxa.aggregate(swabs, "species")
@@ -701,15 +621,7 @@ def of_section(
     settings: Settings,
     also: Iterable[Asked] = (),
 ) -> Section:
-    """What a section of a chapter shows: what it asks for its own sake, and what claims ask of it.
-
-    Parameters
-    ----------
-    section : str
-        Its heading.
-    also : iterable of Asked
-        What the section asks for its own sake, which comes first.
-    """
+    """What a section of a chapter shows, by its heading: what it asks for its own sake, `also`, and what claims ask."""
     asked = [*also, *(a for a in asked_by(claims, study) if section_of(a, study) == section)]
     # Beside the position on the axis: without the genus, in other spaces, and off the axis.
     others = [key for key in (*OTHER_AXES, OFF_AXIS) if key in swabs.uns["measures"] and swabs.obs[key].notna().any()]
@@ -725,13 +637,7 @@ def of_section(
 
 
 def seen_otherwise(found: pd.DataFrame, swabs: AnnData, study: Study) -> list[str]:
-    """Of each claim that rests on the position on the axis, whether it would look the same in other spaces.
-
-    Parameters
-    ----------
-    found : DataFrame
-        As from `of_section`.
-    """
+    """Of each claim that rests on the position on the axis, whether it would look the same in other spaces."""
     fields = [f for f in Asked._fields if f != "measure"]
     told = []
     for row in standing(found[found["measure"].eq(POSITION) & found["claims"].ne("") & found["estimate"].notna()]):
@@ -745,40 +651,21 @@ def seen_otherwise(found: pd.DataFrame, swabs: AnnData, study: Study) -> list[st
 
 
 def standing(found: pd.DataFrame) -> list[dict[str, Any]]:
-    """The answers on which claims rest, or would.
-
-    Parameters
-    ----------
-    found : DataFrame
-        As from `of_section` or `answers`.
-    """
+    """The answers on which claims rest, or would."""
     return found[found["stands"]].to_dict("records")
 
 
 def sentences(found: pd.DataFrame, study: Study) -> list[str]:
-    """What a section found, a sentence an answer: first what claims ask, then what its tables show beside.
-
-    Parameters
-    ----------
-    found : DataFrame
-        As from `of_section`.
-    """
+    """What a section found, a sentence an answer: first what claims ask, then what its tables show beside."""
     beside = found["measure"].isin((*OTHER_AXES, OFF_AXIS)) & found["claims"].eq("")  # told by `seen_otherwise`
     rows = sorted(standing(found[~beside]), key=lambda row: not row["claims"])
     return [told(row, found, study) for row in rows if row["n"] or row["claims"]]
 
 
 def table(found: pd.DataFrame, study: Study, *more: str, estimators: bool = False) -> pd.DataFrame:
-    """Answers as a reader sees them: what was asked in words, then the numbers.
+    """Answers as a reader sees them: what was asked in words, the numbers, then the columns `more`.
 
-    Parameters
-    ----------
-    found : DataFrame
-        As from `of_section` or `answers`.
-    *more : str
-        Further columns, after the estimates.
-    estimators : bool
-        All estimators; else those on which claims rest.
+    With `estimators` those of all of them; else those on which claims rest.
     """
     rows = found if estimators else found[found["stands"]]
     scores = study.column_names()

@@ -365,8 +365,7 @@ def positions(visits: pd.DataFrame, labels: Mapping[str, str], measure: str, yla
 
 
 @styled(
-    "Estimates with their intervals; grey, if any: the margin of equivalence.",
-    "Forest of estimates with intervals.",
+    "Estimates with their intervals; grey, if any: the margin of equivalence.", "Forest of estimates with intervals."
 )
 def forest(rows: pd.DataFrame) -> Figure:
     """Estimates with intervals, one a line, the numbers beside them; a panel for each scale.

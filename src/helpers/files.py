@@ -18,6 +18,8 @@ from helpers.errors import StudyError
 DATA, NOTEBOOKS, REPORTS, DOCS = (Path(name) for name in ("data", "notebooks", "reports", "docs"))
 #: The claims that a study.yaml may name, a file a paper.
 CLAIMS_FOLDER = DATA / "claims"
+#: The claims that the reference of their keys has its examples from.
+EXAMPLES = CLAIMS_FOLDER / "hartmann2023.yaml"
 #: The choices that the multiverse varies.
 CHOICES = CLAIMS_FOLDER / "choices.yaml"
 DEMO = DATA / "demo"
@@ -38,6 +40,8 @@ TABLES, FIGURES, EVIDENCE = "tables", "figures", "evidence"
 CLAIMS_TABLE, CLAIMS_JSON = "claims.tsv", "claims.json"
 #: The multiverse: a row a claim, and every specification.
 ROBUSTNESS, SPECIFICATIONS = "robustness.tsv", "multiverse.tsv.gz"
+#: What there is of claims in the results; the site offers it for download. Without the multiverse, the first two.
+OF_CLAIMS = (CLAIMS_TABLE, CLAIMS_JSON, ROBUSTNESS, SPECIFICATIONS)
 
 
 class Report:
@@ -62,6 +66,11 @@ class Report:
         self.index = self.html / "index.html"
         #: The RO-Crate's metadata.
         self.crate = folder / CRATE
+
+    def saved_by(self, notebook: str) -> list[Path]:
+        """What a notebook may have saved in the results; whose the cohorts and the multiverse are, nobody knows."""
+        kinds = [f"{kind}/{notebook[:3]}*" for kind in (TABLES, FIGURES, EVIDENCE)]
+        return [p for kind in (*kinds, "*.h5ad", ROBUSTNESS, SPECIFICATIONS) for p in self.results.glob(kind)]
 
     def packed(self, suffix: str) -> Path:
         """The report in one file, to send to others or to print."""

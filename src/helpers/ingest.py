@@ -13,20 +13,11 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
+from helpers import tables
 from helpers.errors import Problems, StudyError
 from helpers.files import unfinished
 from helpers.study import VOCABULARY, Column, Study
-from helpers.tables import (
-    Counts,
-    few,
-    mangled,
-    near_misses,
-    no_repeats,
-    read_counts,
-    read_taxonomy,
-    read_tree,
-    text_table,
-)
+from helpers.tables import Counts, few, mangled, near_misses, no_repeats, text_table
 
 NOT_RECORDED = "not recorded"
 NEGATIVE = "negative control"
@@ -89,14 +80,10 @@ def _standard(path: Path, text: pd.Series, column: Column, name: str) -> tuple[p
     values = text.map(meaning).astype(object).where(~ignored, text)
     unknown = values.isna() & _recorded(text).notna()
     if unknown.any():
-        raise StudyError(
-            "has a value that study.yaml does not know",
-            file=path,
-            where=f"column '{text.name}', rows {few(text.index[unknown])}",
-            found=few(sorted(set(text[unknown]))),
-            expected=few([*meaning, *column.ignore]),
-            fix=f"add it to columns.{name}.values or columns.{name}.ignore",
-        )
+        where, found = f"column '{text.name}', rows {few(text.index[unknown])}", few(sorted(set(text[unknown])))
+        expected, fix = few([*meaning, *column.ignore]), f"add it to columns.{name}.values or columns.{name}.ignore"
+        problem = "has a value that study.yaml does not know"
+        raise StudyError(problem, file=path, where=where, found=found, expected=expected, fix=fix)
     return values.where(values.notna(), pd.NA), ignored
 
 
@@ -157,13 +144,11 @@ def _standard_columns(study: Study, table: pd.DataFrame) -> pd.DataFrame:
         if name != "control_type" or column is not None:
             obs[name] = values.fillna("sample") if name == "control_type" else values
     obs["site"] = study.labels.site
-    if columns.site:
-        with problems:
-            obs["site"] = _recorded(text(columns.site, "site")).fillna(NOT_RECORDED)
-    for name in ("sex", "batch"):
+    for name in ("site", "sex", "batch"):
         if getattr(columns, name):
             with problems:
                 obs[name] = _recorded(text(getattr(columns, name), name))
+    obs["site"] = obs["site"].fillna(NOT_RECORDED)
     if columns.age:
         with problems:
             oldest = study.privacy.oldest_age
@@ -196,16 +181,15 @@ def _same_samples(study: Study, counts: Counts, rows: pd.Index) -> None:
     only_counts = [s for s in counts.samples if s not in rows]
     only_metadata = [s for s in rows if s not in set(counts.samples)]
     if only_counts or only_metadata:
+        found = f"{len(only_counts)} only in the counts: {few(only_counts) or 'none'}; "
+        found += f"{len(only_metadata)} only in the metadata: {few(only_metadata) or 'none'}"
+        fix = "correct the identifiers, or take the rows out of the file that has too many"
         raise StudyError(
-            f"has other swabs than {study.files.metadata.path}",
-            file=study.path(study.files.counts),
-            found=f"{len(only_counts)} only in the counts: {few(only_counts) or 'none'}; "
-            f"{len(only_metadata)} only in the metadata: {few(only_metadata) or 'none'}"
-            + near_misses(only_counts, only_metadata),
+            f"has other swabs than {study.files.metadata.path}", file=study.path(study.files.counts),
+            found=found + near_misses(only_counts, only_metadata),
             expected="each swab in both, by the same name, letter by letter",
-            fix=mangled([*only_counts, *only_metadata])
-            or "correct the identifiers, or take the rows out of the file that has too many",
-        )
+            fix=mangled([*only_counts, *only_metadata]) or fix,
+        )  # fmt: skip
 
 
 def in_several(obs: pd.DataFrame, column: str) -> list[str]:
@@ -281,8 +265,8 @@ def follow(obs: pd.DataFrame, steps: Sequence[Step]) -> tuple[pd.Series, pd.Data
     ledger : DataFrame
         Columns step, reason, group, visit, swabs_before, swabs_after: a row a step, group and visit that had swabs.
     flow : DataFrame
-        Columns step, reason, who (as `helpers.visits.who`), people, baseline, followup, both (people at the
-        visits), swabs: what is left after the step. Without negative controls.
+        Columns step, reason, who (as `helpers.visits.who`), people, baseline, followup, both (people at the visits),
+        swabs: what is left after the step. Without negative controls.
     """
     negative = obs["control_type"].eq("negative")
     by = pd.DataFrame({c: obs[c].astype(object).fillna(NOT_RECORDED).astype(str) for c in ("group", "visit")})
@@ -342,22 +326,16 @@ def _typed(study: Study, obs: pd.DataFrame) -> pd.DataFrame:
 
 
 def build_cohort(study: Study) -> tuple[AnnData, pd.DataFrame]:
-    """Read the study's files, check them, and keep the swabs that can be analysed.
+    """Read the study's files, check them, and keep the swabs that can be analysed; the ledger is that of `follow`.
 
     Whatever is wrong with the files is told at once: file, place, what was found and what expected, how to mend it.
 
-    Returns
-    -------
-    cohort : AnnData
-        ``X`` counts (CSR, swabs x features that have reads); ``var`` the seven `RANKS`, "" where not named; ``obs``
-        subject, group, arm, visit (ordered), site, lesional (nullable), age, sex, batch, control_type, the severity
-        scores, the covariates, and depth (reads), where the study has them. Negative controls stay, as ``control_type``
-        ``negative``. Of relative abundances ``X`` are shares, and there is no depth. ``uns``: ``relative`` (bool),
-        ``flow`` (people and swabs after each step, as from `follow`; JSON),
-        ``tree`` (Newick, if there is one), ``tree_differs`` (features without a tip and other tips; JSON), ``study``
-        and ``checksums`` (JSON).
-    ledger : DataFrame
-        Columns step, reason, group, visit, swabs_before, swabs_after: a block a step, a row a group and visit.
+    The cohort has in ``X`` counts (CSR, swabs x features that have reads); in ``var`` the seven `RANKS`, "" where not
+    named; in ``obs`` subject, group, arm, visit (ordered), site, lesional (nullable), age, sex, batch, control_type,
+    the severity scores, the covariates, and depth (reads), where the study has them. Negative controls stay, as
+    ``control_type`` ``negative``. Of relative abundances ``X`` are shares, and there is no depth. ``uns``: ``relative``
+    (bool), ``flow`` (people and swabs after each step, as from `follow`; JSON), ``tree`` (Newick, if there is one),
+    ``tree_differs`` (features without a tip and other tips; JSON), ``study`` and ``checksums`` (JSON).
     """
     files, problems = study.files.each(), Problems()
     data, rows, obs, counts, var, tree = {}, None, None, None, None, None
@@ -373,22 +351,22 @@ def build_cohort(study: Study) -> tuple[AnnData, pd.DataFrame]:
             _check_design(study, obs[_usable(study, obs) & obs["control_type"].eq("sample")])
     if rows is not None and "counts" in data:
         with problems:
-            counts = read_counts(study, data["counts"], rows.index)
+            counts = tables.read_counts(study, data["counts"], rows.index)
     if rows is not None and counts is not None:
         with problems:
             _same_samples(study, counts, rows.index)
         with problems:
-            var = read_taxonomy(study, data.get("taxonomy"), counts)
+            var = tables.read_taxonomy(study, data.get("taxonomy"), counts)
         if "tree" in data:
             with problems:
-                tree = read_tree(study, data["tree"], counts.features)
+                tree = tables.read_tree(study, data["tree"], counts.features)
     problems.stop()
     assert obs is not None
     assert counts is not None
     assert var is not None
     cohort, ledger = _kept(study, obs, counts, var)
     if tree is not None:
-        tree = read_tree(study, data["tree"], list(cohort.var_names))
+        tree = tables.read_tree(study, data["tree"], list(cohort.var_names))
         cohort.uns["tree"] = tree.newick
         cohort.uns["tree_differs"] = json.dumps({"without_tip": tree.without_tip, "other_tips": tree.other_tips})
     cohort.uns["study"] = study.model_dump_json()

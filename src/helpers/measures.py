@@ -38,13 +38,7 @@ class Measure(NamedTuple):
 
 
 def registry(study: Study) -> dict[str, Measure]:
-    """All measures with a name of their own. Any taxon is one too: see `find`.
-
-    Returns
-    -------
-    dict
-        Key, which is the column's name in ``obs``, to measure.
-    """
+    """All measures with a name of their own, by key, their column in ``obs``. Any taxon is one too: see `find`."""
     scores = {s.name: Measure(s.label, "points", "points", "severity", -1) for s in study.severity}
     return of_swabs(study) | scores
 
@@ -56,7 +50,7 @@ def of_swabs(study: Study) -> dict[str, Measure]:
     """
     counts, named = ("counts",), study.taxa
     names = {role: short_name(getattr(named, role)) for role in ("genus", "pathogen", "commensal")}
-    both = (named.pathogen, named.commensal)
+    ratio = f"Log ratio of {names['pathogen']} to {names['commensal']}"
     return {
         "observed_features": Measure("Observed ASVs", "ASVs", "SD of controls", "diversity", 0, counts),
         SHANNON: Measure("Shannon diversity", "nats", "SD of controls", "diversity", 0, counts),
@@ -78,14 +72,7 @@ def of_swabs(study: Study) -> dict[str, Measure]:
         "genus": Measure(names["genus"], "CLR", "fold change", "taxon", -1, (*counts, named.genus)),
         PATHOGEN: Measure(names["pathogen"], "CLR", "fold change", "taxon", -1, (*counts, named.pathogen)),
         "commensal": Measure(names["commensal"], "CLR", "fold change", "taxon", 1, (*counts, named.commensal)),
-        "log_ratio": Measure(
-            f"Log ratio of {names['pathogen']} to {names['commensal']}",
-            "",
-            "fold change",
-            "taxon",
-            -1,
-            (*counts, *both),
-        ),
+        "log_ratio": Measure(ratio, "", "fold change", "taxon", -1, (*counts, named.pathogen, named.commensal)),
         "genus_share": Measure(f"{names['genus']}, share", "%", "per cent", "taxon", -1, (named.genus,)),
         "pathogen_share": Measure(f"{names['pathogen']}, share", "%", "per cent", "taxon", -1, (named.pathogen,)),
     }
@@ -102,13 +89,7 @@ def is_taxon(key: str) -> bool:
 
 
 def find(key: str, study: Study) -> Measure:
-    """A measure by its key; any name of a genus or species stands for the CLR of that taxon.
-
-    Raises
-    ------
-    KeyError
-        If there is no such measure.
-    """
+    """A measure by its key; any name of a genus or species stands for its CLR. `KeyError` if there is no such."""
     known = registry(study)
     if key not in known and key not in study.columns.covariates and is_taxon(key):
         return Measure(short_name(key), "CLR", "fold change", "taxon", 0, ("counts", key))
@@ -130,16 +111,10 @@ def axis(key: str, study: Study) -> str:
 def measured(cohort: AnnData, study: Study, settings: Settings, wanted: Iterable[str] | None = None) -> AnnData:
     """Choose the swabs, bring them to one depth, and measure them.
 
-    Parameters
-    ----------
-    wanted : iterable of str, optional
-        Keys of measures; all of the registry if not given. Taxa that no claim names need to be given.
+    `wanted` are keys of measures, all of the registry if not given; taxa that no claim names need to be given.
 
-    Returns
-    -------
-    AnnData
-        The swabs that are compared: ``X`` rarefied; ``obs`` with a column each measure, NaN where it is not known;
-        ``uns["measures"]``, their keys; ``obsp["sqrt_bray_curtis"]``, distances.
+    The swabs that are compared come back: ``X`` rarefied; ``obs`` with a column each measure, NaN where it is not
+    known; ``uns["measures"]``, their keys; ``obsp["sqrt_bray_curtis"]``, distances.
     """
     keys = [*registry(study)] if wanted is None else list(dict.fromkeys(wanted))
     depth, seed = settings.rarefaction_depth, settings.seed
@@ -149,11 +124,9 @@ def measured(cohort: AnnData, study: Study, settings: Settings, wanted: Iterable
     metrics = [key for key in diversity.ALPHA if key in keys]
     tree = diversity.rooted_tree(kept) if "faith_pd" in metrics else None
     healthy = swabs.obs["group"].eq("control") & swabs.obs["visit"].eq("baseline")
-    distance = (
-        diversity.distance_to_reference(root, healthy, swabs.obs["subject"])
-        if healthy.any()
-        else pd.Series(np.nan, swabs.obs_names)
-    )
+    distance = pd.Series(np.nan, swabs.obs_names)
+    if healthy.any():
+        distance = diversity.distance_to_reference(root, healthy, swabs.obs["subject"])
     table = (
         diversity.expected_alpha(kept[swabs.obs_names], depth, metrics, tree)
         .assign(**{DISTANCE: distance})
@@ -174,15 +147,7 @@ def abundances(
 ) -> pd.DataFrame:
     """Measures of taxa: those that study.yaml names, and the CLR of any other that is `wanted`.
 
-    Parameters
-    ----------
-    zeros : float or "multiplicative"
-        As of `helpers.diversity.positive`.
-
-    Returns
-    -------
-    DataFrame
-        As from `helpers.taxa.of_interest`, with a column each other taxon.
+    Columns as from `helpers.taxa.of_interest`, then one each other taxon; `zeros` as of `helpers.diversity.positive`.
     """
     genus, species = (taxa.aggregate(swabs, rank) for rank in ("genus", "species"))
     named = [key for key in wanted if key not in registry(study)]
@@ -194,13 +159,9 @@ def abundances(
 def axes(swabs: AnnData, root: DistanceMatrix, study: Study, settings: Settings, wanted: Iterable[str]) -> pd.DataFrame:
     """Positions on the axis from the controls' to the patients' centroid at baseline, in per cent of the gap.
 
-    Where no gap is shown (PERMANOVA of the group, p >= alpha) there is no axis: the positions are NaN, and
-    ``swabs.uns["no_axis"]`` says why, by measure.
-
-    Returns
-    -------
-    DataFrame
-        One row a swab: those of `POSITION`, `OTHER_AXES` and `OFF_AXIS` that are `wanted`.
+    One row a swab: those of `POSITION`, `OTHER_AXES` and `OFF_AXIS` that are `wanted`. Where no gap is shown (PERMANOVA
+    of the group, p >= alpha) there is no axis: the positions are NaN, and ``swabs.uns["no_axis"]`` says why, by
+    measure.
     """
     asked = [key for key in wanted if key in (POSITION, *OTHER_AXES, OFF_AXIS)]
     obs, found = swabs.obs, pd.DataFrame(np.nan, index=swabs.obs_names, columns=asked)
@@ -229,22 +190,10 @@ def axes(swabs: AnnData, root: DistanceMatrix, study: Study, settings: Settings,
 
 
 def on_axis(distmat: DistanceMatrix, obs: pd.DataFrame, study: Study, settings: Settings) -> pd.DataFrame:
-    """Where swabs are on the axis in a space.
+    """Where swabs are on the axis in a space, as from `helpers.diversity.axis_position`.
 
-    Parameters
-    ----------
-    distmat : skbio.DistanceMatrix
-        Between swabs, `obs` is of these, and may be of others.
-
-    Returns
-    -------
-    DataFrame
-        As from `helpers.diversity.axis_position`.
-
-    Raises
-    ------
-    ValueError
-        If no gap is shown between the groups at baseline: PERMANOVA, p >= alpha.
+    `obs` is of the swabs of `distmat`, and may be of others. `ValueError` if no gap is shown between the groups at
+    baseline: PERMANOVA, p >= alpha.
     """
     there = obs.loc[list(distmat.ids)]
     healthy, ill = (there["group"].eq(group) & there["visit"].eq("baseline") for group in ("control", "case"))
@@ -257,17 +206,6 @@ def on_axis(distmat: DistanceMatrix, obs: pd.DataFrame, study: Study, settings: 
 
 
 def by_visit(swabs: AnnData | pd.DataFrame, keys: Iterable[str]) -> pd.DataFrame:
-    """The tidy table of measures: one row a patient and visit.
-
-    Parameters
-    ----------
-    keys : iterable of str
-        Columns of measures.
-
-    Returns
-    -------
-    DataFrame
-        As from `helpers.visits.by_patient`.
-    """
+    """The tidy table of measures, the columns `keys`: one row a patient and visit, as from `by_patient`."""
     obs = swabs.obs if isinstance(swabs, AnnData) else swabs
     return by_patient(obs, obs[list(keys)])

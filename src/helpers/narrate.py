@@ -308,10 +308,7 @@ def otherwise(
 def robust(row: Mapping[str, Any]) -> str:
     """Tell of a claim how many analyses agree, and what makes the others differ.
 
-    Parameters
-    ----------
-    row : mapping
-        Of `helpers.multiverse.Multiverse.claims`.
+    `row` is of `helpers.multiverse.Multiverse.claims`.
     """
     told = [
         f"**{row['claim']}** ({row['what']}) is {row['verdict']} in {row['agree']} of {row['specifications']} analyses "

@@ -98,21 +98,11 @@ class Output:
     ) -> None:
         """Save a figure and show it with its caption.
 
-        Parameters
-        ----------
-        name : str
-            Starts with the notebook's number, as ``02_alpha``.
-        finding : str
-            What there is to see, told to who cannot see it after what the figure shows.
-        caption, alt : str
-            How it is read, with ``*emphasis*`` and ``**strong**``, and what it shows, if not as its function says.
-        data : str
-            Name of the table that has its numbers, if not that of the figure.
-
-        Raises
-        ------
-        ValueError
-            If it has no caption, no alternative text, or does not say of how many it is (``n = ``).
+        The name starts with the notebook's number, as ``02_alpha``; `finding` is what there is to see, told to who
+        cannot see it after what the figure shows. Caption (with ``*emphasis*`` and ``**strong**``) and `alt`, how it is
+        read and what it shows, are given if not as its function says; `data`, the name of the table that has its
+        numbers, if not that of the figure. `ValueError` if it has no caption, no alternative text, or does not say of
+        how many it is (``n = ``).
         """
         caption = caption or getattr(fig, "caption", "")
         alt = f"{alt or getattr(fig, 'alt', '')} {finding}".strip()
@@ -140,14 +130,9 @@ class Output:
     ) -> None:
         """Save a table in full and show it: numbers rounded by the report's rule and set right, all text escaped.
 
-        Parameters
-        ----------
-        index : bool
-            Show the index, as the row's heading. Without it, the first column is the heading.
-        whole : DataFrame, optional
-            What is saved, if `df` is only its head.
-        counts, taxa : iterable of str
-            Columns that count people or swabs, beside `helpers.disclosure.COUNTS`; columns that are named after taxa.
+        The heading of a row is the index, if that is shown, or the first column. `whole` is what is saved, if `df` is
+        only its head. `counts` are columns that count people or swabs, beside `helpers.disclosure.COUNTS`; `taxa` those
+        named after taxa.
         """
         table = df.reset_index() if index else df
         table, whole = (in_table(t, self.privacy, counts) for t in (table, table if whole is None else whole))

@@ -67,26 +67,16 @@ def permanova(
     """Permutational analysis of variance of distances on several terms.
 
     The sum of squares of a term is tr(H G), with H the projection on what the term adds to those before it (`by` terms)
-    or to all others (`by` margin). F compares it with the residual of the full model. The rows of the design are
-    permuted against the distances, all terms together.
+    or to all others (`by` margin, without the terms that another one contains). F compares it with the residual of the
+    full model. The rows of the design are permuted against the distances, all terms together.
 
-    Parameters
-    ----------
-    design : DataFrame
-        Indexed by the ids of `distmat`, in any order. Samples with a missing value are dropped and counted.
-    formula : str
-        Right-hand side, such as ``"batch + group"``; what is not a number is a factor.
-    by : {"terms", "margin"}
-        In the order of the formula; or each given all others, without those that another term contains.
-    blocks : str, optional
-        Column of `design`: samples are permuted within its values only. Blocks of one sample stay as they are.
+    The design is indexed by the ids of `distmat`, in any order; samples with a missing value are dropped and counted.
+    The formula is the right-hand side, such as ``"batch + group"``; what is not a number is a factor. Samples are
+    permuted within the values of the column `blocks` only; blocks of one sample stay as they are.
 
-    Returns
-    -------
-    DataFrame
-        Columns term, df, sum_of_squares, r2, pseudo_f, p_value, n, n_dropped; a row a term, then ``Residual`` and
-        ``Total``. p = (1 + hits) / (1 + permutations). `ValueError` if ids, columns, blocks or distances do not fit, a
-        term is constant or a sum of others, or no residual is left.
+    Columns term, df, sum_of_squares, r2, pseudo_f, p_value, n, n_dropped; a row a term, then ``Residual`` and
+    ``Total``. p = (1 + hits) / (1 + permutations). `ValueError` if ids, columns, blocks or distances do not fit, a term
+    is constant or a sum of others, or no residual is left.
 
     References
     ----------
@@ -236,18 +226,9 @@ def dispersion(
     Analysis of variance of the distances to the group's centroid in principal-coordinate space; p from permuting the
     residuals. PERMANOVA answers to spread as well as to place, so that this stands beside it.
 
-    Parameters
-    ----------
-    design, blocks
-        As of `permanova`.
-    grouping : str
-        Column of `design`; samples where it is missing are dropped and counted.
-
-    Returns
-    -------
-    dict
-        ``f``, ``p_value``, ``distances`` (Series, to the group's centroid), ``n``, ``n_dropped``. `ValueError` if ids
-        or columns do not fit, there is one group only, or as many groups as samples.
+    Design and blocks are as of `permanova`; samples whose group is missing are dropped and counted. ``f``, ``p_value``,
+    ``distances`` (Series, to the group's centroid), ``n`` and ``n_dropped`` come back; `ValueError` if ids or columns
+    do not fit, there is one group only, or as many groups as samples.
 
     References
     ----------
@@ -300,29 +281,20 @@ def paired_permanova(
     permutations: int = 999,
     seed: int,
 ) -> pd.DataFrame:
-    """Test whether patients' communities change between two visits, and differently by arm.
+    """Test whether patients' communities change between two visits, and, with `arm`, differently by arm.
 
-    With C one contrast (-1, +1)/sqrt(2) a patient, K = C G C' holds the inner products of the patients' changes.
-    Time: the statistic is ``1'K1``; under no change each patient's change is as likely as its negative, so that
-    ``f'Kf`` with random signs f is its null distribution. Time x arm: PERMANOVA of the changes on arm given the
-    covariates, permuting whole patients. Several swabs of a patient at a visit count as their mean.
+    With C one contrast (-1, +1)/sqrt(2) a patient, K = C G C' holds the inner products of the patients' changes. Time:
+    the statistic is ``1'K1``; under no change each patient's change is as likely as its negative, so that ``f'Kf`` with
+    random signs f is its null distribution. Time x arm: PERMANOVA of the changes on arm given the covariates, permuting
+    whole patients. Several swabs of a patient at a visit count as their mean.
 
-    Parameters
-    ----------
-    design : DataFrame
-        The swabs, indexed by the ids of `distmat`, in any order; columns subject, visit (``baseline`` or ``followup``),
-        `arm` and `covariates`.
-    arm : str, optional
-        Column with the patient's arm: asks for time x arm too.
-    covariates : sequence of str
-        Adjusted for in time x arm; a patient's value is the first at baseline. One that does not vary is left out.
+    The design has a row a swab, indexed by the ids of `distmat`, in any order, with columns subject, visit
+    (``baseline`` or ``followup``), `arm` and `covariates`. A patient's value of a covariate is the first at baseline; a
+    covariate that does not vary is left out.
 
-    Returns
-    -------
-    DataFrame
-        Rows ``visit`` and, with `arm`, ``visit:arm``; columns term, df, sum_of_squares, r2 (of the variation of the
-        changes; for ``visit``, of all variation within patients), pseudo_f, p_value, n (patients with both visits),
-        n_dropped (the others), dispersion_f, dispersion_p. NaN with fewer than five patients, or three in an arm.
+    Rows ``visit`` and, with `arm`, ``visit:arm``; columns term, df, sum_of_squares, r2 (of the variation of the
+    changes; for ``visit``, of all variation within patients), pseudo_f, p_value, n (patients with both visits),
+    n_dropped (the others), dispersion_f, dispersion_p. NaN with fewer than five patients, or three in an arm.
 
     References
     ----------
@@ -340,7 +312,8 @@ def paired_permanova(
     if arm:
         patients = obs[obs["visit"].eq("baseline")].groupby("subject", observed=True)[[arm, *covariates]].first()
         patients = patients.loc[subjects]
-        tests.append(_given(k, patients, arm, covariates, permutations, seed, "visit:arm", dropped))
+        both = _given(k, patients, arm, covariates, permutations, seed)
+        tests.append(both | {"term": "visit:arm", "n_dropped": both["n_dropped"] + dropped})
     return pd.DataFrame(tests)
 
 
@@ -382,31 +355,23 @@ def _time(
 
 
 def _given(
-    gram: np.ndarray,
-    patients: pd.DataFrame,
-    factor: str,
-    covariates: Sequence[str],
-    permutations: int,
-    seed: int,
-    term: str,
-    dropped: int,
+    gram: np.ndarray, patients: pd.DataFrame, factor: str, covariates: Sequence[str], permutations: int, seed: int
 ) -> dict[str, Any]:
     """Marginal test of a factor between patients, given by the inner products of their points, with its dispersion."""
     complete = patients[[factor, *covariates]].notna().all(axis=1).to_numpy()
-    kept = patients[complete]
-    dropped += int((~complete).sum())
+    kept, dropped = patients[complete], int((~complete).sum())
     grouping = kept[factor].astype(str)
     if grouping.nunique() < 2 or grouping.value_counts().min() < 3:
-        return _not_estimable(term, len(kept)) | {"n_dropped": dropped}
+        return _not_estimable(factor, len(kept)) | {"n_dropped": dropped}
     gram = gram[np.ix_(complete, complete)]
     varying = [c for c in covariates if kept[c].nunique() > 1]
     try:
         table = _permanova(gram, kept, " + ".join([*varying, factor]), "margin", None, permutations, seed)
     except ValueError:  # the covariates determine the factor, or leave no residual
-        return _not_estimable(term, len(kept)) | {"n_dropped": dropped}
+        return _not_estimable(factor, len(kept)) | {"n_dropped": dropped}
     row = table[table["term"].eq(factor)].iloc[0].to_dict()
     _, f, p = _dispersion(gram, grouping.to_numpy(), None, permutations, seed)
-    return row | {"term": term, "n": len(kept), "n_dropped": dropped, "dispersion_f": f, "dispersion_p": p}
+    return row | {"n": len(kept), "n_dropped": dropped, "dispersion_f": f, "dispersion_p": p}
 
 
 # --- the report's table ----------------------------------------------------------------------------------------------
@@ -453,7 +418,7 @@ def group_at_baseline(
     swabs = _aligned(obs, distmat, ["subject", "visit", "group", *covariates])
     means, subjects = _contrasts(swabs, ["baseline"], [1.0])
     people = swabs[swabs["visit"].eq("baseline")].groupby("subject", observed=True).first().loc[subjects]
-    return _given(means @ gower(distmat) @ means.T, people, "group", covariates, permutations, seed, "group", 0)
+    return _given(means @ gower(distmat) @ means.T, people, "group", covariates, permutations, seed)
 
 
 def _p_value(observed: Any, null: np.ndarray) -> Any:

@@ -34,24 +34,14 @@ def table_one(
 ) -> pd.DataFrame:
     """Table 1: characteristics by group, with standardised mean differences.
 
-    The differences are of patients minus controls, and of treatment minus comparator, as those of
-    `helpers.treatment.balance`, which are of fewer patients.
+    `people` has a row a person: ``who`` (as from `helpers.visits.who`) and the characteristics, `columns`; a number is
+    given as mean (SD), anything else as n (%). The differences are of patients minus controls, and of treatment minus
+    comparator, as those of `helpers.treatment.balance`, which are of fewer patients. Where `privacy` suppresses small
+    cells, counts are hidden or rounded, shares are of rounded counts, and nothing is told of a group of hidden size,
+    nor the difference of a characteristic with a hidden count.
 
-    Parameters
-    ----------
-    people : DataFrame
-        One row a person: ``who`` (as from `helpers.visits.who`) and `columns`.
-    columns : sequence of str
-        Characteristics; a number is given as mean (SD), anything else as n (%).
-    privacy : Privacy, optional
-        Where it suppresses small cells, counts are hidden or rounded, shares are of rounded counts, and nothing is
-        told of a group of hidden size, nor the difference of a characteristic with a hidden count.
-
-    Returns
-    -------
-    DataFrame
-        Columns characteristic, level, missing, one a group, and one a standardised difference, at each level of a
-        category. A group in which a characteristic was never recorded is blank there.
+    Columns characteristic, level, missing, one a group, and one a standardised difference, at each level of a category.
+    A group in which a characteristic was never recorded is blank there.
 
     References
     ----------
@@ -146,13 +136,10 @@ def flow(
     deep = np.ones(cohort.n_obs, bool)
     if not cohort.uns["relative"]:
         deep = np.asarray(cohort.X.sum(axis=1)).ravel() >= rarefaction_depth
+    shallow = f"fewer than {rarefaction_depth:,} reads, without contaminants: too few to compare"
     steps = [
         ("swabs", "not of a site known to be lesional at baseline", analysis_swabs(cohort.obs, swabs)),
-        (
-            "rarefaction",
-            f"fewer than {rarefaction_depth:,} reads, without contaminants: too few to compare",
-            pd.Series(deep, index=cohort.obs_names),
-        ),
+        ("rarefaction", shallow, pd.Series(deep, index=cohort.obs_names)),
     ]
     _, later, after = follow(cohort.obs, steps)
     before = pd.DataFrame(json.loads(cohort.uns["flow"]))
@@ -169,12 +156,9 @@ def flag_contaminants(cohort: AnnData, alpha: float) -> pd.DataFrame:
 
     A contaminant has a q-value below `alpha`, and a higher mean share of reads in negative controls than in swabs.
 
-    Returns
-    -------
-    DataFrame
-        A row a feature, the likeliest contaminants first: prevalence (share of swabs that have it) and mean share of
-        reads in negative controls and in swabs, p_value (Fisher's exact test, one-sided), q_value
-        (Benjamini-Hochberg), contaminant (bool), and the ranks. Empty where there are no negative controls.
+    A row a feature, the likeliest contaminants first: prevalence (share of swabs that have it) and mean share of reads
+    in negative controls and in swabs, p_value (Fisher's exact test, one-sided), q_value (Benjamini-Hochberg),
+    contaminant (bool), and the ranks. Empty where there are no negative controls.
 
     References
     ----------
@@ -227,16 +211,13 @@ def integrity_checks(cohort: AnnData) -> pd.DataFrame:
     study = Study.model_validate_json(cohort.uns["study"])
     obs = cohort.obs[cohort.obs["control_type"] == "sample"]
     patients = obs[obs["group"] == "case"].groupby("subject")["visit"].nunique()
-    counts, shown = cohort.X.data, study.privacy.shown
+    counts, shown, both = cohort.X.data, study.privacy.shown, (patients == 2).sum()
+    of_both = f"{shown(both)} of {shown(len(patients))}"
     checks = [
         ("One swab a subject, visit and site", not len(swabbed_twice(obs)), f"{shown(len(obs))} swabs"),
         ("Each subject in one group", not in_several(obs, "group"), f"{shown(obs['subject'].nunique())} subjects"),
         ("Each subject in one arm", not in_several(obs, "arm"), f"{shown(len(patients))} patients"),
-        (
-            "Patients at baseline and follow-up",
-            (patients == 2).any(),
-            f"{shown((patients == 2).sum())} of {shown(len(patients))} patients have swabs of both visits",
-        ),
+        ("Patients at baseline and follow-up", both > 0, f"{of_both} patients have swabs of both visits"),
     ]
     if study.counted:
         whole = bool(((counts >= 0) & (counts % 1 == 0)).all())

@@ -90,12 +90,9 @@ def shift_against_improvement(pairs: pd.DataFrame, *, alpha: float = 0.05) -> pd
     `pairs` has a row a patient: ``change``, and ``improvement`` as a share. Two rows: ``estimate of`` in words, and the
     keys of `helpers.estimates.ESTIMATE`; least squares, HC3.
     """
-    found = {
-        "change for 100 percentage points more improvement": linear_contrast(
-            pairs, "change", "improvement", alpha=alpha
-        ),
-        "change at no improvement": intercept(pairs, "change", "improvement", alpha=alpha),
-    }
+    slope = linear_contrast(pairs, "change", "improvement", alpha=alpha)
+    start = intercept(pairs, "change", "improvement", alpha=alpha)
+    found = {"change for 100 percentage points more improvement": slope, "change at no improvement": start}
     return pd.DataFrame(found).T.rename_axis("estimate of").reset_index()
 
 
@@ -147,12 +144,9 @@ def within_between_slopes(
     Generalised estimating equations over both visits of the patients, clustered on the patient, exchangeable
     correlation, bias-reduced covariance; severity enters as the patient's mean and as the deviation from it.
 
-    Returns
-    -------
-    DataFrame
-        Indexed by slope (between, within): keys of `helpers.estimates.ESTIMATE`, for one point more of severity; n
-        counts patients, n_dropped visits with a missing value; t with patients less coefficients degrees of freedom.
-        NaN with fewer than ten patients more than coefficients.
+    Indexed by slope (between, within): keys of `helpers.estimates.ESTIMATE`, for one point more of severity; n counts
+    patients, n_dropped visits with a missing value; t with patients less coefficients degrees of freedom. NaN with
+    fewer than ten patients more than coefficients.
 
     References
     ----------

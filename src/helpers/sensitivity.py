@@ -17,21 +17,13 @@ from helpers.estimates import as_estimate, as_numbers, levels_in_use, not_estima
 def robustness_value(t: float, df: float, *, q: float = 1, alpha: float = 1) -> float:
     """How strong an unmeasured cause of both treatment and outcome would have to be to overturn a coefficient.
 
-    Parameters
-    ----------
-    t, df : float
-        The coefficient's t value by ordinary least squares, with its plain standard error (a robust one has no such
-        algebra), and the residual degrees of freedom.
-    q : float
-        Share of the coefficient that is to go: 1 takes it to zero.
-    alpha : float
-        With 1, for the estimate to reach zero (q = 1); below, for its interval of 1 - alpha to include it.
+    That is the share, 0 to 1, that it would have to explain of the variance that the model leaves in treatment and
+    outcome, of each, to take away the share `q` of the coefficient: with q = 1 to take it to zero. With alpha = 1 the
+    estimate itself is to go; with less, its interval of 1 - alpha is to include zero, and 0 is said where it does
+    already.
 
-    Returns
-    -------
-    float
-        The share, 0 to 1, that the cause would have to explain of the variance that the model leaves in treatment and
-        outcome, of each. 0 where the interval includes zero already.
+    `t` is the coefficient's t value by ordinary least squares, with its plain standard error (a robust one has no such
+    algebra), and `df` the residual degrees of freedom.
 
     References
     ----------
@@ -115,15 +107,11 @@ def _partial_r2(fit: Any) -> pd.Series:
 def who_was_lost(pairs: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """Those without a second visit beside those who came to both, by characteristics at baseline, the `columns`.
 
-    `pairs` as from `helpers.visits.paired`; whoever has no first visit is in neither group.
-
-    Returns
-    -------
-    DataFrame
-        One row a characteristic that varies, a category by its levels but the first: ``covariate``; of the two groups,
-        lost and stayed, the patients in whom it is known (``n_lost``, ``n_stayed``), their mean or share (``lost``,
-        ``stayed``) and its standard deviation (``sd_lost``, ``sd_stayed``; NaN of a share); ``difference``, the
-        standardised mean difference, lost minus stayed.
+    `pairs` as from `helpers.visits.paired`; whoever has no first visit is in neither group. One row a characteristic
+    that varies, a category by its levels but the first: ``covariate``; of the two groups, lost and stayed, the patients
+    in whom it is known (``n_lost``, ``n_stayed``), their mean or share (``lost``, ``stayed``) and its standard
+    deviation (``sd_lost``, ``sd_stayed``; NaN of a share); ``difference``, the standardised mean difference, lost minus
+    stayed.
 
     References
     ----------
@@ -198,6 +186,9 @@ def imputed(
 
     Multiple imputation by chained equations: each incomplete number by Bayesian linear regression on all others.
 
+    Patients without either visit, or with a missing category, are dropped and counted. With nothing to impute, the
+    estimate itself; NaN with too few patients to impute from.
+
     Parameters
     ----------
     pairs : DataFrame
@@ -208,12 +199,6 @@ def imputed(
     covariates : sequence of str
         What else tells of ``y0`` and ``y1``, or of who was lost: the arm (``treated``), severity, improvement. Missing
         numbers are imputed too.
-
-    Returns
-    -------
-    dict
-        Keys of `helpers.estimates.ESTIMATE`. Patients without either visit, or with a missing category, are dropped
-        and counted. With nothing to impute, the estimate itself; NaN with too few patients to impute from.
 
     References
     ----------
@@ -302,10 +287,16 @@ def beyond_regression(
     (too much is then subtracted), too high where their skin is less steady.
 
     Patients are enrolled by their severity, which the measure follows with a correlation r, that of the patients at
-    baseline: an elevation of severity by some SD goes with r times as many of the measure. What is subtracted is thus
-    r (1 - reliability) elevation SD, where severity is at least as steady as the measure no less than what regresses.
-    With r = 1, patients are taken to be chosen by the measure itself: the worst case. What stays beyond
-    zero is more than regression; what regression could explain, and a change the other way, comes out as zero.
+    baseline: an elevation of severity by some SD goes with r times as many of the measure. What is subtracted is thus r
+    (1 - reliability) elevation SD, where severity is at least as steady as the measure no less than what regresses.
+    With r = 1, patients are taken to be chosen by the measure itself: the worst case. What stays beyond zero is more
+    than regression; what regression could explain, and a change the other way, comes out as zero.
+
+    Keys of `helpers.estimates.ESTIMATE` (of patients; interval and p-value from a bootstrap of patients and controls,
+    `helpers.estimates.percentile_test`), and ``n_controls``; ``reliability``; ``correlation``, r; ``regression``, what
+    was subtracted; ``elevation_to_explain`` and ``elevation_to_overturn``, the elevations that would explain the whole
+    change, and so much that the interval includes zero (NaN where none is needed). NaN with fewer than five patients or
+    controls.
 
     Parameters
     ----------
@@ -318,15 +309,6 @@ def beyond_regression(
     elevation : float
         How much worse the patients were when enrolled than people with the disease are on an average day, in standard
         deviations of the patients at baseline; of selection by a cut-off, see `elevation_at_cutoff`.
-
-    Returns
-    -------
-    dict
-        Keys of `helpers.estimates.ESTIMATE` (of patients; interval and p-value from a bootstrap of patients and
-        controls, `helpers.estimates.percentile_test`), and ``n_controls``; ``reliability``; ``correlation``, r;
-        ``regression``, what was subtracted; ``elevation_to_explain`` and ``elevation_to_overturn``, the elevations that
-        would explain the whole change, and so much that the interval includes zero (NaN where none is needed). NaN with
-        fewer than five patients or controls.
 
     References
     ----------

@@ -169,15 +169,12 @@ class Columns(Strict):
     @model_validator(mode="after")
     def _values_are_standard(self) -> "Columns":
         for name, standard in VOCABULARY.items():
-            column = getattr(self, name)
-            if column is None:
+            if (column := getattr(self, name)) is None:
                 continue
-            unknown = sorted(set(column.values) - set(standard))
-            if unknown:
+            if unknown := sorted(set(column.values) - set(standard)):
                 raise ValueError(f"{name}.values: unknown {', '.join(unknown)}; known: {', '.join(standard)}")
             listed = [v for values in column.values.values() for v in values] + column.ignore
-            twice = sorted({v for v in listed if listed.count(v) > 1})
-            if twice:
+            if twice := sorted({v for v in listed if listed.count(v) > 1}):
                 raise ValueError(f"{name}: {', '.join(twice)} is listed twice")
         return self
 
@@ -350,8 +347,7 @@ class Study(Strict):
         scores = [s.name for s in self.severity]
         known = {n for n in ("age", "sex", "batch") if getattr(self.columns, n)}
         known |= set(scores) | set(self.columns.covariates)
-        unknown = sorted({*self.adjust.group, *self.adjust.arm} - known)
-        if unknown:
+        if unknown := sorted({*self.adjust.group, *self.adjust.arm} - known):
             raise ValueError(f"adjust: no column for {', '.join(unknown)}; known: {', '.join(sorted(known))}")
         if self.settings.swabs == "lesional_at_baseline" and self.columns.lesional is None:
             raise ValueError("settings.swabs is lesional_at_baseline, but columns.lesional is not given")
@@ -410,16 +406,11 @@ class Study(Strict):
         except OSError as e:
             fix = "see to its permissions and its path"
             raise StudyError("cannot be read", file=path, found=e.strerror, fix=fix) from None
-        found = hashlib.sha256(data).hexdigest()
-        if file.sha256 and found != file.sha256:
-            raise StudyError(
-                "is not the file that study.yaml describes",
-                file=path,
-                where="SHA-256",
-                found=found,
-                expected=file.sha256,
-                fix="get the original file again, or write the new checksum into study.yaml if the change is meant",
-            )
+        found, expected = hashlib.sha256(data).hexdigest(), file.sha256
+        if expected not in (None, found):
+            problem = "is not the file that study.yaml describes"
+            fix = "get the original file again, or write the new checksum into study.yaml if the change is meant"
+            raise StudyError(problem, file=path, where="SHA-256", found=found, expected=expected, fix=fix)
         return data
 
 
@@ -493,10 +484,8 @@ def read_yaml(file: Path, what: str, fix: str, keys: str | Path) -> dict[str, An
         expected, fix = "a text file in UTF-8", "save it as such"
         raise StudyError("cannot be read", file=file, found=e, expected=expected, fix=fix) from None
     except Exception as e:  # PyYAML raises whatever a broken date, number or nesting meets
-        found, fix = (
-            " ".join(str(e).split()) or type(e).__name__,
-            "mend the line that is named; quote texts: 'like this'",
-        )
+        found, fix = " ".join(str(e).split()), "mend the line that is named; quote texts: 'like this'"
+        found = found or type(e).__name__
         raise StudyError("is not valid YAML", file=file, found=found[:500], fix=fix) from None
     if not isinstance(content, dict):
         found, fix = "nothing" if content is None else type(content).__name__, f"see {keys} for the keys"

@@ -11,7 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import biom
 import h5py
@@ -191,13 +191,9 @@ def text_table(path: Path, data: bytes) -> pd.DataFrame:
             expected=f"{len(header)} cells", fix="look there for an unquoted delimiter or line end",
         )  # fmt: skip
     table = pd.DataFrame(rows, columns=header, dtype=object)
-    used = [bool(name) or any(cells) for name, cells in table.items()]  # spreadsheets add empty columns
-    first: dict[tuple[str, ...], None] = {}
-    for place, (name, cells) in enumerate(table.items()):
-        column = (str(name), *cells)
-        used[place] &= column not in first  # a column that stands twice, the same in each row
-        first[column] = None
-    table = table.loc[:, used]
+    columns = pd.Series([(str(name), *cells) for name, cells in table.items()], dtype=object)
+    # Spreadsheets add empty columns, and some files have a column twice, the same in each row.
+    table = table.loc[:, (columns.map(any) & ~columns.duplicated()).to_numpy()]
     no_repeats(path, table.columns, "column")
     return table
 
@@ -226,7 +222,9 @@ def _counts_from_biom(path: Path, data: bytes) -> Counts:
                 table = biom.Table.from_hdf5(file) if max(size) <= _limit(len(data)) else None
         else:
             content = json.loads(data)
-            table = biom.Table.from_json(content) if _as_declared(content) else None
+            # A size is checked, since to declare it costs nothing.
+            as_declared = list(content["shape"]) == [len(content["rows"]), len(content["columns"])]
+            table = biom.Table.from_json(content) if as_declared else None
         if table is not None:
             samples, features = ([str(i).strip() for i in table.ids(axis)] for axis in ("sample", "observation"))
             return Counts(table.matrix_data.T.tocsr(), samples, features, _lineages_in(table))
@@ -234,11 +232,6 @@ def _counts_from_biom(path: Path, data: bytes) -> Counts:
         found, fix = f"{type(e).__name__}: {e}"[:300], "export it again, for instance with `biom convert`"
         raise StudyError("is not a readable BIOM table", file=path, found=found, fix=fix) from None
     raise _too_large(path, _limit(len(data)))
-
-
-def _as_declared(content: dict[str, Any]) -> bool:
-    """Whether a BIOM 1.0 table has the rows and columns that it says: a declared size costs nothing to write."""
-    return list(content["shape"]) == [len(content["rows"]), len(content["columns"])]
 
 
 def _lineages_in(table: biom.Table) -> list[str] | None:
@@ -256,15 +249,13 @@ def samples_in_rows(path: Path, table: pd.DataFrame, orientation: str, samples: 
         return orientation == "samples_in_rows"
     rows, columns = len(samples & set(table.index)), len(samples & set(table.columns))
     if rows == columns:
-        raise StudyError(
-            "neither rows nor columns are the metadata's samples" if not rows else "rows and columns both are samples",
-            file=path,
-            found=f"rows {few(table.index[:3])}; columns {few(table.columns[:3])}",
-            expected=f"samples such as {few(sorted(samples)[:3])}{near_misses(table.index, samples)}"
-            f"{near_misses(table.columns, samples)}",
-            fix=mangled([*table.index, *table.columns, *samples])
-            or "make the identifiers the same, or set files.counts.orientation",
-        )
+        problem = "rows and columns both are samples" if rows else "neither rows nor columns are the metadata's samples"
+        found = f"rows {few(table.index[:3])}; columns {few(table.columns[:3])}"
+        near = near_misses(table.index, samples) + near_misses(table.columns, samples)
+        fix = "make the identifiers the same, or set files.counts.orientation"
+        fix = mangled([*table.index, *table.columns, *samples]) or fix
+        raise StudyError(problem, file=path, found=found, expected=f"samples such as {few(sorted(samples)[:3])}{near}",
+                         fix=fix)  # fmt: skip
     return rows > columns
 
 
@@ -279,14 +270,11 @@ def _counts_from_text(path: Path, data: bytes, orientation: str, samples: set[st
     values = pd.to_numeric(pd.Series(cells.ravel()), errors="coerce").to_numpy(float).reshape(cells.shape)
     if (bad := np.argwhere(np.isnan(values))).size:
         i, j = bad[0]
-        raise StudyError(
-            "has a count that is not a number",
-            file=path,
-            where=f"sample '{table.columns[j]}', feature '{table.index[i]}'",
-            found=f"{cells[i, j]!r:.80}; such cells in all: {len(bad):,}",
-            expected="a whole number of reads",
-            fix=mangled([cells[i, j]]) or "write 0 where there are none; take out columns that are not counts",
-        )
+        where = f"sample '{table.columns[j]}', feature '{table.index[i]}'"
+        found, expected = f"{cells[i, j]!r:.80}; such cells in all: {len(bad):,}", "a whole number of reads"
+        fix = mangled([cells[i, j]]) or "write 0 where there are none; take out columns that are not counts"
+        problem = "has a count that is not a number"
+        raise StudyError(problem, file=path, where=where, found=found, expected=expected, fix=fix)
     return Counts(sparse.csr_matrix(values.T), list(table.columns), list(table.index), lineages)
 
 

@@ -74,12 +74,7 @@ def _study_text(name: str, draft: Draft) -> str:
         "about": "Not described yet: who was studied, what was given, when and where swabs were taken.",
         "source": "not given",
         "licence": "not given",
-        "files": draft.files,
-        "columns": draft.columns,
-        "severity": draft.severity,
-        "labels": draft.labels,
-        "adjust": draft.adjust,
-        "minimum_depth": draft.minimum_depth,
+        **{key: getattr(draft, key) for key in ("files", "columns", "severity", "labels", "adjust", "minimum_depth")},
         "settings": {**swabs, "rarefaction_depth": draft.minimum_depth},
         "privacy": {"small_cells": "suppress", "oldest_age": 89},
     }
@@ -131,11 +126,8 @@ def _summary(name: str, draft: Draft) -> str:
     lines.append(f"To check ({len(reasons)}; also title, about, source, licence, randomised, labels):")
     for reason in reasons:
         lines += _wrapped(reason, "  - ", "    ")
-    lines += [
-        f"Next: edit {DATA / name / STUDY_YAML}, then",
-        f"  make check STUDY={name}",
-        f"  make report STUDY={name}",
-    ]
+    lines.append(f"Next: edit {DATA / name / STUDY_YAML}, then")
+    lines += [f"  make {step} STUDY={name}" for step in ("check", "report")]
     return _printable("\n".join(lines))
 
 
@@ -180,19 +172,10 @@ def draft_study(
     tree: str | Path | None = None,
     data_folder: str | Path = DATA,
 ) -> str:
-    """Make ``data/<name>`` with copies of the files and a commented study.yaml; all or nothing.
+    """Make ``data/<name>`` with copies of the files and a commented study.yaml, all or nothing; the summary comes back.
 
-    Parameters
-    ----------
-    name : str
-        Letters, digits, ``_`` and ``-``; a study of that name must not be there.
-    table, metadata, taxonomy, tree : str or Path
-        BIOM, .qza or text; text; a lineage a feature, and Newick, or empty if there is none.
-
-    Returns
-    -------
-    str
-        What was guessed, what is unsure, and what to do next.
+    `table` is BIOM, .qza or text, `metadata` text; `taxonomy`, a lineage a feature, and `tree`, Newick, are empty if
+    there is none. A name has letters, digits, ``_`` and ``-``; a study of that name must not be there.
     """
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name):
         expected = "letters without accents, digits, _ and - (not first)"

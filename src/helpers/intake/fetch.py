@@ -10,6 +10,8 @@ from helpers.files import DATA, STUDY_YAML, unfinished, unwritable
 from helpers.run.lock import clear, locked
 from helpers.study import DataFile, Study, load_study
 
+BY_HAND = "lay the file there by hand"
+
 
 def fetch(name: str) -> None:
     """Fetch the files of a study in ``data/``: see `fetch_data`."""
@@ -21,14 +23,8 @@ def fetch_data(study: Study, *, timeout: float = 60, attempts: int = 3, pause: f
 
     All problems of all files are told at once. What was fetched until then stays; no part of a file does.
 
-    Parameters
-    ----------
-    timeout : float
-        Seconds that a server may be silent.
-    attempts : int
-        How often to try if the connection fails or the server does.
-    pause : float
-        Seconds before the second attempt; the third waits twice as long, and so on.
+    A server may be silent for `timeout` seconds. If the connection fails, or the server does, there are `attempts` in
+    all: the second after `pause` seconds, the third after twice as many, and so on.
     """
     problems = Problems()
     with locked(study.folder / STUDY_YAML, f"another make data of {study.folder.name}"):
@@ -43,9 +39,8 @@ def _have(study: Study, file: DataFile, timeout: float, attempts: int, pause: fl
     """Fetch one file if need be, and tell what was done."""
     path = study.path(file)
     if file.url and not file.sha256:
-        raise StudyError(
-            "has a url but no sha256", file=study.folder / STUDY_YAML, found=file.path, fix="add its checksum"
-        )
+        where, fix = study.folder / STUDY_YAML, "add its checksum"
+        raise StudyError("has a url but no sha256", file=where, found=file.path, fix=fix)
     if file.url and not path.is_symlink() and not path.exists():
         size = _fetch(file.url, str(file.sha256), path, timeout, attempts, pause)
         return f"{path} fetched ({_size(size)})"
@@ -71,17 +66,12 @@ def _fetch(url: str, checksum: str, path: Path, timeout: float, attempts: int, p
         path.parent.mkdir(parents=True, exist_ok=True)
         with unfinished(path) as part:
             _try(download, url, part, path, attempts, pause)
-            found = pooch.file_hash(str(part))
+            found, size = pooch.file_hash(str(part)), part.stat().st_size
             if found != checksum:
-                raise StudyError(
-                    "what was fetched is not the file that study.yaml describes",
-                    file=path,
-                    where="SHA-256",
-                    found=f"{found} ({_size(part.stat().st_size)} from {url})",
-                    expected=checksum,
-                    fix="correct url and sha256 in study.yaml, or lay the file there by hand",
-                )
-            size = part.stat().st_size
+                problem = "what was fetched is not the file that study.yaml describes"
+                found += f" ({_size(size)} from {url})"
+                fix = f"correct url and sha256 in study.yaml, or {BY_HAND}"
+                raise StudyError(problem, file=path, where="SHA-256", found=found, expected=checksum, fix=fix)
             part.replace(path)
             return size
     except OSError as e:
@@ -97,13 +87,9 @@ def _try(download: Any, url: str, part: Path, path: Path, attempts: int, pause: 
             return
         except RequestException as e:
             if attempt == attempts or not _may_pass(e):
-                raise StudyError(
-                    "could not be fetched",
-                    file=path,
-                    found=_reason(e) + (f" ({attempt} attempts)" if attempt > 1 else ""),
-                    expected=f"the file at {url}",
-                    fix="try again later, correct url in study.yaml, or lay the file there by hand",
-                ) from None
+                found = _reason(e) + (f" ({attempt} attempts)" if attempt > 1 else "")
+                expected, fix = f"the file at {url}", f"try again later, correct url in study.yaml, or {BY_HAND}"
+                raise StudyError("could not be fetched", file=path, found=found, expected=expected, fix=fix) from None
             print(f"{path}: {_reason(e)}; trying again", file=sys.stderr, flush=True)
             time.sleep(pause * attempt)
 

@@ -191,6 +191,11 @@ class Draft:
         values = {standard: listed for standard, listed in values.items() if listed}
         self.columns[key] = {"column": column, "values": values} | ({"ignore": ignore} if ignore else {})
 
+    def rivals(self, key: str, columns: Iterable[str], also: str = "") -> None:
+        """Note which columns, besides the one that was chosen, a key could stand for; `also` what is said of them."""
+        others = [c for c in columns if c != self.column_of(key)]
+        self.check(f"columns.{key}", f"{quoted(others)} could be it too{also}.", others)
+
     def column_of(self, key: str) -> str | None:
         """The column of a key."""
         chosen = self.columns.get(key)
@@ -336,8 +341,7 @@ def _subject(draft: Draft) -> None:
         return
     (named, *_), draft.columns["subject"] = max(found, key=_rank)
     draft.check("columns.subject", f"{why}; this one has one sex and one age for each value.", not named)
-    others = [c for (also, *_), c in found if c != draft.columns["subject"] and also == named]
-    draft.check("columns.subject", f"{quoted(others)} could be it too.", others)
+    draft.rivals("subject", [c for (also, *_), c in found if also == named])
 
 
 def _lesional(draft: Draft) -> None:
@@ -374,8 +378,7 @@ def _visit(draft: Draft) -> None:
     why = "more than two visits; the first and the last are taken, the others left out. People at each: "
     why += f"{each}. Take another follow-up if few are left at the last, or if another is that of the question."
     draft.check("columns.visit", why, ignore)
-    others = [c for (also, *_), c, _ in found if c != column and also]
-    draft.check("columns.visit", f"{quoted(others)} could be it too.", others)
+    draft.rivals("visit", [c for (also, *_), c, _ in found if also])
 
 
 def _group(draft: Draft) -> None:
@@ -404,7 +407,7 @@ def _group(draft: Draft) -> None:
     draft.check("columns.group", why + "patients.", not sure)
     controls = draft.swabs[column].isin(control)
     others = [c for _, c, parts, _ in found if not draft.swabs[c].isin(parts["control"]).eq(controls).all()]
-    draft.check("columns.group", f"{quoted(others)} could be it too, and differs.", others)
+    draft.rivals("group", others, ", and differs")
 
 
 def _arm(draft: Draft) -> None:
@@ -441,8 +444,7 @@ def _arm(draft: Draft) -> None:
     draft.check("columns.arm", why, comparator and [len(part) for part in parts.values()] != [1, 1])
     why = "its name says no treatment, but it has two values, the same in each patient, and none in controls."
     draft.check("columns.arm", why, not known)
-    others = [c for (_, also, *_), c, *_ in found if c != column and also and also >= named]
-    draft.check("columns.arm", f"{quoted(others)} could be it too.", others)
+    draft.rivals("arm", [c for (_, also, *_), c, *_ in found if also and also >= named])
 
 
 def _covariates(draft: Draft) -> None:
@@ -534,14 +536,8 @@ def guess(metadata: pd.DataFrame, counts: Counts, whole: bool, taxonomy: bool) -
 
     There always are sample, subject, group and visit, so that study.yaml can be loaded.
 
-    Parameters
-    ----------
-    metadata : DataFrame
-        Of strings, a row a swab.
-    counts : Counts
-        The count table; its samples may be its features, and the other way round.
-    whole, taxonomy : bool
-        Whether all counts were whole before they were rounded, and whether there is a file of the taxonomy.
+    The metadata are strings, a row a swab. The samples of the counts may be its features, and the other way round;
+    `whole` tells whether all were whole before they were rounded, `taxonomy` whether there is a file of it.
     """
     sample, in_rows, why = _matching(metadata, counts.samples, counts.features)
     if in_rows:

@@ -18,10 +18,7 @@ from helpers.visits import analysis_swabs
 def inspect(name: str, overrides: str = "") -> str:
     """Read and check everything that the report would, tell all problems at once, or sum it up.
 
-    Returns
-    -------
-    str
-        Swabs, people, pairs, depth, taxonomy, tree, and the claims that can be tested and that cannot.
+    The text tells swabs, people, pairs, depth, taxonomy, tree, and the claims that can be tested and that cannot.
     """
     study, problems = load_study(DATA / name), Problems()
     with problems:

@@ -16,22 +16,10 @@ from pydantic_core import PydanticUndefined
 from helpers.choices import Choices
 from helpers.claims import NAMES, NOT_TESTABLE, OF_ONE_ARM, Claim, ClaimId, Claims, names
 from helpers.evidence import CONTRASTS, Asked, lacking
-from helpers.files import (
-    CHOICES,
-    CHOICES_KEYS,
-    CLAIMS_FOLDER,
-    CLAIMS_KEYS,
-    DEMO,
-    DOCS,
-    STUDY_KEYS,
-    STUDY_YAML,
-    write_whole,
-)
+from helpers.files import CHOICES, CHOICES_KEYS, CLAIMS_KEYS, DEMO, DOCS, EXAMPLES, STUDY_KEYS, STUDY_YAML, write_whole
 from helpers.measures import Measure, find, registry
 from helpers.study import Labels, Response, Study, Taxa, load_study
 
-#: Claims whose values are the examples, where they have the key; of study.yaml, it is those of the demo.
-EXAMPLES = CLAIMS_FOLDER / "hartmann2023.yaml"
 WRITTEN = "by `make reference`; a test fails if the two differ.\nA key that is not here is an error."
 STUDY_HEAD = f"""# study.yaml, key by key
 
@@ -182,7 +170,7 @@ def _keys(model: type[BaseModel], examples: dict[str, Any], top: str = "The top 
 
 
 def _collect(model: type[BaseModel], path: str, given: Any, sections: dict[type[BaseModel], Any]) -> None:
-    """Where each model stands, and an example of it."""
+    """Where each model stands, and an example of it: of claims, from `EXAMPLES`; of study.yaml, from the demo's."""
     sections.setdefault(model, ([], given))[0].append(path)
     for name, field in model.model_fields.items():
         inner = given.get(name) if isinstance(given, dict) else None

@@ -14,20 +14,7 @@ import yaml
 from traitlets.config import Config
 
 from helpers.errors import StudyError
-from helpers.files import (
-    EVIDENCE,
-    FIGURES,
-    NOTEBOOKS,
-    ROBUSTNESS,
-    SPECIFICATIONS,
-    TABLES,
-    Report,
-    remedy,
-    report_of,
-    unfinished,
-    unwritable,
-    write_whole,
-)
+from helpers.files import NOTEBOOKS, Report, remedy, report_of, unfinished, unwritable, write_whole
 from helpers.run.origin import Ran, commit, note_saved, record, record_of
 from helpers.run.parameters import declared
 
@@ -146,9 +133,7 @@ def run(name: str, notebook: str) -> None:
 
 def _saved(report: Report, notebook: str) -> dict[Path, tuple[int, int]]:
     """What a notebook may have saved: the files' numbers and times in the file system."""
-    paths = [path for kind in (TABLES, FIGURES, EVIDENCE) for path in (report.results / kind).glob(f"{notebook[:3]}*")]
-    paths += [p for pattern in ("*.h5ad", ROBUSTNESS, SPECIFICATIONS) for p in report.results.glob(pattern)]
-    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in report.saved_by(notebook)}
 
 
 def _say(text: str) -> None:

@@ -102,9 +102,6 @@ def write_parameters(name: str, overrides: str = "") -> None:
 def declared(notebook: Path, parameters: dict[str, Any]) -> dict[str, Any]:
     """Those of the parameters that a notebook declares."""
     names = notebook_defaults(notebook)
-    unknown = [name for name in names if name not in parameters]
-    if unknown:
-        raise StudyError(
-            f"declares unknown parameters: {', '.join(unknown)}", file=notebook, expected=", ".join(parameters)
-        )
+    if unknown := ", ".join(name for name in names if name not in parameters):
+        raise StudyError(f"declares unknown parameters: {unknown}", file=notebook, expected=", ".join(parameters))
     return {name: parameters[name] for name in names}

@@ -233,15 +233,10 @@ def _course(truth: Truth, people: pd.DataFrame, rng: Generator) -> pd.DataFrame:
 
 
 def _composition(
-    truth: Truth,
-    kinds: Catalogue,
-    person: np.ndarray,
-    dysbiosis: np.ndarray,
-    aside: np.ndarray,
-    run: np.ndarray,
-    rng: Generator,
+    truth: Truth, person: np.ndarray, dysbiosis: np.ndarray, aside: np.ndarray, run: np.ndarray, rng: Generator
 ) -> np.ndarray:
     """Expected share of each ASV on the skin under each swab."""
+    kinds = catalogue(truth)
     taxa = pd.DataFrame([t.model_dump() for t in kinds.taxa])
     people, swabs, k = person.max() + 1, len(person), len(taxa)
     D, share = dysbiosis[:, None], truth.skin.subject_share
@@ -270,10 +265,10 @@ def _composition(
 
 
 def _reads(
-    truth: Truth, kinds: Catalogue, composition: np.ndarray, run: np.ndarray, rng: Generator
+    truth: Truth, composition: np.ndarray, run: np.ndarray, rng: Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Counts of the swabs, counts of the negative controls, and the run of those."""
-    s = truth.sequencing
+    kinds, s = catalogue(truth), truth.sequencing
     n, inside = len(composition), np.flatnonzero(kinds.contaminant)
     mean, sd = np.where((rng.random(n) < s.shallow)[:, None], s.depth_shallow, s.depth).T
     depth = np.minimum(np.exp(rng.normal(mean, sd)), s.depth_most).astype(int)
@@ -338,8 +333,8 @@ def simulate_cohort(truth: Truth, seed: int | None = None) -> SimulatedCohort:
     person, visit = np.tile(np.arange(n), 2), np.repeat([0, 1], n)
     run = _runs(truth, people["diagnosis"].eq("AD").to_numpy(), next(streams))[person, visit]
     dysbiosis, aside = (hidden[[f"{x}_M0", f"{x}_M3"]].to_numpy()[person, visit] for x in ("D", "aside"))
-    composition = _composition(truth, kinds, person, dysbiosis, aside, run, next(streams))
-    counts, negatives, negative_run = _reads(truth, kinds, composition, run, next(streams))
+    composition = _composition(truth, person, dysbiosis, aside, run, next(streams))
+    counts, negatives, negative_run = _reads(truth, composition, run, next(streams))
 
     rows = [
         _visit(hidden, v).assign(sequencing_run=[f"run{r + 1}" for r in run[visit == i]]) for i, v in enumerate(VISITS)

@@ -92,13 +92,7 @@ TARGET_SEEDS = range(100_000, 100_060)
 
 
 def simulated(truth: Truth, seed: int, like: Study) -> AnnData:
-    """Simulate a cohort as it would come in through its files; its tree has tips for all ASVs that there are.
-
-    Returns
-    -------
-    AnnData
-        As from `helpers.ingest.cohort_of`.
-    """
+    """A simulated cohort as from `helpers.ingest.cohort_of`; its tree has tips for all ASVs that there are."""
     cohort = simulate_cohort(truth, seed)
     counts = sparse.csr_matrix(cohort.counts[:, cohort.seen], dtype=float)
     var = _ranks(tuple(cohort.taxonomy.index), tuple(cohort.taxonomy["Taxon"])).iloc[cohort.seen]
@@ -115,13 +109,7 @@ def _ranks(features: tuple[str, ...], lineages: tuple[str, ...]) -> pd.DataFrame
 
 
 def examined(cohort: AnnData, like: Study, settings: Settings) -> AnnData:
-    """Clean a cohort and measure what the study's claims ask for, as the chapters do.
-
-    Returns
-    -------
-    AnnData
-        As from `helpers.measures.measured`.
-    """
+    """Clean a cohort and measure what the study's claims ask for by `helpers.measures.measured`, as chapters do."""
     clean, _ = without_contaminants(cohort, settings.alpha)
     asked = evidence.asked_by(load_claims(like), like)
     return measured(clean, like, settings, [each.measure for each in asked])
@@ -133,12 +121,9 @@ def examined(cohort: AnnData, like: Study, settings: Settings) -> AnnData:
 def worlds(truth: Truth) -> dict[str, Truth]:
     """The same patients in worlds in which all of them have one treatment.
 
-    Returns
-    -------
-    dict
-        ``treatment``, ``comparator``, and ``crossed``: the treatment acts, but severity takes the course that it has
-        under the comparator. Crossed minus comparator is the natural direct effect, treatment minus crossed the
-        natural indirect one (VanderWeele, Explanation in Causal Inference, 2015, chapter 2).
+    ``treatment``, ``comparator``, and ``crossed``: the treatment acts, but severity takes the course that it has under
+    the comparator. Crossed minus comparator is the natural direct effect, treatment minus crossed the natural indirect
+    one (VanderWeele, Explanation in Causal Inference, 2015, chapter 2).
     """
     n = sum(truth.population.patients.values())
     treated, compared = (changed(truth, population={"patients": dict.fromkeys(ARMS, 0) | {arm: n}}) for arm in ARMS)
@@ -160,15 +145,8 @@ def true_of(truth: Truth, seeds: Sequence[int], like: Study, pool: Executor) -> 
     disease too, leave the skin alone, what they do to it is zero and is not estimated; nor is a change where nothing
     can make one. Else a change within an arm is what there is, whatever made it: regression to the mean, too.
 
-    Parameters
-    ----------
-    seeds : sequence of int
-        Of the cohorts that are pooled; not those of the runs.
-
-    Returns
-    -------
-    DataFrame
-        One row an answer: `ANSWER`, target, and target_error, its Monte-Carlo standard error.
+    One row an answer: `ANSWER`, target, and target_error, its Monte-Carlo standard error. `seeds` are of the cohorts
+    that are pooled, not those of the runs.
     """
     asked = evidence.asked_by(load_claims(like), like)
     inert = _inert(truth)
@@ -250,11 +228,8 @@ def changed_genera(scenario: str) -> dict[str, frozenset[str]]:
     A genus changes if what makes the difference moves its abundance, or who has it, on the skin; in absolute numbers,
     and not because others bloom. All others do not, contaminants among them, which live on no skin.
 
-    Returns
-    -------
-    dict
-        ``group``: the disease acts on the skin; ``change``: the patients' dysbiosis is another at month 3, by drugs or
-        by itself; ``arms``: drugs act on the skin.
+    ``group``: the disease acts on the skin; ``change``: the patients' dysbiosis is another at month 3, by drugs or by
+    itself; ``arms``: drugs act on the skin.
     """
     truth = SCENARIOS[scenario].truth
     moved = frozenset(t.name.split()[0] for t in catalogue(truth).taxa if t.effect or t.colonisation)
@@ -274,18 +249,10 @@ def changed_genera(scenario: str) -> dict[str, frozenset[str]]:
 
 
 def targets(like: Study, pool: Executor, pooled: int = len(TARGET_SEEDS)) -> pd.DataFrame:
-    """`true_of` every scenario: of all its patients, lost or not, and of their severity as it is.
+    """`true_of` every scenario, its name a column: of all its patients, lost or not, and of their severity as it is.
 
-    Parameters
-    ----------
-    pooled : int
-        Cohorts that are pooled: a target's error is that of one cohort's estimate by the root of it. With 60, coverage
-        comes out lower by 0.2 points, of which 500 cohorts know one.
-
-    Returns
-    -------
-    DataFrame
-        As from `true_of`, with the column scenario.
+    So many cohorts are `pooled`: a target's error is that of one cohort's estimate by the root of it. With 60, coverage
+    comes out lower by 0.2 points, of which 500 cohorts know one.
     """
     known: dict[str, pd.DataFrame] = {}  # worlds that differ only in what is seen of them have the same truth
     tables = []

@@ -4,26 +4,13 @@ import io
 import zipfile
 from pathlib import Path
 
-from helpers.files import (
-    CRATE,
-    FIGURES,
-    HTML,
-    NOTEBOOKS,
-    RESULTS,
-    ROBUSTNESS,
-    SPECIFICATIONS,
-    TABLES,
-    built_report_of,
-    write_whole,
-)
+from helpers.files import CRATE, FIGURES, HTML, NOTEBOOKS, OF_CLAIMS, RESULTS, TABLES, built_report_of, write_whole
 
 #: What may be shared of a report's folder: not the cohort, not unrounded estimates, not notebooks that failed.
 SHARED = (
     CRATE,
     f"{HTML}/**/*",
-    f"{RESULTS}/claims.*",
-    f"{RESULTS}/{ROBUSTNESS}",
-    f"{RESULTS}/{SPECIFICATIONS}",
+    *(f"{RESULTS}/{name}" for name in OF_CLAIMS),
     f"{RESULTS}/{TABLES}/*.tsv",
     f"{RESULTS}/{FIGURES}/*.*",
     f"{NOTEBOOKS}/[0-9]*.ipynb",

@@ -8,46 +8,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import pandas as pd
 import yaml
-from nbformat.v4 import new_markdown_cell
 
 from helpers.errors import StudyError
-from helpers.files import (
-    CLAIMS_JSON,
-    CLAIMS_TABLE,
-    DATA,
-    FIGURES,
-    MAKEFILE,
-    ROBUSTNESS,
-    SPECIFICATIONS,
-    TABLES,
-    report_of,
-    unfinished,
-    unwritable,
-    write_whole,
-)
+from helpers.files import DATA, FIGURES, MAKEFILE, OF_CLAIMS, TABLES, report_of, unfinished, unwritable, write_whole
 from helpers.run.judging import judge
 from helpers.run.origin import note_saved
 from helpers.run.parameters import notebooks
 from helpers.site.crate import crate_json
-from helpers.site.pages import (
-    Run,
-    changes,
-    evidence,
-    figure_html,
-    index,
-    links_html,
-    methods,
-    provenance,
-    raw,
-    standards,
-    text_html,
-    validation,
-)
+from helpers.site.pages import Run, as_page, changes, evidence, index, methods, provenance, standards, validation
 from helpers.study import Study, load_study
 
 #: The pages beside the index and the notebooks, in their order; one that returns nothing is left out.
@@ -102,10 +74,9 @@ def write_source(source: Path, run: Run) -> None:
         for path in sorted(origin.glob(suffix)):
             if not path.name.endswith(".failed.ipynb"):
                 write_whole(files / origin.name / path.name, path.read_bytes())
-    for claims_file in (CLAIMS_TABLE, CLAIMS_JSON, ROBUSTNESS, SPECIFICATIONS):
-        if not (results / claims_file).is_file():  # the multiverse was switched off
-            continue
-        write_whole(files / claims_file, (results / claims_file).read_bytes())
+    for name in OF_CLAIMS:
+        if (results / name).is_file():  # the multiverse may have been switched off
+            write_whole(files / name, (results / name).read_bytes())
     if MAKEFILE.is_file():  # the steps may have been run one by one
         write_whole(files / MAKEFILE, MAKEFILE.read_bytes())
     pages = {name: text for name, page in PAGES.items() if (text := page(run))}
@@ -126,56 +97,6 @@ def banner(study: Study) -> str:
     if study.simulated:
         return "SIMULATED DATA — made by a generator with a known truth; not the result of any study"
     return f"Real data: {html.escape(study.title)}"
-
-
-def as_page(notebook: Any, files: Path) -> Any:
-    """A notebook as a page: findings before their evidence, code folded, figures and tables linked, no HTML from data.
-
-    Before the code of a figure or a table stands an anchor, to which these link.
-    """
-    cells, top, section = [], 0, 0
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown" and (heading := re.match(r"#+ .+", cell.source)):
-            cells.append(new_markdown_cell(heading[0]))
-            section, top = len(cells), top or len(cells)
-            cell.source = cell.source[heading.end() :].strip()
-        if cell.cell_type == "code":
-            anchor = f"cell-{cell.id}"
-            if any({"figure", "table"} & set(output.get("metadata", {})) for output in cell.outputs):
-                cells.append(new_markdown_cell(raw(f'<span id="{anchor}"></span>')))
-            cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
-            for output in cell.outputs:
-                role = output.get("metadata", {}).get("role")
-                if role:  # a section begins with its finding, a chapter with its answer
-                    lead = raw(f'<div class="{role}">{text_html(output.data["text/markdown"])}</div>')
-                    cells.insert(top if role == "answer" else section, new_markdown_cell(lead))
-            cell.outputs = shown(cell.outputs, f"#{anchor}", files)
-        cells.append(cell)
-    notebook.cells = cells
-    return notebook
-
-
-def shown(outputs: list[Any], code: str, files: Path) -> list[Any]:
-    """A cell's outputs as its page shows them, each figure with its caption, less what has its place elsewhere.
-
-    `code` is the address of the cell.
-    """
-    captions = {o.metadata["caption_of"]: o for o in outputs if "caption_of" in o.get("metadata", {})}
-    for output in outputs:
-        about, data = output.get("metadata", {}), output.get("data", {})
-        if "figure" in about:
-            name, caption = about["figure"], captions[about["figure"]].data["text/plain"]
-            table = f"{TABLES}/{about['data']}.tsv"
-            page = figure_html(name, about["image/png"]["alt"], caption, files, table, code)
-        elif "table" in about:
-            links = links_html({"table as TSV": f"files/tables/{about['table']}.tsv", "code": code})
-            page = f'{data["text/html"]}<p class="files">{links}</p>'
-        elif "text/markdown" in data:
-            page = text_html(data["text/markdown"])
-        else:
-            continue
-        output.data = {"text/html": page}
-    return [o for o in outputs if not {"caption_of", "role"} & set(o.get("metadata", {}))]
 
 
 # ---------------------------------------------------------------- building

@@ -54,7 +54,7 @@ def crate_json(run: Run, html: Path) -> str:
     crate.metadata.extra_contexts.append(CONTEXT)
     _describe_root(crate, run.study)
     files = _add_files(crate, run.folder, html)
-    objects = [*_add_inputs(crate, run.study), *_add_parameters(crate, run.parameters).values()]
+    objects = [*_add_inputs(crate, run.study), *_add_parameters(crate, run.parameters)]
     runs = run_times(run.report, run.chapters)
     tools = {chapter: _add_tool(crate, chapter, run, runs[chapter]) for chapter in run.chapters}
     actions = [_add_notebook_run(crate, chapter, run, tools[chapter], files, runs[chapter]) for chapter in run.chapters]
@@ -123,8 +123,8 @@ def _add_inputs(crate: ROCrate, study: Study) -> list[Entity]:
     return described
 
 
-def _add_parameters(crate: ROCrate, parameters: dict[str, Any]) -> dict[str, Entity]:
-    values = {}
+def _add_parameters(crate: ROCrate, parameters: dict[str, Any]) -> list[Entity]:
+    values = []
     for name, field in Settings.model_fields.items():
         slot = {
             "name": name,
@@ -134,7 +134,7 @@ def _add_parameters(crate: ROCrate, parameters: dict[str, Any]) -> dict[str, Ent
         }
         formal = _described(crate, f"#parameter-{name}", "FormalParameter", **slot)
         value = {"name": name, "value": parameters[name], "exampleOfWork": formal}
-        values[name] = _described(crate, f"#value-{name}", "PropertyValue", **value)
+        values.append(_described(crate, f"#value-{name}", "PropertyValue", **value))
     return values
 
 
@@ -162,7 +162,8 @@ def _add_notebook_run(
     crate: ROCrate, chapter: str, run: Run, tool: Entity, files: dict[str, Entity], ran: Ran | None
 ) -> Entity:
     """A notebook's run: it made the files whose names begin with its number."""
-    made = [entity for name, entity in files.items() if Path(name).parts[0] != HTML and _begins(name, chapter)]
+    paths = {Path(name): entity for name, entity in files.items()}
+    made = [entity for path, entity in paths.items() if path.parts[0] != HTML and path.name.startswith(chapter[:3])]
     read = [f"#input-{role}" for role in inputs(run.study)] + [f"#value-{name}" for name in _declared(chapter, run)]
     properties = {
         "@type": "CreateAction",
@@ -173,10 +174,6 @@ def _add_notebook_run(
         **_times([ran]),
     }
     return crate.add_action(tool, f"#run-{chapter}", [{"@id": i} for i in read], made, properties)
-
-
-def _begins(name: str, chapter: str) -> bool:
-    return Path(name).name.startswith(chapter[:3])
 
 
 def _times(runs: list[Ran | None]) -> dict[str, str]:

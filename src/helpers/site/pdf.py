@@ -31,13 +31,9 @@ def print_report(name: str) -> Path:
     """Print a report that was built to ``reports/<study>/<study>-report.pdf``."""
     report = built_report_of(name)
     target = report.packed(".pdf")
-    browser = find_chromium()
-    if browser is None:
-        raise StudyError(
-            "no browser that prints is on PATH",
-            expected=" or ".join(BROWSERS[:3]),
-            fix="install Chromium or Chrome; or open the report in any browser and print page by page",
-        )
+    if (browser := find_chromium()) is None:
+        fix = "install Chromium or Chrome; or open the report in any browser and print page by page"
+        raise StudyError("no browser that prints is on PATH", expected=" or ".join(BROWSERS[:3]), fix=fix)
     with unfinished(target) as work:
         page, printed = ((work / f"report.{kind}").resolve() for kind in ("html", "pdf"))
         write_whole(page, joined(report.html))

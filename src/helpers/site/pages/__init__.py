@@ -1,4 +1,4 @@
-"""The pages of the site beside the notebooks: each is a function of what a run made, and returns Markdown of MyST."""
+"""The pages of the site: notebooks, and functions of what a run made, each of which returns Markdown of MyST."""
 
 import html
 import re
@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import pandas as pd
 from docutils.nodes import make_id  # type: ignore[import-untyped]
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from nbformat.v4 import new_markdown_cell
 
-from helpers.files import FIGURES, Report
+from helpers.files import FIGURES, TABLES, Report
 from helpers.output import emphasised
 from helpers.study import Study
 
@@ -82,6 +83,56 @@ def evidence(row: dict[str, Any]) -> str:
 def raw(content: str) -> str:
     """HTML as a block of MyST."""
     return "```{raw} html\n" + content.replace("`", "&#96;") + "\n```"
+
+
+def as_page(notebook: Any, files: Path) -> Any:
+    """A notebook as a page: findings before their evidence, code folded, figures and tables linked, no HTML from data.
+
+    Before the code of a figure or a table stands an anchor, to which these link.
+    """
+    cells, top, section = [], 0, 0
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and (heading := re.match(r"#+ .+", cell.source)):
+            cells.append(new_markdown_cell(heading[0]))
+            section, top = len(cells), top or len(cells)
+            cell.source = cell.source[heading.end() :].strip()
+        if cell.cell_type == "code":
+            anchor = f"cell-{cell.id}"
+            if any({"figure", "table"} & set(output.get("metadata", {})) for output in cell.outputs):
+                cells.append(new_markdown_cell(raw(f'<span id="{anchor}"></span>')))
+            cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
+            for output in cell.outputs:
+                role = output.get("metadata", {}).get("role")
+                if role:  # a section begins with its finding, a chapter with its answer
+                    lead = raw(f'<div class="{role}">{text_html(output.data["text/markdown"])}</div>')
+                    cells.insert(top if role == "answer" else section, new_markdown_cell(lead))
+            cell.outputs = shown(cell.outputs, f"#{anchor}", files)
+        cells.append(cell)
+    notebook.cells = cells
+    return notebook
+
+
+def shown(outputs: list[Any], code: str, files: Path) -> list[Any]:
+    """A cell's outputs as its page shows them, each figure with its caption, less what has its place elsewhere.
+
+    `code` is the address of the cell.
+    """
+    captions = {o.metadata["caption_of"]: o for o in outputs if "caption_of" in o.get("metadata", {})}
+    for output in outputs:
+        about, data = output.get("metadata", {}), output.get("data", {})
+        if "figure" in about:
+            name, caption = about["figure"], captions[about["figure"]].data["text/plain"]
+            table = f"{TABLES}/{about['data']}.tsv"
+            page = figure_html(name, about["image/png"]["alt"], caption, files, table, code)
+        elif "table" in about:
+            links = links_html({"table as TSV": f"files/tables/{about['table']}.tsv", "code": code})
+            page = f'{data["text/html"]}<p class="files">{links}</p>'
+        elif "text/markdown" in data:
+            page = text_html(data["text/markdown"])
+        else:
+            continue
+        output.data = {"text/html": page}
+    return [o for o in outputs if not {"caption_of", "role"} & set(o.get("metadata", {}))]
 
 
 def escaped(text: str) -> str:

@@ -57,11 +57,8 @@ def earlier_run(named: str) -> Path:
     for folder in (Report(named_folder).results, named_folder):
         if (folder / CLAIMS_TABLE).is_file():
             return folder
-    raise StudyError(
-        "AGAINST: no results of an earlier run there",
-        found=named,
-        expected=f"a folder with results/{CLAIMS_TABLE}, such as a copy of reports/demo",
-    )
+    expected = f"a folder with results/{CLAIMS_TABLE}, such as a copy of reports/demo"
+    raise StudyError("AGAINST: no results of an earlier run there", found=named, expected=expected)
 
 
 def moved_claims(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
