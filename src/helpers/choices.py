@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import itertools
+import json
 from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Literal
 
@@ -237,7 +238,8 @@ def specifications(
     own : dict
         The report's.
     limit : int
-        The rest is drawn, by a checksum of its options, until there are so many: another option moves no other draw.
+        The rest is drawn until there are so many, in the order of the largest checksum of its parts: another option
+        moves no other draw, and parts of one measure and its options are drawn for all claims alike.
 
     Returns
     -------
@@ -246,27 +248,28 @@ def specifications(
     """
     possible, sights = _possible(asked, choices, offered, study), [_sight(each, choices, study) for each in asked]
     names = list(possible)
-    found: dict[tuple[str, ...], Specification] = {tuple(own.values()): own}
+    found, order = {tuple(own.values()): own}, {tuple(own.values()): ""}
     for options in itertools.product(*possible.values()):
         spec = dict(zip(names, options, strict=True))
         parts = [_seen(spec, *sight) for sight in sights]
         if None in parts:
             continue
         spec = own | {name: option for part in parts if part for name, option in part.items()}
-        found.setdefault(tuple(spec.values()), spec)
+        key = tuple(spec.values())
+        if key not in found:
+            found[key], order[key] = spec, max(_checksum(part or {}, own) for part in parts)
     apart = {key: [n for n in names if spec[n] != own[n]] for key, spec in found.items()}
     near = [k for k, names in apart.items() if len(names) < 2 or all(choices[n].keeps(found[k][n]) for n in names)]
-    drawn = sorted(set(found) - set(near), key=lambda key: (_checksum(found[key]), key))
     kept, last = [*near], ""
-    for key in drawn:
-        if len(kept) >= limit and _checksum(found[key]) != last:
+    for key in sorted(set(found) - set(near), key=lambda key: (order[key], key)):
+        if len(kept) >= limit and order[key] != last:
             break
         kept.append(key)
-        last = _checksum(found[key])
+        last = order[key]
     return [found[key] for key in kept]
 
 
-def _checksum(spec: Specification) -> str:
-    """Of all options but those that are answered `TOGETHER`."""
-    text = "\0".join(f"{name}={option}" for name, option in spec.items() if name not in TOGETHER)
-    return hashlib.sha256(text.encode()).hexdigest()
+def _checksum(seen: Specification, own: Specification) -> str:
+    """Of the options that are not the report's, but for those that are answered `TOGETHER`."""
+    apart = {name: option for name, option in seen.items() if option != own[name] and name not in TOGETHER}
+    return hashlib.sha256(json.dumps(apart, sort_keys=True).encode()).hexdigest()

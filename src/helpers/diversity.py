@@ -461,7 +461,12 @@ def aitchison(rarefied: AnnData, *, zeros: float | str = PSEUDOCOUNT) -> Distanc
     """
     table = _table(rarefied)
     seen = np.asarray(table.counts.sum(axis=0)) > 0
-    return DistanceMatrix(squareform(pdist(clr(positive(table.counts.toarray()[:, seen], zeros)))), table.ids)
+    ratios = clr(positive(table.counts.toarray()[:, seen], zeros))
+    products = ratios @ ratios.T  # several times as fast as pair by pair
+    own = products.diagonal()
+    squared = np.maximum(own[:, None] + own - 2 * products, 0)
+    np.fill_diagonal(squared, 0)
+    return DistanceMatrix(np.sqrt(squared), table.ids)
 
 
 def distances(swabs: AnnData) -> dict[str, DistanceMatrix]:

@@ -184,9 +184,9 @@ def coefficients(
     there = s > 1e-15 * max(x.shape) * s[0]
     basis, df = u[:, there], len(x) - int(there.sum())
     row, y = (vt[there, column] / s[there]) @ basis.T, y * root
-    residuals = y - (y @ basis) @ basis.T
-    robust = np.sqrt((residuals / (1 - (basis**2).sum(axis=1))) ** 2 @ row**2)
-    return y @ row, robust, np.sqrt((residuals**2).sum(axis=1) / df * (row**2).sum()), df
+    squares = (y - (y @ basis) @ basis.T) ** 2
+    robust = np.sqrt(squares @ (row / (1 - (basis**2).sum(axis=1))) ** 2)
+    return y @ row, robust, np.sqrt(squares.sum(axis=1) / df * (row**2).sum()), df
 
 
 def levels_in_use(columns: pd.DataFrame) -> pd.DataFrame:

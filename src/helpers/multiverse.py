@@ -33,7 +33,7 @@ LIMIT, PERMUTATIONS = {"full": 500, "light": 100}, {"full": 500, "light": 199}
 #: Swabs from which on the light grid is taken: distances between them take time and memory with the square.
 LARGE = 2_000
 #: At most, of specifications that are not the report's.
-FEWER = {"bootstraps": 200, "permutations": 199, "rarefactions": 3}
+FEWER = {"bootstraps": 100, "permutations": 199, "rarefactions": 3}
 #: Choices that decide which swabs are measured, and at what depth.
 BASE = ("contaminants", "depth", "swabs")
 #: The option of the estimators: that on which claims rest.
@@ -319,7 +319,8 @@ def planned(
                 places.append((base, of_base.setdefault(cell, len(of_base))))
                 about = {"claim": name, "part": part, **asked._asdict()}
                 rows.append({**about, "specification": i, "keeps_estimand": keeps, **spec})
-    return Plan(pd.DataFrame(rows), cells, places)
+    largest_first = dict(sorted(cells.items(), key=lambda base: -len(base[1])))  # so that no worker ends late
+    return Plan(pd.DataFrame(rows), largest_first, places)
 
 
 def explore(cohort: AnnData, study: Study, settings: Settings, pool: Executor) -> Multiverse:
