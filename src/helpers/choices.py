@@ -160,8 +160,8 @@ def absent(
     for name, choice in choices.items():
         for option, of in choice.options.items():
             reason = lacks[of.needs] if of.needs else False
-            if name == "depth" and option.isdigit() and (share := (depth >= int(option)).mean()) < REACHED:
-                reason = f"{100 * share:.0f} % of the swabs reach it"
+            if name == "depth" and option.isdigit() and (depth >= int(option)).mean() < REACHED:
+                reason = f"fewer than {100 * REACHED:.0f} % of the swabs reach it"
             if reason and option != choice.own(settings):
                 found[name, option] = reason
     return found

@@ -333,7 +333,7 @@ def verdicts(parts: pd.DataFrame, claims: Mapping[str, Claim], study: Study, alp
     Holm, Scand J Stat 1979;6:65; Berger, Technometrics 1982;24:295 (intersection-union).
     """
     groups = parts.reset_index(drop=True).groupby("claim", sort=False)
-    claimed = pd.DataFrame([_together(groups.get_group(name)) for name in claims], index=list(claims))
+    claimed = pd.DataFrame([together(groups.get_group(name)) for name in claims], index=list(claims))
     family = pd.Series({name: claim.family for name, claim in claims.items()})
     untested, reached = claimed["cannot"].ne(""), claimed["attainable"]
     support = _within_families(claimed["p_support"].where(reached & ~untested), family)
@@ -373,7 +373,7 @@ def _within_families(p: pd.Series, family: pd.Series) -> pd.Series:
     return p.groupby(family, sort=False).transform(lambda of_family: adjusted_p(of_family, "holm"))
 
 
-def _together(group: pd.DataFrame) -> dict[str, Any]:
+def together(group: pd.DataFrame) -> dict[str, Any]:
     """What the parts of a claim say together, and which of them stands for it, by the index of its row."""
     testable, others = group[group["cannot"].eq("")], group[group["cannot"].ne("")]
     against = adjusted_p(testable["p_against"], "holm")

@@ -396,9 +396,9 @@ def forest(rows: pd.DataFrame) -> Figure:
 
 
 @styled(
-    "Each line is an analysis with its interval, sorted by effect, in SD in the claimed direction; below, the options "
-    "that it takes. Diamond: the report's own. Red: significant. Blue band: where 95 % of the curves lie in which "
-    "people were permuted so that there is no effect.",
+    "Each line is an analysis with its interval, sorted by effect, in SD in the direction that is claimed or denied; "
+    "below, the options that it takes. Diamond: the report's own. Red: significant. Blue band: where most curves lie in "
+    "which people were permuted so that there is no effect.",
     "Specification curve: effects of all analyses, sorted, over a matrix of their choices.",
 )
 def specification_curve(rows: pd.DataFrame, taken: pd.DataFrame, band: np.ndarray, alpha: float) -> Figure:

@@ -1,7 +1,7 @@
 """Estimates under permutations that break one association only: the null of all specifications of a claim together.
 
-One permutation is carried through all specifications: a person has one place in the order and one sign, whichever
-people a specification leaves out. The first "permutation" leaves everything as it is.
+One permutation is carried through all specifications: a person takes the place of the same other person and has the
+same sign in each, as far as its people allow. The first "permutation" leaves everything as it is.
 """
 
 from collections.abc import Sequence
@@ -19,21 +19,30 @@ from helpers.visits import paired
 
 
 class Draws:
-    """Random places and signs of people, (1 + permutations) x people; the first row is the sample as it is."""
+    """Random permutations and signs of people, (1 + permutations) x people; the first leaves the sample as it is."""
 
     def __init__(self, people: Sequence[str], permutations: int, seed: int) -> None:
         rng, n = np.random.default_rng(seed), len(people)
         self.people = pd.Index(people)
-        self.places = np.vstack([np.arange(n) / n, rng.random((permutations, n))])
+        self.donors = np.vstack([np.arange(n), rng.permuted(np.tile(np.arange(n), (permutations, 1)), axis=1)])
         self.signs = np.vstack([np.ones(n), rng.choice([-1.0, 1.0], (permutations, n))])
         self._orders: dict[bytes, np.ndarray] = {}  # most specifications have the same people
 
     def order(self, people: pd.Index) -> np.ndarray:
-        """Permutations of some of the people."""
+        """The permutations of some of the people that those of all induce: who is absent is passed over in the cycle.
+
+        So that leaving somebody out changes nobody else's place but that of who would have had theirs.
+        """
         which = self.people.get_indexer(people)
         key = which.tobytes()
         if key not in self._orders:
-            self._orders[key] = np.argsort(self.places[:, which], axis=1)
+            place = np.full(len(self.people), -1)
+            place[which] = np.arange(len(which))
+            donor = self.donors[:, which]
+            while (absent := place[donor] < 0).any():
+                row, _ = np.nonzero(absent)
+                donor[absent] = self.donors[row, donor[absent]]
+            self._orders[key] = place[donor]
         return self._orders[key]
 
     def sign(self, people: pd.Index) -> np.ndarray:
@@ -45,14 +54,15 @@ def permuted(asked: Asked, data: Data, study: Study, drawn: Draws) -> dict[str, 
     """What `helpers.evidence.answers` estimates, under each permutation.
 
     Differences and arms: residuals of the model without the contrast are permuted and added to what it fits. Changes:
-    each person's change has a random sign. Severity: the residuals of the measure's ranks are permuted.
+    each person's change has a random sign. Severity: the residuals of the measure's ranks are permuted, and what the
+    covariates explain of them is taken out again.
 
     Returns
     -------
     dict
-        By estimator: estimates and two-sided p-values, 2 x (1 + permutations). That of overlap weights takes the
-        weights as known, with an HC3 error. An estimator that is not there cannot be permuted like this: imputation,
-        or pooling.
+        By estimator: estimates, two-sided p-values and t, the estimates in their errors, 3 x (1 + permutations). Those
+        of overlap weights take the weights as known, with an HC3 error. An estimator that is not there cannot be
+        permuted like this: imputation, or pooling.
 
     References
     ----------
@@ -97,8 +107,14 @@ def _reshuffled(
     complete, x = estimates.design(data, outcome, term, covariates)
     if not x.size:
         return None
-    y = _freedman_lane(complete[outcome].to_numpy(float), np.delete(x, 1, axis=1), drawn.order(complete.index))
-    return _coefficient(y, x)
+    return reshuffled(complete[outcome].to_numpy(float), x, drawn.order(complete.index))
+
+
+def reshuffled(y: np.ndarray, x: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Coefficient of the second column of `x`, p and t, under permutations of the residuals of the other columns."""
+    found = _coefficient(_freedman_lane(y, np.delete(x, 1, axis=1), order), x)
+    assert found is not None
+    return found
 
 
 def _weighted(complete: pd.DataFrame, covariates: Sequence[str], drawn: Draws) -> np.ndarray | None:
@@ -129,7 +145,7 @@ def _coefficient(y: np.ndarray, x: np.ndarray, weights: np.ndarray | None = None
     if not x.size:
         return None
     estimate, se, _, df = estimates.coefficients(y, x, weights=weights)
-    return np.array([estimate, 2 * stdtr(df, -abs(estimate / se))])
+    return _with_p(estimate, estimate / se, df)
 
 
 def _mean(y: np.ndarray) -> np.ndarray | None:
@@ -138,8 +154,7 @@ def _mean(y: np.ndarray) -> np.ndarray | None:
     if n < 3:
         return None
     mean = y.mean(axis=1)
-    t = mean / (y.std(axis=1, ddof=1) / np.sqrt(n))
-    return np.array([mean, 2 * stdtr(n - 1, -abs(t))])
+    return _with_p(mean, mean / (y.std(axis=1, ddof=1) / np.sqrt(n)), n - 1)
 
 
 def _rank_residuals(
@@ -154,6 +169,11 @@ def _rank_residuals(
     ranks = rankdata(numbers, axis=0) - (len(complete) + 1) / 2
     basis = _basis(ranks[:, 2:])
     of_x, of_y = (ranks[:, i] - basis @ (basis.T @ ranks[:, i]) for i in (0, 1))
-    rho = of_x[drawn.order(complete.index)] @ of_y / np.sqrt((of_x**2).sum() * (of_y**2).sum())
-    t = rho * np.sqrt(df / np.maximum(1 - rho**2, 1e-12))
-    return np.array([rho, 2 * stdtr(df, -abs(t))])
+    permuted = of_x[drawn.order(complete.index)]
+    permuted -= (permuted @ basis) @ basis.T
+    rho = permuted @ of_y / np.sqrt((permuted**2).sum(axis=1) * (of_y**2).sum())
+    return _with_p(rho, rho * np.sqrt(df / np.maximum(1 - rho**2, 1e-12)), df)
+
+
+def _with_p(estimate: np.ndarray, t: np.ndarray, df: float) -> np.ndarray:
+    return np.array([estimate, 2 * stdtr(df, -abs(t)), t])

@@ -17,8 +17,8 @@ from skbio import DistanceMatrix
 
 from helpers import diversity, evidence, joint, narrate, taxa
 from helpers.choices import Choice, absent, kind_of, load_choices, specifications, touched
-from helpers.claims import NOT_TESTABLE, Claim, adjusted_among, decided, load_claims
-from helpers.disclosure import for_spreadsheets, in_table
+from helpers.claims import CONTRADICTED, NOT_TESTABLE, Claim, adjusted_among, decided, load_claims, together
+from helpers.disclosure import for_spreadsheets
 from helpers.estimates import control_sd
 from helpers.evidence import IMPUTED, Asked, Data
 from helpers.files import ROBUSTNESS, SPECIFICATIONS, remove, write_whole
@@ -33,7 +33,7 @@ LIMIT, PERMUTATIONS = {"full": 500, "light": 100}, {"full": 500, "light": 199}
 #: Swabs from which on the light grid is taken: distances between them take time and memory with the square.
 LARGE = 2_000
 #: At most, of specifications that are not the report's.
-FEWER = {"bootstraps": 100, "permutations": 199, "rarefactions": 3}
+FEWER = {"bootstraps": 400, "permutations": 199, "rarefactions": 3}
 #: Choices that decide which swabs are measured, and at what depth.
 BASE = ("contaminants", "depth", "swabs")
 #: The option of the estimators: that on which claims rest.
@@ -62,7 +62,7 @@ class Cell(NamedTuple):
 
 
 #: As from `answered`.
-Answers = tuple[pd.DataFrame, np.ndarray, np.ndarray]
+Answers = tuple[pd.DataFrame, np.ndarray, np.ndarray, np.ndarray]
 
 
 class Multiverse(NamedTuple):
@@ -107,7 +107,8 @@ class _Base:
             abundance = abundances(self.drawn, [r.measure for r in same], self.study, zeros)
             found |= {r: abundance[r.measure] for r in same}
         if of["other"]:
-            swabs = measured(self.kept, self.study, self.settings, [r.measure for r in of["other"]])
+            settings = self.settings if own & {*of["other"]} else fewer(self.settings)
+            swabs = measured(self.kept, self.study, settings, [r.measure for r in of["other"]])
             found |= {r: swabs.obs[r.measure] for r in of["other"]}
         found |= {r: self._position(r, self.settings if r in own else fewer(self.settings)) for r in of["axis"]}
         return pd.DataFrame({_name(r): found[r] for r in recipes}, index=self.drawn.obs_names, dtype=float)
@@ -196,7 +197,7 @@ def answered(
         A row a cell, NaN where it has no estimate: what `helpers.evidence.tested_against` tells, estimated_by, what,
         n, sign, and ``sd``, in which effects are compared: of the controls at baseline, else of the patients, 1 of a
         correlation. Then cells x (1 + permutations): the effect in SD in the claimed direction, NaN where nothing can
-        be permuted; and whether it is significant there.
+        be permuted; whether it is significant there; and the effect in its error, t.
     """
     of, claims = _Base(cohort, base, study, settings), load_claims(study)
     drawn = joint.Draws(sorted(set(cohort.obs["subject"])), permutations, settings.seed)
@@ -210,7 +211,8 @@ def answered(
     tables: dict[tuple[str, str], tuple[Data, Data]] = {}
     rows: list[dict[str, Any]] = [{"n": 0} for _ in cells]
     effects = np.full((len(cells), 1 + permutations), np.nan, np.float32)
-    significant = np.zeros(effects.shape, bool)
+    significant, studentised = np.zeros(effects.shape, bool), np.full_like(effects, np.nan)
+    lacks = evidence.lacking(of.drawn, study)
     for (pairing, outliers, covariates, measure, recipe), members in groups.items():
         if (pairing, outliers) not in tables:
             obs = of.drawn.obs.assign(site="") if pairing == "by_patient" else of.drawn.obs
@@ -230,21 +232,25 @@ def answered(
             estimators: Mapping[str, Any] = found[cell.asked] if estimate else null[cell.asked]
             chosen = IMPUTED if seen.get("loss") == "imputed" else seen.get("estimator", STANDING)
             name = next(iter(estimators), "") if chosen == STANDING else chosen
-            if name not in estimators or (estimate and np.isnan(estimators[name]["estimate"])):
+            if name not in estimators:
+                continue
+            if estimate:
+                rows[i] |= {"estimated_by": name, "what": estimators[name]["what"]}
+            unknown = estimate and np.isnan(estimators[name]["estimate"])
+            if unknown or evidence.cannot(cell.asked, cell.expect, lacks, of.drawn, study):
                 continue
             sign = evidence.sign_of(cell.asked, cell.expect, data.visits, adjusted)
             sd = 1.0 if cell.asked.contrast == "severity" else _unit(data.visits, measure)
             if estimate:
                 row = estimators[name]
-                about = {"estimated_by": name, "what": row["what"], "n": row["n"], "sign": sign, "sd": sd}
-                rows[i] = about | evidence.tested_against(row, claim, sign, settings)
+                rows[i] |= {"n": row["n"], "sign": sign, "sd": sd} | evidence.tested_against(row, claim, sign, settings)
             if name in null[cell.asked] and not claim.against_margin:
-                drawn_effect, p = null[cell.asked][name]
-                effects[i] = drawn_effect * sign / sd
+                drawn_effect, p, t = null[cell.asked][name]
+                effects[i], studentised[i] = drawn_effect * sign / sd, t * sign
                 significant[i] = (p < settings.alpha) & (effects[i] > 0)
     numbers = ["n", "sign", "sd", *evidence.TESTED]
     table = pd.DataFrame(rows, columns=["estimated_by", "what", *numbers]).astype(dict.fromkeys(numbers, float))
-    return table, effects, significant
+    return table, effects, significant, studentised
 
 
 def _estimates(
@@ -280,13 +286,14 @@ class Plan(NamedTuple):
         """Arguments of `answered`."""
         return [(dict(zip(BASE, base, strict=True)), list(cells), *more) for base, cells in self.cells.items()]
 
-    def laid_out(self, results: Sequence[Answers]) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
-        """What the jobs found, in the order of the rows."""
-        tables, effects, significant = zip(*results, strict=True)
+    def laid_out(self, results: Sequence[Answers]) -> Answers:
+        """What the jobs found, in the order of the rows; ``cell`` is the same where specifications are to a part."""
+        tables, *arrays = zip(*results, strict=True)
         first = dict(zip(self.cells, np.cumsum([0, *map(len, tables)]), strict=False))
         at = np.array([first[base] + i for base, i in self.places])
-        found = self.rows.join(pd.concat(tables, ignore_index=True).iloc[at].reset_index(drop=True))
-        return found, np.concatenate(effects)[at], np.concatenate(significant)[at]
+        found = self.rows.assign(cell=at).join(pd.concat(tables, ignore_index=True).iloc[at].reset_index(drop=True))
+        effects, significant, studentised = (np.concatenate(each_of)[at] for each_of in arrays)
+        return found, effects, significant, studentised
 
 
 def planned(
@@ -311,9 +318,9 @@ def planned(
         specs = specifications([asked for asked, _ in parts], choices, offered, own, study, LIMIT[grid])
         for i, spec in enumerate(specs):
             keeps = all(choices[c].keeps(o) for c, o in spec.items() if o != own[c])
-            base = tuple(spec[c] for c in BASE)
             for part, (asked, expect) in enumerate(parts):
                 seen = touched(asked, spec, choices, study) or {}
+                base = tuple(seen.get(c, own[c]) for c in BASE)
                 cell = Cell(name, asked, expect, tuple(seen.items()), all(own[c] == o for c, o in seen.items()))
                 of_base = cells.setdefault(base, {})
                 places.append((base, of_base.setdefault(cell, len(of_base))))
@@ -337,13 +344,13 @@ def explore(cohort: AnnData, study: Study, settings: Settings, pool: Executor) -
     lacking = absent(choices, cohort, study, settings)
     plan = planned(tested, choices, set(lacking), study, settings, grid)
     jobs = plan.jobs(cohort, study, settings, PERMUTATIONS[grid])
-    found, null, shown = plan.laid_out(each(answered, jobs, pool, "specifications"))
+    found, null, *more = plan.laid_out(each(answered, jobs, pool, "specifications"))
     found, claims, band = _judged(found, tested, settings.alpha), [], {}
     for name, of in found.groupby("claim", sort=False):
-        report = of[of["specification"].eq(0)]
-        stands = of["part"].eq(report.loc[report["p_support"].fillna(1).idxmax(), "part"])
-        claims.append(_summary(of, stands, null[of.index], shown[of.index], choices, settings))
-        band[str(name)] = _band(null[of.index[stands]])
+        stands = of["part"].eq(standing(of[of["specification"].eq(0)]))
+        tests = _joint(of, *(array[of.index] for array in more))
+        claims.append(_summary(of[stands], tests, tested[str(name)], choices, settings.alpha))
+        band[str(name)] = _band(null[of.index[stands & ~of["cell"].duplicated()]], settings.alpha)
     return Multiverse(found, pd.DataFrame(claims), band, choices, lacking)
 
 
@@ -353,9 +360,9 @@ def joint_tests(cohort: AnnData, study: Study, settings: Settings) -> pd.DataFra
     choices = load_choices(study, settings)
     plan = planned(tested, choices, set(absent(choices, cohort, study, settings)), study, settings, "light")
     jobs = plan.jobs(cohort, study, settings, PERMUTATIONS["light"], False)
-    found, null, shown = plan.laid_out([answered(*job) for job in jobs])
-    rows = [[name, *_joint(of, null[of.index], shown[of.index])] for name, of in found.groupby("claim", sort=False)]
-    return pd.DataFrame(rows, columns=["claim", "joint_p", "joint_p_share", "permuted"])
+    found, _, *more = plan.laid_out([answered(*job) for job in jobs])
+    groups = found.groupby("claim", sort=False)
+    return pd.DataFrame({"claim": name} | _joint(of, *(array[of.index] for array in more)) for name, of in groups)
 
 
 def grid_of(cohort: AnnData, settings: Settings) -> str:
@@ -394,76 +401,67 @@ def _judged(found: pd.DataFrame, claims: Mapping[str, Claim], alpha: float) -> p
     return found.merge(pd.concat(verdicts), on=["claim", "specification"], how="left", validate="many_to_one")
 
 
+def standing(report: pd.DataFrame) -> int:
+    """The part that stands for a claim in the report: of its rows there."""
+    of = together(report.assign(cannot=np.where(report["p_support"].isna(), "not estimated", "")))
+    against = report["verdict"].iloc[0] == CONTRADICTED
+    return int(report.loc[of["strongest_against" if against else "weakest"], "part"])
+
+
 def _summary(
-    of: pd.DataFrame,
-    stands: pd.Series,
-    null: np.ndarray,
-    shown: np.ndarray,
-    choices: Mapping[str, Choice],
-    settings: Settings,
+    of: pd.DataFrame, tests: Mapping[str, Any], claim: Claim, choices: Mapping[str, Choice], alpha: float
 ) -> dict[str, Any]:
-    """What all specifications say of a claim.
+    """What all specifications say of a claim; `of` has the rows, as from `_judged`, of the part that stands for it.
 
-    Parameters
-    ----------
-    of : DataFrame
-        Rows of the claim, as from `_judged`.
-    stands : Series of bool
-        Those of the part that stands for it.
-    null, shown : array
-        As from `answered`, of the same rows.
-
-    Returns
-    -------
-    dict
-        claim, verdict (the report's), ``specifications`` that keep the estimand and could be analysed, and how many
-        ``agree``; the same of ``all``; of the part that stands for the claim, in SD in the claimed direction, median,
-        low and high (5 and 95 per cent of the specifications), ``claimed_direction`` and ``significant`` (there),
-        shares; ``joint_p`` of the median and ``joint_p_share`` of the share significant, the larger of several parts',
-        over the ``permuted`` specifications; ``moved_by``, the choice that explains most of the variance of the
-        effects, and ``explained``, its share; ``other``, options that alone change the verdict; ``least``, the option
-        with the least agreement, with ``least_agree`` of ``least_of``.
+    claim, verdict (the report's), ``specifications`` that keep the estimand and could be analysed, and how many
+    ``agree``, and the same of ``all``, NaN if the report's could not be; the part's effects in SD in the direction that
+    the claim asserts or denies (``way``; with neither, of more than zero): median, low and high (5 and 95 per cent of
+    the specifications), and the shares of those in that direction and of those ``significant`` there; what `_joint`
+    tells; ``explained``, the share of the variance of the effects that each choice explains, and ``moved_by``, that
+    which explains most; ``other`` and ``opposite``, options that alone change the verdict, or the sign; ``least``, the
+    option with the least agreement, with ``least_agree`` of ``least_of``.
     """
-    each_once = of[stands].set_index("specification")
-    verdict = each_once.loc[0, "verdict"]
-    analysed = each_once[each_once["verdict"].ne(NOT_TESTABLE) | each_once.index.isin([0])]
-    same, effect = analysed[analysed["keeps_estimand"]], analysed["effect"]
-    agree = analysed["verdict"].eq(verdict)
+    each_once = of.set_index("specification")
+    report = each_once.loc[0]
+    known = each_once[each_once["verdict"].ne(NOT_TESTABLE)]
+    analysed = known if report["verdict"] != NOT_TESTABLE else known.head(0)
+    effect, agree = analysed["effect"], analysed["verdict"].eq(report["verdict"])
+    same = analysed["keeps_estimand"].astype(bool)
     varied = [name for name in choices if analysed[name].nunique() > 1]
-    explained = {name: _explained(effect, analysed[name]) for name in varied}
-    moved_by = max(explained, key=lambda name: explained[name], default="")
-    apart = analysed[varied].ne(analysed.loc[0, varied])
-    other = [
-        f"{choices[name].says}: {choices[name].word(row[name])} ({row['verdict']})"
-        for name in varied
-        for _, row in analysed[apart[name] & apart.sum(axis=1).eq(1) & ~agree].iterrows()
+    explained = pd.Series({choices[name].says: _explained(effect, analysed[name]) for name in varied}, dtype=float)
+    explained = explained.sort_values(ascending=False, kind="stable")
+    apart = analysed[varied].ne(report[varied])
+    alone = {name: analysed[apart[name] & apart.sum(axis=1).eq(1)] for name in varied}
+    named = [
+        (f"{choices[name].says}: {choices[name].word(row[name])}", row)
+        for name, rows in alone.items()
+        for row in rows.to_dict("records")
     ]
     shares = {(n, o): agree[analysed[n].eq(o)].agg(["mean", "sum", "size"]) for n in varied for o in set(analysed[n])}
     least = min(shares, key=lambda key: (shares[key]["mean"], key), default=None)
-    spread = effect.dropna().quantile([0.05, 0.5, 0.95])
-    joint_p, joint_share, permuted = _joint(of, null, shown)
+    spread = effect.quantile([0.05, 0.5, 0.95])
     return {
         "claim": of["claim"].iloc[0],
-        "verdict": verdict,
-        "specifications": len(same),
-        "agree": int(same["verdict"].eq(verdict).sum()),
-        "all": len(analysed),
-        "all_agree": int(agree.sum()),
+        "verdict": report["verdict"],
+        "specifications": int(same.sum()) or np.nan,
+        "agree": int(agree[same].sum()) if same.any() else np.nan,
+        "all": len(analysed) or np.nan,
+        "all_agree": int(agree.sum()) if len(analysed) else np.nan,
         "what": next(iter(each_once["what"].dropna()), ""),
+        "way": "denied" if claim.against_margin and report["sign"] else "claimed" if report["sign"] else "positive",
         "median": spread[0.5],
         "low": spread[0.05],
         "high": spread[0.95],
-        "claimed_direction": (effect > 0).mean(),
-        "significant": ((effect > 0) & (analysed["p_value"] < settings.alpha)).mean(),
-        "joint_p": joint_p,
-        "joint_p_share": joint_share,
-        "permuted": permuted,
-        "moved_by": choices[moved_by].says if moved_by else "",
-        "explained": explained.get(moved_by, np.nan),
-        "other": "; ".join(other),
+        "in_direction": (effect > 0).mean(),
+        "significant": ((effect > 0) & (analysed["p_value"] < alpha)).mean(),
+        **tests,
+        "explained": "; ".join(f"{says} {share:.2f}" for says, share in explained.items()),
+        "moved_by": next(iter(explained.index), ""),
+        "other": "; ".join(f"{n} ({row['verdict']})" for n, row in named if row["verdict"] != report["verdict"]),
+        "opposite": "; ".join(n for n, row in named if row["effect"] * report["effect"] < 0),
         "least": f"{choices[least[0]].says}: {choices[least[0]].word(least[1])}" if least else "",
-        "least_agree": int(shares[least]["sum"]) if least else 0,
-        "least_of": int(shares[least]["size"]) if least else 0,
+        "least_agree": shares[least]["sum"] if least else np.nan,
+        "least_of": shares[least]["size"] if least else np.nan,
     }
 
 
@@ -473,28 +471,35 @@ def _explained(effect: pd.Series, option: pd.Series) -> float:
     return float(means.var() / effect.var()) if effect.var() > 0 else 0.0
 
 
-def _joint(of: pd.DataFrame, null: np.ndarray, shown: np.ndarray) -> tuple[float, float, int]:
-    """Joint p of the median and of the share significant, the larger of the parts', and the permuted specifications.
+def _joint(of: pd.DataFrame, shown: np.ndarray, studentised: np.ndarray) -> dict[str, float]:
+    """The joint tests of a claim, one-sided, over the specifications that permutations can be carried through.
+
+    ``joint_p``, of the median effect, each in its own error, so that unequal variances of groups of unequal size do not
+    make it err; ``joint_p_share``, of the share significant in the claimed direction; of several parts, the largest.
+    And ``permuted``, how many specifications that is.
 
     References
     ----------
-    Simonsohn, Simmons & Nelson, Nat Hum Behav 2020;4:1208.
+    Simonsohn, Simmons & Nelson, Nat Hum Behav 2020;4:1208; Janssen, Stat Probab Lett 1997;36:9 (studentised
+    permutations).
     """
-    found, permuted = [], 0
+    known = pd.Series(np.isfinite(studentised).all(axis=1), of.index)
+    whole = known.groupby(of["specification"]).transform("all")
+    p: list[list[float]] = [[], []]
     for part in of["part"].unique():
-        rows = of["part"].eq(part).to_numpy() & np.isfinite(null).all(axis=1)
+        rows = (of["part"].eq(part) & whole & ~of["cell"].duplicated()).to_numpy()
         if not rows.any():
-            return np.nan, np.nan, 0
-        statistics = np.median(null[rows], axis=0), shown[rows].mean(axis=0)
-        found.append([(s >= s[0] - 1e-9).mean() for s in statistics])
-        permuted = max(permuted, int(rows.sum()))
-    return *np.max(found, axis=0), permuted
+            return {"joint_p": np.nan, "joint_p_share": np.nan, "permuted": 0}
+        for found, drawn in zip(p, (np.median(studentised[rows], axis=0), shown[rows].mean(axis=0)), strict=True):
+            found.append(float((drawn >= drawn[0] - 1e-6).mean()))
+    permuted = of.loc[whole, "specification"].nunique()
+    return {"joint_p": max(p[0]), "joint_p_share": max(p[1]), "permuted": permuted}
 
 
-def _band(null: np.ndarray) -> np.ndarray:
-    """Where sorted effects lie in 95 % of the permutations: low and high, by rank."""
+def _band(null: np.ndarray, alpha: float) -> np.ndarray:
+    """Where sorted effects lie in 1 - alpha of the permutations: low and high, by rank."""
     permuted = np.sort(null[np.isfinite(null).all(axis=1), 1:], axis=0)
-    return np.quantile(permuted, [0.025, 0.975], axis=1) if permuted.size else np.empty((2, 0))
+    return np.quantile(permuted, [alpha / 2, 1 - alpha / 2], axis=1) if permuted.size else np.empty((2, 0))
 
 
 # --- what is shown ---------------------------------------------------------------------------------------------------
@@ -528,13 +533,18 @@ def curve(multiverse: Multiverse, claim: str, study: Study) -> tuple[pd.DataFram
 
 def agreement(claims: pd.DataFrame) -> pd.DataFrame:
     """`Multiverse.claims` as a reader sees it."""
+
+    def of(agree: str, all_of: str) -> list[str]:
+        each = zip(claims[agree], claims[all_of], strict=True)
+        return ["–" if np.isnan(n) else f"{a:.0f} of {n:.0f}" for a, n in each]
+
     spans = [narrate.interval(*span) for span in zip(claims["low"], claims["high"], strict=True)]
     return pd.DataFrame(
         {
             "claim": claims["claim"],
             "verdict": claims["verdict"],
-            "agree": [f"{a} of {n}" for a, n in zip(claims["agree"], claims["specifications"], strict=True)],
-            "agree, all analyses": [f"{a} of {n}" for a, n in zip(claims["all_agree"], claims["all"], strict=True)],
+            "agree": of("agree", "specifications"),
+            "agree, all analyses": of("all_agree", "all"),
             "median effect (SD)": claims["median"],
             "in 90 % of the analyses": spans,
             "p, joint": claims["joint_p"],
@@ -555,17 +565,20 @@ def offered(multiverse: Multiverse) -> pd.DataFrame:
 
 
 def save(multiverse: Multiverse | None, results_dir: str | Path, privacy: Privacy) -> None:
-    """Save what was found, every specification and a row a claim; or remove what an earlier run saved."""
-    files = [Path(results_dir) / name for name in (SPECIFICATIONS, ROBUSTNESS)]
+    """Save what was found, every specification and a row a claim; or remove what an earlier run saved.
+
+    Where small cells are suppressed, there is no file of specifications: of two that differ by one person, the
+    difference of what is shown tells that person's value.
+    """
+    every, of_claims = (Path(results_dir) / name for name in (SPECIFICATIONS, ROBUSTNESS))
+    for file in (every, of_claims):
+        remove(file)
     if multiverse is None:
-        for file in files:
-            remove(file)
         return
     texts = [
-        for_spreadsheets(in_table(table, privacy)).to_csv(
-            sep="\t", index=False, float_format="%.10g", lineterminator="\n"
-        )
+        for_spreadsheets(table).to_csv(sep="\t", index=False, float_format="%.10g", lineterminator="\n")
         for table in (multiverse.found, multiverse.claims)
     ]
-    write_whole(files[0], gzip.compress(texts[0].encode(), mtime=0))
-    write_whole(files[1], texts[1])
+    if privacy.small_cells == "show":
+        write_whole(every, gzip.compress(texts[0].encode(), mtime=0))
+    write_whole(of_claims, texts[1])

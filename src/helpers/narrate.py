@@ -305,44 +305,44 @@ def otherwise(
     return f"{what}, seen otherwise: {'; '.join(told)}.{agreed}"
 
 
-def robust(row: Mapping[str, Any]) -> str:
+def robust(row: Mapping[str, Any], alpha: float) -> str:
     """Tell of a claim how many analyses agree, and what makes the others differ.
 
     `row` is of `helpers.multiverse.Multiverse.claims`.
     """
+    if math.isnan(row["all"]):
+        return f"**{row['claim']}** ({row['what']}) is {row['verdict']}."
     told = [
-        f"**{row['claim']}** ({row['what']}) is {row['verdict']} in {row['agree']} of {row['specifications']} analyses "
-        f"that estimate the same, and in {row['all_agree']} of {row['all']} of all."
+        f"**{row['claim']}** ({row['what']}) is {row['verdict']} in {row['agree']:.0f} of {row['specifications']:.0f} "
+        f"analyses that estimate the same, and in {row['all_agree']:.0f} of {row['all']:.0f} of all.",
+        f"The median effect is {number(row['median'])} SD (90 % of the analyses: {interval(row['low'], row['high'])}), "
+        f"{'above zero' if row['way'] == 'positive' else 'in the direction that is ' + row['way']} in "
+        f"{number(100 * row['in_direction'])} % of them.",
     ]
-    if math.isnan(row["median"]):
-        return told[0]
-    span = interval(row["low"], row["high"])
-    told.append(
-        f"The median effect is {number(row['median'])} SD (90 % of the analyses: {span}), in the claimed direction in "
-        f"{number(100 * row['claimed_direction'])} % of them."
-    )
-    if not math.isnan(row["joint_p"]):
-        rare = (
-            f"would be rare ({p_value(row['joint_p'])}; so many significant results: {p_value(row['joint_p_share'])})"
-        )
-        usual = f"is what chance makes, too ({p_value(row['joint_p'])})"
-        told.append(f"Without any effect, a median like this {rare if row['joint_p'] < 0.05 else usual}.")
-    if row["moved_by"]:
-        told.append(f"What moves it most: {row['moved_by']} ({number(100 * row['explained'], 2)} % of the variance).")
+    if not math.isnan(row["joint_p"]) and row["median"] > 0:
+        rare = "would be rare" if row["joint_p"] < alpha else "is what chance makes, too"
+        told.append(f"Without any effect, a median like this or larger {rare} ({p_value(row['joint_p'])}).")
+        if row["significant"]:
+            told.append(f"So many significant results: {p_value(row['joint_p_share'])}.")
+    if row["explained"]:
+        most, _, share = row["explained"].split("; ")[0].rpartition(" ")
+        told.append(f"What moves it most: {most} ({number(100 * float(share), 2)} % of the variance).")
     if row["other"]:
         told.append(f"One choice alone gives another verdict: {row['other']}.")
-    if row["least_of"] and row["least_agree"] < row["least_of"] * row["all_agree"] / row["all"] - 0.5:
-        told.append(f"It holds least often with {row['least']} ({row['least_agree']} of {row['least_of']}).")
+    if row["opposite"]:
+        told.append(f"One choice alone turns the sign: {row['opposite']}.")
+    if row["least_agree"] < row["least_of"] * row["all_agree"] / row["all"] - 0.5:
+        told.append(f"It holds least often with {row['least']} ({row['least_agree']:.0f} of {row['least_of']:.0f}).")
     return " ".join(told)
 
 
 def multiverse(claims: pd.DataFrame, analyses: int, grid: str) -> str:
     """Tell how many specifications there are; `claims` as of `helpers.multiverse.Multiverse`."""
     light = " The light grid: fewer options and permutations (chosen, or because the cohort is large)."
-    fewest, most = claims["all"].min(), claims["all"].max()
+    tested = claims["all"].dropna()
     return (
-        f"{len(claims)} claims under {fewest} to {most} specifications each, {analyses:,} estimates in all."
-        f"{light if grid == 'light' else ''}"
+        f"{len(tested)} of {len(claims)} claims can be tested, under {tested.min():.0f} to {tested.max():.0f} "
+        f"specifications each, {analyses:,} estimates in all.{light if grid == 'light' else ''}"
     )
 
 
@@ -353,17 +353,20 @@ def left_out(absent: Mapping[tuple[str, str], str], choices: Mapping[str, Any]) 
 
 
 def shared_verdicts(claims: pd.DataFrame) -> str:
-    """Tell which verdicts most analyses share, and which they do not."""
-    share = claims["agree"] / claims["specifications"]
-    most = f"{(share > 0.5).sum()} of {len(claims)} verdicts are those of most analyses that estimate the same"
-    alone = [f"{c.claim} ({c.agree} of {c.specifications})" for c in claims[share <= 0.5].itertuples()]
-    return f"{most}{'; not so ' if alone else ''}{', '.join(alone)}."
+    """Tell which verdicts most other analyses share, and which they do not."""
+    tested = claims[claims["specifications"] > 1]
+    alone = tested[(tested["agree"] - 1) / (tested["specifications"] - 1) < 0.5]
+    told = ", ".join(f"{c.claim} ({c.agree:.0f} of {c.specifications:.0f})" for c in alone.itertuples())
+    most = (
+        f"{len(tested) - len(alone)} of {len(tested)} verdicts are shared by most other analyses that estimate the same"
+    )
+    return f"{most}; not so {told}." if told else f"{most}."
 
 
 def moved(claims: pd.DataFrame) -> str:
     """Tell which verdicts one choice alone changes, and which effects point either way."""
     fragile = ", ".join(claims.loc[claims["other"].ne(""), "claim"])
-    either = ", ".join(claims.loc[claims["claimed_direction"].between(0.05, 0.95), "claim"])
+    either = ", ".join(claims.loc[claims["in_direction"].between(0.05, 0.95), "claim"])
     one = f"One choice alone gives another verdict on {fragile}." if fragile else "No choice alone changes a verdict."
     return f"{one} Effects point either way in {either}." if either else f"{one} No effect points either way."
 

@@ -60,5 +60,7 @@ def _agreement(results: Path) -> pd.DataFrame:
     """Of each claim, what the multiverse found; nothing, if it was switched off."""
     if not (results / ROBUSTNESS).is_file():
         return pd.DataFrame(columns=["id", *OF_SPECIFICATIONS])
-    table = pd.read_csv(results / ROBUSTNESS, sep="\t").rename(columns={"claim": "id"})
+    numbers = {key: [""] for key in ("agree", *OF_SPECIFICATIONS)}
+    table = pd.read_csv(results / ROBUSTNESS, sep="\t", keep_default_na=False, na_values=numbers)
+    table = table.rename(columns={"claim": "id"})
     return table.assign(agreement=table["agree"] / table["specifications"])[["id", *OF_SPECIFICATIONS]]

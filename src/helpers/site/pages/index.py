@@ -137,9 +137,14 @@ def _agreeing(row: dict[str, Any]) -> str:
     return f"{row['agreement'] * row['specifications']:.0f} of {row['specifications']:.0f}"
 
 
+def _others(row: dict[str, Any]) -> float:
+    """Share of the other analyses that agree."""
+    return float(row["agreement"] * row["specifications"] - 1) / (row["specifications"] - 1)
+
+
 def _unshared(row: dict[str, Any]) -> str:
     """What to say beside a verdict that most analyses do not share."""
-    return "<br>most other analyses: another verdict" if row["agreement"] < 0.5 else ""
+    return "<br>most other analyses: another verdict" if row["specifications"] > 1 and _others(row) < 0.5 else ""
 
 
 def reasons_html(claims: pd.DataFrame, taxa: Sequence[str], notes: Mapping[str, str]) -> str:
