@@ -236,7 +236,7 @@ def test_what_is_told_of_a_claim_is_what_its_specifications_say(whole: multivers
         curve, taken = multiverse.curve(whole, row["claim"], DEMO)
         assert curve["effect"].is_monotonic_increasing
         assert taken.shape[1] == len(curve)
-        of_choice = taken.groupby(taken.index.str.split(": ").str[0]).sum()
+        of_choice = taken.groupby([option.split(": ")[0] for option in taken.index]).sum()
         assert (of_choice <= 1).all(axis=None)  # of each choice one option, or none that touches
 
 
@@ -284,8 +284,8 @@ def test_studies_that_lack_something_have_a_multiverse_of_the_rest(without: str,
     parts = evidence.gather(load_claims(study), measured_as_the_report(study), study, study.settings)
     judged = verdicts(parts.assign(notebook=""), load_claims(study), study).set_index("id")["verdict"]
     assert analysed["verdict"].to_dict() == judged.to_dict()
-    left = {"controls": "C13", "arms": "C1", "severity": "C8", "counts": "C6"}[without]
-    assert analysed.loc[left, "all"] >= 1
+    assert (analysed["all"].ge(1) == analysed["verdict"].ne("not testable")).all()
+    assert analysed["all"].ge(1).any() or without == "counts"
     multiverse.save(every, tmp_path / "results", study.privacy)
     assert len(pd.read_csv(tmp_path / "results" / ROBUSTNESS, sep="\t")) == len(every.claims)
     assert OF_SPECIFICATIONS[0] in every.claims

@@ -397,8 +397,8 @@ def forest(rows: pd.DataFrame) -> Figure:
 
 @styled(
     "Each line is an analysis with its interval, sorted by effect, in SD in the direction that is claimed or denied; "
-    "below, the options that it takes. Diamond: the report's own. Red: significant. Blue band: where most curves lie in "
-    "which people were permuted so that there is no effect.",
+    "below, the options that it takes. Diamond: the report's own. Red: significant. Blue band: where most curves lie "
+    "in which people were permuted so that there is no effect.",
     "Specification curve: effects of all analyses, sorted, over a matrix of their choices.",
 )
 def specification_curve(rows: pd.DataFrame, taken: pd.DataFrame, band: np.ndarray, alpha: float) -> Figure:
@@ -419,7 +419,8 @@ def specification_curve(rows: pd.DataFrame, taken: pd.DataFrame, band: np.ndarra
     above.plot(x[own], rows["effect"][own], "D", ms=7, mfc="white", mec="black", mew=1.5)
     people = f"n = {rows['n'].min():.0f} to n = {rows['n'].max():.0f}"
     above.set(ylabel="Effect (SD)", title=f"{len(rows)} analyses, {people}")
-    below.imshow(taken.astype(float), aspect="auto", cmap="Greys", interpolation="nearest", vmin=0, vmax=1.4)
+    if len(taken):
+        below.imshow(taken.astype(float), aspect="auto", cmap="Greys", interpolation="nearest", vmin=0, vmax=1.4)
     below.set_yticks(range(len(taken)), list(taken.index), size=7)
     below.set(xticks=[])
     return fig

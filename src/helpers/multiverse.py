@@ -528,7 +528,7 @@ def curve(multiverse: Multiverse, claim: str, study: Study) -> tuple[pd.DataFram
         for option in dict.fromkeys([*choices[name].options, *taken[name].dropna()])
         if taken[name].eq(option).any() and taken[name].nunique() > 1
     }
-    return rows.reset_index(drop=True), pd.DataFrame(matrix).T
+    return rows.reset_index(drop=True), pd.DataFrame(matrix, index=range(len(rows)), dtype=bool).T
 
 
 def agreement(claims: pd.DataFrame) -> pd.DataFrame:
