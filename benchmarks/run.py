@@ -440,8 +440,16 @@ def shown(line: Line) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+WHOLE = "## The report as a whole"
+
+
 def main() -> None:
-    """Measure everything and write RESULTS.md."""
+    """Measure everything and write RESULTS.md; with the argument ``report``, only its second part."""
+    results = HERE / "RESULTS.md"
+    if sys.argv[1:] == ["report"]:
+        kept = results.read_text(encoding="utf-8").partition(WHOLE)[0]
+        results.write_text("\n\n".join([kept + WHOLE, *report_lines()]) + "\n", encoding="utf-8")
+        return
     lines: list[Line] = []
     for scale in SCALES:
         for measure in (alpha_lines, permanova_lines, unifrac_lines, bray_curtis_lines, reference_lines):
@@ -456,7 +464,7 @@ def main() -> None:
     text = [
         "# Speed",
         "",
-        "Written by `make bench`; all times are of one run on one machine, medians of repeats.",
+        "Written by `make bench`; all times of a part are of one run on one machine, medians of repeats.",
         "",
         f"Machine: {machine()}. One thread for BLAS. Matrix multiplication: {multiplications_per_second() / 1e9:.0f} "
         f"GFlop/s; minimum and sum: {minima_per_second() / 1e9:.2f} G/s; "
@@ -470,10 +478,10 @@ def main() -> None:
         "",
         f"Peak memory of the whole run: {peak:.1f} GB.",
         "",
-        *report_lines(),
+        "\n\n".join([WHOLE, *report_lines()]),
     ]
-    (HERE / "RESULTS.md").write_text("\n".join(text) + "\n", encoding="utf-8")
-    print(f"written: {HERE / 'RESULTS.md'}")
+    results.write_text("\n".join(text) + "\n", encoding="utf-8")
+    print(f"written: {results}")
 
 
 if __name__ == "__main__":
