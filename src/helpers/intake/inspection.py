@@ -3,6 +3,7 @@
 import pandas as pd
 from anndata import AnnData
 
+from helpers.choices import load_choices
 from helpers.claims import Claim, load_claims, statement
 from helpers.errors import Problems
 from helpers.evidence import untestable
@@ -25,6 +26,8 @@ def inspect(name: str, overrides: str = "") -> str:
         settings = resolve_settings(study, overrides)
     with problems:
         claims = load_claims(study)
+    with problems:
+        load_choices(study, study.settings)
     with problems:
         cohort, ledger = build_cohort(study)
     problems.stop()
