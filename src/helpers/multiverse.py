@@ -33,7 +33,9 @@ LIMIT, PERMUTATIONS = {"full": 500, "light": 100}, {"full": 500, "light": 199}
 #: Swabs from which on the light grid is taken: distances between them take time and memory with the square.
 LARGE = 2_000
 #: At most, of specifications that are not the report's.
-FEWER = {"bootstraps": 400, "permutations": 199, "rarefactions": 3}
+FEWER = {"bootstraps": 100, "permutations": 199, "rarefactions": 3}
+#: But of the arms' differences, whose weighted one has its p-value from them.
+OF_ARMS = 400
 #: Choices that decide which swabs are measured, and at what depth.
 BASE = ("contaminants", "depth", "swabs")
 #: The option of the estimators: that on which claims rest.
@@ -258,8 +260,12 @@ def _estimates(
 ) -> dict[Asked, dict[str, dict[str, Any]]]:
     """The answers to questions, by estimator, those first on which claims rest."""
     found: dict[Asked, dict[str, dict[str, Any]]] = {question: {} for question in asked}
-    for row in evidence.answers(found, data, study, settings).to_dict("records"):
-        found[Asked(*(row[f] for f in Asked._fields))][row["estimator"]] = row
+    more = settings.model_copy(update={"bootstraps": max(settings.bootstraps, OF_ARMS)})
+    for of_arms, how in ((True, more), (False, settings)):
+        questions = [question for question in asked if (question.contrast == "arms") == of_arms]
+        rows = evidence.answers(questions, data, study, how).to_dict("records") if questions else []
+        for row in rows:
+            found[Asked(*(row[f] for f in Asked._fields))][row["estimator"]] = row
     return found
 
 

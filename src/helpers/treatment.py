@@ -5,6 +5,7 @@ treatment minus comparator.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 import pandas as pd
@@ -80,6 +81,13 @@ def _overlap(x: np.ndarray, treated: np.ndarray, counts: np.ndarray) -> np.ndarr
     return counts * np.where(treated, 1 - propensity, propensity)
 
 
+@lru_cache(maxsize=32)
+def _resampled_overlap(x: bytes, treated: bytes, bootstraps: int, seed: int) -> np.ndarray:
+    """`_overlap` in the resamples of `_resamples`, kept: it takes most of the time, and all outcomes have the same."""
+    arm = np.frombuffer(treated, bool)
+    return _overlap(np.frombuffer(x).reshape(len(arm), -1), arm, _resamples(arm, bootstraps, seed))
+
+
 def _resamples(treated: np.ndarray, bootstraps: int, seed: int) -> np.ndarray:
     """How often each patient is drawn in each resample, stratified by arm; the first row is the sample itself."""
     rng = np.random.default_rng(seed)
@@ -145,7 +153,7 @@ def arm_contrasts(
     x, change = _design(complete, covariates), complete["change"].to_numpy(float)
     after_before = _design(complete, ["y0", *covariates])
     t = treated.astype(float)
-    weights = _overlap(x, treated, counts)
+    weights = _resampled_overlap(x.tobytes(), treated.tobytes(), bootstraps, seed)
     means = [(weights[:, arm] @ change[arm]) / weights[:, arm].sum(axis=1) for arm in (treated, ~treated)]
     drawn = {
         "ANCOVA": _least_squares(np.column_stack([after_before, t]), complete["y1"].to_numpy(float), counts)[:, -1],
