@@ -215,6 +215,8 @@ def answered(
     effects = np.full((len(cells), 1 + permutations), np.nan, np.float32)
     significant, studentised = np.zeros(effects.shape, bool), np.full_like(effects, np.nan)
     lacks = evidence.lacking(of.drawn, study)
+    asking = dict.fromkeys((cell.asked, cell.expect) for cell in cells)
+    reasons = {each_of: evidence.cannot(*each_of, lacks, of.drawn, study) for each_of in asking}
     for (pairing, outliers, covariates, measure, recipe), members in groups.items():
         if (pairing, outliers) not in tables:
             obs = of.drawn.obs.assign(site="") if pairing == "by_patient" else of.drawn.obs
@@ -239,7 +241,7 @@ def answered(
             if estimate:
                 rows[i] |= {"estimated_by": name, "what": estimators[name]["what"]}
             unknown = estimate and np.isnan(estimators[name]["estimate"])
-            if unknown or evidence.cannot(cell.asked, cell.expect, lacks, of.drawn, study):
+            if unknown or reasons[cell.asked, cell.expect]:
                 continue
             sign = evidence.sign_of(cell.asked, cell.expect, data.visits, adjusted)
             sd = 1.0 if cell.asked.contrast == "severity" else _unit(data.visits, measure)
