@@ -185,6 +185,14 @@ def test_weighted_coefficients_and_errors_are_those_of_statsmodels() -> None:
         assert (plain[i], df) == pytest.approx((same.bse[1], 27))
 
 
+def test_who_is_alone_in_a_category_counts_as_left_out() -> None:
+    rng = np.random.default_rng(6)
+    x, y = np.column_stack([np.ones(20), rng.normal(size=20)]), rng.normal(size=(1, 20))
+    alone = np.column_stack([np.vstack([x, [1, 3]]), np.eye(21)[20]])
+    both = [estimates.coefficients(*of) for of in ((y, x), (np.append(y, [[9]], axis=1), alone))]
+    assert [found[0] for found in both[1][:3]] == pytest.approx([found[0] for found in both[0][:3]])
+
+
 def test_holm_among_the_same_others_is_holm_of_the_whole_family() -> None:
     others, p = np.array([0.01, np.nan, 0.04, 0.03]), np.array([0.001, 0.02, 0.035, 0.6, np.nan])
     each = [adjusted_p(pd.Series([one, *others]), "holm").iloc[0] for one in p]

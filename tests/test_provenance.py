@@ -116,7 +116,7 @@ def test_page_tells_code_command_parameters_inputs_software_and_run_times(made: 
     assert "make report STUDY=demo SET=permutations=299" in told
     assert "permutations 299 999 differs from the default (given by SET)" in told
     assert f"alpha 0.05 {Settings().alpha} default level" in told
-    assert "1 of 9 differ from the default" in told
+    assert "1 of 10 differ from the default" in told
     for name in ("study.yaml", "counts.tsv", "meta data.tsv"):
         assert f"{name} {hashlib.sha256((made / 'data/demo' / name).read_bytes()).hexdigest()}" in told
     assert "pins 2 packages" in told

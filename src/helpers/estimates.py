@@ -185,7 +185,9 @@ def coefficients(
     basis, df = u[:, there], len(x) - int(there.sum())
     row, y = (vt[there, column] / s[there]) @ basis.T, y * root
     squares = (y - (y @ basis) @ basis.T) ** 2
-    robust = np.sqrt(squares @ (row / (1 - (basis**2).sum(axis=1))) ** 2)
+    left = 1 - (basis**2).sum(axis=1)
+    alone = left < 1e-10  # in a category: fitted exactly, as if left out
+    robust = np.sqrt(squares @ np.where(alone, 0, row / np.where(alone, 1, left)) ** 2)
     return y @ row, robust, np.sqrt(squares.sum(axis=1) / df * (row**2).sum()), df
 
 
