@@ -367,7 +367,7 @@ def multiverse_lines(seconds: float) -> list[str]:
     )
     whole += f"specification, {seconds * len(grid.found) / Timed.seconds:,.0f} times as long."
     # The same least squares: changes of the measures on the arm, given every subset of the covariates.
-    swabs = measured(without_contaminants(build_cohort(study)[0])[0], study, study.settings)
+    swabs = measured(without_contaminants(build_cohort(study)[0], study.settings.alpha)[0], study, study.settings)
     keys = [key for key in swabs.uns["measures"] if swabs.obs[key].notna().all()]
     pairs = {key: arms(paired(by_visit(swabs, keys), key)).dropna(subset=["change", *study.adjust.arm]) for key in keys}
     covariates = [c for c in study.adjust.arm if c != "sex"]
