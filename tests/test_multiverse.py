@@ -75,7 +75,7 @@ def specs_of(
     measure: str, contrast: str, offered: dict[str, list[str]] = OFFERED, limit: int = 60
 ) -> list[dict[str, str]]:
     asked = [a for a in ASKED if (a.measure, a.contrast) == (measure, contrast)][:1]
-    return choices.specifications(asked, CHOICES, offered, OWN, DEMO, limit)
+    return [spec for spec, _ in choices.specifications(asked, CHOICES, offered, OWN, DEMO, limit)]
 
 
 def test_specifications_are_the_reports_all_that_estimate_the_same_and_all_that_differ_in_one_choice() -> None:

@@ -226,7 +226,7 @@ def specifications(
     own: Specification,
     study: Study,
     limit: int,
-) -> list[Specification]:
+) -> list[tuple[Specification, list[Specification]]]:
     """The specifications of a claim: all that keep the estimand, all that differ in one choice, and a draw of the rest.
 
     Parameters
@@ -243,30 +243,38 @@ def specifications(
 
     Returns
     -------
-    list of dict
-        The report's first. A choice that touches no part has the report's option.
+    list
+        Specifications, the report's first, each with what its parts see of it, as from `touched`. A choice that touches
+        no part has the report's option.
     """
     possible, sights = _possible(asked, choices, offered, study), [_sight(each, choices, study) for each in asked]
     names = list(possible)
-    found, order = {tuple(own.values()): own}, {tuple(own.values()): ""}
+    found: dict[tuple[str, ...], tuple[Specification, list[Specification]]] = {}
+    # The report's is the first of the product.
     for options in itertools.product(*possible.values()):
         spec = dict(zip(names, options, strict=True))
-        parts = [_seen(spec, *sight) for sight in sights]
-        if None in parts:
-            continue
-        spec = own | {name: option for part in parts if part for name, option in part.items()}
-        key = tuple(spec.values())
-        if key not in found:
-            found[key], order[key] = spec, max(_checksum(part or {}, own) for part in parts)
-    apart = {key: [n for n in names if spec[n] != own[n]] for key, spec in found.items()}
-    near = [k for k, names in apart.items() if len(names) < 2 or all(choices[n].keeps(found[k][n]) for n in names)]
-    kept, last = [*near], ""
-    for key in sorted(set(found) - set(near), key=lambda key: (order[key], key)):
-        if len(kept) >= limit and order[key] != last:
+        parts = [part for sight in sights if (part := _seen(spec, *sight)) is not None]
+        if len(parts) == len(sights):
+            spec = own | {name: option for part in parts for name, option in part.items()}
+            found.setdefault(tuple(spec.values()), (spec, parts))
+    near, far = [], {}
+    for key, (spec, parts) in found.items():
+        if sum(spec[n] != own[n] for n in names) < 2 or keeps(spec, own, choices):
+            near.append(key)
+        else:
+            far[key] = max(_checksum(part, own) for part in parts)
+    kept, last = near, ""
+    for key in sorted(far, key=lambda key: (far[key], key)):
+        if len(kept) >= limit and far[key] != last:
             break
         kept.append(key)
-        last = order[key]
+        last = far[key]
     return [found[key] for key in kept]
+
+
+def keeps(spec: Specification, own: Specification, choices: Mapping[str, Choice]) -> bool:
+    """Whether a specification estimates what the report's `own` does."""
+    return all(choices[name].keeps(option) for name, option in spec.items() if option != own[name])
 
 
 def _checksum(seen: Specification, own: Specification) -> str:

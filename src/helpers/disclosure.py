@@ -66,6 +66,11 @@ def in_figure(fig: Figure, privacy: Privacy) -> None:
     reword(fig, lambda text: _COUNT.search(text.get_text()), lambda told: in_text(told, privacy))
 
 
+def as_tsv(table: pd.DataFrame) -> str:
+    """A table as it is saved, tab-separated and without its index: the same text for the same numbers."""
+    return for_spreadsheets(table).to_csv(sep="\t", index=False, float_format="%.10g", lineterminator="\n")
+
+
 def for_spreadsheets(table: pd.DataFrame) -> pd.DataFrame:
     """A table in which a spreadsheet takes no text for a formula: an apostrophe before ``=``, ``+``, ``-`` and ``@``.
 

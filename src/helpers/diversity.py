@@ -143,14 +143,19 @@ def rarefy(cohort: AnnData, rarefaction_depth: int, *, seed: int | np.random.Gen
     relative abundances (``uns["relative"]``) nothing can be drawn: all swabs as they are.
     """
     if cohort.uns.get("relative", False):
-        shares = cohort.copy()
-        shares.X = shares.X.toarray()
-        return shares
+        return dense(cohort)
     table = _table(cohort)
     deep = _deep_enough(table, rarefaction_depth)
     rarefied = cohort[deep].copy()
     rarefied.X = _draw(table.counts[deep], rarefaction_depth, np.random.default_rng(seed)).toarray()
     return rarefied
+
+
+def dense(cohort: AnnData) -> AnnData:
+    """All swabs as they are, ``X`` dense."""
+    whole = cohort.copy()
+    whole.X = whole.X.toarray()
+    return whole
 
 
 def _draw(counts: sparse.csr_array, depth: int, rng: np.random.Generator) -> sparse.csr_array:

@@ -44,7 +44,8 @@ def as_estimate(
 
 def with_t(estimate: float, se: float, df: float, n: int, n_dropped: int, *, alpha: float) -> dict[str, float]:
     """An estimate whose error is known on so many degrees of freedom: with Student's interval and p-value."""
-    half, p = special.stdtrit(df, 1 - alpha / 2) * se, 2 * special.stdtr(df, -abs(estimate / se))
+    half = special.stdtrit(df, 1 - alpha / 2) * se
+    p = 2 * special.stdtr(df, -abs(estimate / se)) if se else np.nan
     return as_estimate(estimate, (estimate - half, estimate + half), p, n, n_dropped, se=se, df=df, alpha=alpha)
 
 
@@ -153,9 +154,7 @@ def _coefficient(
     """The coefficient of a column of `x`, which has one of ones."""
     found, robust, plain, df = coefficients(y[None, :], x, column)
     estimate, se = found[0], max(robust[0], plain[0]) if cautious else robust[0]
-    half = special.stdtrit(df, 1 - alpha / 2) * se
-    p = 2 * special.stdtr(df, -abs(estimate / se)) if se else np.nan
-    return as_estimate(estimate, (estimate - half, estimate + half), p, len(y), dropped, se=se, df=df, alpha=alpha)
+    return with_t(estimate, se, df, len(y), dropped, alpha=alpha)
 
 
 def coefficients(
@@ -297,9 +296,14 @@ def partial_spearman(
     counts[1:] = [np.bincount(row, minlength=n) for row in rows]
     estimate, *resampled = _partial_rank_correlations(numbers.to_numpy(), counts)
     low, high = np.nanquantile(resampled, [alpha / 2, 1 - alpha / 2])
-    t = estimate * np.sqrt(df / max(1 - estimate**2, 1e-12))
+    t = t_of_correlation(estimate, df)
     p, se = 2 * stats.t.sf(abs(t), df), np.nanstd(resampled, ddof=1)
     return as_estimate(estimate, (low, high), p, n, dropped, se=se, df=df, alpha=alpha)
+
+
+def t_of_correlation(rho: Any, df: float) -> Any:
+    """The t value of a correlation, or of many."""
+    return rho * np.sqrt(df / np.maximum(1 - rho**2, 1e-12))
 
 
 def _partial_rank_correlations(values: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -420,7 +420,7 @@ def answers(asked: Iterable[Asked], swabs: AnnData | Data, study: Study, setting
         for i, (estimator, found) in enumerate(contrast.estimate(question, data, study, settings).items()):
             tested = estimates.equivalence(found, margin if "unit" not in found else np.nan)
             rows.append(about | {"estimator": estimator, "stands": i == 0} | found | tested)
-    return pd.DataFrame(rows, columns=None if rows else [*Asked._fields, "stands", "n", *COLUMNS])
+    return pd.DataFrame(rows, columns=None if rows else [*Asked._fields, "stands", *COLUMNS])
 
 
 def gather(

@@ -84,7 +84,8 @@ def permuted(asked: Asked, data: Data, study: Study, drawn: Draws) -> dict[str, 
             if asked.contrast == "change":
                 both = pairs[pairs["who"].isin([asked.arm, "control"])]
                 of, x = estimates.design(both, "change", "case")
-                found[LESS_CONTROLS] = _coefficient(of["change"].to_numpy() * drawn.sign(of.index), x)
+                flipped = of["change"].to_numpy() * drawn.sign(of.index)
+                found |= {LESS_CONTROLS: _coefficient(flipped, x)} if x.size else {}
         case "arms":
             pairs, adjust = treatment.arms(paired(data.followed, measure)), arm_covariates(asked, study)
             complete = pairs.dropna(subset=["y0", "y1", "treated", *adjust]).set_index("subject")
@@ -112,9 +113,7 @@ def _reshuffled(
 
 def reshuffled(y: np.ndarray, x: np.ndarray, order: np.ndarray) -> np.ndarray:
     """Coefficient of the second column of `x`, p and t, under permutations of the residuals of the other columns."""
-    found = _coefficient(_freedman_lane(y, np.delete(x, 1, axis=1), order), x)
-    assert found is not None
-    return found
+    return _coefficient(_freedman_lane(y, np.delete(x, 1, axis=1), order), x)
 
 
 def _weighted(complete: pd.DataFrame, covariates: Sequence[str], drawn: Draws) -> np.ndarray | None:
@@ -140,10 +139,8 @@ def _basis(x: np.ndarray) -> np.ndarray:
     return orth(x) if x.shape[1] else np.empty((len(x), 0))
 
 
-def _coefficient(y: np.ndarray, x: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray | None:
-    """Coefficient of the second column of `x` for each row of outcomes, and p with an HC3 error."""
-    if not x.size:
-        return None
+def _coefficient(y: np.ndarray, x: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Coefficient of the second column of `x` for each row of outcomes, p and t with an HC3 error."""
     estimate, se, _, df = estimates.coefficients(y, x, weights=weights)
     return _with_p(estimate, estimate / se, df)
 
@@ -172,7 +169,7 @@ def _rank_residuals(
     permuted = of_x[drawn.order(complete.index)]
     permuted -= (permuted @ basis) @ basis.T
     rho = permuted @ of_y / np.sqrt((permuted**2).sum(axis=1) * (of_y**2).sum())
-    return _with_p(rho, rho * np.sqrt(df / np.maximum(1 - rho**2, 1e-12)), df)
+    return _with_p(rho, estimates.t_of_correlation(rho, df), df)
 
 
 def _with_p(estimate: np.ndarray, t: np.ndarray, df: float) -> np.ndarray:

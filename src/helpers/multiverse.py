@@ -16,9 +16,9 @@ from scipy.special import ndtri
 from skbio import DistanceMatrix
 
 from helpers import diversity, evidence, joint, narrate, taxa
-from helpers.choices import Choice, absent, kind_of, load_choices, specifications, touched
+from helpers.choices import Choice, absent, keeps, kind_of, load_choices, specifications, touched
 from helpers.claims import CONTRADICTED, NOT_TESTABLE, Claim, adjusted_among, decided, load_claims, together
-from helpers.disclosure import for_spreadsheets
+from helpers.disclosure import as_tsv
 from helpers.estimates import control_sd
 from helpers.evidence import IMPUTED, Asked, Data
 from helpers.files import ROBUSTNESS, SPECIFICATIONS, remove, write_whole
@@ -72,7 +72,7 @@ class Multiverse(NamedTuple):
 
     #: One row a part of a claim and specification.
     found: pd.DataFrame
-    #: One row a claim: see `summary`.
+    #: One row a claim: see `_summary`.
     claims: pd.DataFrame
     #: Of each claim, where permutations leave the sorted estimates of the part that stands for it: low and high.
     band: dict[str, np.ndarray]
@@ -94,7 +94,7 @@ class _Base:
         depth = settings.rarefaction_depth if all_reads else int(option["depth"])
         self.study, self.kept, self.tree = study, kept, diversity.rooted_tree(kept)
         self.settings = settings.model_copy(update={"swabs": option["swabs"], "rarefaction_depth": depth})
-        self.drawn = _dense(kept) if all_reads else diversity.rarefy(kept, depth, seed=settings.seed)
+        self.drawn = diversity.dense(kept) if all_reads else diversity.rarefy(kept, depth, seed=settings.seed)
 
     def values(self, recipes: Sequence[Recipe], own: Set[Recipe | None]) -> pd.DataFrame:
         """Measures of each swab, a column a recipe; those that are the report's `own` with all resamples."""
@@ -134,15 +134,24 @@ class _Base:
         return diversity.square_root(diversity.unifrac(swabs, self.tree, weighted=weighted))
 
 
+class _Tables:
+    """Swabs with all recipes' measures, by patient and visit too: reshaped once for all of them."""
+
+    def __init__(self, obs: pd.DataFrame, values: pd.DataFrame) -> None:
+        self.whole = evidence.data_of(obs.join(values), list(values))
+        self.people = Data(*(table.drop(columns=list(values)) for table in self.whole))
+
+    def of(self, measure: str, recipe: Recipe | None) -> Data:
+        """The same with one measure, made by a recipe; severity scores are there without."""
+        if recipe is None:
+            return self.people
+        both = zip(self.people, self.whole, strict=True)
+        return Data(*(people.assign(**{measure: whole[_name(recipe)]}) for people, whole in both))
+
+
 def fewer(settings: Settings) -> Settings:
     """The settings with at most `FEWER` resamples."""
     return settings.model_copy(update={name: min(getattr(settings, name), most) for name, most in FEWER.items()})
-
-
-def _dense(swabs: AnnData) -> AnnData:
-    whole = swabs.copy()
-    whole.X = whole.X.toarray()
-    return whole
 
 
 def _name(recipe: Recipe) -> str:
@@ -210,7 +219,7 @@ def answered(
     for i, (cell, recipe) in enumerate(zip(cells, recipes, strict=True)):
         how = [dict(cell.seen).get(name, "") for name in ("pairing", "outliers", "covariates")]
         groups.setdefault((*how, cell.asked.measure, recipe), []).append(i)
-    tables: dict[tuple[str, str], tuple[Data, Data]] = {}
+    tables: dict[tuple[str, str], _Tables] = {}
     rows: list[dict[str, Any]] = [{"n": 0} for _ in cells]
     effects = np.full((len(cells), 1 + permutations), np.nan, np.float32)
     significant, studentised = np.zeros(effects.shape, bool), np.full_like(effects, np.nan)
@@ -220,17 +229,14 @@ def answered(
     for (pairing, outliers, covariates, measure, recipe), members in groups.items():
         if (pairing, outliers) not in tables:
             obs = of.drawn.obs.assign(site="") if pairing == "by_patient" else of.drawn.obs
-            whole = evidence.data_of(obs.join(OUTLIERS[outliers or "kept"](values)), list(values))
-            tables[pairing, outliers] = Data(*(t.drop(columns=list(values)) for t in whole)), whole
-        people, whole = tables[pairing, outliers]
-        data = people
-        if recipe:
-            data = Data(*(t.assign(**{measure: w[_name(recipe)]}) for t, w in zip(people, whole, strict=True)))
+            tables[pairing, outliers] = _Tables(obs, OUTLIERS[outliers or "kept"](values))
+        data = tables[pairing, outliers].of(measure, recipe)
         adjusted = _variant(study, covariates)
         asked = list(dict.fromkeys(cells[i].asked for i in members))
         resampled = settings if any(cells[i].own for i in members) else fewer(settings)
         found = _estimates(asked, data, adjusted, resampled) if estimate else {}
-        null = {question: joint.permuted(question, data, adjusted, drawn) for question in asked}
+        directed = {cells[i].asked for i in members if not claims[cells[i].claim].against_margin}
+        null = {question: joint.permuted(question, data, adjusted, drawn) for question in directed}
         for i in members:
             cell, seen, claim = cells[i], dict(cells[i].seen), claims[cells[i].claim]
             estimators: Mapping[str, Any] = found[cell.asked] if estimate else null[cell.asked]
@@ -248,7 +254,7 @@ def answered(
             if estimate:
                 row = estimators[name]
                 rows[i] |= {"n": row["n"], "sign": sign, "sd": sd} | evidence.tested_against(row, claim, sign, settings)
-            if name in null[cell.asked] and not claim.against_margin:
+            if not claim.against_margin and name in null[cell.asked]:
                 drawn_effect, p, t = null[cell.asked][name]
                 effects[i], studentised[i] = drawn_effect * sign / sd, t * sign
                 significant[i] = (p < settings.alpha) & (effects[i] > 0)
@@ -265,8 +271,7 @@ def _estimates(
     more = settings.model_copy(update={"bootstraps": max(settings.bootstraps, OF_ARMS)})
     for of_arms, how in ((True, more), (False, settings)):
         questions = [question for question in asked if (question.contrast == "arms") == of_arms]
-        rows = evidence.answers(questions, data, study, how).to_dict("records") if questions else []
-        for row in rows:
+        for row in evidence.answers(questions, data, study, how).to_dict("records"):
             found[Asked(*(row[f] for f in Asked._fields))][row["estimator"]] = row
     return found
 
@@ -324,16 +329,14 @@ def planned(
     for name, claim in claims.items():
         parts = [(asked, part.expect) for part in claim.parts for asked in evidence.questions(part, study)]
         specs = specifications([asked for asked, _ in parts], choices, offered, own, study, LIMIT[grid])
-        for i, spec in enumerate(specs):
-            keeps = all(choices[c].keeps(o) for c, o in spec.items() if o != own[c])
-            for part, (asked, expect) in enumerate(parts):
-                seen = touched(asked, spec, choices, study) or {}
+        for i, (spec, seen_by) in enumerate(specs):
+            about = {"specification": i, "keeps_estimand": keeps(spec, own, choices), **spec}
+            for part, ((asked, expect), seen) in enumerate(zip(parts, seen_by, strict=True)):
                 base = tuple(seen.get(c, own[c]) for c in BASE)
                 cell = Cell(name, asked, expect, tuple(seen.items()), all(own[c] == o for c, o in seen.items()))
                 of_base = cells.setdefault(base, {})
                 places.append((base, of_base.setdefault(cell, len(of_base))))
-                about = {"claim": name, "part": part, **asked._asdict()}
-                rows.append({**about, "specification": i, "keeps_estimand": keeps, **spec})
+                rows.append({"claim": name, "part": part, **asked._asdict(), **about})
     largest_first = dict(sorted(cells.items(), key=lambda base: -len(base[1])))  # so that no worker ends late
     return Plan(pd.DataFrame(rows), largest_first, places)
 
@@ -524,12 +527,9 @@ def curve(multiverse: Multiverse, claim: str, study: Study) -> tuple[pd.DataFram
     """
     of, choices = multiverse.found[multiverse.found["claim"].eq(claim)], multiverse.choices
     of = of[of["what"].eq(multiverse.claims.set_index("claim").loc[claim, "what"]) & of["effect"].notna()]
-    of = of.sort_values(["effect", "specification"], kind="stable")
-    records = of.to_dict("records")
-    seen = [touched(Asked(*(r[f] for f in Asked._fields)), r, choices, study) or {} for r in records]
-    keys = [(r["estimated_by"], *s.items()) for r, s in zip(records, seen, strict=True)]
-    once = [i for i, key in enumerate(keys) if key not in keys[:i]]
-    rows, taken = of.iloc[once], pd.DataFrame([seen[i] for i in once])
+    rows = of.drop_duplicates("cell").sort_values(["effect", "specification"], kind="stable")
+    records = rows.to_dict("records")
+    taken = pd.DataFrame([touched(Asked(*(r[f] for f in Asked._fields)), r, choices, study) or {} for r in records])
     matrix = {
         f"{choices[name].says}: {choices[name].word(option)}": taken[name].eq(option).to_numpy()
         for name in taken
@@ -583,10 +583,6 @@ def save(multiverse: Multiverse | None, results_dir: str | Path, privacy: Privac
         remove(file)
     if multiverse is None:
         return
-    texts = [
-        for_spreadsheets(table).to_csv(sep="\t", index=False, float_format="%.10g", lineterminator="\n")
-        for table in (multiverse.found, multiverse.claims)
-    ]
     if privacy.small_cells == "show":
-        write_whole(every, gzip.compress(texts[0].encode(), mtime=0))
-    write_whole(of_claims, texts[1])
+        write_whole(every, gzip.compress(as_tsv(multiverse.found).encode(), mtime=0))
+    write_whole(of_claims, as_tsv(multiverse.claims))

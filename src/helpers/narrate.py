@@ -352,10 +352,15 @@ def left_out(absent: Mapping[tuple[str, str], str], choices: Mapping[str, Any]) 
     return f"Left out, since the study has nothing for it: {'; '.join(told)}." if told else ""
 
 
+def most_differ(agree: Any, specifications: Any) -> Any:
+    """Whether fewer than half of the other analyses have the report's verdict; elementwise, too."""
+    return 2 * (agree - 1) < specifications - 1
+
+
 def shared_verdicts(claims: pd.DataFrame) -> str:
     """Tell which verdicts most other analyses share, and which they do not."""
     tested = claims[claims["specifications"] > 1]
-    alone = tested[(tested["agree"] - 1) / (tested["specifications"] - 1) < 0.5]
+    alone = tested[most_differ(tested["agree"], tested["specifications"])]
     told = ", ".join(f"{c.claim} ({c.agree:.0f} of {c.specifications:.0f})" for c in alone.itertuples())
     most = (
         f"{len(tested) - len(alone)} of {len(tested)} verdicts are shared by most other analyses that estimate the same"

@@ -19,7 +19,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from helpers.claims import load_claims, measures_of
-from helpers.disclosure import for_spreadsheets, in_figure, in_table, in_text
+from helpers.disclosure import as_tsv, in_figure, in_table, in_text
 from helpers.figures import italicise
 from helpers.files import EVIDENCE, FIGURES, TABLES, write_whole
 from helpers.measures import taxa_named
@@ -32,8 +32,7 @@ PRINT = 300
 
 def save_table(df: pd.DataFrame, results_dir: str | Path, name: str) -> None:
     """Save a table as ``tables/<name>.tsv``, without its index: the same bytes for the same numbers."""
-    text = for_spreadsheets(df).to_csv(sep="\t", index=False, float_format="%.10g", lineterminator="\n")
-    write_whole(Path(results_dir) / TABLES / f"{name}.tsv", text)
+    write_whole(Path(results_dir) / TABLES / f"{name}.tsv", as_tsv(df))
 
 
 def saved_table(results_dir: str | Path, name: str) -> pd.DataFrame:

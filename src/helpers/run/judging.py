@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from helpers.claims import COLUMNS, KEY, OF_SPECIFICATIONS, Claim, load_claims, verdicts
-from helpers.disclosure import for_spreadsheets, in_table
+from helpers.disclosure import as_tsv, in_table
 from helpers.errors import StudyError
 from helpers.evidence import COLUMNS as OF_A_PART
 from helpers.evidence import TESTED, parts_of
@@ -45,14 +45,11 @@ def judge(study: Study, results: Path, chapters: list[str], alpha: float) -> tup
     """
     claims = load_claims(study)
     parts = gathered(results, chapters, claims, study)
-    judged = (
-        verdicts(parts, claims, study, alpha).astype({"n": "Int64"}).merge(_agreement(results), how="left", on="id")
-    )
-    judged = in_table(judged, study.privacy)
+    judged = verdicts(parts, claims, study, alpha).astype({"n": "Int64"})
+    judged = in_table(judged.merge(_agreement(results), how="left", on="id"), study.privacy)
     records = plain(judged[[*COLUMNS, *OF_SPECIFICATIONS]].to_dict("records"))
     write_whole(results / CLAIMS_JSON, json.dumps(records, indent=1, ensure_ascii=False) + "\n")
-    table = for_spreadsheets(judged).to_csv(sep="\t", index=False, float_format="%.10g", lineterminator="\n")
-    write_whole(results / CLAIMS_TABLE, table)
+    write_whole(results / CLAIMS_TABLE, as_tsv(judged))
     return parts, judged
 
 

@@ -1,7 +1,7 @@
 """Simulated worlds: cohorts of them, measured as the report measures its own, and what is true of every estimate."""
 
 from collections.abc import Sequence
-from concurrent.futures import Executor, as_completed
+from concurrent.futures import Executor
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -10,9 +10,8 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 from scipy.stats import norm
-from tqdm import tqdm
 
-from helpers import evidence, treatment
+from helpers import evidence, treatment, workers
 from helpers.claims import load_claims
 from helpers.evidence import BEYOND_REGRESSION, Asked
 from helpers.ingest import cohort_of
@@ -153,13 +152,10 @@ def true_of(truth: Truth, seeds: Sequence[int], like: Study, pool: Executor) -> 
     causal = [each for each in asked if each.contrast in ("arms", "arms_given_improvement")]
     unknown = [each for each in causal if not (inert and _of_skin(each, like))]
     apart = worlds(truth) if unknown else {}
-    futures = {
-        name: [pool.submit(_pooled, t, seed, like) for seed in seeds] for name, t in {"": truth, **apart}.items()
-    }
-    each_done = as_completed([future for each in futures.values() for future in each])
-    for _ in tqdm(each_done, total=len(seeds) * len(futures), desc="truth", mininterval=5):
-        pass
-    obs = {name: pd.concat([future.result() for future in each]) for name, each in futures.items()}
+    there_are = {"": truth, **apart}
+    jobs = [(t, seed, like) for t in there_are.values() for seed in seeds]
+    cohorts = iter(workers.each(_pooled, jobs, pool, "truth"))
+    obs = {name: pd.concat([next(cohorts) for _ in seeds]) for name in there_are}
     keys = [key for key in dict.fromkeys(each.measure for each in asked) if find(key, like).kind != "severity"]
     pooled = AnnData(obs=obs.pop(""), uns={"measures": keys})
     few = like.settings.model_copy(update={"bootstraps": 100})

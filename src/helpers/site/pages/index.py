@@ -11,7 +11,7 @@ from helpers.claims import VERDICTS, claims_of, primary
 from helpers.figures import italicise
 from helpers.files import CLAIMS_TABLE, DEMO, NOTEBOOKS, TABLES
 from helpers.measures import taxa_named
-from helpers.narrate import interval, italicised, number, p_number, suppression
+from helpers.narrate import interval, italicised, most_differ, number, p_number, suppression
 from helpers.output import emphasised, framed, save_figure, saved_table, table_html
 from helpers.site.figures import claims_forest
 from helpers.site.pages import Run, evidence, figure_html, raw, text_html
@@ -115,11 +115,12 @@ def _claim_row(row: dict[str, Any], level: str, taxa: Sequence[str]) -> str:
     if pd.notna(row["estimate"]):
         cover = "" if f"{row['level']:g}" == level else f"; {row['level']:g} %"
         effect = f"{number(row['estimate'])} {text['unit']} <br>({interval(row['ci_low'], row['ci_high'])}{cover})"
+    agree, note = _agreement(row)
     p = p_number(row["p_holm"]) if pd.notna(row["p_holm"]) else "–"
     cells = [
         ("claim", "", _with_italics(row["statement"], taxa)),
-        ("verdict", "", f"<b>{VERDICTS[row['verdict']].symbol} {text['verdict']}</b>{_unshared(row)}"),
-        ("number", "Analyses that agree", _agreeing(row)),
+        ("verdict", "", f"<b>{VERDICTS[row['verdict']].symbol} {text['verdict']}</b>{note}"),
+        ("number", "Analyses that agree", agree),
         ("effect", "Effect", effect),
         ("number", "p (Holm)", html.escape(p)),
         ("number", "n", text["n"]),
@@ -130,21 +131,12 @@ def _claim_row(row: dict[str, Any], level: str, taxa: Sequence[str]) -> str:
     return f'<tr id="{text["id"]}"><th scope="row">{text["id"]}</th>{body}</tr>'
 
 
-def _agreeing(row: dict[str, Any]) -> str:
-    """In how many of the analyses that estimate the same the claim has its verdict."""
+def _agreement(row: dict[str, Any]) -> tuple[str, str]:
+    """In how many of the analyses that estimate the same the claim has its verdict, and what to say where few do."""
     if pd.isna(row["agreement"]):
-        return "–"
-    return f"{row['agreement'] * row['specifications']:.0f} of {row['specifications']:.0f}"
-
-
-def _others(row: dict[str, Any]) -> float:
-    """Share of the other analyses that agree."""
-    return float(row["agreement"] * row["specifications"] - 1) / (row["specifications"] - 1)
-
-
-def _unshared(row: dict[str, Any]) -> str:
-    """What to say beside a verdict that most analyses do not share."""
-    return "<br>most other analyses: another verdict" if row["specifications"] > 1 and _others(row) < 0.5 else ""
+        return "–", ""
+    agree, of = round(row["agreement"] * row["specifications"]), round(row["specifications"])
+    return f"{agree} of {of}", "<br>most other analyses: another verdict" if most_differ(agree, of) else ""
 
 
 def reasons_html(claims: pd.DataFrame, taxa: Sequence[str], notes: Mapping[str, str]) -> str:

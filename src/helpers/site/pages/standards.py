@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined, Template
 
 from helpers import narrate
 from helpers.claims import NOT_TESTABLE, VERDICTS
-from helpers.disclosure import for_spreadsheets
+from helpers.disclosure import as_tsv
 from helpers.evidence import NEEDS_COUNTS
 from helpers.files import FIGURES, TABLES, write_whole
 from helpers.output import framed, saved_table
@@ -111,7 +111,7 @@ def download(replies: dict[str, list[Reply]]) -> str:
         for name, each in replies.items()
         for told in each
     ]
-    return for_spreadsheets(pd.DataFrame(rows)).to_csv(sep="\t", index=False, lineterminator="\n")
+    return as_tsv(pd.DataFrame(rows))
 
 
 def place(where: str) -> tuple[str, str]:
