@@ -84,7 +84,7 @@ def design(
     data: pd.DataFrame, outcome: str, term: str, covariates: Sequence[str] = ()
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """The people of `linear_contrast` and its columns: ones, the term, covariates that vary; none if people are few."""
-    complete = levels_in_use(data[[outcome, term, *covariates]].dropna())
+    complete = data[[outcome, term, *covariates]].dropna()
     varying = [c for c in covariates if complete[c].nunique() > 1]
     if len(complete) < len(varying) + 4 or complete[term].nunique() < 2:
         return complete, np.empty((0, 0))
@@ -188,11 +188,6 @@ def coefficients(
     alone = left < 1e-10  # in a category: fitted exactly, as if left out
     robust = np.sqrt(squares @ np.where(alone, 0, row / np.where(alone, 1, left)) ** 2)
     return y @ row, robust, np.sqrt(squares.sum(axis=1) / df * (row**2).sum()), df
-
-
-def levels_in_use(columns: pd.DataFrame) -> pd.DataFrame:
-    """The same columns, categories without the levels that nobody has: a model would give each a coefficient."""
-    return columns.assign(**{c: columns[c].cat.remove_unused_categories() for c in columns.select_dtypes("category")})
 
 
 def as_numbers(columns: pd.DataFrame, *, prefix_sep: str = "_") -> pd.DataFrame:

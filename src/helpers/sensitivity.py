@@ -9,7 +9,7 @@ from scipy import stats
 from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.anova import anova_lm
 
-from helpers.estimates import as_estimate, as_numbers, levels_in_use, not_estimable, percentile_test, pooled_sd, with_t
+from helpers.estimates import as_estimate, as_numbers, not_estimable, percentile_test, pooled_sd, with_t
 
 # ---------------------------------------------------------------- an unmeasured cause
 
@@ -78,7 +78,9 @@ def strength_of(
     Cinelli & Hazlett, J R Stat Soc B 2020;82:39, section 4.4 (the bounds, of a cause once as strong); section 6.1 says
     why ``outcome`` and ``term`` themselves are no bounds.
     """
-    complete = levels_in_use(data[[outcome, term, *covariates]].dropna())
+    complete = data[[outcome, term, *covariates]].dropna()
+    # As text: a formula gives a level of a category that nobody has a coefficient.
+    complete = complete.astype(dict.fromkeys(complete.select_dtypes("category"), object))
     varying = [c for c in covariates if complete[c].nunique() > 1]
     numbers = as_numbers(complete[[term, *varying]])
     if term not in numbers or len(complete) < numbers.shape[1] + 3:
