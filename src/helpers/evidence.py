@@ -403,6 +403,12 @@ def answers(asked: Iterable[Asked], swabs: AnnData | Data, study: Study, setting
     estimator has of its own.
     """
     data = swabs if isinstance(swabs, Data) else data_of(swabs.obs, swabs.uns["measures"])
+    rows = answer_records(asked, data, study, settings)
+    return pd.DataFrame(rows, columns=None if rows else [*Asked._fields, "stands", *COLUMNS])
+
+
+def answer_records(asked: Iterable[Asked], data: Data, study: Study, settings: Settings) -> list[dict[str, Any]]:
+    """The rows of `answers`, which has NaN where one of them lacks a key."""
     rows = []
     for question in dict.fromkeys(asked):
         measure, contrast = find(question.measure, study), CONTRASTS[question.contrast]
@@ -420,7 +426,7 @@ def answers(asked: Iterable[Asked], swabs: AnnData | Data, study: Study, setting
         for i, (estimator, found) in enumerate(contrast.estimate(question, data, study, settings).items()):
             tested = estimates.equivalence(found, margin if "unit" not in found else np.nan)
             rows.append(about | {"estimator": estimator, "stands": i == 0} | found | tested)
-    return pd.DataFrame(rows, columns=None if rows else [*Asked._fields, "stands", *COLUMNS])
+    return rows
 
 
 def gather(

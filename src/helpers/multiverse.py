@@ -274,7 +274,7 @@ def _estimates(
     more = settings.model_copy(update={"bootstraps": max(settings.bootstraps, OF_ARMS)})
     for of_arms, how in ((True, more), (False, settings)):
         questions = [question for question in asked if (question.contrast == "arms") == of_arms]
-        for row in evidence.answers(questions, data, study, how).to_dict("records"):
+        for row in evidence.answer_records(questions, data, study, how):
             found[Asked(*(row[f] for f in Asked._fields))][row["estimator"]] = row
     return found
 
