@@ -75,12 +75,15 @@ class Output:
     def _told(self, markdown: str) -> str:
         return italicised(in_text(markdown, self.privacy), self.taxa)
 
-    def text(self, markdown: str, role: Literal["", "finding", "answer"] = "") -> None:
-        """Show a text; the page sets a finding at the beginning of its section, an answer at that of the chapter."""
+    def text(self, markdown: str, role: Literal["", "finding", "answer"] = "", fold: str = "") -> None:
+        """Show a text; the page sets a finding at the beginning of its section, an answer at that of the chapter.
+
+        `fold` as of a figure.
+        """
         if not markdown:
             return
-        text = self._told(markdown)
-        display({"text/markdown": text, "text/plain": text}, raw=True, metadata={"role": role} if role else {})
+        text, about = self._told(markdown), {"role": role} if role else {}
+        display({"text/markdown": text, "text/plain": text}, raw=True, metadata=about | _folded(fold))
 
     def finding(self, sentence: str, *more: str) -> None:
         """Show what a section found: a sentence, with which its page begins, and what more there is to say here."""
@@ -93,9 +96,17 @@ class Output:
         self.text(markdown, "answer")
 
     def figure(
-        self, fig: Figure, name: str, finding: str = "", *, caption: str = "", alt: str = "", data: str = ""
+        self,
+        fig: Figure,
+        name: str,
+        finding: str = "",
+        *,
+        caption: str = "",
+        alt: str = "",
+        data: str = "",
+        fold: str = "",
     ) -> None:
-        """Save a figure and show it with its caption.
+        """Save a figure and show it with its caption; what serves checking in a `fold`, whose heading that is.
 
         The name starts with the notebook's number, as ``02_alpha``; `finding` is what there is to see, told to who
         cannot see it after what the figure shows. Caption (with ``*emphasis*`` and ``**strong**``) and `alt`, how it is
@@ -113,7 +124,8 @@ class Output:
         box = save_figure(fig, self.results_dir, name, simulated=self.simulated)
         image = base64.b64encode(_drawn(fig, "png", 100, {"Software": None}, box)).decode()
         shown = {"image/png": image, "text/plain": f"Figure: {name}"}
-        display(shown, raw=True, metadata={"image/png": {"alt": alt}, "figure": name, "data": data or name})
+        about = {"image/png": {"alt": alt}, "figure": name, "data": data or name}
+        display(shown, raw=True, metadata=about | _folded(fold))
         display({"text/markdown": caption, "text/plain": caption}, raw=True, metadata={"caption_of": name})
 
     def table(
@@ -126,11 +138,12 @@ class Output:
         whole: pd.DataFrame | None = None,
         counts: Iterable[str] = (),
         taxa: Iterable[str] = (),
+        fold: str = "",
     ) -> None:
         """Save a table in full and show it: numbers rounded by the report's rule and set right, all text escaped.
 
         The heading of a row is the index, if that is shown, or the first column. `whole` is what is saved, if `df` is
-        only its head. `counts` are columns that count people or swabs, beside `helpers.disclosure.COUNTS`; `taxa` those
+        only its head. `fold` as of a figure. `counts` are columns that count people or swabs, beside `helpers.disclosure.COUNTS`; `taxa` those
         named after taxa.
         """
         table = df.reset_index() if index else df
@@ -143,12 +156,16 @@ class Output:
         numeric |= {"interval", "bootstrap interval"} & set(texts)
         lines = caption + "\n" + pd.DataFrame(texts).to_string(index=False)
         shown = {"text/html": table_html(texts, numeric, caption, [*self.taxa, *taxa]), "text/plain": lines}
-        display(shown, raw=True, metadata={"table": name})
+        display(shown, raw=True, metadata={"table": name} | _folded(fold))
 
     def evidence(self, parts: pd.DataFrame, name: str) -> None:
         """Save the evidence of claims that a section gathered by `helpers.evidence.gather`, for their verdicts."""
         text = json.dumps(plain(parts.to_dict("records")), indent=1, ensure_ascii=False) + "\n"
         write_whole(self.results_dir / EVIDENCE / f"{name}.json", text)
+
+
+def _folded(heading: str) -> dict[str, str]:
+    return {"fold": heading} if heading else {}
 
 
 #: Columns of estimates as a reader sees them.

@@ -85,18 +85,35 @@ def raw(content: str) -> str:
     return "```{raw} html\n" + content.replace("`", "&#96;") + "\n```"
 
 
-def as_page(notebook: Any, files: Path) -> Any:
-    """A notebook as a page: findings before their evidence, code folded, figures and tables linked, no HTML from data.
+def fold_html(heading: str, content: str) -> str:
+    """HTML under a heading on which it opens."""
+    return f'<details class="fold"><summary>{emphasised(heading)}</summary>{content}</details>'
 
-    Before the code of a figure or a table stands an anchor, to which these link.
+
+#: Paragraphs of a notebook that its page folds, by how they begin, and under which heading.
+METHOD, METHOD_HEADING = "**What", "How this was done"
+
+
+def as_page(notebook: Any, files: Path) -> Any:
+    """A notebook as a page: findings before their evidence, method and code folded, figures and tables linked.
+
+    No HTML comes from data. Before the code of a figure or a table stands an anchor, to which these link. Code that
+    shows nothing is put before that which follows.
     """
-    cells, top, section = [], 0, 0
+    cells, top, section, silent = [], 0, 0, ""
     for cell in notebook.cells:
         if cell.cell_type == "markdown" and (heading := re.match(r"#+ .+", cell.source)):
             cells.append(new_markdown_cell(heading[0]))
             section, top = len(cells), top or len(cells)
             cell.source = cell.source[heading.end() :].strip()
+        if cell.cell_type == "markdown" and cell.source.startswith(METHOD):
+            opened, closed = fold_html(METHOD_HEADING, "\0").split("\0")
+            cell.source = f"{raw(opened)}\n\n{cell.source}\n\n{raw(closed)}"
+        if cell.cell_type == "code" and not cell.outputs:
+            silent += f"{cell.source}\n\n"
+            continue
         if cell.cell_type == "code":
+            cell.source, silent = silent + cell.source, ""
             anchor = f"cell-{cell.id}"
             if any({"figure", "table"} & set(output.get("metadata", {})) for output in cell.outputs):
                 cells.append(new_markdown_cell(raw(f'<span id="{anchor}"></span>')))
@@ -131,7 +148,7 @@ def shown(outputs: list[Any], code: str, files: Path) -> list[Any]:
             page = text_html(data["text/markdown"])
         else:
             continue
-        output.data = {"text/html": page}
+        output.data = {"text/html": fold_html(about["fold"], page) if "fold" in about else page}
     return [o for o in outputs if not {"caption_of", "role"} & set(o.get("metadata", {}))]
 
 
