@@ -69,6 +69,22 @@ def effect(estimate: dict[str, Any], unit: str = "") -> str:
     )
 
 
+def on_scale(row: Mapping[str, Any], sd: float = math.nan) -> tuple[float, float, float, str]:
+    """An effect on the scale that people know, by ``scale``: estimate, interval, and what they are counted in.
+
+    A natural log as fold change; what is told in standard deviations divided by `sd`, that of the controls, if it is
+    known; all else as it is. ``severity`` is a correlation.
+    """
+    estimate, low, high = (float(row[key]) for key in ("estimate", "ci_low", "ci_high"))
+    if row["contrast"] == "severity":
+        return estimate, low, high, "ρ"
+    if row["scale"] == "fold change":
+        return math.exp(estimate), math.exp(low), math.exp(high), "times"
+    if row["scale"] == "SD of controls" and sd > 0:
+        return estimate / sd, low / sd, high / sd, "SD of controls"
+    return estimate, low, high, row["unit"]
+
+
 def introduction(study: Study) -> str:
     """Say what the data are, as Markdown, and loudly whether they are simulated."""
     kind = "SIMULATED DATA: no result here is a finding about patients." if study.simulated else "Real data."

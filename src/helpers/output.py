@@ -143,8 +143,8 @@ class Output:
         """Save a table in full and show it: numbers rounded by the report's rule and set right, all text escaped.
 
         The heading of a row is the index, if that is shown, or the first column. `whole` is what is saved, if `df` is
-        only its head. `fold` as of a figure. `counts` are columns that count people or swabs, beside `helpers.disclosure.COUNTS`; `taxa` those
-        named after taxa.
+        only its head; `fold` as of a figure. `counts` are columns that count people or swabs, beside
+        `helpers.disclosure.COUNTS`; `taxa` those named after taxa.
         """
         table = df.reset_index() if index else df
         table, whole = (in_table(t, self.privacy, counts) for t in (table, table if whole is None else whole))
