@@ -32,7 +32,7 @@ from skbio.stats import subsample_counts
 from skbio.stats.ordination import pcoa
 
 from helpers import diversity, multiverse, permutation
-from helpers.estimates import linear_contrast
+from helpers.estimates import as_numbers, linear_contrast
 from helpers.ingest import build_cohort
 from helpers.measures import by_visit, measured
 from helpers.quality import without_contaminants
@@ -379,10 +379,9 @@ def multiverse_lines(seconds: float) -> list[str]:
         from specification_curve import SpecificationCurve
     except ImportError:
         return [whole, f"{told}. The peer, specification_curve, is not installed."]
-    wide = pd.DataFrame({k: pairs[k]["change"].to_numpy() for k in keys}).join(
-        pairs[keys[0]][["treated", *covariates]].astype(float).reset_index(drop=True)
-    )
-    peer = SpecificationCurve(wide, y_endog=keys, x_exog="treated", controls=covariates)
+    given = as_numbers(pairs[keys[0]][["treated", *covariates]]).reset_index(drop=True)
+    wide = pd.DataFrame({k: pairs[k]["change"].to_numpy() for k in keys}).join(given)
+    peer = SpecificationCurve(wide, y_endog=keys, x_exog="treated", controls=[*given.columns.drop("treated")])
     theirs = median(peer.fit, 1)
     return [
         whole,
