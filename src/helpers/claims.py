@@ -303,7 +303,7 @@ def _check_measure(part: Part, study: Study, file: Path, where: str) -> None:
 #: Columns of claims.tsv and keys of claims.json, those first that say what was found.
 COLUMNS = (
     "id", "statement", "estimate", "unit", "ci_low", "ci_high", "level", "p_value", "n", "verdict", "reason",
-    "notebook", "section", "family", "kind", "scale", "margin", "margin_low", "margin_high", "p_equivalence",
+    "notebook", "section", "family", "kind", "scale", "sd", "margin", "margin_low", "margin_high", "p_equivalence",
     "power_equivalence", "reachable_margin", "n_needed", "reported", "source",
 )  # fmt: skip
 

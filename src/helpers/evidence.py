@@ -436,7 +436,8 @@ def gather(
 
     Columns: `helpers.claims.KEY`, which no two rows share; what stands for the part of the columns of `answers`;
     `TESTED`, with p_support of what the part claims and p_against of the contrary; sign, the direction that the claim
-    asserts or denies (0: either); cannot, why it cannot be tested, empty if it can.
+    asserts or denies (0: either); sd, of the controls; cannot, why it cannot be tested, empty if it can; beside, what
+    else the effect may be.
     """
     if answered is None:
         answered = answers(asked_by(claims, study), swabs, study, settings)
@@ -459,10 +460,23 @@ def gather(
                 **{k: row[k] for k in ("estimator", "what", "unit", "scale", "section", "n", "n_dropped")},
                 **(dict.fromkeys(tested, np.nan) if reason else tested),
                 "sign": sign,
+                "sd": row["margin"] / settings.equivalence_margin,
                 "cannot": reason,
+                "beside": _beside(asked, answered),
             }
         )
     return pd.DataFrame(rows, columns=[*KEY, *COLUMNS])
+
+
+def _beside(asked: Asked, answered: pd.DataFrame) -> list[dict[str, Any]]:
+    """What else an effect may be: by other estimators, and of the position in other spaces; ``by`` says how."""
+    fields = [f for f in Asked._fields if f != "measure"]
+    alike = answered[fields].eq({f: getattr(asked, f) for f in fields}).all(axis=1) & answered["estimate"].notna()
+    own = answered["measure"].eq(asked.measure)
+    space = answered["stands"] & answered["measure"].isin(OTHER_AXES if asked.measure == POSITION else ())
+    rows = answered[alike & (space | (own & ~answered["stands"]))]
+    rows = rows.assign(by=rows["estimator"].where(rows["measure"].eq(asked.measure), rows["label"]))
+    return rows[["by", "estimate", "ci_low", "ci_high"]].to_dict("records")
 
 
 #: Of a part of a claim against a margin: what was tested and what could have been shown.
@@ -474,7 +488,7 @@ TESTED = (
     "estimate", "ci_low", "ci_high", "level", "p_value", *AGAINST_MARGIN, "attainable", "p_support", "p_against"
 )  # fmt: skip
 #: Columns of `gather` after the key.
-COLUMNS = ("estimator", "what", "unit", "scale", "section", "n", "n_dropped", *TESTED, "sign", "cannot")
+COLUMNS = ("estimator", "what", "unit", "scale", "section", "n", "n_dropped", *TESTED, "sign", "sd", "cannot", "beside")
 
 
 def tested_against(row: Mapping[str, Any], claim: Claim, sign: int, settings: Settings) -> dict[str, float]:

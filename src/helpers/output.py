@@ -28,6 +28,10 @@ from helpers.study import Study
 
 #: Dots an inch of saved pictures: what journals ask for.
 PRINT = 300
+#: And of those that are for the screen alone.
+SCREEN = 150
+#: Rows beyond which a table is sorted, filtered and leafed through in its page.
+LONG = 12
 
 
 def save_table(df: pd.DataFrame, results_dir: str | Path, name: str) -> None:
@@ -46,7 +50,15 @@ def as_text(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
 
 
-def save_figure(fig: Figure, results_dir: str | Path, name: str, *, simulated: bool) -> Bbox:
+def save_figure(
+    fig: Figure,
+    results_dir: str | Path,
+    name: str,
+    *,
+    simulated: bool,
+    kinds: Sequence[str] = ("png", "svg"),
+    dpi: int = PRINT,
+) -> Bbox:
     """Save a figure as ``figures/<name>.png`` and ``.svg``, the same bytes for the same figure.
 
     One that is `simulated` says SIMULATED DATA under its lower right corner. Returns what was saved of it, in inches.
@@ -54,9 +66,10 @@ def save_figure(fig: Figure, results_dir: str | Path, name: str, *, simulated: b
     if simulated:
         fig.text(1, -0.01, "SIMULATED DATA", ha="right", va="top", fontsize=7, color="#8a1c1c", weight="bold")
     box = _laid_out(fig)
+    metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
     with mpl.rc_context({"svg.hashsalt": "report"}):
-        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-            write_whole(Path(results_dir) / FIGURES / f"{name}.{kind}", _drawn(fig, kind, PRINT, metadata, box))
+        for kind in kinds:
+            write_whole(Path(results_dir) / FIGURES / f"{name}.{kind}", _drawn(fig, kind, dpi, metadata[kind], box))
     return box
 
 
@@ -256,7 +269,8 @@ def table_html(texts: dict[str, list[str]], numeric: set[str], caption: str, tax
         first = next(iter(texts))
         cells[0] = f'<th scope="row"{side[first]}>{cell(values[0], first)}</th>'
         rows.append(f"<tr>{''.join(cells)}</tr>")
-    wide, above = " wide" if len(texts) > 9 else "", f"<caption>{emphasised(caption)}</caption>\n"
+    wide = f"{' wide' if len(texts) > 9 else ''}{' long' if len(rows) > LONG else ''}"
+    above = f"<caption>{emphasised(caption)}</caption>\n"
     return framed(head, rows, escape(caption.replace("*", "")), wide, above)
 
 

@@ -14,16 +14,32 @@ import pandas as pd
 import yaml
 
 from helpers.errors import StudyError
+from helpers.evidence import Data, data_of
 from helpers.files import DATA, FIGURES, MAKEFILE, OF_CLAIMS, TABLES, report_of, unfinished, unwritable, write_whole
+from helpers.ingest import load_cohort
 from helpers.run.judging import judge
 from helpers.run.origin import note_saved
 from helpers.run.parameters import notebooks
-from helpers.site.crate import crate_json
-from helpers.site.pages import Run, as_page, changes, evidence, index, methods, provenance, standards, validation
+from helpers.site.crate import crate_json, pages_of
+from helpers.site.interactive import scripts
+from helpers.site.pages import (
+    Run,
+    as_page,
+    cards,
+    changes,
+    evidence,
+    index,
+    methods,
+    patients,
+    provenance,
+    standards,
+    validation,
+)
 from helpers.study import Study, load_study
 
 #: The pages beside the index and the notebooks, in their order; one that returns nothing is left out.
 PAGES: dict[str, Callable[[Run], str]] = {
+    "patients": patients.page,
     "reading_guide": methods.reading_guide,
     "methods": methods.page,
     "validation": validation.page,
@@ -43,11 +59,12 @@ def build_site(name: str, against: str = "") -> None:
     earlier = changes.earlier_run(against) if against else None
     chapters = [notebook.stem for notebook in notebooks()]
     parts, claims = judge(study, report.results, chapters, parameters["alpha"])
-    index.draw_claims(claims, study, report.results)
+    data = measures_of_people(report.results)
+    index.draw(claims, study, report.results, data)
     with unfinished(report.html) as work:
         source, built = work / "source", work / "html"
         files = source / "extra" / "files"
-        run = Run(study, report.folder, parameters, claims, parts, chapters, files, earlier)
+        run = Run(study, report.folder, parameters, claims, parts, chapters, files, earlier, data)
         write_source(source, run)
         run_sphinx(source, built)
         for chapter in chapters:
@@ -55,8 +72,9 @@ def build_site(name: str, against: str = "") -> None:
             page.write_text(anchors_in_folds(page.read_text(encoding="utf-8")), encoding="utf-8")
         check_links(claims, built)
         write_whole(report.crate, crate_json(run, built))
-        made = [report.html / path.relative_to(built) for path in (*built.glob("*.html"), *built.glob("files/**/*.*"))]
-        made += [report.crate, *report.results.glob("claims.*"), *(report.results / FIGURES).glob(f"{index.FOREST}.*")]
+        made = [report.html / path.relative_to(built) for path in (*pages_of(built), *built.glob("files/**/*.*"))]
+        drawn = [path for name in index.DRAWN for path in (report.results / FIGURES).glob(f"{name}.*")]
+        made += [report.crate, *report.results.glob("claims.*"), *drawn]
         note_saved(report, "site", made)
         if report.html.exists():
             report.html.rename(work / "old")
@@ -80,7 +98,7 @@ def write_source(source: Path, run: Run) -> None:
     if MAKEFILE.is_file():  # the steps may have been run one by one
         write_whole(files / MAKEFILE, MAKEFILE.read_bytes())
     pages = {name: text for name, page in PAGES.items() if (text := page(run))}
-    for name, text in {**pages, "index": index.page(run, list(pages))}.items():
+    for name, text in {**pages, **cards.pages(run), "index": index.page(run, list(pages))}.items():
         write_whole(source / f"{name}.md", text)
     for chapter in run.chapters:
         page = as_page(nbformat.read(report.notebooks / f"{chapter}.ipynb", as_version=4), files)
@@ -88,8 +106,19 @@ def write_source(source: Path, run: Run) -> None:
     here = Path(__file__).parent / "theme"
     write_whole(source / "conf.py", (here / "conf.py").read_bytes())
     write_whole(source / "references.bib", (Path(__file__).parent / "pages" / "references.bib").read_bytes())
-    write_whole(source / "static" / "report.css", (here / "report.css").read_bytes())
+    for name in ("report.css", "report.js"):
+        write_whole(source / "static" / name, (here / name).read_bytes())
+    for name, text in scripts().items():
+        write_whole(source / "static" / name, text)
     write_whole(source / "site.json", json.dumps({"name": f"{study.folder.name} report", "banner": banner(study)}))
+
+
+def measures_of_people(results: Path) -> Data | None:
+    """What chapter 1 measured, if it saved it."""
+    if not (results / "measures.h5ad").is_file():
+        return None
+    swabs, _ = load_cohort(results, "measures")
+    return data_of(swabs.obs, swabs.uns["measures"])
 
 
 def banner(study: Study) -> str:
@@ -112,7 +141,8 @@ def run_sphinx(source: Path, built: Path) -> None:
     print(done.stderr.replace(str(source) + "/", ""), end="", file=sys.stderr)
     if done.returncode:
         raise StudyError("[site] Sphinx failed", found=done.stdout.strip() or None)
-    for leftover in (".buildinfo", "objects.inv", "_sources"):
+    maps = [path.relative_to(built) for path in built.glob("_static/**/*.map")]  # for who debugs the theme
+    for leftover in (".buildinfo", "objects.inv", "_sources", "_static/locales", *map(str, maps)):
         shutil.rmtree(built / leftover) if (built / leftover).is_dir() else (built / leftover).unlink(missing_ok=True)
 
 

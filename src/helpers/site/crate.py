@@ -86,12 +86,17 @@ def _describe_root(crate: ROCrate, study: Study) -> None:
 # ---------------------------------------------------------------- files, inputs, parameters
 
 
+def pages_of(html: Path) -> list[Path]:
+    """The pages of a site."""
+    return sorted([*html.glob("*.html"), *html.glob("claims/*.html")])
+
+
 def _add_files(crate: ROCrate, folder: Path, html: Path) -> dict[str, Entity]:
     """The files that are shared, with their checksums; of the site its pages and the workflow, the rest as a folder."""
     site = folder / HTML
     paths = {path.relative_to(folder).as_posix(): path for path in shared(folder) if site not in path.parents}
     paths.pop(CRATE, None)  # of the last time
-    paths |= {f"{HTML}/{page.name}": page for page in sorted(html.glob("*.html"))}
+    paths |= {f"{HTML}/{page.relative_to(html).as_posix()}": page for page in pages_of(html)}
     if (workflow := html.joinpath(*Path(WORKFLOW).parts[1:])).is_file():
         paths[WORKFLOW] = workflow
     about = {"name": "The report as a website", "description": "Begins with index.html; works offline."}

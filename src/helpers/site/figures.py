@@ -1,41 +1,157 @@
-"""The site's own figures: the claims on one scale, and how their tests do on simulated cohorts."""
+"""The site's own figures: the study in one picture, the claims, and how their tests do on simulated cohorts."""
 
+from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy import stats
 
 from helpers.claims import CONTRADICTED, NOT_TESTABLE, SUPPORTED, VERDICTS
-from helpers.figures import panels, styled
-from helpers.narrate import number
+from helpers.figures import COLOURS, EDGE, MARKERS, VISITS, groups, panels, styled
 from helpers.simulation.performance import ROW
 
 #: Of the simulated worlds, in the table's order; they also differ in grey, from light to dark.
 WORLD_MARKERS = "o^sDvPX*<>"
 
 
-@styled()
-def claims_forest(claims: pd.DataFrame) -> Figure:
-    """Every claim on one scale: the estimate divided by half the width of its interval."""
-    fig, (ax,) = panels(0.32 * len(claims) + 0.8)
+@styled(
+    "{ylabel}. Small marks: people; large ones, joined: means of those who came twice, with 95 % intervals. Band: the "
+    "middle half of {labels[control]} at {labels[baseline]}.",
+    "{ylabel} of both arms at both visits, over the band of {labels[control]}.",
+)
+def overview(visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylabel: str) -> Figure:
+    """A measure of all patients at both visits, over the band of the controls: the study in one picture.
+
+    `visits` has a row a person and visit: subject, who, visit, and the measure.
+    """
+    fig = Figure(figsize=(5.6, 2.5), layout="constrained")
+    ax = fig.subplots()
+    healthy = visits.loc[visits["who"].eq("control") & visits["visit"].eq("baseline"), measure].dropna()
+    if len(healthy):
+        low, high = healthy.quantile([0.25, 0.75])
+        ax.axhspan(low, high, color=COLOURS["control"], alpha=0.35, lw=0)
+        ax.text(0.01, high, f"{labels['control']}, n = {len(healthy)}", transform=ax.get_yaxis_transform(), va="bottom",
+                size=8.5, color=EDGE)  # fmt: skip
+    shown = [who for who in groups(visits["who"]) if who != "control"]
+    ticks: list[str] = []
+    for i, who in enumerate(shown):
+        wide = visits[visits["who"].eq(who)].pivot_table(measure, "subject", "visit", observed=False)
+        wide = wide.reindex(columns=list(VISITS))
+        draw_pairs(ax, wide, who, 1.7 * i)
+        ticks += [f"{labels[v]}\nn = {wide[v].notna().sum()}" for v in VISITS]
+        ax.text(1.7 * i + 0.5, 1.01, labels[who], transform=ax.get_xaxis_transform(), ha="center", weight="bold",
+                color=COLOURS[who])  # fmt: skip
+    ax.set_xticks([1.7 * i + j for i in range(len(shown)) for j in (0, 1)], ticks, size=8.5)
+    ax.set(ylabel=fill(ylabel, 34), xlim=(-0.5, 1.7 * len(shown) - 0.2))
+    return fig
+
+
+def draw_pairs(ax: Axes, wide: pd.DataFrame, who: str, x: float) -> None:
+    """People at two visits, the columns, as thin lines from `x` on; means of those who came twice, from five on."""
+    ax.plot([x, x + 1], wide.to_numpy().T, color=COLOURS[who], alpha=0.25, lw=0.6, marker=".", ms=2.5)
+    both = wide.dropna()
+    if len(both) >= FEWEST_FOR_MEAN:
+        half = stats.t.ppf(0.975, len(both) - 1) * both.sem()
+        ax.errorbar([x, x + 1], both.mean(), yerr=half, color="black", marker=MARKERS[who], mfc=COLOURS[who], ms=8,
+                    lw=2, capsize=4, zorder=5)  # fmt: skip
+
+
+@styled(
+    "Each patient before treatment (across) and after (upwards), a panel a measure; on the line nothing changed.",
+    "Scatter of each patient's values after treatment against those before.",
+)
+def before_after(table: pd.DataFrame, measures: Mapping[str, str], labels: Mapping[str, str]) -> Figure:
+    """Patients at both visits; `table` and `measures` as from `helpers.site.pages.patients.both_visits`."""
+    fig, axes = panels(2.9, columns=len(measures))
+    for ax, (key, label) in zip(axes, measures.items(), strict=True):
+        x, y = table[f"{key} before"], table[f"{key} after"]
+        ends = min(x.min(), y.min()), max(x.max(), y.max())
+        ax.plot(ends, ends, color="black", lw=0.8)
+        for who in groups(table["who"]):
+            of = table["who"].eq(who)
+            ax.plot(x[of], y[of], MARKERS[who], ms=4, alpha=0.6, mew=0, color=COLOURS[who],
+                    label=f"{labels[who]} (n = {of.sum()})")  # fmt: skip
+        ax.set(xlabel=labels["baseline"], ylabel=labels["followup"], title=fill(label, 28))
+    fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
+    return fig
+
+
+#: People from whom on a mean is drawn.
+FEWEST_FOR_MEAN = 5
+
+
+@styled("The people behind the claim, a panel a part of it. Large marks: means with 95 % intervals, from five on.")
+def behind_claim(parts: Sequence[tuple[str, str, str, pd.DataFrame]], labels: Mapping[str, str]) -> Figure:
+    """The people on whom each part of a claim rests.
+
+    `parts` have what was estimated, the labels of the axes (that of x blank but for a link), and rows as from
+    `helpers.people.people`.
+    """
+    columns = min(len(parts), 3)
+    rows = -(-len(parts) // columns)
+    fig, axes = panels(2.9 * rows, rows, columns)
+    for ax, (what, xlabel, ylabel, rows_of) in zip(axes, parts, strict=False):
+        shown, names = groups(rows_of["who"]), []
+        for i, who in enumerate(shown):
+            part = rows_of[rows_of["who"].eq(who)]
+            names.append(f"{labels[who]}\nn = {len(part)}")
+            if xlabel:
+                ax.plot(part["x"], part["after"], MARKERS[who], ms=4, alpha=0.6, mew=0, color=COLOURS[who],
+                        label=names[-1])  # fmt: skip
+            elif part["before"].notna().any():
+                draw_pairs(ax, part[["before", "after"]], who, 1.7 * i)
+            else:
+                spread = np.random.default_rng(0).uniform(-0.2, 0.2, len(part))
+                ax.plot(1.7 * i + 0.5 + spread, part["after"], MARKERS[who], ms=3.5, alpha=0.4, mew=0,
+                        color=COLOURS[who])  # fmt: skip
+                if len(part) >= FEWEST_FOR_MEAN:
+                    half = stats.t.ppf(0.975, len(part) - 1) * part["after"].sem()
+                    ax.errorbar(1.7 * i + 0.9, part["after"].mean(), yerr=half, color="black", marker=MARKERS[who],
+                                mfc=COLOURS[who], ms=8, lw=2, capsize=4)  # fmt: skip
+        if xlabel:
+            ax.legend(loc="upper right", fontsize=7, bbox_to_anchor=(1, 1.02))
+        else:
+            ax.set_xticks([1.7 * i + 0.5 for i in range(len(shown))], names)
+            ax.set_xlim(-0.5, 1.7 * max(len(shown), 1) - 0.2)
+        ax.set(xlabel=xlabel, ylabel=ylabel, title=fill(what, 100 // columns))
+    for ax in axes[len(parts) :]:
+        ax.axis("off")
+    return fig
+
+
+@styled(
+    "Each effect with its interval, in standard deviations of {control} (of a link with severity: ρ). Filled: shown as "
+    "claimed; cross: the contrary; open: neither; diamond: out of reach. Grey: the margin of claims of no change.",
+)
+def claims_forest(claims: pd.DataFrame, control: str) -> Figure:
+    """Every claim's effect on one scale, by family; columns of `helpers.claims.verdicts`."""
+    fig, (ax,) = panels(0.26 * (len(claims) + claims["family"].nunique()) + 0.7)
     ax.axvline(0, color="black", lw=0.8)
-    for i, row in enumerate(claims.to_dict("records")):
-        if row["verdict"] == NOT_TESTABLE:
-            ax.text(0.1, -i, NOT_TESTABLE, va="center", size=8, style="italic")
-            continue
-        half = (row["ci_high"] - row["ci_low"]) / 2
-        low, high, estimate = (row[k] / half for k in ("ci_low", "ci_high", "estimate"))
-        if np.isfinite(row["margin"]):
-            margin = row["margin"] / half
-            ax.plot([-margin, margin], [-i, -i], color="0.8", lw=9, solid_capstyle="butt", zorder=0)
-        ax.plot([low, high], [-i, -i], color="black", lw=1.8)
-        filled = row["verdict"] in (SUPPORTED, CONTRADICTED)
-        ax.plot(estimate, -i, VERDICTS[row["verdict"]].marker, ms=8, color="black", mfc="black" if filled else "white")
-        text = f"{number(row['estimate'])} {row['unit']}".strip() + f", n = {row['n']}: {row['verdict']}"
-        ax.text(1.02, -i, text, transform=ax.get_yaxis_transform(), va="center", size=8)
-    ax.set_yticks([-i for i in range(len(claims))], [f"{r.id} {r.what.split(',')[0]}" for r in claims.itertuples()])
-    ax.set(xlabel="Estimate / half width of its interval (grey: margin of equivalence)", ylim=(-len(claims), 0.8))
+    ticks, y = {}, 0
+    for family, rows in claims.groupby("family", sort=False):
+        ax.text(0, y, f" {family}", transform=ax.get_yaxis_transform(), weight="bold", va="center")
+        for row in rows.to_dict("records"):
+            y -= 1
+            ticks[y] = f"{row['id']} {row['what'].split(',')[0]}"
+            unit = 1.0 if row["contrast"] == "severity" else row["sd"]
+            if row["verdict"] == NOT_TESTABLE or not unit > 0:
+                ax.text(0.02, y, row["verdict"], va="center", size=8, style="italic")
+                continue
+            low, high, estimate, margin = (row[k] / unit for k in ("ci_low", "ci_high", "estimate", "margin"))
+            if np.isfinite(margin):
+                ax.plot([-margin, margin], [y, y], color="0.8", lw=8, solid_capstyle="butt", zorder=0)
+            ax.plot([low, high], [y, y], color="black", lw=1.6)
+            face = "black" if row["verdict"] in (SUPPORTED, CONTRADICTED) else "white"
+            ax.plot(estimate, y, VERDICTS[row["verdict"]].marker, ms=7, color="black", mfc=face)
+            ax.text(1.02, y, f"n = {row['n']}: {row['verdict']}", transform=ax.get_yaxis_transform(), va="center",
+                    size=8)  # fmt: skip
+        y -= 1
+    ax.set_yticks(list(ticks), list(ticks.values()))
+    ax.set(xlabel=f"Effect in SD of {control}", ylim=(y + 0.4, 0.6))
     return fig
 
 

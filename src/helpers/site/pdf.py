@@ -2,6 +2,7 @@
 
 import json
 import os
+import posixpath
 import shutil
 import subprocess
 from pathlib import Path
@@ -74,6 +75,11 @@ def joined(site: Path) -> str:
     return str(whole)
 
 
+def _from(page: str, address: str) -> str:
+    """An address as the site's first page would have it."""
+    return posixpath.normpath(posixpath.join(posixpath.dirname(page), address))
+
+
 def _article(site: Path, page: str, pages: list[str]) -> Tag:
     """A page's content, its ids and links made to fit among those of all the pages."""
     found = BeautifulSoup((site / page).read_text(encoding="utf-8"), "html.parser").select_one("article")
@@ -81,10 +87,14 @@ def _article(site: Path, page: str, pages: list[str]) -> Tag:
     found["id"] = page
     for part in found.find_all(id=True):
         part["id"] = f"{page}-{part['id']}"
+    for picture in found.find_all("img", src=True):
+        picture["src"] = _from(page, str(picture["src"]))
     for link in found.find_all("a", href=True):
         address, _, anchor = str(link["href"]).partition("#")
-        if (address or page) in pages:
-            link["href"] = f"#{address or page}" + (f"-{anchor}" if anchor else "")
+        if "://" not in address:
+            address = _from(page, address) if address else page
+        if address in pages:
+            link["href"] = f"#{address}" + (f"-{anchor}" if anchor else "")
         elif "://" not in address:
             link.unwrap()  # a download: on paper it would name a folder of this machine
     found["style"] = "break-before: page" if page != pages[0] else ""

@@ -10,7 +10,6 @@ from helpers.run.execution import execute
 from helpers.run.judging import judge
 from helpers.run.parameters import notebooks
 from helpers.site.pages.changes import keep_results
-from helpers.site.pages.index import draw_claims
 from helpers.study import load_study
 
 #: The figure that README.md shows.
@@ -40,8 +39,7 @@ def reference() -> None:
             "".join(f"  cell {cell}\n    " + "\n    ".join(lines) + "\n" for cell, lines in changes), end="", flush=True
         )
     study = load_study(DEMO)
-    _, claims = judge(study, results, [notebook.stem for notebook in notebooks()], study.settings.alpha)
-    draw_claims(claims, study, results)
+    judge(study, results, [notebook.stem for notebook in notebooks()], study.settings.alpha)
     keep_results(results)
     drawn = results / FIGURES / README_FIGURE
     if drawn.is_file():

@@ -10,6 +10,7 @@ from docutils.nodes import make_id  # type: ignore[import-untyped]
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from nbformat.v4 import new_markdown_cell
 
+from helpers.evidence import Data
 from helpers.files import FIGURES, TABLES, Report
 from helpers.output import emphasised
 from helpers.study import Study
@@ -33,6 +34,8 @@ class Run(NamedTuple):
     files: Path
     #: Results of an earlier run to compare with, if one was named.
     against: Path | None = None
+    #: The measures of the people who are compared; None where chapter 1 saved none.
+    data: Data | None = None
 
     @property
     def report(self) -> Report:
@@ -55,16 +58,18 @@ def text_html(text: str) -> str:
     return "".join(blocks)
 
 
-def figure_html(name: str, alt: str, caption: str, files: Path, data: str, code: str = "") -> str:
+def figure_html(name: str, alt: str, caption: str, files: Path, data: str, code: str = "", root: str = "") -> str:
     """A figure, which leads to its picture in full, with its caption and links to its files and its code.
 
-    `data` is the table that has its numbers, as a path in `files`; `code` the address of the cell that made it.
+    `data` is the table that has its numbers, as a path in `files`; `code` the address of the cell that made it; `root`
+    leads from the page to the site's folder.
     """
     offered = {"PNG": f"{FIGURES}/{name}.png", "SVG": f"{FIGURES}/{name}.svg", "data": data}
-    links = {kind: f"files/{path}" for kind, path in offered.items() if (files / path).is_file()}
+    links = {kind: f"{root}files/{path}" for kind, path in offered.items() if (files / path).is_file()}
     return (
         f'<figure class="report-figure" id="figure-{make_id(name)}">'
-        f'<a href="files/figures/{name}.svg"><img src="files/figures/{name}.png" alt="{html.escape(alt)}"></a>'
+        f'<a href="{links.get("SVG", links.get("PNG"))}"><span class="picture">'
+        f'<img src="{links.get("PNG")}" alt="{html.escape(alt)}"></span></a>'
         f"<figcaption>{emphasised(caption)} {links_html({**links, 'code': code})}</figcaption></figure>"
     )
 
@@ -83,6 +88,11 @@ def evidence(row: dict[str, Any]) -> str:
 def raw(content: str) -> str:
     """HTML as a block of MyST."""
     return "```{raw} html\n" + content.replace("`", "&#96;") + "\n```"
+
+
+def script(root: str = "") -> str:
+    """The script that a page with a chart needs."""
+    return f'<script src="{root}_static/charts.js"></script>'
 
 
 def fold_html(heading: str, content: str) -> str:

@@ -1,158 +1,197 @@
-"""The index page: what was studied, what was found, and how sure that is."""
+"""The index page: the study in one picture, four sentences and one table; all else is behind the links."""
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from helpers.claims import VERDICTS, claims_of, primary
+from helpers import plain
+from helpers.claims import CONTRADICTED, NOT_TESTABLE, OUT_OF_REACH, SUPPORTED, VERDICTS, claims_of, primary
+from helpers.evidence import Data
 from helpers.figures import italicise
 from helpers.files import CLAIMS_TABLE, DEMO, NOTEBOOKS, TABLES
-from helpers.measures import taxa_named
-from helpers.narrate import interval, italicised, most_differ, number, p_number, suppression
-from helpers.output import emphasised, framed, save_figure, saved_table, table_html
-from helpers.site.figures import claims_forest
-from helpers.site.pages import Run, evidence, figure_html, raw, text_html
-from helpers.site.pages.validation import demo_power, off_claims, validated
+from helpers.measures import PATHOGEN, POSITION, SHANNON, axis, taxa_named
+from helpers.narrate import italicised, most_differ, number, suppression
+from helpers.output import emphasised, framed, save_figure, saved_table
+from helpers.site.figures import claims_forest, overview
+from helpers.site.pages import Run, figure_html, fold_html, raw, text_html
+from helpers.site.pages.cards import FOLDER, counts
+from helpers.site.pages.validation import demo_power, validated
 from helpers.study import Study
 
-FOREST = "claims"
+FOREST, OVERVIEW = "claims", "overview"
+#: Figures that the site draws of its own.
+DRAWN = (FOREST, OVERVIEW)
 PROVENANCE = (
     '<p>Code, command, parameters, input files, software, run times and random seeds: <a href="provenance.html">where '
     "this report comes from</a>.</p>"
 )
 
 
+def draw(claims: pd.DataFrame, study: Study, results: Path, data: Data | None) -> None:
+    """Draw and save the forest of the claims, and the study in one picture: its first measure that is known."""
+    drawn = {FOREST: claims_forest(by_family(claims, study), study.labels.control)}
+    if measure := _shown_measure(data):
+        assert data is not None
+        label = axis(measure, study)
+        if measure == POSITION:
+            label = f"From {study.labels.control} (0) to {study.labels.case} at {study.labels.baseline} (100 %)"
+        drawn[OVERVIEW] = overview(data.visits, measure, study.labels.model_dump(), label)
+    for name, fig in drawn.items():
+        italicise(fig, taxa_named(claims["measure"], study))
+        save_figure(fig, results, name, simulated=study.simulated)
+
+
+def _shown_measure(data: Data | None) -> str:
+    """The measure of the picture: the first of three of which anything is known."""
+    if data is None:
+        return ""
+    return next((m for m in (POSITION, PATHOGEN, SHANNON) if m in data.visits and data.visits[m].notna().any()), "")
+
+
 def page(run: Run, others: list[str]) -> str:
     """The page; `others` are the names of the pages that follow the chapters."""
-    study, claims, files, taxa = run.study, run.claims, run.files, taxa_named(run.claims["measure"], run.study)
-    simulated = validated()
-    notes = {} if simulated is None else off_claims(simulated)
-    power = demo_power(simulated) if simulated is not None and study.folder == DEMO else {}
-    level = f"{100 * (1 - run.parameters['alpha']):g}"
-    found = ", ".join(f"{row.id} {row.verdict}" for row in claims.itertuples())
-    alt = f"Forest plot of the claims' effects with {level} % intervals. Verdicts: {found}."
-    caption = (
-        f"Each claim's estimate with its interval ({level} %; of claims of no change, that of their test), divided by "
-        "half the width of the interval: all are as long. Filled: the claim is shown; cross: the contrary; open: "
-        "neither; diamond: out of reach. Grey: the margin, for claims of no change or little difference."
-    )
-    title = (
-        f'<div class="in-short"><p class="study-title">{html.escape(study.title)}</p>\n'
-        f"<p>{studied(run)} {primary_answers(claims, study, taxa, power)}</p></div>"
+    study, claims, taxa = run.study, run.claims, taxa_named(run.claims["measure"], run.study)
+    private = study.privacy.small_cells != "show"
+    picture = "" if private or not _shown_measure(run.data) else _picture(run)
+    sentences = "".join(f"<li>{emphasised(italicised(told, taxa))}</li>" for told in answers(run))
+    lead = (
+        f'<div class="in-short"><p class="study-title">{html.escape(study.title)}</p>\n<p>{studied(run)}</p>'
+        f'<div class="lead">{picture}<ul>{sentences}</ul></div></div>'
     )
     about = (
         f"<p>{emphasised(study.about)}</p>\n"
         f"<p>Source: {html.escape(study.source)}<br>Licence: {html.escape(study.licence)}</p>\n"
         f"{text_html(suppression(study))}"
     )
+    found = ", ".join(f"{row.id} {row.verdict}" for row in claims.itertuples())
+    control = study.labels.control
+    caption = (
+        f"Effects in standard deviations of {control} (links with severity: ρ). Filled: shown; cross: the contrary; "
+        "open: neither; diamond: out of reach; grey: margin of claims of no change."
+    )
+    forest = figure_html(FOREST, f"Forest plot of the claims' effects. {found}.", caption, run.files, CLAIMS_TABLE)
+    cards = [
+        f"{name} {verdict} <{FOLDER}/{name}>" for name, verdict in zip(claims["id"], claims["verdict"], strict=True)
+    ]
     return "\n\n".join(
         [
+            "---\nhtml_theme.sidebar_secondary.remove: true\n---",
             "# Overview",  # not the study's title: the theme repeats this heading without escaping it
-            raw(title),
-            raw(claims_html(claims, study, level, taxa)),
-            "## Why these verdicts",
-            raw(reasons_html(claims, taxa, notes)),
-            raw(figure_html(FOREST, alt, caption, files, CLAIMS_TABLE)),
+            raw(lead),
+            "## The claims",
+            raw(claims_html(run, taxa)),
+            raw(forest),
             "## The study",
-            raw(about),
-            "## Chapters and pages",
-            "```{toctree}\n:maxdepth: 1\n\n" + "\n".join([*run.chapters, *others]) + "\n```",
+            raw(fold_html("What was studied, source and licence", about)),
             "## Downloads",
-            raw(_downloads(files)),
+            raw(fold_html("Claims, tables and executed notebooks", _downloads(run.files))),
             raw(PROVENANCE),
+            _contents("Claims", cards),
+            _contents("Chapters", run.chapters),
+            _contents("About the report", others),
         ]
     )
 
 
-def draw_claims(claims: pd.DataFrame, study: Study, results: Path) -> None:
-    """Draw and save the forest of the claims."""
-    forest = claims_forest(claims)
-    italicise(forest, taxa_named(claims["measure"], study))
-    save_figure(forest, results, FOREST, simulated=study.simulated)
+def _contents(caption: str, pages: list[str]) -> str:
+    return f"```{{toctree}}\n:hidden:\n:maxdepth: 1\n:caption: {caption}\n\n" + "\n".join(pages) + "\n```"
+
+
+def _picture(run: Run) -> str:
+    alt = f"Both arms at both visits over the band of {run.study.labels.control}. {' '.join(answers(run)[:2])}"
+    caption = f"Bold: means, 95 % intervals. Band: middle half of {run.study.labels.control}."
+    return figure_html(OVERVIEW, alt, caption, run.files, CLAIMS_TABLE)
 
 
 def studied(run: Run) -> str:
     """Say who was studied, as HTML: the people of each group by visit, as chapter 1 counted them, if it did."""
     labels, people = run.study.labels, saved_table(run.report.results, "01_people")
-    each = [f"{r.group} {r.baseline} and {r.followup}, {r.both} at both" for r in people.itertuples()]
-    return html.escape(f"People at {labels.baseline} and {labels.followup}: {'; '.join(each)}.") if each else ""
+    each = [f"{r.group} {r.baseline} and {r.followup} ({r.both} at both)" for r in people.itertuples()]
+    kind = "<b>Simulated data.</b> " if run.study.simulated else ""
+    told = html.escape(f"People at {labels.baseline} and {labels.followup}: {'; '.join(each)}.") if each else ""
+    return f"{kind}{told}"
 
 
-def primary_answers(claims: pd.DataFrame, study: Study, taxa: Sequence[str], power: Mapping[str, float]) -> str:
-    """What the study says of its primary claims, as HTML; with the power of their tests, where it is known."""
-    rows, told = claims.set_index("id", drop=False), []
-    for name in primary(study):
-        row = rows.loc[name]
-        says = f"{name}. {_with_italics(row['statement'], taxa)}: {VERDICTS[row['verdict']].symbol} {row['verdict']}."
-        why = _with_italics(row["reason"][:1].upper() + row["reason"][1:], taxa)
-        found = f" (power in this design: {number(100 * power[name], 2)} %)" if name in power else ""
-        told.append(f'<b>{says}</b> {why}{found}. <a href="{evidence(dict(row))}">Evidence</a>.')
-    return f"The primary claims. {' '.join(told)}"
+def answers(run: Run) -> list[str]:
+    """What the study says, in at most four sentences: the primary claims first, those that are shown before others."""
+    rows, first = run.claims.set_index("id", drop=False), primary(run.study)
+    leading = sorted((rows.loc[name].to_dict() for name in first), key=lambda row: row["verdict"] != SUPPORTED)
+    told = [plain.sentence(row, run.study, row["sd"]) + f" ({row['id']})" for row in leading[:2]]
+    others = run.claims[~run.claims["id"].isin(first)]
+    by = {verdict: others[others["verdict"].eq(verdict)] for verdict in VERDICTS}
+    if len(shown := by[SUPPORTED]):
+        surest = shown.loc[shown["p_value"].idxmin()].to_dict()
+        told.append(
+            f"Shown too: {', '.join(shown['id'])}; the surest: {plain.sentence(surest, run.study, surest['sd'])}"
+        )
+    parts = {
+        "shown to be otherwise than reported": by[CONTRADICTED],
+        "beyond what a study of this size can exclude": by[OUT_OF_REACH],
+        "not testable here": by[NOT_TESTABLE],
+    }
+    rest = [f"{', '.join(of['id'])} {'is' if len(of) == 1 else 'are'} {what}" for what, of in parts.items() if len(of)]
+    return [*told, f"{'; '.join(rest)}."] if rest else told
 
 
-def _with_italics(text: str, taxa: Sequence[str]) -> str:
-    return emphasised(italicised(text, taxa))
+def by_family(claims: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """The claims, families in their order."""
+    known = {family: i for i, family in enumerate(claims_of(study).families)}
+    return claims.sort_values("family", key=lambda f: f.map(known).fillna(len(known)), kind="stable")
 
 
-def claims_html(claims: pd.DataFrame, study: Study, level: str, taxa: Sequence[str]) -> str:
-    """The claims table, by family: the claim, verdict, effect, how sure (`level` per cent), and where evidence is."""
-    order = {family: i for i, family in enumerate(claims_of(study).families)}
-    claims = claims.sort_values("family", key=lambda f: f.map(order).fillna(len(order)), kind="stable")
-    claim, effect = f"Claim of {html.escape(claims_of(study).of)}", f"Effect ({level} % interval, or as said)"
-    head = [
-        f'<th scope="col">{name}</th>'
-        for name in ("", claim, "Verdict here", "Analyses that agree", effect, "p (Holm)", "n", "Evidence")
+def claims_html(run: Run, taxa: list[str]) -> str:
+    """The claims by family: verdict, effect, people, how many analyses agree, what could have been shown."""
+    simulated = validated()
+    power = demo_power(simulated) if simulated is not None and run.study.folder == DEMO else {}
+    heads = [
+        "",
+        f"Claim of {html.escape(claims_of(run.study).of)}",
+        "Verdict",
+        "Effect (interval)",
+        "n",
+        "Agree",
+        "Power",
     ]
-    return framed(head, [_claim_row(row, level, taxa) for row in claims.to_dict("records")], "Claims", " claims")
+    rows = []
+    for family, of in by_family(run.claims, run.study).groupby("family", sort=False):
+        rows.append(
+            f'<tr class="family"><th scope="rowgroup" colspan="{len(heads)}">{html.escape(str(family))}</th></tr>'
+        )
+        rows += [_claim_row(row, run, power, taxa) for row in of.to_dict("records")]
+    return framed((f'<th scope="col">{name}</th>' for name in heads), rows, "Claims", " claims")
 
 
-def _claim_row(row: dict[str, Any], level: str, taxa: Sequence[str]) -> str:
-    text = {key: html.escape(str(row[key])) for key in ("id", "verdict", "unit", "n")}
-    effect = "–"
-    if pd.notna(row["estimate"]):
-        cover = "" if f"{row['level']:g}" == level else f"; {row['level']:g} %"
-        effect = f"{number(row['estimate'])} {text['unit']} <br>({interval(row['ci_low'], row['ci_high'])}{cover})"
-    agree, note = _agreement(row)
-    p = p_number(row["p_holm"]) if pd.notna(row["p_holm"]) else "–"
+def _claim_row(row: dict[str, Any], run: Run, power: Mapping[str, float], taxa: list[str]) -> str:
+    name = html.escape(row["id"])
+    reach = power.get(row["id"], row["power_equivalence"])
     cells = [
-        ("claim", "", _with_italics(row["statement"], taxa)),
-        ("verdict", "", f"<b>{VERDICTS[row['verdict']].symbol} {text['verdict']}</b>{note}"),
-        ("number", "Analyses that agree", agree),
-        ("effect", "Effect", effect),
-        ("number", "p (Holm)", html.escape(p)),
-        ("number", "n", text["n"]),
-        ("evidence", "Evidence", f'<a href="{evidence(row)}">{emphasised(row["section"])}</a>'),
+        ("claim", "", emphasised(italicised(row["statement"], taxa))),
+        ("verdict", "", f"<b>{VERDICTS[row['verdict']].symbol} {html.escape(row['verdict'])}</b>"),
+        ("effect", "Effect", html.escape(plain.effect(row, row["sd"])) if pd.notna(row["estimate"]) else "–"),
+        ("number", "n", html.escape(counts(row, run))),
+        ("number", "Analyses that agree", _agreement(row)),
+        ("number", "Power", _percent(reach)),
     ]
     # The name stands beside the value where the table is folded: on a phone.
-    body = "".join(f'<td class="{kind}" data-label="{name}">{cell}</td>' for kind, name, cell in cells)
-    return f'<tr id="{text["id"]}"><th scope="row">{text["id"]}</th>{body}</tr>'
+    body = "".join(f'<td class="{kind}" data-label="{label}">{cell}</td>' for kind, label, cell in cells)
+    return f'<tr id="{name}"><th scope="row"><a href="{FOLDER}/{name}.html">{name}</a></th>{body}</tr>'
 
 
-def _agreement(row: dict[str, Any]) -> tuple[str, str]:
-    """In how many of the analyses that estimate the same the claim has its verdict, and what to say where few do."""
+def _agreement(row: dict[str, Any]) -> str:
+    """In how many of the analyses that estimate the same the claim has its verdict; a mark where few do."""
     if pd.isna(row["agreement"]):
-        return "–", ""
+        return "–"
     agree, of = round(row["agreement"] * row["specifications"]), round(row["specifications"])
-    return f"{agree} of {of}", "<br>most other analyses: another verdict" if most_differ(agree, of) else ""
+    bar = f'<span class="bar"><span style="width: {100 * agree / of:.0f}%"></span></span>'
+    few = ' <b title="most other analyses: another verdict">!</b>' if most_differ(agree, of) else ""
+    return f"{bar} {agree}/{of}{few}"
 
 
-def reasons_html(claims: pd.DataFrame, taxa: Sequence[str], notes: Mapping[str, str]) -> str:
-    """The reason of each verdict, and where its test does not hold on simulated cohorts."""
-    added = {name: f". On simulated cohorts, {note}" for name, note in notes.items()}
-    columns = {
-        "claim": list(claims["id"]),
-        "verdict": [f"{VERDICTS[verdict].symbol} {verdict}" for verdict in claims["verdict"]],
-        "reason": list(claims["reason"] + claims["id"].map(added).fillna("")),
-    }
-    caption = (
-        "Where a claim has several parts, the weakest stands for it. p: of the test that the verdict rests on (against "
-        "zero, or of equivalence), after Holm's adjustment over the claims of a family. Claims of no change have the "
-        "interval of their test."
-    )
-    return table_html(columns, set(), caption, taxa)
+def _percent(share: float) -> str:
+    return "–" if pd.isna(share) else "< 1 %" if share < 0.01 else f"{number(100 * share, 2)} %"
 
 
 def _downloads(files: Path) -> str:

@@ -20,6 +20,7 @@ html_theme = "sphinx_book_theme"
 html_extra_path = ["extra"]
 html_static_path = ["static"]
 html_css_files = ["report.css"]
+html_js_files = [("tables.js", {"defer": "defer"}), ("report.js", {"defer": "defer"})]
 html_copy_source = False
 html_use_index = False
 html_show_search_summary = False  # fetched page by page, which browsers refuse to do from the file system

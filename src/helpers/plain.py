@@ -1,0 +1,101 @@
+"""A claim's answer as a clinician would say it: one sentence, its effect on a scale that people know."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from helpers.claims import CONTRADICTED, NOT_TESTABLE, OUT_OF_REACH, SUPPORTED
+from helpers.evidence import AMONG
+from helpers.measures import POSITION, find
+from helpers.narrate import excludes_zero, number, on_scale
+from helpers.study import Study
+
+#: Of each contrast: what is shown, and what may be or not; a change says `moved`, all others how they compare.
+_SHOWN = {
+    "group": ("{label} is {how} in {case} than in {control}", "{label} differs between {case} and {control}"),
+    "severity": ("{label} {goes} with {score}, {how}", "{label} goes with {score}"),
+    "change": ("under {arm}, {label} {moved}", "{label} changed under {arm}"),
+    "change_in": ("under {arm}, {label} {moved} ({among})", "{label} changed under {arm} ({among})"),
+    "arms": (
+        "at {followup}, {label} is {how} under {treatment} than under {comparator}",
+        "{label} differs between {treatment} and {comparator} at {followup}",
+    ),
+    "arms_given_improvement": (
+        "in patients who improved alike, {label} is {how} under {treatment} than under {comparator}",
+        "{label} differs between {treatment} and {comparator} in patients who improved alike",
+    ),
+    "against_controls": (
+        "in near-clear patients under {arm}, {label} is {how} than in {control}",
+        "{label} differs between near-clear patients under {arm} and {control}",
+    ),
+}
+
+
+def effect(row: Mapping[str, Any], sd: float, digits: int = 2) -> str:
+    """An effect with its interval on the scale that people know, as in a table: ``0.14 × (0.083 to 0.24)``."""
+    estimate, low, high, unit = on_scale(row, sd)
+    named = {"times": " ×", "ρ": " ρ", "% of the gap": " % of gap", "SD of controls": " SD"}.get(unit, f" {unit}")
+    return f"{number(estimate, digits)}{named.rstrip()} ({number(low, digits)} to {number(high, digits)})"
+
+
+def sentence(row: Mapping[str, Any], study: Study, sd: float) -> str:
+    """The answer to a claim, a row as from `helpers.claims.verdicts`, in one sentence that turns with the data.
+
+    `sd` is that of the measure in the controls, NaN if there is none.
+    """
+    if row["verdict"] == NOT_TESTABLE or math.isnan(row["estimate"]):
+        return f"This study cannot tell: {row['reason']}."
+    gap = row["measure"] == POSITION
+    words = study.labels.model_dump() | {
+        "label": "the whole community" if gap else find(row["measure"], study).label,
+        "arm": study.labels.model_dump().get(row["arm"], ""),
+        "score": study.column_names().get(row["score"], "severity"),
+        "among": AMONG[row["among"]],
+    }
+    estimate = row["estimate"]
+    words["how"], words["goes"] = _size(row, estimate, study, sd), "rises" if estimate > 0 else "falls"
+    way = "moved " if gap else "rose " if estimate > 0 else "fell "
+    words["moved"] = way + (words["how"] if gap else _size(row, estimate, study, sd, way=False))
+    shown, either = (text.format(**words) for text in _SHOWN[row["contrast"]])
+    ends = [_size(row, row[end], study, sd) for end in ("ci_low", "ci_high")]
+    span = f"between {' and '.join(ends)}"
+    if excludes_zero(dict(row)):  # one way, so that it need not be said twice
+        far, near = (_size(row, row[end], study, sd, way=False).removeprefix("by ") for end in ("ci_low", "ci_high"))
+        span = f"between {near} and {far}" if estimate < 0 else f"between {far} and {near}"
+    margin = "" if math.isnan(row["margin"]) else _size(row, row["margin"], study, sd, way=False).removeprefix("by ")
+    match row["verdict"]:
+        case "supported" if margin:
+            told = f"that {either} by {margin} or more is excluded: it lies between {' and '.join(ends)}"
+        case "contradicted" if margin:
+            told = f"{shown} ({span}), more than the margin of {margin}"
+        case "out of reach":
+            told = (
+                f"whether {either} is beyond what this study can exclude, which would take about "
+                f"{row['n_needed']:,.0f} people; it lies between "
+                f"{' and '.join(ends)}"
+            )
+        case "supported" | "contradicted":
+            told = f"{shown} ({span.removeprefix('between ').replace(' and ', ' to ')})"
+        case _:
+            almost = " (the interval leaves zero out, but not after adjusting for the other claims)"
+            told = (
+                f"whether {either} stays uncertain: {span}{almost if excludes_zero(dict(row)) and not margin else ''}"
+            )
+    if row["parts"] > 1 and row["verdict"] in (SUPPORTED, CONTRADICTED, OUT_OF_REACH):
+        told += f" (of {row['parts']} parts, the one that decides)"
+    return f"{told[0].upper()}{told[1:]}."
+
+
+def _size(row: Mapping[str, Any], value: float, study: Study, sd: float, *, way: bool = True) -> str:
+    """An effect without its sign, and, if wanted, its way in words."""
+    unit, down = on_scale(row, sd)[3], value < 0
+    if unit == "ρ":
+        return f"ρ = {number(value, 2)}"
+    if row["measure"] == POSITION and way:
+        told = f"nearer to {study.labels.control}" if down else f"farther from {study.labels.control}"
+        return f"{number(abs(value), 2)} % of the gap {told}"
+    told = ("lower" if down else "higher") if way else ""
+    if unit == "times":
+        return f"{number(math.exp(abs(value)), 2)}-fold {told}".strip()
+    size = f"{number(abs(value) / sd, 2)} SD" if unit == "SD of controls" else f"{number(abs(value), 2)} {unit}".strip()
+    return f"{size} {told}" if told else f"by {size}"
