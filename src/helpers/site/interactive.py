@@ -131,28 +131,48 @@ def patients(table: pd.DataFrame, measures: Mapping[str, str], arms: Mapping[str
         for when in ("before", "after")
     ]
     panels = [
-        {
-            "title": label,
-            "height": 230,
-            "width": 230,
-            "params": [{"name": "brush", "select": {"type": "interval", "resolve": "global"}}] if i == 0 else [],
-            "mark": {"type": "point", "filled": True, "size": 40},
-            "encoding": {
-                "x": {"field": f"{key} before", "type": "quantitative", "title": "before", "scale": {"zero": False}},
-                "y": {"field": f"{key} after", "type": "quantitative", "title": "after", "scale": {"zero": False}},
-                "color": {"condition": {"param": "brush", **colour}, "value": "#cccccc"},
-                "shape": shape,
-                "tooltip": tooltip,
-            },
-        }
+        _before_after(table, key, label, colour, shape, tooltip, i == 0)
         for i, (key, label) in enumerate(measures.items())
     ]
     return _chart(table) | {"concat": panels, "columns": 3}
+
+
+def _before_after(
+    table: pd.DataFrame, key: str, label: str, colour: Any, shape: Any, tooltip: Any, first: bool
+) -> dict[str, Any]:
+    """A panel of `patients`: a measure after against before, and the line on which nothing changed."""
+    both = table[[f"{key} before", f"{key} after"]]
+    ends = [{"end": float(both.min(axis=None))}, {"end": float(both.max(axis=None))}]
+    x, y = (
+        {"field": field, "type": "quantitative", "title": title, "scale": {"zero": False}}
+        for field, title in ((f"{key} before", "before"), (f"{key} after", "after"))
+    )
+    line = {
+        "data": {"values": ends},
+        "mark": {"type": "line", "color": "black", "strokeWidth": 1},
+        "encoding": {"x": x | {"field": "end"}, "y": y | {"field": "end"}},
+    }
+    points = {
+        "params": [{"name": "brush", "select": {"type": "interval", "resolve": "global"}}] if first else [],
+        "mark": {"type": "point", "filled": True, "size": 40},
+        "encoding": {
+            "x": x,
+            "y": y,
+            "color": {"condition": {"param": "brush", **colour}, "value": "#cccccc"},
+            "shape": shape,
+            "tooltip": tooltip,
+        },
+    }
+    return {"title": label, "height": 230, "width": 230, "layer": [line, points]}
 
 
 def _chart(data: pd.DataFrame) -> dict[str, Any]:
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
         "data": {"values": json.loads(data.to_json(orient="records", double_precision=4))},
-        "config": {"font": "system-ui, sans-serif", "axis": {"labelFontSize": 12, "titleFontSize": 12}},
+        "config": {
+            "font": "system-ui, sans-serif",
+            "axis": {"labelFontSize": 12, "titleFontSize": 12},
+            "legend": {"orient": "top", "title": None, "labelFontSize": 12},
+        },
     }

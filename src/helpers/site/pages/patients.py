@@ -31,9 +31,9 @@ def page(run: Run) -> str:
     drawn = figure_html(NAME, vars(fig)["alt"], vars(fig)["caption"], run.files, CLAIMS_TABLE)
     chart = chart_html(patients(table, measures, labels), "Each patient before and after, by measure", drawn)
     told = (
-        f"<p>{len(table)} patients who came to {labels['baseline']} and {labels['followup']}, a mark each: before across, "
-        "after upwards; below the line a value fell. Drag over marks of one panel to see the same patients in the "
-        "others; point at a mark for its values. Names and dates are not in this page.</p>"
+        f"<p>{len(table)} patients who came to {labels['baseline']} and {labels['followup']}, a mark each: before "
+        "across, after upwards; below the line a value fell. Drag over marks of one panel to see the same patients in "
+        "the others; point at a mark for its values. Names and dates are not in this page.</p>"
     )
     return "\n\n".join(["# Patients", raw(told + chart + script())])
 
