@@ -16,6 +16,8 @@ from scipy.optimize import brentq
 from statsmodels.stats.meta_analysis import combine_effects
 from statsmodels.stats.power import TTestPower
 
+#: Names of columns.
+Names = Sequence[str]
 #: What an estimator returns: effect, interval and its coverage in per cent, two-sided p-value, patients used and
 #: dropped, standard error and degrees of freedom.
 ESTIMATE = ("estimate", "ci_low", "ci_high", "level", "p_value", "n", "n_dropped", "se", "df")
@@ -50,13 +52,7 @@ def with_t(estimate: float, se: float, df: float, n: int, n_dropped: int, *, alp
 
 
 def linear_contrast(
-    data: pd.DataFrame,
-    outcome: str,
-    term: str,
-    covariates: Sequence[str] = (),
-    *,
-    cautious: bool = False,
-    alpha: float = 0.05,
+    data: pd.DataFrame, outcome: str, term: str, covariates: Names = (), *, cautious: bool = False, alpha: float = 0.05
 ) -> dict[str, float]:
     """Adjusted difference between two groups, or slope, by ordinary least squares with HC3 errors.
 
@@ -80,9 +76,7 @@ def linear_contrast(
     return _coefficient(complete[outcome].to_numpy(float), x, 1, dropped, alpha, cautious)
 
 
-def design(
-    data: pd.DataFrame, outcome: str, term: str, covariates: Sequence[str] = ()
-) -> tuple[pd.DataFrame, np.ndarray]:
+def design(data: pd.DataFrame, outcome: str, term: str, covariates: Names = ()) -> tuple[pd.DataFrame, np.ndarray]:
     """The people of `linear_contrast` and its columns: ones, the term, covariates that vary; none if people are few."""
     complete = data[[outcome, term, *covariates]].dropna()
     varying = [c for c in covariates if complete[c].nunique() > 1]
@@ -113,7 +107,7 @@ def hartung_knapp(effects: pd.Series, errors: pd.Series, *, alpha: float = 0.05)
 
 
 def by_run(
-    data: pd.DataFrame, outcome: str, term: str, covariates: Sequence[str], run: str, *, alpha: float = 0.05
+    data: pd.DataFrame, outcome: str, term: str, covariates: Names, run: str, *, alpha: float = 0.05
 ) -> dict[str, float]:
     """Adjusted difference between two groups within each run, pooled over the runs: a run moves its swabs together.
 
@@ -265,7 +259,7 @@ def partial_spearman(
     data: pd.DataFrame,
     x: str,
     y: str,
-    covariates: Sequence[str] = (),
+    covariates: Names = (),
     *,
     bootstraps: int = 1000,
     seed: int,
@@ -322,7 +316,7 @@ def _partial_rank_correlations(values: np.ndarray, counts: np.ndarray) -> np.nda
 
 
 def firth_odds_ratio(
-    data: pd.DataFrame, outcome: str, term: str, covariates: Sequence[str] = (), *, alpha: float = 0.05
+    data: pd.DataFrame, outcome: str, term: str, covariates: Names = (), *, alpha: float = 0.05
 ) -> dict[str, float]:
     """Odds ratio by Firth's penalised logistic regression: finite under separation.
 

@@ -1,6 +1,6 @@
 """What would have to be true for a verdict to move: unmeasured causes, patients who were lost, regression, load."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from scipy import stats
 from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.anova import anova_lm
 
-from helpers.estimates import as_estimate, as_numbers, not_estimable, percentile_test, pooled_sd, with_t
+from helpers.estimates import Names, as_estimate, as_numbers, not_estimable, percentile_test, pooled_sd, with_t
 
 # ---------------------------------------------------------------- an unmeasured cause
 
@@ -39,7 +39,7 @@ def robustness_value(t: float, df: float, *, q: float = 1, alpha: float = 1) -> 
 
 
 def confounding(
-    data: pd.DataFrame, outcome: str, term: str, covariates: Sequence[str], *, alpha: float = 0.05
+    data: pd.DataFrame, outcome: str, term: str, covariates: Names, *, alpha: float = 0.05
 ) -> dict[str, Any]:
     """How strong an unmeasured cause would have to be, with the strongest measured one as yardstick.
 
@@ -54,9 +54,7 @@ def confounding(
     return values | {"strongest": most["covariate"], "removes": most["removes"]}
 
 
-def strength_of(
-    data: pd.DataFrame, outcome: str, term: str, covariates: Sequence[str]
-) -> tuple[pd.DataFrame, float, float]:
+def strength_of(data: pd.DataFrame, outcome: str, term: str, covariates: Names) -> tuple[pd.DataFrame, float, float]:
     """How strong the measured covariates are: the yardstick for an unmeasured one.
 
     `data` has a row a patient; those with a missing value are left out. The coefficient of the term, a number or
@@ -106,7 +104,7 @@ def _partial_r2(fit: Any) -> pd.Series:
 # ---------------------------------------------------------------- patients who were lost
 
 
-def who_was_lost(pairs: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+def who_was_lost(pairs: pd.DataFrame, columns: Names) -> pd.DataFrame:
     """Those without a second visit beside those who came to both, by characteristics at baseline, the `columns`.
 
     `pairs` as from `helpers.visits.paired`; whoever has no first visit is in neither group. One row a characteristic
@@ -178,7 +176,7 @@ def rubin(estimates: np.ndarray, errors: np.ndarray, df_complete: float) -> tupl
 def imputed(
     pairs: pd.DataFrame,
     estimate: Callable[[pd.DataFrame], dict[str, float]],
-    covariates: Sequence[str] = (),
+    covariates: Names = (),
     *,
     imputations: int = 20,
     seed: int,

@@ -13,7 +13,7 @@ from skbio.stats.composition import clr as centred_log_ratio
 from statsmodels.stats.contingency_tables import mcnemar
 
 from helpers.diversity import PSEUDOCOUNT, positive
-from helpers.estimates import ESTIMATE, adjusted_p, as_numbers, firth_odds_ratio
+from helpers.estimates import ESTIMATE, Names, adjusted_p, as_numbers, firth_odds_ratio
 from helpers.lineage import is_organelle
 from helpers.study import RANKS, Study, Taxa
 from helpers.visits import by_patient, changes, with_controls
@@ -200,7 +200,7 @@ def prevalent(taxa: AnnData, min_prevalence: float, among: pd.Series | None = No
 
 
 def linda(
-    data: pd.DataFrame, taxa: Sequence[str], term: str | None = None, covariates: Sequence[str] = (), *, alpha: float
+    data: pd.DataFrame, taxa: Sequence[str], term: str | None = None, covariates: Names = (), *, alpha: float
 ) -> pd.DataFrame:
     """LinDA with a reference frame: each taxon's CLR difference, or mean change, against that of the typical taxon.
 
@@ -438,7 +438,7 @@ def presence_change(before: pd.Series, after: pd.Series) -> dict[str, float]:
 
 
 def presence_contrasts(
-    visits: pd.DataFrame, labels: Mapping[str, str], covariates: Sequence[str] = (), *, alpha: float = 0.05
+    visits: pd.DataFrame, labels: Mapping[str, str], covariates: Names = (), *, alpha: float = 0.05
 ) -> pd.DataFrame:
     """Odds ratios of the pathogen's presence: patients against controls at baseline, and the arms at follow-up.
 

@@ -14,7 +14,7 @@ from scipy.integrate import fixed_quad
 from scipy.optimize import brentq
 from scipy.special import expit, stdtr, stdtrit
 
-from helpers.estimates import as_estimate, as_numbers, linear_contrast, not_estimable, percentile_test, pooled_sd
+from helpers.estimates import Names, as_estimate, as_numbers, linear_contrast, not_estimable, percentile_test, pooled_sd
 
 
 def arms(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -22,7 +22,7 @@ def arms(pairs: pd.DataFrame) -> pd.DataFrame:
     return pairs[pairs["arm"].notna()].assign(treated=lambda p: p["arm"].eq("treatment"))
 
 
-def ancova(pairs: pd.DataFrame, covariates: Sequence[str] = (), *, alpha: float = 0.05) -> dict[str, float]:
+def ancova(pairs: pd.DataFrame, covariates: Names = (), *, alpha: float = 0.05) -> dict[str, float]:
     """Difference between the arms at follow-up, given baseline and covariates: the primary contrast, with HC3 errors.
 
     References
@@ -32,12 +32,12 @@ def ancova(pairs: pd.DataFrame, covariates: Sequence[str] = (), *, alpha: float 
     return linear_contrast(pairs, "y1", "treated", ["y0", *covariates], alpha=alpha)
 
 
-def change_score(pairs: pd.DataFrame, covariates: Sequence[str] = (), *, alpha: float = 0.05) -> dict[str, float]:
+def change_score(pairs: pd.DataFrame, covariates: Names = (), *, alpha: float = 0.05) -> dict[str, float]:
     """Difference between the arms in change from baseline, given the covariates, with HC3 errors."""
     return linear_contrast(pairs, "change", "treated", covariates, alpha=alpha)
 
 
-def _design(pairs: pd.DataFrame, covariates: Sequence[str]) -> np.ndarray:
+def _design(pairs: pd.DataFrame, covariates: Names) -> np.ndarray:
     """Intercept and covariates as standardised numbers."""
     numbers = as_numbers(pairs[list(covariates)])
     return np.column_stack([np.ones(len(pairs)), (numbers - numbers.mean()) / numbers.std()])
@@ -98,7 +98,7 @@ def _resamples(treated: np.ndarray, bootstraps: int, seed: int) -> np.ndarray:
     return counts
 
 
-def overlap_weights(pairs: pd.DataFrame, covariates: Sequence[str]) -> pd.Series:
+def overlap_weights(pairs: pd.DataFrame, covariates: Names) -> pd.Series:
     """Overlap weights from Firth logistic propensity of treatment.
 
     A treated patient weighs 1 - e and a comparator patient e, with e the propensity: those who could have had either
@@ -123,7 +123,7 @@ def overlap_weights(pairs: pd.DataFrame, covariates: Sequence[str]) -> pd.Series
 
 
 def arm_contrasts(
-    pairs: pd.DataFrame, covariates: Sequence[str] = (), *, bootstraps: int, seed: int, alpha: float = 0.05
+    pairs: pd.DataFrame, covariates: Names = (), *, bootstraps: int, seed: int, alpha: float = 0.05
 ) -> pd.DataFrame:
     """Difference between the arms by three estimators, each with a bootstrap interval from the same resamples.
 
@@ -229,13 +229,7 @@ def product_interval(
 
 
 def mediation(
-    pairs: pd.DataFrame,
-    mediator: str,
-    covariates: Sequence[str] = (),
-    *,
-    bootstraps: int,
-    seed: int,
-    alpha: float = 0.05,
+    pairs: pd.DataFrame, mediator: str, covariates: Names = (), *, bootstraps: int, seed: int, alpha: float = 0.05
 ) -> pd.DataFrame:
     """Total, direct and indirect effect of the arm on the value at follow-up, through a mediator: a numeric column.
 
@@ -286,7 +280,7 @@ def mediation(
 
 
 def _mediation_draws(
-    pairs: pd.DataFrame, mediator: str, covariates: Sequence[str], bootstraps: int, seed: int
+    pairs: pd.DataFrame, mediator: str, covariates: Names, bootstraps: int, seed: int
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]] | None:
     """The complete patients; and of the sample and each resample the effects, the errors' correlation and ``own``.
 
@@ -320,7 +314,7 @@ def _mediation_draws(
 def direct_given_reliability(
     pairs: pd.DataFrame,
     mediator: str,
-    covariates: Sequence[str] = (),
+    covariates: Names = (),
     reliabilities: Sequence[float] = (1.0, 0.9, 0.8, 0.7),
     *,
     bootstraps: int,
@@ -369,13 +363,7 @@ def direct_given_reliability(
 
 
 def mediation_sensitivity(
-    pairs: pd.DataFrame,
-    mediator: str,
-    covariates: Sequence[str] = (),
-    *,
-    bootstraps: int,
-    seed: int,
-    alpha: float = 0.05,
+    pairs: pd.DataFrame, mediator: str, covariates: Names = (), *, bootstraps: int, seed: int, alpha: float = 0.05
 ) -> pd.DataFrame:
     """What the direct effect would be if something unmeasured acted on both mediator and outcome.
 
@@ -416,7 +404,7 @@ def rho_of_no_effect(curve: pd.DataFrame) -> float:
     return float(min(zeros, key=abs, default=np.nan))
 
 
-def balance(pairs: pd.DataFrame, covariates: Sequence[str], weights: pd.Series) -> pd.DataFrame:
+def balance(pairs: pd.DataFrame, covariates: Names, weights: pd.Series) -> pd.DataFrame:
     """Standardised mean differences between the arms, treatment minus comparator, before and after weighting.
 
     Of the patients of the arms' contrast, not of all at baseline as in Table 1 (`helpers.quality.table_one`), whose
