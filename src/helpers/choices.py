@@ -116,14 +116,9 @@ def load_choices(study: Study, settings: Settings) -> dict[str, Choice]:
             if option == choices[name].own(settings):
                 raise StudyError("switches off what the report itself does", file=study.folder / "study.yaml",
                                  found=option, where=where, fix="change the setting, or leave the option")  # fmt: skip
-    return {
-        name: choice.model_copy(
-            update={
-                "options": {k: o for k, o in choice.options.items() if k not in study.without_choices.get(name, [])}
-            }
-        )
-        for name, choice in choices.items()
-    }
+    off = study.without_choices
+    left = {name: {k: o for k, o in of.options.items() if k not in off.get(name, [])} for name, of in choices.items()}
+    return {name: choice.model_copy(update={"options": left[name]}) for name, choice in choices.items()}
 
 
 def absent(

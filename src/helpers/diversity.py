@@ -243,10 +243,8 @@ def _expected_faith_pd(
     return values
 
 
-def _expected_shannon(
-    counts: sparse.csr_array, totals: np.ndarray, depth: int, log_factorial: np.ndarray
-) -> np.ndarray:
-    row, k = _by_read(np.arange(len(totals)), counts), counts.data
+def _expected_shannon(reads: sparse.csr_array, totals: np.ndarray, depth: int, log_factorial: np.ndarray) -> np.ndarray:
+    row, k = _by_read(np.arange(len(totals)), reads), reads.data
     row, k = row[k > 1], k[k > 1]  # a single read leaves none to meet, ln(1 + 0) = 0
     n = totals[row]
     # The same count in swabs of one total has the same mean: each is worked out once.
@@ -577,11 +575,9 @@ def _to_centroid(d2: np.ndarray, inside: np.ndarray, subject: np.ndarray) -> tup
     to_all, to_own = d2[:, inside].sum(axis=1), (d2 * own).sum(axis=1)
     others = (inside.sum() - own.sum(axis=1)).astype(float)
     # Sum over pairs of other subjects' swabs: all pairs, less those with one of the own, which counts own pairs twice.
-    with_own, among_own = (
-        np.bincount(subject[inside], s[inside], subject.max() + 1)[subject] for s in (to_all, to_own)
-    )
+    with_own, own_only = (np.bincount(subject[inside], s[inside], subject.max() + 1)[subject] for s in (to_all, to_own))
     others[others == 0] = np.nan
-    among = (to_all[inside].sum() - 2 * with_own + among_own) / others**2
+    among = (to_all[inside].sum() - 2 * with_own + own_only) / others**2
     return (to_all - to_own) / others - among / 2, among
 
 
@@ -628,9 +624,8 @@ def axis_position(
     """
     ids = list(distmat.ids)
     d2, subject = _squared(distmat), _coded(subjects, ids)
-    healthy, ill = (
-        _in_order(g, ids, name).astype(bool) for g, name in ((controls, "controls"), (patients, "patients"))
-    )
+    healthy = _in_order(controls, ids, "controls").astype(bool)
+    ill = _in_order(patients, ids, "patients").astype(bool)
     for name, group in (("controls", healthy), ("patients", ill)):
         if len(set(subject[group])) < 2:
             raise ValueError(f"the axis needs two or more subjects among the {name}; found {len(set(subject[group]))}")
@@ -640,9 +635,7 @@ def axis_position(
     # Between the groups: the sum over all pairs, less those in which the subject has a part, over those that are left.
     across = d2[np.ix_(healthy, ill)]
     codes = subject.max() + 1
-    part = np.bincount(subject[healthy], across.sum(axis=1), codes) + np.bincount(
-        subject[ill], across.sum(axis=0), codes
-    )
+    part = sum(np.bincount(subject[g], across.sum(axis=axis), codes) for axis, g in ((1, healthy), (0, ill)))
     left = [group.sum() - np.bincount(subject[group], minlength=codes) for group in (healthy, ill)]
     between = ((across.sum() - part) / (left[0] * left[1]))[subject] - (among_healthy + among_ill) / 2
     between[between <= 0] = np.nan

@@ -256,14 +256,7 @@ def margin_interval(
 
 
 def partial_spearman(
-    data: pd.DataFrame,
-    x: str,
-    y: str,
-    covariates: Names = (),
-    *,
-    bootstraps: int = 1000,
-    seed: int,
-    alpha: float = 0.05,
+    data: pd.DataFrame, x: str, y: str, covariates: Names = (), *, bootstraps: int, seed: int, alpha: float = 0.05
 ) -> dict[str, float]:
     """Spearman correlation of `x` and `y` given the covariates, with a percentile bootstrap interval.
 
@@ -342,9 +335,8 @@ def firth_odds_ratio(
     i = list(design.columns).index(term)
     model.lrt([i])
     low, high = np.exp(model.conf_int(alpha, method="pl", features=[i], max_iter=200)[i])
-    return as_estimate(
-        np.exp(model.coef_[i]), (low, high), model.lrt_pvalues_[i], n, dropped, se=model.bse_[i], alpha=alpha
-    )
+    odds, p, se = np.exp(model.coef_[i]), model.lrt_pvalues_[i], model.bse_[i]
+    return as_estimate(odds, (low, high), p, n, dropped, se=se, alpha=alpha)
 
 
 def percentile_test(drawn: np.ndarray, alpha: float) -> tuple[float, float, float]:

@@ -121,10 +121,8 @@ def swab_summary(swabs: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
     cases = swabs[swabs["group"].eq("case")].assign(patients="all patients")
     both = pd.concat([swabs, cases]).assign(skin=pd.concat([skin, skin[cases.index]]))
     long = both.melt(["patients", "visit", "skin"], list(measures), "measure", "share")
-    table = long.groupby(["measure", "patients", "visit", "skin"], observed=True)["share"].agg(
-        ["mean", "median", "count"]
-    )
-    return table.rename(columns={"count": "swabs"}).query("swabs > 0").reset_index()
+    shares = long.groupby(["measure", "patients", "visit", "skin"], observed=True)["share"]
+    return shares.agg(mean="mean", median="median", swabs="count").query("swabs > 0").reset_index()
 
 
 def composition(

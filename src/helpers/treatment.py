@@ -181,9 +181,7 @@ def _with_bootstrap(
     return table.assign(n_dropped=dropped).join(bootstrap)
 
 
-def product_interval(
-    a: Mapping[str, float], b: Mapping[str, float], *, alpha: float = 0.05
-) -> tuple[float, float, float]:
+def product_interval(a: dict[str, float], b: dict[str, float], *, alpha: float = 0.05) -> tuple[float, float, float]:
     """Interval of the product of two independent estimates, and the p-value of the same test.
 
     Each true value is taken as its estimate plus its error times a t variable; the limits are quantiles of the product

@@ -67,9 +67,7 @@ def _vocabulary(demo: Study) -> dict[str, str]:
     measures = [(f"`{key}`", *_about(measure)) for key, measure in registry(demo).items()]
     measures.append((f"any genus or species: `{taxon}`", *_about(find(taxon, demo))))
     columns = ["subject", "visit", "group", "arm", "site", "lesional"]
-    nobody = AnnData(
-        obs=pd.DataFrame({column: pd.Series(dtype=object) for column in columns}, index=pd.Index([], dtype=str))
-    )
+    nobody = AnnData(obs=pd.DataFrame(columns=columns, index=pd.Index([], dtype=str), dtype=object))
     lacks = lacking(nobody, demo.model_copy(update={"severity": [], "labels": Labels()}))
     contrasts = []
     for name, contrast in CONTRASTS.items():

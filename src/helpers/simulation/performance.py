@@ -190,9 +190,8 @@ def simulate_runs(
     DataFrame
         The rows of `one_run`, in the order of `jobs` whatever the order in which they were done.
     """
-    return pd.concat(
-        each(one_run, [(*job, like, job[0] in joint_in) for job in jobs], pool, "cohorts"), ignore_index=True
-    )
+    tables = each(one_run, [(*job, like, job[0] in joint_in) for job in jobs], pool, "cohorts")
+    return pd.concat(tables, ignore_index=True)
 
 
 # --- the table -------------------------------------------------------------------------------------------------------
@@ -223,9 +222,8 @@ def false_verdicts(parts: pd.DataFrame, claims: Mapping[str, Claim]) -> pd.DataF
     denied = effect.where(sign.ne(0), target.abs())
     true = np.where(against_margin, effect.where(one_sided, target.abs()) < margin, effect > 3 * error)
     contrary = np.where(against_margin, denied > margin, effect < -3 * error)
-    known = parts.assign(
-        true=true, contrary=contrary, family=parts["claim"].map({n: c.family for n, c in claims.items()})
-    )
+    family = parts["claim"].map({name: claim.family for name, claim in claims.items()})
+    known = parts.assign(true=true, contrary=contrary, family=family)
     of_claim = known.groupby(["scenario", "seed", "family", "claim"], sort=False)
     told = of_claim.agg(true=("true", "all"), contrary=("contrary", "any"), verdict=("verdict", "max"))
     false = told["verdict"].eq(SUPPORTED) & ~told["true"] | told["verdict"].eq(CONTRADICTED) & ~told["contrary"]
