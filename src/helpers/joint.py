@@ -58,12 +58,9 @@ def permuted(asked: Asked, data: Data, study: Study, drawn: Draws) -> dict[str, 
     each person's change has a random sign. Severity: the residuals of the measure's ranks are permuted, and what the
     covariates explain of them is taken out again.
 
-    Returns
-    -------
-    dict
-        By estimator: estimates, two-sided p-values and t, the estimates in their errors, 3 x (1 + permutations). Those
-        of overlap weights take the weights as known, with an HC3 error. An estimator that is not there cannot be
-        permuted like this: imputation, or pooling.
+    By estimator: estimates, two-sided p-values and t, the estimates in their errors, 3 x (1 + permutations). Those of
+    overlap weights take the weights as known, with an HC3 error. An estimator that is not there cannot be permuted like
+    this: imputation, or pooling.
 
     References
     ----------
