@@ -178,19 +178,12 @@ def expected_alpha(
     - Simpson, ``(m - 1) / m (1 - sum k (k - 1) / (N (N - 1)))``;
     - Faith's PD, the length of each branch times the probability that a read from below it is taken. Up to the root.
 
-    Parameters
-    ----------
-    metrics : sequence of str
-        Of ``observed_features``, ``shannon``, ``simpson`` and ``faith_pd``. The last is left out if there is no tree.
-    tree : skbio.TreeNode, optional
-        Rooted, with branch lengths and a tip for each feature (others do not matter). Of a cohort: `rooted_tree`.
+    The tree is rooted, with branch lengths and a tip for each feature (others do not matter): of a cohort,
+    `rooted_tree`. Without one, ``faith_pd`` is left out.
 
-    Returns
-    -------
-    DataFrame
-        Swabs x metrics: features; nats; probability that two reads taken (with replacement) differ; branch length.
-        NaN for swabs with fewer reads than `depth`, and for relative abundances (``uns["relative"]``). `ValueError`
-        also if a metric is unknown, or the tree does not fit.
+    Swabs x metrics: features; nats; probability that two reads taken (with replacement) differ; branch length. NaN for
+    swabs with fewer reads than `depth`, and for relative abundances (``uns["relative"]``). `ValueError` also if a
+    metric is unknown, or the tree does not fit.
 
     References
     ----------
@@ -391,22 +384,9 @@ def unifrac(
     ``sum l |a - b| = sum l a + sum l b - 2 sum l min(a, b)``; normalized, it is divided by ``sum l (a + b)``. For the
     unweighted, a and b are presence (0 or 1), and the divisor is the length that either has.
 
-    Parameters
-    ----------
-    counts : AnnData or DataFrame
-        All are used: rarefy first where depths differ and `weighted` is False, since presence depends on depth.
-    tree : skbio.TreeNode
-        As of `expected_alpha`.
-    weighted : bool
-        By share of reads, or by presence.
-    normalized : bool
-        Only with `weighted`: in 0 to 1, whatever the length of the tree.
-
-    Returns
-    -------
-    skbio.DistanceMatrix
-        In branch length (weighted), or between 0 and 1. `ValueError` also if a swab has no reads, or the tree does not
-        fit.
+    All counts are used: rarefy first where depths differ and `weighted` is False, since presence depends on depth. The
+    tree is as of `expected_alpha`. In branch length (weighted), or between 0 and 1 (unweighted, or normalized).
+    `ValueError` also if a swab has no reads, or the tree does not fit.
 
     References
     ----------
@@ -534,12 +514,8 @@ def distance_to_reference(
 
     The distances must be Euclidean, such as square-root Bray-Curtis; which swabs are the `reference`, and the subject
     of each, stand in their order. A control is never compared with itself, at either visit. Indexed by the ids of
-    `distmat`; NaN if no other subject is in the reference.
-
-    Raises
-    ------
-    ValueError
-        If `reference` or `subjects` does not fit the swabs, no swab is in the reference, or a distance is NaN.
+    `distmat`; NaN if no other subject is in the reference. `ValueError` if `reference` or `subjects` does not fit the
+    swabs, no swab is in the reference, or a distance is NaN.
 
     References
     ----------
@@ -595,27 +571,15 @@ def axis_position(
     pulls the projections of both groups together; ``position`` is the projection shifted and scaled so that the mean
     of the controls (over subjects) is 0 and that of the patients 1.
 
-    Parameters
-    ----------
-    distmat : skbio.DistanceMatrix
-        Must be Euclidean, such as square-root Bray-Curtis.
-    controls, patients : sequence of bool
-        The swabs between which the axis lies, in the order of `distmat`: those at baseline.
-    subjects : sequence of str
-        The subject of each swab. Nobody is placed by means in which they have a part: without this, chance alone
-        draws everybody towards their own group at baseline, and away from it later.
+    The distances must be Euclidean, such as square-root Bray-Curtis; in their order stand which swabs of controls and
+    of patients the axis lies between, those at baseline, and the subject of each swab. Nobody is placed by means in
+    which they have a part: without this, chance alone draws everybody towards their own group at baseline, and away
+    from it later.
 
-    Returns
-    -------
-    DataFrame
-        Indexed by the ids of `distmat`: projection; position; off_axis, the distance to the axis,
-        ``sqrt(d2(i, C) - projection² D2)``.
-
-    Raises
-    ------
-    ValueError
-        If an argument does not fit the swabs, a group has fewer than two subjects, the groups share one, a distance is
-        NaN, or the patients do not lie beyond the controls: there is no axis then.
+    Indexed by the ids of `distmat`: projection; position; off_axis, the distance to the axis,
+    ``sqrt(d2(i, C) - projection² D2)``. `ValueError` if an argument does not fit the swabs, a group has fewer than two
+    subjects, the groups share one, a distance is NaN, or the patients do not lie beyond the controls: there is no axis
+    then.
 
     References
     ----------
