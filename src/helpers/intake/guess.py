@@ -20,9 +20,10 @@ from helpers.tables import Counts, bare, few, near_misses
 # ---------------------------------------------------------------- the vocabulary
 
 _WORDS = yaml.safe_load(Path(__file__).with_name("vocabulary.yaml").read_text(encoding="utf-8"))
-NAMES, SCORES, VALUES, NAMED_VALUES, PERIODS, SPELLED, PLAIN = (
-    _WORDS[key] for key in ("names", "scores", "values", "named_values", "periods", "spelled", "plain")
+NAMES, SCORES, NAMED_VALUES, PERIODS, SPELLED, PLAIN = (
+    _WORDS[key] for key in ("names", "scores", "named_values", "periods", "spelled", "plain")
 )
+VALUES = {meaning: "|".join(any_of) for meaning, any_of in _WORDS["values"].items()}
 PRIOR, DERIVED, BASELINE, EARLY, LATE = (
     re.compile(_WORDS[key]) for key in ("prior", "derived", "baseline", "early", "late")
 )
