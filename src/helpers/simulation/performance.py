@@ -86,7 +86,10 @@ def estimated(swabs: AnnData, like: Study, settings: Settings) -> pd.DataFrame:
 
 
 def permanova_tests(swabs: AnnData, like: Study, settings: Settings) -> pd.DataFrame:
-    """The p-values of the report's PERMANOVA, as from `estimated`: the contrast is its term, the arm whose visits."""
+    """The p-values of the report's PERMANOVA, as from `estimated`.
+
+    The contrast is its term, the arm whose visits are compared.
+    """
     distmat = DistanceMatrix(swabs.obsp["sqrt_bray_curtis"], list(swabs.obs_names))
     table = permutation.permanova_table(
         {"": distmat},
@@ -244,7 +247,7 @@ def summarise(runs: pd.DataFrame, truths: pd.DataFrame, claims: Mapping[str, Cla
 def validate(
     runs: int, like: Study, pool: Executor, *, first_seed: int = 1, pooled: int = len(TARGET_SEEDS)
 ) -> pd.DataFrame:
-    """Simulate and analyse so many cohorts of every scenario, as from `summarise`; `pooled` ones tell the truth."""
+    """Simulate and analyse so many cohorts of every scenario: `summarise`. `pooled` others are to know the truth by."""
     truths = targets(like, pool, pooled)
     jobs = [(scenario, seed) for scenario in SCENARIOS for seed in range(first_seed, first_seed + runs)]
     return summarise(simulate_runs(jobs, like, pool, JOINT_WORLDS), truths, load_claims(like), like.settings.alpha)
