@@ -64,11 +64,11 @@ def draw_pairs(ax: Axes, wide: pd.DataFrame, who: str, x: float) -> None:
     "Each patient before treatment (across) and after (upwards), a panel a measure; on the line nothing changed.",
     "Scatter of each patient's values after treatment against those before.",
 )
-def before_after(table: pd.DataFrame, measures: Mapping[str, str], labels: Mapping[str, str]) -> Figure:
+def before_after(table: pd.DataFrame, measures: Sequence[str], labels: Mapping[str, str]) -> Figure:
     """Patients at both visits; `table` and `measures` as from `helpers.site.pages.patients.both_visits`."""
     fig, axes = panels(2.9, columns=len(measures))
-    for ax, (key, label) in zip(axes, measures.items(), strict=True):
-        x, y = table[f"{key} before"], table[f"{key} after"]
+    for ax, label in zip(axes, measures, strict=True):
+        x, y = table[f"{label}, before"], table[f"{label}, after"]
         ends = min(x.min(), y.min()), max(x.max(), y.max())
         ax.plot(ends, ends, color="black", lw=0.8)
         for who in groups(table["who"]):

@@ -40,139 +40,60 @@ def chart_html(specification: Mapping[str, Any], label: str, drawn: str) -> str:
     return f'<div class="interactive">{drawn}<script type="application/json">{data}</script></div>'
 
 
-def specification_curve(rows: pd.DataFrame, choices: Mapping[str, Sequence[str]], alpha: float) -> dict[str, Any]:
+def specification_curve(rows: pd.DataFrame, choices: Sequence[str]) -> dict[str, Any]:
     """Effects under all specifications, sorted, and the options of each below; a field to choose by a choice.
 
-    `rows` have effect, effect_low, effect_high, p_value, verdict, own, and the `choices` in words, which have their
-    options.
+    `rows` have effect, ``from``, ``to`` and ``significant``, ``report`` of that which is the report's, and the
+    `choices` in words; whoever points at a mark is told all columns.
     """
-    significant = {"field": "p_value", "lt": alpha}
-    names = list(choices)
-    x = {"field": "place", "type": "quantitative", "axis": None, "scale": {"nice": False}}
-    tooltip = [
-        {"field": "effect", "title": "effect (SD)", "format": ".2f"},
-        {"field": "effect_low", "title": "from", "format": ".2f"},
-        {"field": "effect_high", "title": "to", "format": ".2f"},
-        {"field": "verdict"},
-        *({"field": name} for name in names),
+    chart = _template("specification_curve", {})
+    options = {name: list(dict.fromkeys(rows[name])) for name in choices}
+    fields = {f"chosen_{i}": name for i, name in enumerate(choices)}
+    chart["data"] = _values(rows)
+    chart["params"] = [
+        {"name": field, "value": ALL, "bind": {"input": "select", "options": [ALL, *options[name]], "name": f"{name} "}}
+        for field, name in fields.items()
     ]
-    colour = {"condition": {"test": significant, "value": COLOURS["treatment"]}, "value": "#8a8a8a"}
-    effect: dict[str, Any] = {"type": "quantitative", "title": "Effect (SD)"}
-    own = {"shape": "diamond", "size": 130, "fill": "white", "stroke": "black", "strokeWidth": 2}
-    above = [
-        {"mark": {"type": "rule", "color": "black"}, "encoding": {"y": {"datum": 0}}},
-        {
-            "mark": {"type": "rule", "opacity": 0.35},
-            "encoding": {
-                "x": x,
-                "y": effect | {"field": "effect_low"},
-                "y2": {"field": "effect_high"},
-                "color": colour,
-            },
-        },
-        {
-            "mark": {"type": "point", "filled": True, "size": 22, "opacity": 1},
-            "encoding": {"x": x, "y": effect | {"field": "effect"}, "color": colour, "tooltip": tooltip},
-        },
-        {
-            "transform": [{"filter": "datum.own"}],
-            "mark": {"type": "point", "opacity": 1, **own},
-            "encoding": {"x": x, "y": effect | {"field": "effect"}, "tooltip": tooltip},
-        },
+    chart["transform"][:0] = [
+        {"filter": f"{field} === {json.dumps(ALL)} || datum[{json.dumps(name)}] === {field}"}
+        for field, name in fields.items()
     ]
-    options = [f"{name}: {option}" for name in names for option in choices[name]]
-    below = {
-        "transform": [
-            {"fold": names, "as": ["choice", "option"]},
-            {"calculate": "datum.choice + ': ' + datum.option", "as": "taken"},
-        ],
-        "height": {"step": 13},
-        "mark": {"type": "tick", "thickness": 1.2, "color": "black"},
-        "encoding": {
-            "x": x,
-            "y": {"field": "taken", "type": "nominal", "sort": options, "title": None, "axis": {"labelLimit": 260}},
-            "tooltip": tooltip,
-        },
-    }
-    fields = [f"chosen_{i}" for i in range(len(names))]
-    return _chart(rows) | {
-        "params": [
-            {"name": field, "value": ALL, "bind": {"input": "select", "options": [ALL, *choices[name]], "name": name}}
-            for field, name in zip(fields, names, strict=True)
-        ],
-        "transform": [
-            *(
-                {"filter": f"{field} === {json.dumps(ALL)} || datum[{json.dumps(name)}] === {field}"}
-                for field, name in zip(fields, names, strict=True)
-            ),
-            {"window": [{"op": "row_number", "as": "place"}], "sort": [{"field": "effect"}]},
-        ],
-        "vconcat": [{"layer": above, "height": 220}, *([below] if names else [])],
-        "usermeta": {"beside": 330},
-    }
+    chart["vconcat"][1]["transform"][0]["fold"] = list(choices)
+    chart["vconcat"][1]["encoding"]["y"]["sort"] = [f"{name}: {o}" for name in choices for o in options[name]]
+    return chart if choices else chart | {"vconcat": chart["vconcat"][:1]}
 
 
-def patients(table: pd.DataFrame, measures: Mapping[str, str], arms: Mapping[str, str]) -> dict[str, Any]:
+def patients(table: pd.DataFrame, measures: Sequence[str], arms: Mapping[str, str]) -> dict[str, Any]:
     """Each patient at both visits, a panel a measure; who is brushed in one is marked in all.
 
-    `table` has a row a patient: ``arm``, and of each of the `measures`, which have their labels, ``<key> before`` and
-    ``<key> after``. `arms` are the labels of the groups.
+    `table` has a row a patient: ``arm``, and of each of the `measures` ``<label>, before`` and ``<label>, after``.
+    `arms` are the labels of the groups.
     """
-    shown = {who: label for who, label in arms.items() if label in set(table["arm"])}
-    by_arm = {"field": "arm", "type": "nominal", "scale": {"domain": list(shown.values())}}
-    colour, shape = (
-        by_arm | {"scale": {"domain": list(shown.values()), "range": [look[who] for who in shown]}}
-        for look in (COLOURS, _SHAPES)
-    )
-    tooltip = [{"field": "arm"}]
-    tooltip += [
-        {"field": f"{key} {when}", "title": f"{label}, {when}", "format": ".3~g"}
-        for key, label in measures.items()
-        for when in ("before", "after")
-    ]
-    panels = [
-        _before_after(table, key, label, colour, shape, tooltip, i == 0)
-        for i, (key, label) in enumerate(measures.items())
-    ]
-    return _chart(table) | {"concat": panels, "columns": 3}
-
-
-def _before_after(
-    table: pd.DataFrame, key: str, label: str, colour: Any, shape: Any, tooltip: Any, first: bool
-) -> dict[str, Any]:
-    """A panel of `patients`: a measure after against before, and the line on which nothing changed."""
-    both = table[[f"{key} before", f"{key} after"]]
-    ends = [{"end": float(both.min(axis=None))}, {"end": float(both.max(axis=None))}]
-    x, y = (
-        {"field": field, "type": "quantitative", "title": title, "scale": {"zero": False}}
-        for field, title in ((f"{key} before", "before"), (f"{key} after", "after"))
-    )
-    line = {
-        "data": {"values": ends},
-        "mark": {"type": "line", "color": "black", "strokeWidth": 1},
-        "encoding": {"x": x | {"field": "end"}, "y": y | {"field": "end"}},
+    there = {label: who for who, label in arms.items() if label in set(table["arm"])}
+    looks = {"@colours": COLOURS, "@shapes": _SHAPES}
+    scales = {
+        name: {"domain": [*there], "range": [look[who] for who in there.values()]} for name, look in looks.items()
     }
-    points = {
-        "params": [{"name": "brush", "select": {"type": "interval", "resolve": "global"}}] if first else [],
-        "mark": {"type": "point", "filled": True, "size": 40},
-        "encoding": {
-            "x": x,
-            "y": y,
-            "color": {"condition": {"param": "brush", **colour}, "value": "#cccccc"},
-            "shape": shape,
-            "tooltip": tooltip,
-        },
-    }
-    return {"title": label, "height": 230, "width": 230, "layer": [line, points]}
+    panels: list[dict[str, Any]] = []
+    for label in measures:
+        both = table[[f"{label}, before", f"{label}, after"]]
+        before, after = (re.sub(r"[.\[\]]", r"\\\g<0>", column) for column in both)  # which would be paths
+        own = {"@label": label, "@before": before, "@after": after}
+        ends = [{"end": float(both.min(axis=None))}, {"end": float(both.max(axis=None))}]
+        brush = [] if panels else [{"name": "brush", "select": {"type": "interval", "resolve": "global"}}]
+        panels.append(_template("before_after", scales | own | {"@ends": ends, "@params": brush}))
+    legend = {"orient": "top", "title": None, "labelFontSize": 12}
+    return {"data": _values(table), "concat": panels, "columns": 3, "config": {"legend": legend}}
 
 
-def _chart(data: pd.DataFrame) -> dict[str, Any]:
-    return {
-        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
-        "data": {"values": json.loads(data.to_json(orient="records", double_precision=4))},
-        "config": {
-            "font": "system-ui, sans-serif",
-            "axis": {"labelFontSize": 12, "titleFontSize": 12},
-            "legend": {"orient": "top", "title": None, "labelFontSize": 12},
-        },
-    }
+def _template(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """A chart of the folder ``charts``, with `facts` where it has their names in quotes."""
+    text = (Path(__file__).parent / "charts" / f"{name}.json").read_text(encoding="utf-8")
+    for key, value in facts.items():
+        text = text.replace(json.dumps(key), json.dumps(value))
+    chart: dict[str, Any] = json.loads(text)
+    return chart
+
+
+def _values(table: pd.DataFrame) -> dict[str, Any]:
+    return {"values": json.loads(table.to_json(orient="records", double_precision=3))}

@@ -191,8 +191,8 @@ def _specifications(row: Mapping[str, Any], run: Run, facts: Known) -> str:
     """How many other analyses agree, and their curve: interactive where every specification may be told."""
     if facts.every is None:
         return ""
-    told = facts.every.claims.set_index("claim", drop=False).loc[row["id"]].to_dict()
-    sentence = narrate.robust(told, run.parameters["alpha"])
+    of_claim = facts.every.claims.set_index("claim", drop=False).loc[row["id"]].to_dict()
+    sentence = narrate.robust(of_claim, run.parameters["alpha"])
     text, name = text_html(sentence), f"06_{row['id']}"
     if not (run.files / FIGURES / f"{name}.png").is_file():
         return text
@@ -201,11 +201,12 @@ def _specifications(row: Mapping[str, Any], run: Run, facts: Known) -> str:
     if facts.every.found.empty:
         return text + drawn
     rows, _ = multiverse.curve(facts.every, row["id"], run.study)
-    choices = {c.says: c for name, c in facts.every.choices.items() if name in rows and rows[name].nunique() > 1}
-    keys = {c.says: name for name, c in facts.every.choices.items()}
-    words = rows.assign(own=rows["specification"].eq(0), **{s: rows[keys[s]].map(c.word) for s, c in choices.items()})
-    kept = words[["effect", "effect_low", "effect_high", "p_value", "verdict", "own", *choices]]
-    chart = specification_curve(kept, {s: list(dict.fromkeys(words[s])) for s in choices}, run.parameters["alpha"])
+    varied = {
+        c.says: rows[n].map(c.word) for n, c in facts.every.choices.items() if n in rows and rows[n].nunique() > 1
+    }
+    told = {"effect": rows["effect"], "from": rows["effect_low"], "to": rows["effect_high"], "verdict": rows["verdict"]}
+    shown = {"significant": rows["p_value"] < run.parameters["alpha"], "report": rows["specification"].eq(0)}
+    chart = specification_curve(pd.DataFrame({**told, **varied, **shown}), list(varied))
     return text + chart_html(chart, f"Specification curve of {row['id']}", drawn) + script(BACK)
 
 

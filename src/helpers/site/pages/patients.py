@@ -29,7 +29,7 @@ def page(run: Run) -> str:
     italicise(fig, taxa_named(run.claims["measure"], study))
     save_figure(fig, run.files, NAME, simulated=study.simulated)
     drawn = figure_html(NAME, vars(fig)["alt"], vars(fig)["caption"], run.files, CLAIMS_TABLE)
-    chart = chart_html(patients(table, measures, labels), "Each patient before and after, by measure", drawn)
+    chart = chart_html(patients(table.drop(columns="who"), measures, labels), vars(fig)["alt"], drawn)
     told = (
         f"<p>{len(table)} patients who came to {labels['baseline']} and {labels['followup']}, a mark each: before "
         "across, after upwards; below the line a value fell. Drag over marks of one panel to see the same patients in "
@@ -38,17 +38,13 @@ def page(run: Run) -> str:
     return "\n\n".join(["# Patients", raw(told + chart + script())])
 
 
-def both_visits(data: Data, study: Study) -> tuple[pd.DataFrame, dict[str, str]]:
-    """The patients who came twice: ``who``, ``arm`` in words, and each measure before and after; and its labels."""
+def both_visits(data: Data, study: Study) -> tuple[pd.DataFrame, list[str]]:
+    """The patients who came twice: ``who``, ``arm`` in words, each measure before and after; and labels of these."""
     keys = [POSITION, PATHOGEN, *(s.name for s in study.severity[:1])]
-    known = [key for key in keys if key in data.followed and data.followed[key].notna().any()]
-    pairs = [paired(data.followed, key).set_index("subject") for key in known]
-    each = {
-        f"{key} {when}": pair[y]
-        for key, pair in zip(known, pairs, strict=True)
-        for y, when in (("y0", "before"), ("y1", "after"))
-    }
-    who = pairs[0]["who"] if pairs else pd.Series(dtype=object)
-    table = pd.DataFrame(each).assign(who=who, arm=who.map(study.labels.model_dump()))
-    table = table[table["who"].ne("control")].dropna(subset=list(each), how="any")
-    return table.reset_index(drop=True), {key: axis(key, study) for key in known}
+    known = {axis(k, study): k for k in keys if k in data.followed and data.followed[k].notna().any()}
+    visits = {"before": "y0", "after": "y1"}
+    pairs = {label: paired(data.followed, key).set_index("subject") for label, key in known.items()}
+    table = pd.DataFrame({f"{label}, {w}": p[y] for label, p in pairs.items() for w, y in visits.items()})
+    who = next(iter(pairs.values()))["who"] if pairs else pd.Series(dtype=object)
+    table = table.dropna().assign(who=who, arm=who.map(study.labels.model_dump()))
+    return table[table["who"].ne("control")].reset_index(drop=True), list(known)
