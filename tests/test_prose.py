@@ -90,6 +90,20 @@ def test_a_figure_without_caption_alternative_text_or_n_is_refused(tmp_path: Pat
         assert not (tmp_path / "results").exists()
 
 
+def test_a_count_of_losses_is_shown_only_where_there_are_any(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = Output(tmp_path / "results", load_study(toy_study(tmp_path)))
+    table = pd.DataFrame({"measure": ["a", "b"], "n": [9, 9], "n_dropped": [0, 0], "lost": [0, 0]})
+    out.table(table, "01_x", caption="None")
+    none = capsys.readouterr().out
+    out.table(table.assign(n_dropped=[0, 2]), "01_y", caption="Two")
+    assert "dropped" not in none
+    assert "lost" in none  # of a taxon, which is a result
+    assert "dropped" in capsys.readouterr().out
+    assert "n_dropped" in (tmp_path / "results" / "tables" / "01_x.tsv").read_text(encoding="utf-8")
+
+
 def test_names_of_taxa_are_marked_once_and_only_as_whole_words() -> None:
     names = ["Staphylococcus", "S. aureus", "Staphylococcus aureus"]
     text = "S. aureus, *S. aureus*, Staphylococcus aureus and Staphylococcuses"
