@@ -120,7 +120,7 @@ def test_sentences_of_several_measures_turn_with_the_data() -> None:
     assert beside_margin(tests) == told
     assert "neither" not in beside_margin({"a": tests["a"]})
     bars = pd.DataFrame({"n": [3, 4], "x": [10.0, 1], "y": [5.0, 2], "Other": [85.0, 97]}, index=["A, 1", "A, 2"])
-    assert top_of(bars) == "Most abundant on average: *x* in A, 1 (10.0 %); *y* in A, 2 (2.00 %)."
+    assert top_of(bars, "genus") == "Most abundant genus on average: *x* in A, 1 (10.0 %); *y* in A, 2 (2.00 %)."
 
 
 def test_the_taxa_found_are_told_with_the_load_that_would_overturn_them() -> None:
@@ -132,9 +132,9 @@ def test_the_taxa_found_are_told_with_the_load_that_would_overturn_them() -> Non
         }
     )  # fmt: skip
     assert differing(table, "differ", shown=2) == (
-        "Of 4 genera, 3 differ, beyond the frame of 0.900 to 1.20 times that holds half of all: *B* 0.500 times, "
-        "unless the whole community had become 1.25 times as large or more; *A* 4.00 times, unless the whole community "
-        "had become 0.500 times as large or less; and 1 more, in the table."
+        "Of 4 genera, 3 differ, beyond the frame of 0.900 to 1.20 times that holds half of all: *B* 0.500 times "
+        "(unless the whole community became 1.25 times as large or more); *A* 4.00 times (unless the whole community "
+        "became 0.500 times as large or less); and 1 more, in the table."
     )
     none = differing(table.assign(found=False), "differ")
     assert none == "Of 4 genera, 0 differ, which is not evidence that none does."
