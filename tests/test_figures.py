@@ -224,13 +224,13 @@ def test_strata_show_the_patients_behind_each_mean():
     assert [t.get_text() for t in ax.texts if "n = " in t.get_text()] == ["n = 1", "n = 2"]
 
 
-def test_claims_forest_scales_each_interval_to_a_half_width_of_one():
+def test_claims_forest_is_in_standard_deviations_of_the_controls():
     rows = [
         {"id": "C1", "what": "m", "estimate": -1.0, "ci_low": -1.5, "ci_high": -0.5, "verdict": claims.SUPPORTED},
         {"id": "C12", "what": "m", "estimate": np.nan, "ci_low": np.nan, "verdict": claims.NOT_TESTABLE},
     ]
-    judged = pd.DataFrame(rows).assign(n=9, unit="nats", margin=np.nan)
-    ax: Any = site_figures.claims_forest(judged).axes[0]
+    judged = pd.DataFrame(rows).assign(n=9, sd=0.5, family="disease", contrast="group", margin=np.nan)
+    ax: Any = site_figures.claims_forest(judged, "Control").axes[0]
     assert (-3.0, -1.0) in {tuple(map(float, line.get_xdata())) for line in ax.lines}
     assert "not testable" in {t.get_text() for t in ax.texts}
 

@@ -46,7 +46,7 @@ def gathered(study, n):
     nothing |= {"n": 0, "cannot": "too few people have what is needed (n = 0)"}
     about = {"estimator": "OLS", "what": "Shannon", "unit": "nats", "scale": "SD of controls", "n_dropped": 0,
              "section": "*S. aureus* & more: 2 ways?", "level": 95.0, "sign": -1, "p_support": 0.001, "p_against": 1.0,
-             "attainable": 1.0}
+             "attainable": 1.0, "beside": []}
     asked = [(c, a) for c, claim in load_claims(study).items() for part in claim.parts for a in questions(part, study)]
     return pd.DataFrame({"claim": c, **a._asdict(), **about, **(found if c == "C1" else nothing)} for c, a in asked)
 """

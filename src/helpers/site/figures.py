@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from helpers.claims import CONTRADICTED, NOT_TESTABLE, SUPPORTED, VERDICTS
-from helpers.figures import COLOURS, EDGE, MARKERS, VISITS, groups, panels, styled
+from helpers.figures import COLOURS, MARKERS, VISITS, groups, panels, styled
 from helpers.simulation.performance import ROW
 
 #: Of the simulated worlds, in the table's order; they also differ in grey, from light to dark.
@@ -35,7 +35,7 @@ def overview(visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylab
         low, high = healthy.quantile([0.25, 0.75])
         ax.axhspan(low, high, color=COLOURS["control"], alpha=0.35, lw=0)
         ax.text(0.01, high, f"{labels['control']}, n = {len(healthy)}", transform=ax.get_yaxis_transform(), va="bottom",
-                size=8.5, color=EDGE)  # fmt: skip
+                size=8.5, color="#1B6C9B")  # fmt: skip
     shown = [who for who in groups(visits["who"]) if who != "control"]
     ticks: list[str] = []
     for i, who in enumerate(shown):
