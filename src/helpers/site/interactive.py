@@ -83,7 +83,8 @@ def patients(table: pd.DataFrame, measures: Sequence[str], arms: Mapping[str, st
         brush = [] if panels else [{"name": "brush", "select": {"type": "interval", "resolve": "global"}}]
         panels.append(_template("before_after", scales | own | {"@ends": ends, "@params": brush}))
     legend = {"orient": "top", "title": None, "labelFontSize": 12}
-    return {"data": _values(table), "concat": panels, "columns": 3, "config": {"legend": legend}}
+    whole = {"$schema": "https://vega.github.io/schema/vega-lite/v6.json", "concat": panels, "columns": 3}
+    return whole | {"data": _values(table), "config": {"legend": legend}}
 
 
 def _template(name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
