@@ -7,9 +7,11 @@ import yaml
 
 from helpers.claims import load_claims, statement
 from helpers.errors import StudyError
-from helpers.intake.reference import OWN, references
+from helpers.intake.reference import references
 from helpers.study import Study, load_study, read_yaml
 
+#: The example of docs/claims.md.
+OWN = Path("docs/claims.md").read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0]
 STUDY = {
     "title": "A small study",
     "simulated": True,

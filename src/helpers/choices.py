@@ -94,13 +94,7 @@ class Choices(Strict):
 
 
 def load_choices(study: Study, settings: Settings) -> dict[str, Choice]:
-    """The choices, without the options that a study switches off; the report's own cannot be.
-
-    Raises
-    ------
-    StudyError
-        If the file is not valid, or the study switches off what there is not.
-    """
+    """The choices, without the options that a study switches off; `StudyError` where it cannot."""
     file = CLAIMS / CHOICES.name
     content = read_yaml(file, "a file of choices", "lay it there", CHOICES_KEYS)
     choices = validated(Choices, content, file, "a valid file of choices", CHOICES_KEYS).choices
@@ -116,31 +110,15 @@ def load_choices(study: Study, settings: Settings) -> dict[str, Choice]:
             if option == choices[name].own(settings):
                 raise StudyError("switches off what the report itself does", file=study.folder / "study.yaml",
                                  found=option, where=where, fix="change the setting, or leave the option")  # fmt: skip
-    return {
-        name: choice.model_copy(
-            update={
-                "options": {k: o for k, o in choice.options.items() if k not in study.without_choices.get(name, [])}
-            }
-        )
-        for name, choice in choices.items()
-    }
+    off = study.without_choices
+    left = {name: {k: o for k, o in of.options.items() if k not in off.get(name, [])} for name, of in choices.items()}
+    return {name: choice.model_copy(update={"options": left[name]}) for name, choice in choices.items()}
 
 
 def absent(
     choices: Mapping[str, Choice], cohort: AnnData, study: Study, settings: Settings
 ) -> dict[tuple[str, str], str]:
-    """The options for which the study has nothing, and why.
-
-    Parameters
-    ----------
-    cohort : AnnData
-        With contaminants and negative controls.
-
-    Returns
-    -------
-    dict
-        Choice and option to reason.
-    """
+    """The options for which the study has nothing, and why; `cohort` has contaminants and negative controls."""
     obs = cohort.obs[cohort.obs["control_type"].eq("sample")]
     adjust = [*study.adjust.group, *study.adjust.arm]
     lacks = {
@@ -229,23 +207,13 @@ def specifications(
 ) -> list[tuple[Specification, list[Specification]]]:
     """The specifications of a claim: all that keep the estimand, all that differ in one choice, and a draw of the rest.
 
-    Parameters
-    ----------
-    asked : sequence of Asked
-        What its parts ask; all of them follow one specification.
-    offered : mapping
-        The options of each choice, the report's first.
-    own : dict
-        The report's.
-    limit : int
-        The rest is drawn until there are so many, in the order of the largest checksum of its parts: another option
-        moves no other draw, and parts of one measure and its options are drawn for all claims alike.
+    What its parts ask, `asked`, follows one specification. `offered` are the options of each choice, the report's
+    first; `own` is the report's specification. The rest is drawn until there are as many as the `limit`, in the order
+    of the largest checksum of its parts: another option moves no other draw, and parts of one measure and its options
+    are drawn for all claims alike.
 
-    Returns
-    -------
-    list
-        Specifications, the report's first, each with what its parts see of it, as from `touched`. A choice that touches
-        no part has the report's option.
+    Specifications come back, the report's first, each with what its parts see of it, as from `touched`. A choice that
+    touches no part has the report's option.
     """
     possible, sights = _possible(asked, choices, offered, study), [_sight(each, choices, study) for each in asked]
     names = list(possible)

@@ -178,19 +178,12 @@ def expected_alpha(
     - Simpson, ``(m - 1) / m (1 - sum k (k - 1) / (N (N - 1)))``;
     - Faith's PD, the length of each branch times the probability that a read from below it is taken. Up to the root.
 
-    Parameters
-    ----------
-    metrics : sequence of str
-        Of ``observed_features``, ``shannon``, ``simpson`` and ``faith_pd``. The last is left out if there is no tree.
-    tree : skbio.TreeNode, optional
-        Rooted, with branch lengths and a tip for each feature (others do not matter). Of a cohort: `rooted_tree`.
+    The tree is rooted, with branch lengths and a tip for each feature (others do not matter): of a cohort,
+    `rooted_tree`. Without one, ``faith_pd`` is left out.
 
-    Returns
-    -------
-    DataFrame
-        Swabs x metrics: features; nats; probability that two reads taken (with replacement) differ; branch length.
-        NaN for swabs with fewer reads than `depth`, and for relative abundances (``uns["relative"]``). `ValueError`
-        also if a metric is unknown, or the tree does not fit.
+    Swabs x metrics: features; nats; probability that two reads taken (with replacement) differ; branch length. NaN for
+    swabs with fewer reads than `depth`, and for relative abundances (``uns["relative"]``). `ValueError` also if a
+    metric is unknown, or the tree does not fit.
 
     References
     ----------
@@ -243,10 +236,8 @@ def _expected_faith_pd(
     return values
 
 
-def _expected_shannon(
-    counts: sparse.csr_array, totals: np.ndarray, depth: int, log_factorial: np.ndarray
-) -> np.ndarray:
-    row, k = _by_read(np.arange(len(totals)), counts), counts.data
+def _expected_shannon(reads: sparse.csr_array, totals: np.ndarray, depth: int, log_factorial: np.ndarray) -> np.ndarray:
+    row, k = _by_read(np.arange(len(totals)), reads), reads.data
     row, k = row[k > 1], k[k > 1]  # a single read leaves none to meet, ln(1 + 0) = 0
     n = totals[row]
     # The same count in swabs of one total has the same mean: each is worked out once.
@@ -393,22 +384,9 @@ def unifrac(
     ``sum l |a - b| = sum l a + sum l b - 2 sum l min(a, b)``; normalized, it is divided by ``sum l (a + b)``. For the
     unweighted, a and b are presence (0 or 1), and the divisor is the length that either has.
 
-    Parameters
-    ----------
-    counts : AnnData or DataFrame
-        All are used: rarefy first where depths differ and `weighted` is False, since presence depends on depth.
-    tree : skbio.TreeNode
-        As of `expected_alpha`.
-    weighted : bool
-        By share of reads, or by presence.
-    normalized : bool
-        Only with `weighted`: in 0 to 1, whatever the length of the tree.
-
-    Returns
-    -------
-    skbio.DistanceMatrix
-        In branch length (weighted), or between 0 and 1. `ValueError` also if a swab has no reads, or the tree does not
-        fit.
+    All counts are used: rarefy first where depths differ and `weighted` is False, since presence depends on depth. The
+    tree is as of `expected_alpha`. In branch length (weighted), or between 0 and 1 (unweighted, or normalized).
+    `ValueError` also if a swab has no reads, or the tree does not fit.
 
     References
     ----------
@@ -536,12 +514,8 @@ def distance_to_reference(
 
     The distances must be Euclidean, such as square-root Bray-Curtis; which swabs are the `reference`, and the subject
     of each, stand in their order. A control is never compared with itself, at either visit. Indexed by the ids of
-    `distmat`; NaN if no other subject is in the reference.
-
-    Raises
-    ------
-    ValueError
-        If `reference` or `subjects` does not fit the swabs, no swab is in the reference, or a distance is NaN.
+    `distmat`; NaN if no other subject is in the reference. `ValueError` if `reference` or `subjects` does not fit the
+    swabs, no swab is in the reference, or a distance is NaN.
 
     References
     ----------
@@ -577,11 +551,9 @@ def _to_centroid(d2: np.ndarray, inside: np.ndarray, subject: np.ndarray) -> tup
     to_all, to_own = d2[:, inside].sum(axis=1), (d2 * own).sum(axis=1)
     others = (inside.sum() - own.sum(axis=1)).astype(float)
     # Sum over pairs of other subjects' swabs: all pairs, less those with one of the own, which counts own pairs twice.
-    with_own, among_own = (
-        np.bincount(subject[inside], s[inside], subject.max() + 1)[subject] for s in (to_all, to_own)
-    )
+    with_own, own_only = (np.bincount(subject[inside], s[inside], subject.max() + 1)[subject] for s in (to_all, to_own))
     others[others == 0] = np.nan
-    among = (to_all[inside].sum() - 2 * with_own + among_own) / others**2
+    among = (to_all[inside].sum() - 2 * with_own + own_only) / others**2
     return (to_all - to_own) / others - among / 2, among
 
 
@@ -599,27 +571,15 @@ def axis_position(
     pulls the projections of both groups together; ``position`` is the projection shifted and scaled so that the mean
     of the controls (over subjects) is 0 and that of the patients 1.
 
-    Parameters
-    ----------
-    distmat : skbio.DistanceMatrix
-        Must be Euclidean, such as square-root Bray-Curtis.
-    controls, patients : sequence of bool
-        The swabs between which the axis lies, in the order of `distmat`: those at baseline.
-    subjects : sequence of str
-        The subject of each swab. Nobody is placed by means in which they have a part: without this, chance alone
-        draws everybody towards their own group at baseline, and away from it later.
+    The distances must be Euclidean, such as square-root Bray-Curtis; in their order stand which swabs of controls and
+    of patients the axis lies between, those at baseline, and the subject of each swab. Nobody is placed by means in
+    which they have a part: without this, chance alone draws everybody towards their own group at baseline, and away
+    from it later.
 
-    Returns
-    -------
-    DataFrame
-        Indexed by the ids of `distmat`: projection; position; off_axis, the distance to the axis,
-        ``sqrt(d2(i, C) - projection² D2)``.
-
-    Raises
-    ------
-    ValueError
-        If an argument does not fit the swabs, a group has fewer than two subjects, the groups share one, a distance is
-        NaN, or the patients do not lie beyond the controls: there is no axis then.
+    Indexed by the ids of `distmat`: projection; position; off_axis, the distance to the axis,
+    ``sqrt(d2(i, C) - projection² D2)``. `ValueError` if an argument does not fit the swabs, a group has fewer than two
+    subjects, the groups share one, a distance is NaN, or the patients do not lie beyond the controls: there is no axis
+    then.
 
     References
     ----------
@@ -628,9 +588,8 @@ def axis_position(
     """
     ids = list(distmat.ids)
     d2, subject = _squared(distmat), _coded(subjects, ids)
-    healthy, ill = (
-        _in_order(g, ids, name).astype(bool) for g, name in ((controls, "controls"), (patients, "patients"))
-    )
+    healthy = _in_order(controls, ids, "controls").astype(bool)
+    ill = _in_order(patients, ids, "patients").astype(bool)
     for name, group in (("controls", healthy), ("patients", ill)):
         if len(set(subject[group])) < 2:
             raise ValueError(f"the axis needs two or more subjects among the {name}; found {len(set(subject[group]))}")
@@ -640,9 +599,7 @@ def axis_position(
     # Between the groups: the sum over all pairs, less those in which the subject has a part, over those that are left.
     across = d2[np.ix_(healthy, ill)]
     codes = subject.max() + 1
-    part = np.bincount(subject[healthy], across.sum(axis=1), codes) + np.bincount(
-        subject[ill], across.sum(axis=0), codes
-    )
+    part = sum(np.bincount(subject[g], across.sum(axis=axis), codes) for axis, g in ((1, healthy), (0, ill)))
     left = [group.sum() - np.bincount(subject[group], minlength=codes) for group in (healthy, ill)]
     between = ((across.sum() - part) / (left[0] * left[1]))[subject] - (among_healthy + among_ill) / 2
     between[between <= 0] = np.nan

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
 
 
 class StudyError(Exception):
@@ -49,9 +48,7 @@ class Problems:
     def __enter__(self) -> "Problems":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         if isinstance(error, StudyError):
             self.found.append(error)
             return True

@@ -16,6 +16,8 @@ from scipy.optimize import brentq
 from statsmodels.stats.meta_analysis import combine_effects
 from statsmodels.stats.power import TTestPower
 
+#: Names of columns.
+Names = Sequence[str]
 #: What an estimator returns: effect, interval and its coverage in per cent, two-sided p-value, patients used and
 #: dropped, standard error and degrees of freedom.
 ESTIMATE = ("estimate", "ci_low", "ci_high", "level", "p_value", "n", "n_dropped", "se", "df")
@@ -50,23 +52,12 @@ def with_t(estimate: float, se: float, df: float, n: int, n_dropped: int, *, alp
 
 
 def linear_contrast(
-    data: pd.DataFrame,
-    outcome: str,
-    term: str,
-    covariates: Sequence[str] = (),
-    *,
-    cautious: bool = False,
-    alpha: float = 0.05,
+    data: pd.DataFrame, outcome: str, term: str, covariates: Names = (), *, cautious: bool = False, alpha: float = 0.05
 ) -> dict[str, float]:
     """Adjusted difference between two groups, or slope, by ordinary least squares with HC3 errors.
 
-    Parameters
-    ----------
-    outcome, term : str
-        A numeric column; and a numeric or boolean one, whose coefficient is wanted.
-    cautious : bool
-        Take the larger of the HC3 error and that of equal variances: in a small group in which hardly anybody has a
-        taxon, a robust error sees hardly any variance.
+    The coefficient of the term, a number or boolean, is wanted. A `cautious` error is the larger of HC3's and that of
+    equal variances: in a small group in which hardly anybody has a taxon, a robust error sees hardly any variance.
 
     References
     ----------
@@ -80,9 +71,7 @@ def linear_contrast(
     return _coefficient(complete[outcome].to_numpy(float), x, 1, dropped, alpha, cautious)
 
 
-def design(
-    data: pd.DataFrame, outcome: str, term: str, covariates: Sequence[str] = ()
-) -> tuple[pd.DataFrame, np.ndarray]:
+def design(data: pd.DataFrame, outcome: str, term: str, covariates: Names = ()) -> tuple[pd.DataFrame, np.ndarray]:
     """The people of `linear_contrast` and its columns: ones, the term, covariates that vary; none if people are few."""
     complete = data[[outcome, term, *covariates]].dropna()
     varying = [c for c in covariates if complete[c].nunique() > 1]
@@ -113,18 +102,13 @@ def hartung_knapp(effects: pd.Series, errors: pd.Series, *, alpha: float = 0.05)
 
 
 def by_run(
-    data: pd.DataFrame, outcome: str, term: str, covariates: Sequence[str], run: str, *, alpha: float = 0.05
+    data: pd.DataFrame, outcome: str, term: str, covariates: Names, run: str, *, alpha: float = 0.05
 ) -> dict[str, float]:
     """Adjusted difference between two groups within each run, pooled over the runs: a run moves its swabs together.
 
     `linear_contrast` in each run that has `ENOUGH_IN_RUN` of both groups, then `hartung_knapp`. The term is boolean;
-    the column `run` tells in which one a person is.
-
-    Returns
-    -------
-    dict
-        Keys of `ESTIMATE`, and ``runs``, how many were pooled. ``n`` counts the people of those runs, ``n_dropped`` all
-        others. NaN with fewer than three runs.
+    the column `run` tells in which one a person is. With ``runs``, how many were pooled; ``n`` counts the people of
+    those runs, ``n_dropped`` all others. NaN with fewer than three runs.
     """
     complete = data.dropna(subset=[outcome, term, run, *covariates])
     fits = [
@@ -162,17 +146,8 @@ def coefficients(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Coefficients of one column of `x` for many outcomes, by least squares.
 
-    Parameters
-    ----------
-    y, x : array
-        Outcomes x people; people x columns.
-    weights : array, optional
-        Of the people.
-
-    Returns
-    -------
-    tuple
-        Estimates; their HC3 errors, and those of equal variances, an outcome each; degrees of freedom.
+    `y` are outcomes x people, `x` people x columns. Estimates come back, their HC3 errors, and those of equal
+    variances, an outcome each; and the degrees of freedom.
 
     References
     ----------
@@ -241,13 +216,8 @@ def margin_interval(
 ) -> tuple[float, float]:
     """How well a margin of equivalence is known that is a multiple of the controls' standard deviation.
 
-    Of one value a control, missing ones dropped, and the `factor`: the standard deviations that make the margin.
-
-    Returns
-    -------
-    tuple of float
-        Percentile interval of the margin in resamples of the controls, in the unit of the values; NaN with fewer than
-        two.
+    Of one value a control, missing ones dropped, and the `factor`: the standard deviations that make the margin. A
+    percentile interval in resamples of the controls, in the unit of the values; NaN with fewer than two.
 
     References
     ----------
@@ -262,14 +232,7 @@ def margin_interval(
 
 
 def partial_spearman(
-    data: pd.DataFrame,
-    x: str,
-    y: str,
-    covariates: Sequence[str] = (),
-    *,
-    bootstraps: int = 1000,
-    seed: int,
-    alpha: float = 0.05,
+    data: pd.DataFrame, x: str, y: str, covariates: Names = (), *, bootstraps: int, seed: int, alpha: float = 0.05
 ) -> dict[str, float]:
     """Spearman correlation of `x` and `y` given the covariates, with a percentile bootstrap interval.
 
@@ -322,7 +285,7 @@ def _partial_rank_correlations(values: np.ndarray, counts: np.ndarray) -> np.nda
 
 
 def firth_odds_ratio(
-    data: pd.DataFrame, outcome: str, term: str, covariates: Sequence[str] = (), *, alpha: float = 0.05
+    data: pd.DataFrame, outcome: str, term: str, covariates: Names = (), *, alpha: float = 0.05
 ) -> dict[str, float]:
     """Odds ratio by Firth's penalised logistic regression: finite under separation.
 
@@ -348,9 +311,8 @@ def firth_odds_ratio(
     i = list(design.columns).index(term)
     model.lrt([i])
     low, high = np.exp(model.conf_int(alpha, method="pl", features=[i], max_iter=200)[i])
-    return as_estimate(
-        np.exp(model.coef_[i]), (low, high), model.lrt_pvalues_[i], n, dropped, se=model.bse_[i], alpha=alpha
-    )
+    odds, p, se = np.exp(model.coef_[i]), model.lrt_pvalues_[i], model.bse_[i]
+    return as_estimate(odds, (low, high), p, n, dropped, se=se, alpha=alpha)
 
 
 def percentile_test(drawn: np.ndarray, alpha: float) -> tuple[float, float, float]:
@@ -407,18 +369,9 @@ def cliffs_delta(a: pd.Series, b: pd.Series) -> float:
 def equivalence(estimate: dict[str, Any], margin: float, sign: int = 0) -> dict[str, float]:
     """Test that the effect is smaller than the margin: whichever its sign, or in one direction.
 
-    Parameters
-    ----------
-    margin : float
-        Margin of equivalence, in the unit of the estimate.
-    sign : int
-        0: two one-sided tests. 1 or -1: one test, of non-inferiority, that the effect in this direction is smaller
-        than the margin; "does not fall" is -1.
-
-    Returns
-    -------
-    dict
-        ``margin`` and ``p_equivalence``, the larger of the p-values; NaN without an error or a margin.
+    With the `sign` 0, two one-sided tests; with 1 or -1 one test, of non-inferiority, that the effect in this direction
+    is smaller than the margin: "does not fall" is -1. ``margin``, in the unit of the estimate, and ``p_equivalence``,
+    the larger of the p-values; NaN without an error or a margin.
 
     References
     ----------
@@ -436,22 +389,13 @@ def equivalence_reach(
 ) -> dict[str, float]:
     """What `equivalence` could show in a study of this size, if there were no effect at all.
 
-    Parameters
-    ----------
-    se, df, n : float
-        Standard error of the estimate, its degrees of freedom, and patients.
-    margin, sign
-        As of `equivalence`.
-    alpha, power : float
-        Level of each of the one-sided tests, and the power that is wanted.
+    From the estimate's standard error, its degrees of freedom, and the patients; margin and sign are as of
+    `equivalence`, alpha is the level of each of the one-sided tests.
 
-    Returns
-    -------
-    dict
-        ``power_equivalence``, of this study; ``reachable_margin``, the smallest margin shown with the wanted power, in
-        the unit of the error; ``attainable``, whether an estimate of exactly zero would pass; ``n_needed``, the
-        patients with whom the margin is shown with the wanted power, in groups of the same proportions: the error
-        falls with the root of their number. NaN without an error, degrees of freedom, or a margin above zero.
+    ``power_equivalence``, of this study; ``reachable_margin``, the smallest margin shown with the wanted power, in the
+    unit of the error; ``attainable``, whether an estimate of exactly zero would pass; ``n_needed``, the patients with
+    whom the margin is shown with the wanted power, in groups of the same proportions: the error falls with the root of
+    their number. NaN without an error, degrees of freedom, or a margin above zero.
 
     References
     ----------

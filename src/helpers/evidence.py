@@ -20,11 +20,9 @@ from helpers.visits import cases_and_controls, paired, same_sites, sites_at_base
 Estimates = dict[str, dict[str, Any]]
 #: Strata in words.
 AMONG = {
-    "": "",
-    "lesional": "lesional at baseline",
-    "non_lesional": "not lesional at baseline",
+    "": "", "lesional": "lesional at baseline", "non_lesional": "not lesional at baseline",
     "non_responders": "non-responders",
-}
+}  # fmt: skip
 #: Contrast and arm of an uncontrolled change on which claims of an effect rest.
 CHANGE = ("change", "treatment")
 NEEDS_COUNTS = "the study gives relative abundances, and this needs counts"
@@ -620,12 +618,7 @@ class Section(NamedTuple):
 
 
 def of_section(
-    section: str,
-    claims: Mapping[str, Claim],
-    swabs: AnnData,
-    study: Study,
-    settings: Settings,
-    also: Iterable[Asked] = (),
+    section: str, claims: dict[str, Claim], swabs: AnnData, study: Study, settings: Settings, also: Iterable[Asked] = ()
 ) -> Section:
     """What a section of a chapter shows, by its heading: what it asks for its own sake, `also`, and what claims ask."""
     asked = [*also, *(a for a in asked_by(claims, study) if section_of(a, study) == section)]
@@ -645,11 +638,9 @@ def of_section(
 def seen_otherwise(found: pd.DataFrame, swabs: AnnData, study: Study) -> list[str]:
     """Of each claim that rests on the position on the axis, whether it would look the same in other spaces."""
     fields = [f for f in Asked._fields if f != "measure"]
-    told = []
-    for row in standing(found[found["measure"].eq(POSITION) & found["claims"].ne("") & found["estimate"].notna()]):
-        alike = found[
-            found["stands"] & found["estimate"].notna() & found[fields].eq({f: row[f] for f in fields}).all(axis=1)
-        ]
+    told, known = [], found[found["stands"] & found["estimate"].notna()]
+    for row in known[known["measure"].eq(POSITION) & known["claims"].ne("")].to_dict("records"):
+        alike = known[known[fields].eq({f: row[f] for f in fields}).all(axis=1)]
         others = {r["label"]: r for r in alike.to_dict("records") if r["measure"] in OTHER_AXES}
         absent = {find(key, study).label: why for key, why in swabs.uns["no_axis"].items() if key in OTHER_AXES}
         told.append(narrate.otherwise(row["what"], row, others, absent))

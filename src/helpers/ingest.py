@@ -258,15 +258,10 @@ def _usable(study: Study, obs: pd.DataFrame) -> pd.Series:
 def follow(obs: pd.DataFrame, steps: Sequence[Step]) -> tuple[pd.Series, pd.DataFrame, pd.DataFrame]:
     """Follow swabs, a row each with the standard columns, and people through the steps of a choice.
 
-    Returns
-    -------
-    kept : Series of bool
-        The swabs that pass every step, as negative controls do.
-    ledger : DataFrame
-        Columns step, reason, group, visit, swabs_before, swabs_after: a row a step, group and visit that had swabs.
-    flow : DataFrame
-        Columns step, reason, who (as `helpers.visits.who`), people, baseline, followup, both (people at the visits),
-        swabs: what is left after the step. Without negative controls.
+    - Which swabs pass every step, as negative controls do.
+    - Ledger: step, reason, group, visit, swabs_before, swabs_after; a row a step, group and visit that had swabs.
+    - Flow: step, reason, who (as `helpers.visits.who`), people, baseline, followup, both (people at the visits), swabs:
+      what is left after the step. Without negative controls.
     """
     negative = obs["control_type"].eq("negative")
     by = pd.DataFrame({c: obs[c].astype(object).fillna(NOT_RECORDED).astype(str) for c in ("group", "visit")})

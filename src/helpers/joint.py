@@ -13,6 +13,7 @@ from scipy.special import stdtr
 from scipy.stats import rankdata
 
 from helpers import estimates, treatment
+from helpers.estimates import Names
 from helpers.evidence import LESS_CONTROLS, Asked, Data, arm_covariates, change_pairs, with_improvement
 from helpers.study import Study
 from helpers.visits import paired
@@ -57,12 +58,9 @@ def permuted(asked: Asked, data: Data, study: Study, drawn: Draws) -> dict[str, 
     each person's change has a random sign. Severity: the residuals of the measure's ranks are permuted, and what the
     covariates explain of them is taken out again.
 
-    Returns
-    -------
-    dict
-        By estimator: estimates, two-sided p-values and t, the estimates in their errors, 3 x (1 + permutations). Those
-        of overlap weights take the weights as known, with an HC3 error. An estimator that is not there cannot be
-        permuted like this: imputation, or pooling.
+    By estimator: estimates, two-sided p-values and t, the estimates in their errors, 3 x (1 + permutations). Those of
+    overlap weights take the weights as known, with an HC3 error. An estimator that is not there cannot be permuted like
+    this: imputation, or pooling.
 
     References
     ----------
@@ -101,9 +99,7 @@ def permuted(asked: Asked, data: Data, study: Study, drawn: Draws) -> dict[str, 
     return {name: each for name, each in found.items() if each is not None}
 
 
-def _reshuffled(
-    data: pd.DataFrame, outcome: str, term: str, covariates: Sequence[str], drawn: Draws
-) -> np.ndarray | None:
+def _reshuffled(data: pd.DataFrame, outcome: str, term: str, covariates: Names, drawn: Draws) -> np.ndarray | None:
     """`estimates.linear_contrast` after Freedman and Lane; `data` is indexed by subject."""
     complete, x = estimates.design(data, outcome, term, covariates)
     if not x.size:
@@ -116,7 +112,7 @@ def reshuffled(y: np.ndarray, x: np.ndarray, order: np.ndarray) -> np.ndarray:
     return _coefficient(_freedman_lane(y, np.delete(x, 1, axis=1), order), x)
 
 
-def _weighted(complete: pd.DataFrame, covariates: Sequence[str], drawn: Draws) -> np.ndarray | None:
+def _weighted(complete: pd.DataFrame, covariates: Names, drawn: Draws) -> np.ndarray | None:
     """Difference of the arms' mean changes with overlap weights."""
     treated, y = complete["treated"].to_numpy(bool), complete["change"].to_numpy(float)
     if len(set(treated)) < 2:
@@ -154,9 +150,7 @@ def _mean(y: np.ndarray) -> np.ndarray | None:
     return _with_p(mean, mean / (y.std(axis=1, ddof=1) / np.sqrt(n)), n - 1)
 
 
-def _rank_residuals(
-    patients: pd.DataFrame, x: str, y: str, covariates: Sequence[str], drawn: Draws
-) -> np.ndarray | None:
+def _rank_residuals(patients: pd.DataFrame, x: str, y: str, covariates: Names, drawn: Draws) -> np.ndarray | None:
     """`estimates.partial_spearman`, the residuals of the first ranks permuted."""
     complete = patients[[x, y, *covariates]].dropna()
     numbers = estimates.as_numbers(complete)

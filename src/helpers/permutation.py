@@ -9,6 +9,7 @@ from formulaic import Formula
 from scipy.linalg.blas import dtrmm
 from skbio import DistanceMatrix
 
+from helpers.estimates import Names
 from helpers.visits import who
 
 #: Permuted columns that are multiplied at a time, as numbers held in memory.
@@ -28,7 +29,7 @@ def gower(distmat: DistanceMatrix) -> np.ndarray:
     return a - a.mean(axis=0) - a.mean(axis=1)[:, None] + a.mean()
 
 
-def _aligned(design: pd.DataFrame, distmat: DistanceMatrix, columns: Sequence[str]) -> pd.DataFrame:
+def _aligned(design: pd.DataFrame, distmat: DistanceMatrix, columns: Names) -> pd.DataFrame:
     """The rows of `design` in the order of `distmat`."""
     if missing := [c for c in columns if c not in design]:
         raise ValueError(f"design has no column {missing[0]!r}; it has {', '.join(map(str, design.columns))}")
@@ -40,7 +41,7 @@ def _aligned(design: pd.DataFrame, distmat: DistanceMatrix, columns: Sequence[st
 
 
 def _complete(
-    distmat: DistanceMatrix, design: pd.DataFrame, columns: Sequence[str], blocks: str | None
+    distmat: DistanceMatrix, design: pd.DataFrame, columns: Names, blocks: str | None
 ) -> tuple[pd.DataFrame, np.ndarray, np.ndarray | None, int]:
     """The samples without a missing value, their inner products and blocks, and how many were dropped."""
     g, columns = gower(distmat), [*columns, *([blocks] if blocks else [])]
@@ -90,13 +91,7 @@ def permanova(
 
 
 def _permanova(
-    gram: np.ndarray,
-    design: pd.DataFrame,
-    formula: str,
-    by: str,
-    blocks: np.ndarray | None,
-    permutations: int,
-    seed: int,
+    g: np.ndarray, design: pd.DataFrame, formula: str, by: str, blocks: np.ndarray | None, permutations: int, seed: int
 ) -> pd.DataFrame:
     """`permanova` of points given by their inner products, wherever the origin lies."""
     if by not in ("terms", "margin"):
@@ -106,7 +101,7 @@ def _permanova(
     df_residual = n - 1 - full.shape[1]
     if df_residual < 1:
         raise ValueError(f"{n} samples leave no residual beside {full.shape[1]} coefficients")
-    centred = gram - gram.mean(axis=0) - gram.mean(axis=1)[:, None] + gram.mean()
+    centred = g - g.mean(axis=0) - g.mean(axis=1)[:, None] + g.mean()
     total = float(np.trace(centred))
     df = np.array([basis.shape[1] for basis in tested])
     widths = np.cumsum([0, *df])
@@ -277,7 +272,7 @@ def paired_permanova(
     design: pd.DataFrame,
     *,
     arm: str | None = None,
-    covariates: Sequence[str] = (),
+    covariates: Names = (),
     permutations: int = 999,
     seed: int,
 ) -> pd.DataFrame:
@@ -355,7 +350,7 @@ def _time(
 
 
 def _given(
-    gram: np.ndarray, patients: pd.DataFrame, factor: str, covariates: Sequence[str], permutations: int, seed: int
+    gram: np.ndarray, patients: pd.DataFrame, factor: str, covariates: Names, permutations: int, seed: int
 ) -> dict[str, Any]:
     """Marginal test of a factor between patients, given by the inner products of their points, with its dispersion."""
     complete = patients[[factor, *covariates]].notna().all(axis=1).to_numpy()
@@ -382,8 +377,8 @@ def permanova_table(
     obs: pd.DataFrame,
     labels: Mapping[str, str],
     *,
-    covariates: Sequence[str] = (),
-    arm_covariates: Sequence[str] = (),
+    covariates: Names = (),
+    arm_covariates: Names = (),
     permutations: int,
     seed: int,
 ) -> pd.DataFrame:
@@ -412,7 +407,7 @@ def permanova_table(
 
 
 def group_at_baseline(
-    distmat: DistanceMatrix, obs: pd.DataFrame, covariates: Sequence[str], *, permutations: int, seed: int
+    distmat: DistanceMatrix, obs: pd.DataFrame, covariates: Names, *, permutations: int, seed: int
 ) -> dict[str, Any]:
     """PERMANOVA of patients against controls at baseline: one row of `permanova_table`."""
     swabs = _aligned(obs, distmat, ["subject", "visit", "group", *covariates])
@@ -426,9 +421,7 @@ def _p_value(observed: Any, null: np.ndarray) -> Any:
     return (1 + (null >= observed - 1e-9 * abs(observed)).sum(axis=0)) / (1 + len(null))
 
 
-def _paired_dispersion(
-    g: np.ndarray, obs: pd.DataFrame, subjects: Sequence[str], signs: np.ndarray
-) -> tuple[float, float]:
+def _paired_dispersion(g: np.ndarray, obs: pd.DataFrame, subjects: Names, signs: np.ndarray) -> tuple[float, float]:
     """Does the distance to the visit's own centroid change within patients? Squared t, p by the same sign flips."""
     spread = []
     for visit in ("baseline", "followup"):

@@ -1,6 +1,6 @@
 """What would have to be true for a verdict to move: unmeasured causes, patients who were lost, regression, load."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ from scipy import stats
 from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.anova import anova_lm
 
-from helpers.estimates import as_estimate, as_numbers, not_estimable, percentile_test, pooled_sd, with_t
+from helpers.estimates import Names, as_estimate, as_numbers, not_estimable, percentile_test, pooled_sd, with_t
 
 # ---------------------------------------------------------------- an unmeasured cause
 
@@ -39,7 +39,7 @@ def robustness_value(t: float, df: float, *, q: float = 1, alpha: float = 1) -> 
 
 
 def confounding(
-    data: pd.DataFrame, outcome: str, term: str, covariates: Sequence[str], *, alpha: float = 0.05
+    data: pd.DataFrame, outcome: str, term: str, covariates: Names, *, alpha: float = 0.05
 ) -> dict[str, Any]:
     """How strong an unmeasured cause would have to be, with the strongest measured one as yardstick.
 
@@ -54,24 +54,17 @@ def confounding(
     return values | {"strongest": most["covariate"], "removes": most["removes"]}
 
 
-def strength_of(
-    data: pd.DataFrame, outcome: str, term: str, covariates: Sequence[str]
-) -> tuple[pd.DataFrame, float, float]:
+def strength_of(data: pd.DataFrame, outcome: str, term: str, covariates: Names) -> tuple[pd.DataFrame, float, float]:
     """How strong the measured covariates are: the yardstick for an unmeasured one.
 
     `data` has a row a patient; those with a missing value are left out. The coefficient of the term, a number or
-    boolean, is in question.
+    boolean, is in question; its t value, with its plain standard error, and the residual degrees of freedom come last.
 
-    Returns
-    -------
-    strengths : DataFrame
-        One row a covariate that varies, a category as a whole: ``covariate``; ``outcome`` and ``term``, the share that
-        it explains of the variance that the others (and the term) leave in the outcome, and the others in the term;
-        ``removes``, the share of the term's coefficient that an unmeasured cause as strong as it, and unrelated to it,
-        could at most account for: above 1, its sign. NaN where the covariate explains half of the term, as no second
-        one could. No rows with too few patients, or one value of the term.
-    t, df : float
-        The t value of the term's coefficient, with its plain standard error, and the residual degrees of freedom.
+    One row a covariate that varies, a category as a whole: ``covariate``; ``outcome`` and ``term``, the share that it
+    explains of the variance that the others (and the term) leave in the outcome, and the others in the term;
+    ``removes``, the share of the term's coefficient that an unmeasured cause as strong as it, and unrelated to it,
+    could at most account for: above 1, its sign. NaN where the covariate explains half of the term, as no second one
+    could. No rows with too few patients, or one value of the term.
 
     References
     ----------
@@ -106,7 +99,7 @@ def _partial_r2(fit: Any) -> pd.Series:
 # ---------------------------------------------------------------- patients who were lost
 
 
-def who_was_lost(pairs: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+def who_was_lost(pairs: pd.DataFrame, columns: Names) -> pd.DataFrame:
     """Those without a second visit beside those who came to both, by characteristics at baseline, the `columns`.
 
     `pairs` as from `helpers.visits.paired`; whoever has no first visit is in neither group. One row a characteristic
@@ -178,7 +171,7 @@ def rubin(estimates: np.ndarray, errors: np.ndarray, df_complete: float) -> tupl
 def imputed(
     pairs: pd.DataFrame,
     estimate: Callable[[pd.DataFrame], dict[str, float]],
-    covariates: Sequence[str] = (),
+    covariates: Names = (),
     *,
     imputations: int = 20,
     seed: int,
@@ -191,16 +184,10 @@ def imputed(
     Patients without either visit, or with a missing category, are dropped and counted. With nothing to impute, the
     estimate itself; NaN with too few patients to impute from.
 
-    Parameters
-    ----------
-    pairs : DataFrame
-        One row a patient: ``y0``, ``y1`` and the covariates.
-    estimate : callable
-        From such a table, whose ``change`` is y1 - y0, to the keys of `helpers.estimates.ESTIMATE`, with an error on
-        the scale of the estimate: ``lambda p: mean_change(p["change"])``, or `helpers.treatment.ancova`.
-    covariates : sequence of str
-        What else tells of ``y0`` and ``y1``, or of who was lost: the arm (``treated``), severity, improvement. Missing
-        numbers are imputed too.
+    `pairs` have a row a patient: ``y0``, ``y1`` and the covariates, which tell of these, or of who was lost: the arm
+    (``treated``), severity, improvement; missing numbers are imputed too. The estimate is made from such a table, whose
+    ``change`` is y1 - y0, and has its error on its own scale: ``lambda p: mean_change(p["change"])``, or
+    `helpers.treatment.ancova`.
 
     References
     ----------
@@ -300,17 +287,11 @@ def beyond_regression(
     change, and so much that the interval includes zero (NaN where none is needed). NaN with fewer than five patients or
     controls.
 
-    Parameters
-    ----------
-    pairs, controls : DataFrame
-        One row a patient, or a control: ``y0`` and ``y1``. Whoever lacks one is dropped.
-    sign : {1, -1}
-        1 where more is healthier.
-    severity : str, optional
-        Column of `pairs`: the severity by which they were enrolled, at baseline; without it, r = 1.
-    elevation : float
-        How much worse the patients were when enrolled than people with the disease are on an average day, in standard
-        deviations of the patients at baseline; of selection by a cut-off, see `elevation_at_cutoff`.
+    `pairs` have a row a patient, `controls` one a control: ``y0`` and ``y1``; whoever lacks one is dropped. The `sign`
+    is 1 where more is healthier, else -1; `severity` is the column of that by which they were enrolled, at baseline:
+    without it, r = 1. The `elevation` is how much worse the patients were when enrolled than people with the disease
+    are on an average day, in standard deviations of the patients at baseline; of selection by a cut-off, see
+    `elevation_at_cutoff`.
 
     References
     ----------

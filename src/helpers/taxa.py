@@ -13,7 +13,7 @@ from skbio.stats.composition import clr as centred_log_ratio
 from statsmodels.stats.contingency_tables import mcnemar
 
 from helpers.diversity import PSEUDOCOUNT, positive
-from helpers.estimates import ESTIMATE, adjusted_p, as_numbers, firth_odds_ratio
+from helpers.estimates import ESTIMATE, Names, adjusted_p, as_numbers, firth_odds_ratio
 from helpers.lineage import is_organelle
 from helpers.study import RANKS, Study, Taxa
 from helpers.visits import by_patient, changes, with_controls
@@ -38,12 +38,9 @@ def taxon_names(var: pd.DataFrame, rank: str) -> pd.Series:
 def aggregate(cohort: AnnData, rank: str) -> AnnData:
     """Sum the counts of all features of a taxon, at one of `helpers.study.RANKS`.
 
-    Returns
-    -------
-    AnnData
-        Swabs x taxa, ``X`` dense, named by `taxon_names`, sorted by name; ``uns["relative"]`` as of the cohort;
-        ``var["organelle"]`` (bool): all of its features are of mitochondria or chloroplasts. Their reads are part of
-        the whole, but no bacteria to be listed or tested.
+    Swabs x taxa, ``X`` dense, named by `taxon_names`, sorted by name; ``uns["relative"]`` as of the cohort;
+    ``var["organelle"]`` (bool): all of its features are of mitochondria or chloroplasts. Their reads are part of the
+    whole, but no bacteria to be listed or tested.
     """
     counts = cohort.X.toarray() if hasattr(cohort.X, "toarray") else cohort.X
     names = taxon_names(cohort.var, rank).to_numpy()
@@ -121,10 +118,8 @@ def swab_summary(swabs: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
     cases = swabs[swabs["group"].eq("case")].assign(patients="all patients")
     both = pd.concat([swabs, cases]).assign(skin=pd.concat([skin, skin[cases.index]]))
     long = both.melt(["patients", "visit", "skin"], list(measures), "measure", "share")
-    table = long.groupby(["measure", "patients", "visit", "skin"], observed=True)["share"].agg(
-        ["mean", "median", "count"]
-    )
-    return table.rename(columns={"count": "swabs"}).query("swabs > 0").reset_index()
+    shares = long.groupby(["measure", "patients", "visit", "skin"], observed=True)["share"]
+    return shares.agg(mean="mean", median="median", swabs="count").query("swabs > 0").reset_index()
 
 
 def composition(
@@ -200,7 +195,7 @@ def prevalent(taxa: AnnData, min_prevalence: float, among: pd.Series | None = No
 
 
 def linda(
-    data: pd.DataFrame, taxa: Sequence[str], term: str | None = None, covariates: Sequence[str] = (), *, alpha: float
+    data: pd.DataFrame, taxa: Sequence[str], term: str | None = None, covariates: Names = (), *, alpha: float
 ) -> pd.DataFrame:
     """LinDA with a reference frame: each taxon's CLR difference, or mean change, against that of the typical taxon.
 
@@ -211,22 +206,14 @@ def linda(
     at least half of the taxa are taken not to change. Tested is whether a taxon lies outside of it (McCarthy & Smyth's
     TREAT, with the frame as the interval of no change; McGovern & Silverman on intervals in place of normalisations).
 
-    Parameters
-    ----------
-    data : DataFrame
-        One row a patient, the taxa's CLR, or its within-patient changes, among its columns.
-    taxa : sequence of str
-        At least five, for a mode to mean something; else the table is empty.
-    term : str, optional
-        Boolean column: the group or arm. Without it, the mean (of changes: uncontrolled) at the mean of the covariates.
+    `data` have a row a patient, the taxa's CLR, or its within-patient changes, among their columns. The taxa are at
+    least five, for a mode to mean something; else the table is empty. The term is boolean, the group or arm; without
+    it, the mean (of changes: uncontrolled) at the mean of the covariates.
 
-    Returns
-    -------
-    DataFrame
-        One row a taxon: taxon, the keys of an estimate, whose interval is that around the mode; ``p_value`` of the test
-        against the whole frame; ``q_value`` (Benjamini-Hochberg), ``found`` (q < alpha); ``frame_low``, ``frame_high``,
-        limits of the frame, and ``bias``, the mode that was taken off, on the scale of the CLR; ``overturned``, of
-        those found: fold by which the whole community would have to differ for the taxon not to, in absolute numbers.
+    One row a taxon: taxon, the keys of an estimate, whose interval is that around the mode; ``p_value`` of the test
+    against the whole frame; ``q_value`` (Benjamini-Hochberg), ``found`` (q < alpha); ``frame_low``, ``frame_high``,
+    limits of the frame, and ``bias``, the mode that was taken off, on the scale of the CLR; ``overturned``, of those
+    found: fold by which the whole community would have to differ for the taxon not to, in absolute numbers.
 
     References
     ----------
@@ -327,13 +314,10 @@ def differential(
     Presence is told and not tested: a rare genus is also missed where others bloom. `genus` has the swabs that are
     compared, at one depth; `min_prevalence` is the share of these that a genus must be in.
 
-    Returns
-    -------
-    dict
-        ``group`` (patients minus controls at baseline), ``change`` (under treatment) and ``arms`` (its difference,
-        treatment minus comparator): each as from `linda`, and of the people behind its estimates how many have the
-        genus in any swab: ``present`` ``of`` in the first group, ``reference_present`` ``reference_of`` in the other
-        (the arms: at follow-up); of change ``present_before``, ``present_after``, ``gained``, ``lost``.
+    ``group`` (patients minus controls at baseline), ``change`` (under treatment) and ``arms`` (its difference,
+    treatment minus comparator): each as from `linda`, and of the people behind its estimates how many have the genus in
+    any swab: ``present`` ``of`` in the first group, ``reference_present`` ``reference_of`` in the other (the arms: at
+    follow-up); of change ``present_before``, ``present_after``, ``gained``, ``lost``.
     """
     ratios = clr(genus)
     persons = by_patient(genus.obs, ratios)
@@ -438,7 +422,7 @@ def presence_change(before: pd.Series, after: pd.Series) -> dict[str, float]:
 
 
 def presence_contrasts(
-    visits: pd.DataFrame, labels: Mapping[str, str], covariates: Sequence[str] = (), *, alpha: float = 0.05
+    visits: pd.DataFrame, labels: Mapping[str, str], covariates: Names = (), *, alpha: float = 0.05
 ) -> pd.DataFrame:
     """Odds ratios of the pathogen's presence: patients against controls at baseline, and the arms at follow-up.
 
@@ -446,16 +430,9 @@ def presence_contrasts(
     has a row a person and visit: subject, visit, who, boolean ``case``, the covariates, and `PRESENT`, the share of the
     person's swabs that have the taxon; NaN where it cannot be known.
 
-    Returns
-    -------
-    DataFrame
-        One row a comparison: contrast (group, arms), comparison in words; of those in the model ``present`` ``of`` how
-        many in the first group, and ``reference_present`` ``reference_of`` in the other; keys of
-        `helpers.estimates.ESTIMATE`, odds ratio with profile-likelihood interval.
-
-    References
-    ----------
-    As of `helpers.estimates.firth_odds_ratio`.
+    One row a comparison: contrast (group, arms), comparison in words; of those in the model ``present`` ``of`` how many
+    in the first group, and ``reference_present`` ``reference_of`` in the other; keys of `helpers.estimates.ESTIMATE`,
+    as from `helpers.estimates.firth_odds_ratio`.
     """
     seen = visits.assign(present=visits[PRESENT].gt(0).astype(float).where(visits[PRESENT].notna()))
     start, end = (seen[seen["visit"].eq(v)].set_index("subject") for v in ("baseline", "followup"))

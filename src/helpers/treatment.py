@@ -14,7 +14,7 @@ from scipy.integrate import fixed_quad
 from scipy.optimize import brentq
 from scipy.special import expit, stdtr, stdtrit
 
-from helpers.estimates import as_estimate, as_numbers, linear_contrast, not_estimable, percentile_test, pooled_sd
+from helpers.estimates import Names, as_estimate, as_numbers, linear_contrast, not_estimable, percentile_test, pooled_sd
 
 
 def arms(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -22,7 +22,7 @@ def arms(pairs: pd.DataFrame) -> pd.DataFrame:
     return pairs[pairs["arm"].notna()].assign(treated=lambda p: p["arm"].eq("treatment"))
 
 
-def ancova(pairs: pd.DataFrame, covariates: Sequence[str] = (), *, alpha: float = 0.05) -> dict[str, float]:
+def ancova(pairs: pd.DataFrame, covariates: Names = (), *, alpha: float = 0.05) -> dict[str, float]:
     """Difference between the arms at follow-up, given baseline and covariates: the primary contrast, with HC3 errors.
 
     References
@@ -32,12 +32,12 @@ def ancova(pairs: pd.DataFrame, covariates: Sequence[str] = (), *, alpha: float 
     return linear_contrast(pairs, "y1", "treated", ["y0", *covariates], alpha=alpha)
 
 
-def change_score(pairs: pd.DataFrame, covariates: Sequence[str] = (), *, alpha: float = 0.05) -> dict[str, float]:
+def change_score(pairs: pd.DataFrame, covariates: Names = (), *, alpha: float = 0.05) -> dict[str, float]:
     """Difference between the arms in change from baseline, given the covariates, with HC3 errors."""
     return linear_contrast(pairs, "change", "treated", covariates, alpha=alpha)
 
 
-def _design(pairs: pd.DataFrame, covariates: Sequence[str]) -> np.ndarray:
+def _design(pairs: pd.DataFrame, covariates: Names) -> np.ndarray:
     """Intercept and covariates as standardised numbers."""
     numbers = as_numbers(pairs[list(covariates)])
     return np.column_stack([np.ones(len(pairs)), (numbers - numbers.mean()) / numbers.std()])
@@ -98,16 +98,11 @@ def _resamples(treated: np.ndarray, bootstraps: int, seed: int) -> np.ndarray:
     return counts
 
 
-def overlap_weights(pairs: pd.DataFrame, covariates: Sequence[str]) -> pd.Series:
+def overlap_weights(pairs: pd.DataFrame, covariates: Names) -> pd.Series:
     """Overlap weights from Firth logistic propensity of treatment.
 
     A treated patient weighs 1 - e and a comparator patient e, with e the propensity: those who could have had either
-    drug count most. The weights sum to one in each arm.
-
-    Raises
-    ------
-    ValueError
-        If there is one arm only, or a covariate is missing.
+    drug count most. The weights sum to one in each arm. `ValueError` if there is one only, or a covariate is missing.
 
     References
     ----------
@@ -123,7 +118,7 @@ def overlap_weights(pairs: pd.DataFrame, covariates: Sequence[str]) -> pd.Series
 
 
 def arm_contrasts(
-    pairs: pd.DataFrame, covariates: Sequence[str] = (), *, bootstraps: int, seed: int, alpha: float = 0.05
+    pairs: pd.DataFrame, covariates: Names = (), *, bootstraps: int, seed: int, alpha: float = 0.05
 ) -> pd.DataFrame:
     """Difference between the arms by three estimators, each with a bootstrap interval from the same resamples.
 
@@ -132,11 +127,8 @@ def arm_contrasts(
     - Overlap weights: difference of the weighted mean changes (`overlap_weights`), the propensity fitted anew in each
       resample; standard error, interval and p-value from the bootstrap (`helpers.estimates.percentile_test`).
 
-    Returns
-    -------
-    DataFrame
-        Indexed by estimator: keys of `helpers.estimates.ESTIMATE`, treatment minus comparator, and ``boot_low``,
-        ``boot_high``, the percentile interval. NaN with fewer than five patients in an arm.
+    Indexed by estimator: keys of `helpers.estimates.ESTIMATE`, treatment minus comparator, and ``boot_low``,
+    ``boot_high``, the percentile interval. NaN with fewer than five patients in an arm.
 
     References
     ----------
@@ -181,23 +173,14 @@ def _with_bootstrap(
     return table.assign(n_dropped=dropped).join(bootstrap)
 
 
-def product_interval(
-    a: Mapping[str, float], b: Mapping[str, float], *, alpha: float = 0.05
-) -> tuple[float, float, float]:
+def product_interval(a: dict[str, float], b: dict[str, float], *, alpha: float = 0.05) -> tuple[float, float, float]:
     """Interval of the product of two independent estimates, and the p-value of the same test.
 
     Each true value is taken as its estimate plus its error times a t variable; the limits are quantiles of the product
     of the two. That product is skewed, and a multiple of its standard error on either side would not be its interval.
 
-    Parameters
-    ----------
-    a, b : mapping
-        As from an estimator: ``estimate``, ``se`` above zero, ``df``.
-
-    Returns
-    -------
-    tuple of float
-        Lower and upper limit; p, twice the smaller probability of either sign. NaN without an error of both.
+    Of two estimates as from an estimator, lower and upper limit come back, and p, twice the smaller probability of
+    either sign. NaN without an error of both.
 
     References
     ----------
@@ -229,13 +212,7 @@ def product_interval(
 
 
 def mediation(
-    pairs: pd.DataFrame,
-    mediator: str,
-    covariates: Sequence[str] = (),
-    *,
-    bootstraps: int,
-    seed: int,
-    alpha: float = 0.05,
+    pairs: pd.DataFrame, mediator: str, covariates: Names = (), *, bootstraps: int, seed: int, alpha: float = 0.05
 ) -> pd.DataFrame:
     """Total, direct and indirect effect of the arm on the value at follow-up, through a mediator: a numeric column.
 
@@ -244,14 +221,11 @@ def mediation(
     this meaning if nothing unmeasured acts on two of arm, mediator and outcome, and if the mediator acts alike in both
     arms: ``interaction`` is the difference of its slopes.
 
-    Returns
-    -------
-    DataFrame
-        Indexed by effect (total, direct, indirect, interaction, and the two links of the indirect one: arm to
-        mediator, mediator to outcome): keys of `helpers.estimates.ESTIMATE`, and ``boot_low``, ``boot_high``, the
-        percentile interval. Interval and p-value of the indirect effect are those of the product of its two links
-        (`product_interval`), of the others those of HC3. NaN with fewer than five patients in an arm, or a constant
-        mediator.
+    Indexed by effect (total, direct, indirect, interaction, and the two links of the indirect one: arm to mediator,
+    mediator to outcome): keys of `helpers.estimates.ESTIMATE`, and ``boot_low``, ``boot_high``, the percentile
+    interval. Interval and p-value of the indirect effect are those of the product of its two links
+    (`product_interval`), of the others those of HC3. NaN with fewer than five patients in an arm, or a constant
+    mediator.
 
     References
     ----------
@@ -286,7 +260,7 @@ def mediation(
 
 
 def _mediation_draws(
-    pairs: pd.DataFrame, mediator: str, covariates: Sequence[str], bootstraps: int, seed: int
+    pairs: pd.DataFrame, mediator: str, covariates: Names, bootstraps: int, seed: int
 ) -> tuple[pd.DataFrame, dict[str, np.ndarray]] | None:
     """The complete patients; and of the sample and each resample the effects, the errors' correlation and ``own``.
 
@@ -320,7 +294,7 @@ def _mediation_draws(
 def direct_given_reliability(
     pairs: pd.DataFrame,
     mediator: str,
-    covariates: Sequence[str] = (),
+    covariates: Names = (),
     reliabilities: Sequence[float] = (1.0, 0.9, 0.8, 0.7),
     *,
     bootstraps: int,
@@ -334,18 +308,11 @@ def direct_given_reliability(
     the mediator's variance on which its slope rests. Only the mediator is corrected, and for an error that depends on
     nothing else; of the baseline value and covariates it takes none.
 
-    Parameters
-    ----------
-    reliabilities : sequence of float
-        Shares of the mediator's variance, over the patients of both arms, that are not error. At 1, the effects are
-        those of `mediation`, the interval its percentile interval.
-
-    Returns
-    -------
-    DataFrame
-        Columns reliability, direct, direct_low, direct_high, p_value, indirect; interval and p-value are those of
-        `helpers.estimates.percentile_test`, for which a resample without a positive corrected variance is beyond
-        either limit. NaN where the sample has none; no rows where `mediation` is NaN.
+    The `reliabilities` are shares of the mediator's variance, over the patients of both arms, that are not error. At 1,
+    the effects are those of `mediation`, the interval its percentile interval. Columns reliability, direct, direct_low,
+    direct_high, p_value, indirect; interval and p-value are those of `helpers.estimates.percentile_test`, for which a
+    resample without a positive corrected variance is beyond either limit. NaN where the sample has none; no rows where
+    `mediation` is NaN.
 
     References
     ----------
@@ -369,23 +336,13 @@ def direct_given_reliability(
 
 
 def mediation_sensitivity(
-    pairs: pd.DataFrame,
-    mediator: str,
-    covariates: Sequence[str] = (),
-    *,
-    bootstraps: int,
-    seed: int,
-    alpha: float = 0.05,
+    pairs: pd.DataFrame, mediator: str, covariates: Names = (), *, bootstraps: int, seed: int, alpha: float = 0.05
 ) -> pd.DataFrame:
     """What the direct effect would be if something unmeasured acted on both mediator and outcome.
 
     ``rho`` is the correlation that it would leave between the errors of the mediator's and the outcome's model;
-    `mediation` takes it as zero.
-
-    Returns
-    -------
-    DataFrame
-        Columns rho (-0.9 to 0.9), direct, direct_low, direct_high, indirect; no rows where `mediation` is NaN.
+    `mediation` takes it as zero. Columns rho (-0.9 to 0.9), direct, direct_low, direct_high, indirect; no rows where
+    `mediation` is NaN.
 
     References
     ----------
@@ -416,17 +373,14 @@ def rho_of_no_effect(curve: pd.DataFrame) -> float:
     return float(min(zeros, key=abs, default=np.nan))
 
 
-def balance(pairs: pd.DataFrame, covariates: Sequence[str], weights: pd.Series) -> pd.DataFrame:
+def balance(pairs: pd.DataFrame, covariates: Names, weights: pd.Series) -> pd.DataFrame:
     """Standardised mean differences between the arms, treatment minus comparator, before and after weighting.
 
     Of the patients of the arms' contrast, not of all at baseline as in Table 1 (`helpers.quality.table_one`), whose
     differences have the same sign and unit. `weights` are those of `overlap_weights`.
 
-    Returns
-    -------
-    DataFrame
-        One row a covariate (a category at a time): ``covariate``, ``unweighted``, ``weighted``, and ``n``, the
-        patients. Both are divided by the unweighted pooled standard deviation.
+    One row a covariate (a category at a time): ``covariate``, ``unweighted``, ``weighted``, and ``n``, the patients.
+    Both are divided by the unweighted pooled standard deviation.
 
     References
     ----------
@@ -455,19 +409,9 @@ def subsampled_significance(
 ) -> pd.DataFrame:
     """How often an arm of another size would have shown the change that this arm shows.
 
-    Parameters
-    ----------
-    change : Series
-        Within-patient changes of the arm, taken as the population.
-    sizes : sequence of int
-        Numbers of patients drawn, with replacement, up to the size of the arm.
-    draws, seed, alpha
-        Draws for each size, their seed, and the two-sided level of the paired t test.
-
-    Returns
-    -------
-    DataFrame
-        ``n``, ``significant`` (share of the draws with p < alpha), ``mc_error`` (its Monte-Carlo standard error).
+    The arm's within-patient changes are taken as the population. Patients are drawn with replacement, up to the size of
+    the arm, and tested by the paired t test, two-sided. Columns ``n``, ``significant`` (share of the draws with
+    p < alpha), ``mc_error`` (its Monte-Carlo standard error).
     """
     x = change.dropna().to_numpy(float)
     rng = np.random.default_rng(seed)

@@ -5,10 +5,12 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from helpers.ingest import DATE, MISSING
 from helpers.lineage import parse_lineage
@@ -17,83 +19,15 @@ from helpers.tables import Counts, bare, few, near_misses
 
 # ---------------------------------------------------------------- the vocabulary
 
-#: Names of columns, as `_words` writes them: "HostSubject_ID" is "host subject id". The first expression counts most.
-NAMES = {
-    "sample": (r"\b(sample|swab|library|run accession)", r"\bid\b|^$"),
-    "subject": (
-        r"\b(subject|patient|participant|person|individual|donor|proband|volunteer|pid)s? ?(id|identifier|no|nr|num|"
-        r"number|code|key|name)?$",
-    ),
-    "control_type": (r"\b(sample|control|swab) ?(type|kind|class)\b",),
-    "group": (
-        r"\b(group|diagnosis|disease|status|condition|case|control|phenotype|cohort|health|healthy|patient)\b",
-        r"^(ad|eczema|dermatitis|psoriasis|atopic dermatitis|has \w+)$",
-    ),
-    "visit": (
-        r"\bvisit\b", r"\btime ?points?\b|\btp\b", r"\bweeks?\b", r"\bmonths?\b", r"\bdays?\b",
-        r"\b(time|session|phase|stage|period)\b",
-    ),
-    "arm": (r"\b(arm|treatment|treated|drug|therapy|medication|intervention|allocation)\b|\brandomi[sz]", r"\bgroup\b"),
-    "lesional": (
-        r"\blesion(al)?\b|\binflamed\b|\binvolved\b|\baffected\b|\bactive (ad|dermatitis|eczema|lesion)\b|"
-        r"\bskin (status|state|type|condition)\b",
-    ),
-    "site": (
-        r"\bbody ?(site|part|area|region|location)\b|\b(skin|sampling|swab|swabbing|sample|anatomic\w*) ?(site|"
-        r"location|region)\b",
-        r"\b(site|location|region)\b",
-    ),
-    "age": (r"\bage\b(?!.*(onset|group|diagnosis))",),
-    "sex": (r"\b(sex|gender)\b",),
-    "batch": (r"\b(batch|sequencing run|seq run|run)\b", r"\b(plate|lane|flow ?cell|pool)\b"),
-}  # fmt: skip
-#: Columns of these names are of another time than the swab's, or no measurement of it.
-PRIOR = re.compile(r"\b(prior|previous|history|ever|past|before|family)\b")
-DERIVED = re.compile(r"\b(change|delta|diff\w*|percent|pct|improve\w*|respon\w*|category|class|group|50|75|90)\b")
-#: Severity scores: the column's name, label, highest possible value. The order is that of choice.
-SCORES = {
-    "easi": (r"\beasi\b", "EASI", 72),
-    "oscorad": (r"\bo ?scorad\b|\bobjective scorad\b", "oSCORAD", 83),
-    "scorad": (r"\bscorad\b", "SCORAD", 103),
-    "pasi": (r"\bpasi\b", "PASI", 72),
-    "iga": (r"\bv?iga\b", "IGA", 4),
-    "poem": (r"\bpoem\b", "POEM", 28),
-    "dlqi": (r"\bc?dlqi\b", "DLQI", 30),
-    "nrs": (r"\bnrs\b|\bitch\b|\bpruritus\b", "Itch NRS", 10),
-}
-#: Values, as `_folded` writes them, that mean something whatever the column is called.
-VALUES = {
-    "negative": r"(blank|ntc|water|empty|buffer|((no template|negative|neg|extraction|kit|pcr|reagent|field|air|swab) "
-    r"?)(control|ctrl|blank)s?)( ?\d+)?",
-    "mock": r"mock.*|positive( control)?|zymo.*",
-    "control": r"healthy.*|normal|hc|hv|ctrls?|controls?( \w+)?|non ?(ad|atopic|diseased)|unaffected|no (ad|eczema|"
-    r"disease|dermatitis)",
-    "case": r"ad\b.*|atopic.*|.*eczema.*|.*dermatitis.*|patients?|cases?|pso\w*|acne|diseased?|affected|sick|"
-    r"(non ?)?lesion(al)?|n?ls?",
-    "lesional": r"(ad )?(lesion(al)?|ls?)|inflamed|involved|affected|active",
-    "non_lesional": r"(ad )?(non ?lesion(al)?|nls?|un(inflamed|involved|affected)|inactive)|not inflamed",
-    "treatment": r".*(mab|tinib)|dupi\w*|active|treat(ment|ed)|intervention|verum",
-    "comparator": r"placebo|vehicle|sham|standard( of)?( care| treatment| therapy)?|soc|usual care|control|untreated|"
-    r"no treatment|c[yi]closporin\w*|csa|methotrexate|mtx|azathioprine|emollients?|topical.*|tcs|comparator",
-}
-#: The same, where the column's name says what it is about.
-YES, NO = r"yes|y|true|1", r"no|n|none|false|0"
-NAMED_VALUES = {
-    "negative": r"neg(ative)?", "control": NO, "case": YES, "lesional": YES, "non_lesional": NO, "treatment": YES,
-    "comparator": NO,
-}  # fmt: skip
-#: Visits as words and as numbers with a unit, whose first letter tells its name and its days.
-BASELINE = r"baseline|bl|base"
-EARLY = r"screening|pre\b.*|before.*|initial|start|enrol\w*|first"
-LATE = r"(?:post|after|follow[ -]?up|fu|end|eot|final|last)\b\D*(\d*)"
-UNIT = r"days?|d|weeks?|wks?|w|months?|mo|m|years?|y|visits?|v|time ?points?|tp|t|times?|sessions?"
-TIME = re.compile(rf"(?:({UNIT}) ?)?(-?\d+(?:\.\d+)?) ?({UNIT})?")
-PERIODS = {"d": ("Day", 1), "w": ("Week", 7), "m": ("Month", 30), "y": ("Year", 365)}
-#: What short values stand for, in labels.
-SPELLED = {
-    "ad": "Atopic dermatitis", "hc": "Healthy control", "ctrl": "Control", "csa": "Cyclosporine", "mtx": "Methotrexate",
-    "dupi": "Dupilumab", "soc": "Standard care", "pso": "Psoriasis",
-}  # fmt: skip
+_WORDS = yaml.safe_load(Path(__file__).with_name("vocabulary.yaml").read_text(encoding="utf-8"))
+NAMES, SCORES, NAMED_VALUES, PERIODS, SPELLED, PLAIN = (
+    _WORDS[key] for key in ("names", "scores", "named_values", "periods", "spelled", "plain")
+)
+VALUES = {meaning: "|".join(any_of) for meaning, any_of in _WORDS["values"].items()}
+PRIOR, DERIVED, BASELINE, EARLY, LATE = (
+    re.compile(_WORDS[key]) for key in ("prior", "derived", "baseline", "early", "late")
+)
+TIME = re.compile(r"(?:({unit}) ?)?(-?\d+(?:\.\d+)?) ?({unit})?".format(unit=_WORDS["unit"]))
 #: The most values of a column whose values are told apart, and of one whose values are all to be listed.
 MOST_VALUES, MOST_LISTED = 20, 50
 
@@ -135,11 +69,11 @@ def _by_meaning(values: list[str], named: object, *meanings: str) -> dict[str, l
 def _when(value: str, named: object) -> float | None:
     """When a visit was, in days where it has a unit; None if it is no time. Plain numbers need a column named so."""
     text = _spaced(value.lower())
-    if re.fullmatch(BASELINE, text):
+    if BASELINE.fullmatch(text):
         return 0
-    if re.fullmatch(EARLY, text):
+    if EARLY.fullmatch(text):
         return -1
-    if late := re.fullmatch(LATE, text):
+    if late := LATE.fullmatch(text):
         return 1e6 + float(late[1] or 0)
     if not (time := TIME.fullmatch(text)) or not (named or time[1] or time[3]):
         return None
@@ -368,7 +302,7 @@ def _visit(draft: Draft) -> None:
         return
     _, column, times = max(found, key=_rank)
     ordered = sorted(times, key=lambda v: times[v])
-    first = next((v for v in ordered if re.fullmatch(BASELINE, _folded(v))), ordered[0])
+    first = next((v for v in ordered if BASELINE.fullmatch(_folded(v))), ordered[0])
     baseline = [v for v in ordered if times[v] == times[first]]
     followup = [v for v in ordered if times[v] == max(times.values()) > times[first]]
     ignore = [v for v in ordered if v not in baseline + followup]
@@ -468,7 +402,7 @@ def _labels(draft: Draft) -> None:
     draft.labels = Labels().model_dump()
     for key in (key for key in ("group", "arm", "visit") if key in draft.columns):
         for name, values in draft.columns[key]["values"].items():
-            told = key == "visit" or not re.fullmatch(f"{YES}|{NO}", _folded(values[0]))
+            told = key == "visit" or not re.fullmatch(PLAIN, _folded(values[0]))
             label = _label(values[0], draft.columns[key]["column"]) if len(values) == 1 and told else ""
             if label and name != "baseline" and label not in draft.labels.values():
                 draft.labels[name] = label

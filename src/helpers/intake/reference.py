@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import pandas as pd
 import yaml
 from anndata import AnnData
+from jinja2 import Template
 from pydantic import BaseModel, create_model
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
@@ -20,55 +21,6 @@ from helpers.files import CHOICES, CHOICES_KEYS, CLAIMS_KEYS, DEMO, DOCS, EXAMPL
 from helpers.measures import Measure, find, registry
 from helpers.study import Labels, Response, Study, Taxa, load_study
 
-WRITTEN = "by `make reference`; a test fails if the two differ.\nA key that is not here is an error."
-STUDY_HEAD = f"""# study.yaml, key by key
-
-Written from the model that checks it (`src/helpers/study.py`) {WRITTEN}
-`make study` writes a first draft for your own files. Editors that know the YAML language server complete and check the
-keys by `study.schema.json`.
-"""
-#: Five lines of a study.yaml; that of the demo has them as a comment.
-OWN = """own_claims:
-  X1:
-    says: Under {treatment}, Cutibacterium increases
-    parts:
-      - {measure: Cutibacterium, contrast: change, arm: treatment, expect: up}
-"""
-CLAIMS_HEAD = f"""# Claims, key by key
-
-Written from the models that check them (`src/helpers/claims.py`) {WRITTEN} `claims.schema.json` is for editors.
-
-A study tests the claims of the file in `data/claims/` that its study.yaml names (`claims`), and its own (`own_claims`).
-A claim is a sentence, and the parts that would show it: a measure, in a contrast, with what is expected. It is tested,
-judged by the one rule and shown as all others are; none of this needs a line of Python.
-
-## A claim of your own
-
-In study.yaml:
-
-```yaml
-{OWN}```
-
-`make check` says whether the study can test it. Its name is yours: at most 16 letters, digits, `_` and `-`, a letter
-first. All other keys can be left out. To test another publication, write its claims into a file as below and name it.
-"""
-CHOICES_HEAD = f"""# Choices, key by key
-
-Written from the models that check them (`src/helpers/choices.py`) {WRITTEN} `choices.schema.json` is for editors.
-
-`{CHOICES}` has the choices that the multiverse (chapter 6) varies, with the options that can be defended. An option is
-left out where the study has nothing for it, or says so in study.yaml:
-
-```yaml
-without_choices:
-  depth: ["5000"]
-  space: [unweighted_unifrac]
-```
-
-What the report itself does cannot be left out. An option of a kind that is there (another depth or number that is added
-to zeros) is a line in the file; one that computes something new needs code, in `src/helpers/multiverse.py`.
-"""
-
 
 def references() -> dict[Path, str]:
     """What is written from the models: references and schemas, by their path."""
@@ -76,13 +28,13 @@ def references() -> dict[Path, str]:
     demo, claims = ((f.read_text(encoding="utf-8")) for f in (DEMO / STUDY_YAML, EXAMPLES))
     own = (dict[ClaimId, Claim], Study.model_fields["own_claims"])
     whole: type[BaseModel] = create_model("Study", __base__=Study, __doc__=Study.__doc__, own_claims=own)
-    parts = [CLAIMS_HEAD, _keys(Claims, yaml.safe_load(claims), f"{EXAMPLES}"), _vocabulary(load_study(DEMO))]
+    of_claims = _keys(Claims, yaml.safe_load(claims), f"{EXAMPLES}")
     return {
-        STUDY_KEYS: "\n".join([STUDY_HEAD, _keys(Study, yaml.safe_load(demo)), ""]),
-        CLAIMS_KEYS: "\n".join([*parts, ""]),
+        STUDY_KEYS: _filled("study_keys", keys=_keys(Study, yaml.safe_load(demo))),
+        CLAIMS_KEYS: _filled("claims_keys", keys=of_claims, **_vocabulary(load_study(DEMO))),
         DOCS / "study.schema.json": _schema(whole),
         DOCS / "claims.schema.json": _schema(Claims),
-        CHOICES_KEYS: "\n".join([CHOICES_HEAD, _keys(Choices, choices, f"{CHOICES}"), ""]),
+        CHOICES_KEYS: _filled("choices_keys", keys=_keys(Choices, choices, f"{CHOICES}")),
         DOCS / "choices.schema.json": _schema(Choices),
     }
 
@@ -93,6 +45,12 @@ def write_reference() -> None:
         write_whole(path, text)
 
 
+def _filled(name: str, **tables: str) -> str:
+    """A reference from its template beside this file."""
+    text = Path(__file__).with_name(f"{name}.md.j2").read_text(encoding="utf-8")
+    return Template(text, keep_trailing_newline=True).render(tables)
+
+
 def _schema(model: type[BaseModel]) -> str:
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}
     return json.dumps(schema, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
@@ -101,17 +59,15 @@ def _schema(model: type[BaseModel]) -> str:
 # ---------------------------------------------------------------- what claims can name
 
 
-def _vocabulary(demo: Study) -> str:
-    """Names in braces, contrasts and measures, with what they are in the demo."""
+def _vocabulary(demo: Study) -> dict[str, str]:
+    """Tables of names in braces, contrasts and measures, with what they are in the demo."""
     said = names(demo)
     braces = [(f"`{{{name}}}`", *_origin(name), said[name]) for name in NAMES]
     taxon = "Cutibacterium acnes"
     measures = [(f"`{key}`", *_about(measure)) for key, measure in registry(demo).items()]
     measures.append((f"any genus or species: `{taxon}`", *_about(find(taxon, demo))))
     columns = ["subject", "visit", "group", "arm", "site", "lesional"]
-    nobody = AnnData(
-        obs=pd.DataFrame({column: pd.Series(dtype=object) for column in columns}, index=pd.Index([], dtype=str))
-    )
+    nobody = AnnData(obs=pd.DataFrame(columns=columns, index=pd.Index([], dtype=str), dtype=object))
     lacks = lacking(nobody, demo.model_copy(update={"severity": [], "labels": Labels()}))
     contrasts = []
     for name, contrast in CONTRASTS.items():
@@ -120,25 +76,13 @@ def _vocabulary(demo: Study) -> str:
         given = ", ".join(["`arm`"] * (name in OF_ONE_ARM) + ["`among`"] * (name == "change_in")) or "nothing"
         reasons = "; ".join(lacks[need] for need in needs)
         contrasts.append((f"`{name}`", about, given, ", ".join(contrast.sections), reasons))
-    return f"""
-## Names in braces
-
-Names of study.yaml, and nothing else, stand in the braces of `says`.
-
-{_table("name", "key of study.yaml", "what it is", "in the demo", rows=braces)}
-
-## Contrasts
-
-The estimator that is named first is the one that claims rest on. With arm: treatment, among: lesional:
-
-{_table("contrast", "what it compares, and how", "asks for", "of measures", f"{NOT_TESTABLE} if", rows=contrasts)}
-
-## Measures
-
-The registry (`src/helpers/measures.py`), with the demo's names. Every severity score is one under its
-name, and so is every genus and species that reads are named after.
-
-{_table("measure", "label", "kind", "unit", "told in", "healthier", "needs", rows=measures)}"""
+    return {
+        "braces": _table("name", "key of study.yaml", "what it is", "in the demo", rows=braces),
+        "contrasts": _table(
+            "contrast", "what it compares, and how", "asks for", "of measures", f"{NOT_TESTABLE} if", rows=contrasts
+        ),
+        "measures": _table("measure", "label", "kind", "unit", "told in", "healthier", "needs", rows=measures),
+    }
 
 
 def _origin(name: str) -> tuple[str, str]:

@@ -63,12 +63,10 @@ def _tail(tail: Tail, genera: list[str], rng: Generator) -> tuple[Taxon, ...]:
     shares *= tail.total / shares.sum()
     effects = np.where(rng.random(n) < tail.unaffected, 0, rng.normal(*tail.effect, n))
     asvs = rng.integers(tail.asvs[0], tail.asvs[1] + 1, n)
-    columns = zip(
-        genera, shares.round(5), effects.round(2), np.linspace(*tail.prevalence, n).round(2), asvs, strict=True
-    )
+    rows = zip(genera, shares.round(5), effects.round(2), np.linspace(*tail.prevalence, n).round(2), asvs, strict=True)
     return tuple(
         Taxon(name=g, share=float(s), effect=float(e), prevalence=float(p), asvs=int(k), unnamed=1)
-        for g, s, e, p, k in columns
+        for g, s, e, p, k in rows
     )
 
 

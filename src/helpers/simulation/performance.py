@@ -48,18 +48,9 @@ FALSE, UNCHANGED, CHANGED = (f"LinDA, {what}" for what in ("false discoveries", 
 
 
 def one_run(scenario: str, seed: int, like: Study, joint: bool = False) -> pd.DataFrame:
-    """Simulate one cohort and analyse it; with the `joint_tests`, if these are wanted.
+    """Simulate one cohort of one of the `SCENARIOS` and analyse it; with the `joint_tests`, if these are wanted.
 
-    Parameters
-    ----------
-    scenario : str
-        One of `helpers.simulation.worlds.SCENARIOS`.
-
-    Returns
-    -------
-    DataFrame
-        One row an estimate: scenario, seed, `ROW`, `NUMBERS`, and, of the part that stands for its claim, the
-        ``verdict``.
+    One row an estimate: scenario, seed, `ROW`, `NUMBERS`, and, of the part that stands for its claim, the ``verdict``.
     """
     settings = like.settings.model_copy(update={"seed": seed})
     cohort = simulated(SCENARIOS[scenario].truth, seed, like)
@@ -77,13 +68,7 @@ def one_run(scenario: str, seed: int, like: Study, joint: bool = False) -> pd.Da
 
 
 def estimated(swabs: AnnData, like: Study, settings: Settings) -> pd.DataFrame:
-    """The evidence of the study's claims, their verdicts, and what stands beside them.
-
-    Returns
-    -------
-    DataFrame
-        `ROW`, `NUMBERS`, verdict.
-    """
+    """The evidence of the study's claims, their verdicts, and what stands beside them: `ROW`, `NUMBERS`, verdict."""
     tested = load_claims(like)
     answered = evidence.answers(evidence.asked_by(tested, like), swabs, like, settings)
     parts = evidence.gather(tested, swabs, like, settings, answered).assign(interval="model")
@@ -101,12 +86,9 @@ def estimated(swabs: AnnData, like: Study, settings: Settings) -> pd.DataFrame:
 
 
 def permanova_tests(swabs: AnnData, like: Study, settings: Settings) -> pd.DataFrame:
-    """The p-values of the report's PERMANOVA: the contrast is its term, the arm whose visits are compared.
+    """The p-values of the report's PERMANOVA, as from `estimated`.
 
-    Returns
-    -------
-    DataFrame
-        As from `estimated`.
+    The contrast is its term, the arm whose visits are compared.
     """
     distmat = DistanceMatrix(swabs.obsp["sqrt_bray_curtis"], list(swabs.obs_names))
     table = permutation.permanova_table(
@@ -127,18 +109,9 @@ def permanova_tests(swabs: AnnData, like: Study, settings: Settings) -> pd.DataF
 def discoveries(found: Mapping[str, pd.DataFrame], changed: Mapping[str, Set[str]]) -> pd.DataFrame:
     """How many of the genera that are found do not change, and how many are found of those that do.
 
-    Parameters
-    ----------
-    found : mapping
-        As from `helpers.taxa.differential`.
-    changed : mapping
-        As from `helpers.simulation.worlds.changed_genera`.
-
-    Returns
-    -------
-    DataFrame
-        As from `estimated`: a row each of `FALSE`, `UNCHANGED` and `CHANGED` for each question, the contrast, with its
-        share in ``rejects`` (NaN of no genera; nothing found is no false discovery) and the genera tested in ``n``.
+    Of what `helpers.taxa.differential` and `helpers.simulation.worlds.changed_genera` tell, rows as from `estimated`:
+    one each of `FALSE`, `UNCHANGED` and `CHANGED` for each question, the contrast, with its share in ``rejects`` (NaN
+    of no genera; nothing found is no false discovery) and the genera tested in ``n``.
 
     References
     ----------
@@ -178,21 +151,9 @@ def joint_tests(cohort: AnnData, like: Study, settings: Settings) -> pd.DataFram
 def simulate_runs(
     jobs: Sequence[tuple[str, int]], like: Study, pool: Executor, joint_in: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """Analyse many simulated cohorts, with the joint tests in some worlds.
-
-    Parameters
-    ----------
-    pool : concurrent.futures.Executor
-        As from `workers`.
-
-    Returns
-    -------
-    DataFrame
-        The rows of `one_run`, in the order of `jobs` whatever the order in which they were done.
-    """
-    return pd.concat(
-        each(one_run, [(*job, like, job[0] in joint_in) for job in jobs], pool, "cohorts"), ignore_index=True
-    )
+    """Analyse many simulated cohorts, with the joint tests in some worlds: the rows of `one_run` of each job."""
+    tables = each(one_run, [(*job, like, job[0] in joint_in) for job in jobs], pool, "cohorts")
+    return pd.concat(tables, ignore_index=True)
 
 
 # --- the table -------------------------------------------------------------------------------------------------------
@@ -204,16 +165,8 @@ def false_verdicts(parts: pd.DataFrame, claims: Mapping[str, Claim]) -> pd.DataF
     *Supported* is false unless what each part claims is true, *contradicted* unless the contrary of one is. True of a
     direction is what lies three Monte-Carlo errors on its side of zero: what is nearly nothing is taken for nothing.
 
-    Parameters
-    ----------
-    parts : DataFrame
-        Rows of claims as from `one_run`, with target and target_error.
-
-    Returns
-    -------
-    DataFrame
-        One row a scenario, seed and family, with the columns of `one_run`: ``contrast`` is the family, ``rejects`` 1
-        where a verdict is false.
+    `parts` are rows of claims as from `one_run`, with target and target_error. One row a scenario, seed and family
+    comes back, with the columns of `one_run`: ``contrast`` is the family, ``rejects`` 1 where a verdict is false.
     """
     kind = parts["claim"].map({name: claim.kind for name, claim in claims.items()})
     sign, target, error = (parts[key].fillna(0).astype(float) for key in ("sign", "target", "target_error"))
@@ -223,9 +176,8 @@ def false_verdicts(parts: pd.DataFrame, claims: Mapping[str, Claim]) -> pd.DataF
     denied = effect.where(sign.ne(0), target.abs())
     true = np.where(against_margin, effect.where(one_sided, target.abs()) < margin, effect > 3 * error)
     contrary = np.where(against_margin, denied > margin, effect < -3 * error)
-    known = parts.assign(
-        true=true, contrary=contrary, family=parts["claim"].map({n: c.family for n, c in claims.items()})
-    )
+    family = parts["claim"].map({name: claim.family for name, claim in claims.items()})
+    known = parts.assign(true=true, contrary=contrary, family=family)
     of_claim = known.groupby(["scenario", "seed", "family", "claim"], sort=False)
     told = of_claim.agg(true=("true", "all"), contrary=("contrary", "any"), verdict=("verdict", "max"))
     false = told["verdict"].eq(SUPPORTED) & ~told["true"] | told["verdict"].eq(CONTRADICTED) & ~told["contrary"]
@@ -239,22 +191,12 @@ def false_verdicts(parts: pd.DataFrame, claims: Mapping[str, Claim]) -> pd.DataF
 def summarise(runs: pd.DataFrame, truths: pd.DataFrame, claims: Mapping[str, Claim], alpha: float) -> pd.DataFrame:
     """Bias, coverage, rejections and verdicts over the runs, each share with its Monte-Carlo standard error.
 
-    Parameters
-    ----------
-    runs : DataFrame
-        As from `simulate_runs`.
-    truths : DataFrame
-        As from `helpers.simulation.worlds.targets`.
-
-    Returns
-    -------
-    DataFrame
-        One row a scenario and estimate: scenario, `ROW`, runs (that could be estimated), target, target_error,
-        mean_estimate, bias (mean minus target), bias_error, coverage (share of intervals that hold the target),
-        coverage_error, level (which it should be), rejected (share with p < alpha: type I error where the target is
-        null, else power; of a part against a margin, in which it is shown to be smaller; or the mean of ``rejects``),
-        rejected_error, margin (its mean), and of the part that stands for its claim the share of each verdict; and a
-        row a family of claims, as from `false_verdicts`.
+    `runs` are as from `simulate_runs`, `truths` as from `helpers.simulation.worlds.targets`. One row a scenario and
+    estimate: scenario, `ROW`, runs (that could be estimated), target, target_error, mean_estimate, bias (mean minus
+    target), bias_error, coverage (share of intervals that hold the target), coverage_error, level (which it should be),
+    rejected (share with p < alpha: type I error where the target is null, else power; of a part against a margin, in
+    which it is shown to be smaller; or the mean of ``rejects``), rejected_error, margin (its mean), and of the part
+    that stands for its claim the share of each verdict; and a row a family of claims, as from `false_verdicts`.
 
     References
     ----------
@@ -305,20 +247,7 @@ def summarise(runs: pd.DataFrame, truths: pd.DataFrame, claims: Mapping[str, Cla
 def validate(
     runs: int, like: Study, pool: Executor, *, first_seed: int = 1, pooled: int = len(TARGET_SEEDS)
 ) -> pd.DataFrame:
-    """Simulate and analyse cohorts of every scenario.
-
-    Parameters
-    ----------
-    runs : int
-        Cohorts a scenario.
-    pooled : int
-        Cohorts that are pooled to know the truth.
-
-    Returns
-    -------
-    DataFrame
-        As from `summarise`.
-    """
+    """Simulate and analyse so many cohorts of every scenario: `summarise`. `pooled` others are to know the truth by."""
     truths = targets(like, pool, pooled)
     jobs = [(scenario, seed) for scenario in SCENARIOS for seed in range(first_seed, first_seed + runs)]
     return summarise(simulate_runs(jobs, like, pool, JOINT_WORLDS), truths, load_claims(like), like.settings.alpha)

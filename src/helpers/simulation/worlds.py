@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from functools import lru_cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import yaml
 from anndata import AnnData
 from scipy import sparse
 from scipy.stats import norm
@@ -26,59 +28,29 @@ from helpers.visits import paired
 
 
 class Scenario(NamedTuple):
-    """A world."""
+    """A world: its truth, what that is in words, and what is nothing there, so that a test that finds it errs."""
 
     truth: Truth
-    #: What is true, in words.
     told: str
-    #: What is nothing there, so that a test that finds it errs.
     null: str = ""
 
 
-#: In which every test that rejects errs.
-NO_EFFECT = "no effect"
-#: Of the demo study.
-DEMO_WORLD = "demo"
-_INERT = changed(without_effects(Truth()), treatment={"shift_sd": 0.0})
-#: What is true of the simulated cohorts. In all of them the drugs improve severity. Where a cause that nobody records
-#: acts on allocation and outcome, no analysis of what is recorded can hold its level, so that drugs without an effect
-#: would only show that: there they act as in the demo study, and bias and coverage tell what such a cause does.
-SCENARIOS = {
-    NO_EFFECT: Scenario(
-        without_effects(Truth(), disease=False), "neither disease nor drugs act on the skin", "all of the skin"
-    ),
-    "disease only": Scenario(
-        _INERT, "patients differ from controls, the drugs do nothing to the skin", "changes, and what the drugs do"
-    ),
-    DEMO_WORLD: Scenario(Truth(), "the parameters in truth.yaml"),
-    "regression to the mean": Scenario(
-        changed(_INERT, severity={"correlation": 0.6, "flare": 1.0}),
-        "severity comes and goes, the skin follows, patients come on bad days; the drugs do nothing to the skin",
-        "what the drugs do, for the skin changes without them",
-    ),
-    "loss by response": Scenario(
-        changed(Truth(), sequencing={"lost_remaining": 3.0}),
-        "as in the demo study, and patients who improve less are lost more often",
-    ),
-    "severity with error": Scenario(
-        changed(Truth(), severity={"rater": 0.3}),
-        "as in the demo study, and the raters' scores have a coefficient of variation of 30 %",
-    ),
-    "through improvement": Scenario(
-        changed(Truth(), treatment={name: {"direct": 0.0, "mediated": 0.6} for name in ARMS}),
-        "the drugs act on the skin only through clinical improvement",
-        "the direct effect",
-    ),
-    "unmeasured cause": Scenario(
-        changed(Truth(), population={"unmeasured": 0.7}, treatment={"unmeasured": 0.2}),
-        "as in the demo study, and something that nobody records makes the one drug likelier and the skin better",
-    ),
-    "off the axis": Scenario(
-        changed(_INERT, treatment={ARMS[0]: {"aside": 2.0}}),
-        "the one drug moves the skin neither towards healthy nor towards diseased skin, the other does nothing",
-        "what the drugs do to all taxa but a few, which share between them what they had",
-    ),
-}
+def _scenarios() -> dict[str, Scenario]:
+    """The worlds of scenarios.yaml, which explains them."""
+    inert = changed(without_effects(Truth()), treatment={"shift_sd": 0.0})
+    bases = {"demo": Truth(), "no drugs": inert, "no effects": without_effects(Truth(), disease=False)}
+    told = yaml.safe_load(Path(__file__).with_name("scenarios.yaml").read_text(encoding="utf-8"))
+    return {
+        name: Scenario(
+            changed(bases[of.get("from", "demo")], **of.get("changes", {})), of["told"], of.get("nothing", "")
+        )
+        for name, of in told.items()
+    }
+
+
+SCENARIOS = _scenarios()
+#: In the first, every test that rejects errs; the other is that of the demo study.
+NO_EFFECT, DEMO_WORLD = "no effect", "demo"
 #: What tells an estimate from all others but those of other claims that ask the same.
 ANSWER = (*Asked._fields, "estimator")
 #: Effects of the arms that worlds in which everyone has one treatment tell.
