@@ -43,48 +43,65 @@ def visits() -> pd.DataFrame:
     return pd.DataFrame(rows[:-1])  # the last patient has no follow-up
 
 
-def test_paired_lines_join_each_patients_two_values(visits):
-    fig: Any = figures.by_visit(visits, "y", LABELS, "y")
+def test_lines_join_each_patients_two_values_and_the_means_of_those_who_came_twice(visits):
+    fig: Any = figures.by_visit(visits, "y", LABELS, "y", {("comparator", "followup"): "seen in 50 %"})
     assert [ax.get_title(loc="left") for ax in fig.axes] == ["A  Control", "B  Dupilumab", "C  Cyclosporine"]
     for ax, who in zip(fig.axes, ("control", "treatment", "comparator"), strict=True):
-        wide = visits[visits["who"].eq(who)].pivot_table(index="subject", columns="visit", values="y")
-        drawn = {tuple(line.get_ydata()) for line in ax.lines if len(line.get_xdata()) == 2 and line.get_alpha()}
-        expected = {tuple(pair) for pair in wide.dropna().to_numpy()}
-        assert expected <= drawn
-    assert [t.get_text() for t in fig.axes[2].get_xticklabels()] == ["Baseline\nn = 6", "Month 3\nn = 5"]
+        wide = visits[visits["who"].eq(who)].pivot_table(index="subject", columns="visit", values="y").dropna()
+        drawn = {tuple(line.get_ydata()) for line in ax.lines}
+        assert {tuple(pair) for pair in wide.to_numpy()} <= drawn
+        assert any(np.allclose(ends, wide.mean()) for ends in drawn if len(ends) == 2)
+        band = ax.patches[0].get_extents().transformed(ax.transData.inverted())
+        healthy = visits.query("who == 'control' and visit == 'baseline'")["y"]
+        assert [band.y0, band.y1] == pytest.approx(healthy.quantile([0.25, 0.75]).tolist())
+    assert [t.get_text() for t in fig.axes[2].get_xticklabels()] == ["Baseline\nn = 6", "Month 3\nn = 5\nseen in 50 %"]
+    assert fig.axes[2].get_xlabel() == "both visits: n = 5"
 
 
-def test_the_flow_ends_at_the_analysed_people_of_all_in_the_files_by_group_and_visit():
+def test_of_four_people_no_mean_is_drawn_and_nobody_who_was_not_swabbed_has_a_place(visits):
+    four = visits[~visits["subject"].eq("treatment0") & ~(visits["who"].eq("control") & visits["visit"].eq("followup"))]
+    four = four[~four["subject"].isin(["treatment1", "control0", "control1"])]
+    fig: Any = figures.by_visit(four[four["who"].ne("comparator")], "y", LABELS, "y")
+    controls, treated = fig.axes
+    assert [t.get_text() for t in controls.get_xticklabels()] == ["Baseline\nn = 4"]
+    assert not [ax for ax in fig.axes if ax.containers or ax.patches]
+    assert len(treated.lines) == 4
+    assert not [line for line in treated.lines if line.get_color() == "black"]
+    drawn: Any = figures.pcoa_paths(four, LABELS, [0.2, 0.1], "d")
+    assert [len(ax.texts) for ax in drawn.axes] == [0, 1]  # an arrow of the arm with five
+
+
+def test_the_flow_has_a_column_a_group_from_the_files_to_the_compared_with_its_losses():
     rows = [
-        ("read", "all", "control", 9, 9, 8, 8, 17), ("read", "all", "treatment", 6, 6, 5, 5, 11),
-        ("depth", "few reads", "control", 9, 9, 7, 7, 16), ("depth", "few reads", "treatment", 6, 6, 5, 5, 11),
-        ("swabs", "no lesion", "control", 9, 9, 7, 7, 16), ("swabs", "no lesion", "treatment", 6, 6, 5, 5, 11),
-        ("rarefaction", "too few", "control", 9, 9, 7, 7, 16), ("rarefaction", "too few", "treatment", 5, 5, 4, 4, 9),
+        ("read", "all", "control", 9, 9, 0, 0, 17), ("read", "all", "treatment", 6, 6, 5, 5, 11),
+        ("depth", "few reads", "control", 9, 9, 0, 0, 16), ("depth", "few reads", "treatment", 6, 6, 5, 5, 11),
+        ("swabs", "no lesion", "control", 9, 9, 0, 0, 16), ("swabs", "no lesion", "treatment", 6, 6, 5, 5, 11),
+        ("rarefaction", "too few", "control", 9, 9, 0, 0, 16), ("rarefaction", "too few", "treatment", 5, 5, 4, 4, 9),
     ]  # fmt: skip
     columns = ["step", "reason", "who", "people", "baseline", "followup", "both", "swabs"]
-    fig: Any = figures.sample_flow(pd.DataFrame(rows, columns=columns), LABELS)
-    told = [t.get_text().replace("\n", " ") for t in fig.axes[0].texts if t.get_text()]
+    ax: Any = figures.sample_flow(pd.DataFrame(rows, columns=columns), LABELS).axes[0]
+    told = [t.get_text().replace("\n", " ") for t in ax.texts if t.get_text()]
     assert told == [
-        "in the files: n = 15 people, 28 swabs",
-        "left: n = 15 people, 27 swabs",
-        "left out: n = 0 people, 1 swabs, few reads",
-        "analysed: n = 14 people, 25 swabs",
-        "left out: n = 1 people, 2 swabs, too few",
-        "Control Baseline: 9 of 9 people Month 3: 7 of 8 people both visits: 7 of 8 people",
-        "Dupilumab Baseline: 5 of 6 people Month 3: 4 of 5 people both visits: 4 of 5 people",
-    ]
+        "In the files", "Control n = 9 people 17 swabs", "Dupilumab n = 6 people 11 swabs",
+        "Left out: few reads", "n = 0 people 1 swabs", "Left out: too few", "n = 1 people 2 swabs",
+        "Compared", "n = 9 people 16 swabs Baseline: 9 people",
+        "n = 5 people 9 swabs Baseline: 5 people Month 3: 4 people both visits: 4 people",
+    ]  # fmt: skip
+    boxes = [patch.get_extents() for patch in ax.patches if isinstance(patch, figures.Rectangle)]
+    assert len(boxes) == 6
+    assert not [1 for i, a in enumerate(boxes) for b in boxes[:i] if a.overlaps(b)]
 
 
 def test_mean_rarefaction_curves_are_drawn_over_the_swabs_that_reach_the_end():
-    depths, shannon = [10, 100] * 2, [1.0, np.nan, 2.0, 3.0]
-    curves = pd.DataFrame(
-        {"swab": list("aabb"), "group": "case", "depth": depths, "observed_features": shannon, "shannon": shannon}
-    )
+    swabs = [f"deep{i}" for i in range(5)]
+    shannon = [1.0, np.nan, *[2.0, 3.0] * 5]
+    about = {"swab": np.repeat(["shallow", *swabs], 2), "group": "case", "depth": [10, 100] * 6}
+    curves = pd.DataFrame(about | {"observed_features": shannon, "shannon": shannon})
     names = {"observed_features": "Observed ASVs", "shannon": "Shannon diversity (nats)"}
-    fig: Any = figures.rarefaction(curves.assign(reaches=curves["swab"].eq("b")), names, LABELS, 10)
+    fig: Any = figures.rarefaction(curves.assign(reaches=curves["swab"].ne("shallow")), names, LABELS, 10)
     mean = next(line for line in fig.axes[1].lines if line.get_marker() == figures.MARKERS["case"])
-    assert list(mean.get_ydata()) == [2.0, 3.0]  # the shallow swab would make it 1.5 and 3
-    assert [t.get_text() for t in fig.legends[0].get_texts()] == ["AD (n = 1 of 2 swabs)"]
+    assert list(mean.get_ydata()) == [2.0, 3.0]  # the shallow swab would make it less than 2 at the start
+    assert [t.get_text() for t in fig.legends[0].get_texts()] == ["AD (n = 5 of 6 swabs)"]
 
 
 def test_groups_differ_in_marker_and_in_lightness():
@@ -111,25 +128,37 @@ def test_forest_draws_estimate_interval_and_margin():
     assert [ax.get_title("left") for ax in (first, second)] == ["A", "B"]
 
 
-def test_pcoa_arrows_are_the_patients_steps_and_leave_out_who_came_once(visits):
-    fig: Any = figures.pcoa_paths(visits, LABELS, [0.2, 0.1], "d")
-    quiver = next(c for c in fig.axes[1].collections if hasattr(c, "U"))
-    wide = visits[visits["who"].eq("comparator")].pivot_table(index="subject", columns="visit", values=["PC1", "PC2"])
-    step = (wide.xs("followup", axis=1, level=1) - wide.xs("baseline", axis=1, level=1)).dropna()
-    assert np.allclose(quiver.U, step["PC1"])
-    assert np.allclose(quiver.V, step["PC2"])
-    assert fig.axes[1].get_title(loc="left") == "B  Cyclosporine (n = 5)"
+def test_pcoa_joins_the_visits_of_who_came_twice_and_its_arrow_their_means(visits):
+    ax: Any = figures.pcoa_paths(visits, LABELS, [0.2, 0.1], "d").axes[1]
+    part = visits[visits["who"].eq("comparator")].set_index(["visit", "subject"])[["PC1", "PC2"]]
+    start, stop = part.loc["baseline"].drop("comparator5"), part.loc["followup"]
+    assert np.allclose([line.get_xdata() for line in ax.lines], np.transpose([start["PC1"], stop["PC1"]]))
+    (arrow,) = ax.texts
+    assert np.allclose([arrow.xyann, arrow.xy], [start.mean(), stop.mean()])
+    faces = {len(c.get_offsets()): c.get_facecolor()[0].tolist() for c in ax.collections[1:]}
+    assert faces == {6: [1, 1, 1, 1], 5: list(figures.mpl.colors.to_rgba(figures.COLOURS["comparator"]))}
+    assert ax.get_title(loc="left") == "B  Cyclosporine (both visits: n = 5)"
 
 
-def test_composition_stacks_to_the_whole():
-    shares = pd.DataFrame(
-        {"n": [9, 8], "Staphylococcus": [60.0, 30], "Other": [40.0, 70]}, index=["AD, Baseline", "Control, Baseline"]
-    )
-    ax: Any = figures.composition(shares).axes[0]
-    tops = [bar.get_y() + bar.get_height() for bar in ax.patches]
-    assert max(tops) == pytest.approx(100)
-    assert ax.patches[0].get_height() == 60
-    assert [t.get_text() for t in ax.get_xticklabels()] == ["AD\nBaseline\nn = 9", "Control\nBaseline\nn = 8"]
+@pytest.fixture
+def parts(visits) -> pd.DataFrame:
+    return visits.assign(a=np.linspace(0, 60, len(visits)), b=10.0, Other=lambda v: 90 - v["a"])
+
+
+def test_composition_stacks_to_the_whole_and_leaves_groups_of_four_to_the_table(parts):
+    few = parts[~parts["subject"].isin(["comparator0", "comparator1"])]
+    ax: Any = figures.composition(few, ["a", "b", "Other"], LABELS).axes[0]
+    bars = [(bar.get_x(), bar.get_width()) for bar in ax.patches]
+    assert max(x + width for x, width in bars) == pytest.approx(100)
+    assert bars[0][1] == pytest.approx(few.query("who == 'control' and visit == 'baseline'")["a"].mean())
+    told = [t.get_text() for t in ax.get_yticklabels()]
+    assert told == [f"{g}, {v}\n(n = 6)" for g in ("Control", "Dupilumab") for v in ("Baseline", "Month 3")]
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == [figures.italic("a"), figures.italic("b"), "Other"]
+
+
+def test_parts_of_a_whole_that_are_neighbours_differ_in_lightness():
+    grey = [np.dot(figures.mpl.colors.to_rgb(c), [0.299, 0.587, 0.114]) for c in (*figures.PARTS, figures.REST)]
+    assert min(abs(a - b) for a, b in figures.pairwise(grey)) > 0.05
 
 
 def test_genera_that_are_found_are_filled_and_stand_before_the_frame():
@@ -140,11 +169,12 @@ def test_genera_that_are_found_are_filled_and_stand_before_the_frame():
         }
     )  # fmt: skip
     ax: Any = figures.differential(table, "x", top=3).axes[0]
-    assert [(p.get_x(), pytest.approx(p.get_x() + p.get_width())) for p in ax.patches] == [(-0.2, 0.3)]
+    assert [p.get_x() for p in ax.patches] == [pytest.approx(np.exp(-0.2))]
+    assert [p.get_x() + p.get_width() for p in ax.patches] == [pytest.approx(np.exp(0.3))]
     marks = {tuple(c.get_facecolor()[0][:3]): c.get_offsets()[:, 0].tolist() for c in ax.collections[1:]}
-    assert marks == {(0.0, 0.0, 0.0): [-2.0, 1.0], (1.0, 1.0, 1.0): [0.5]}
+    assert marks == {(0.0, 0.0, 0.0): np.exp([-2.0, 1.0]).tolist(), (1.0, 1.0, 1.0): [np.exp(0.5)]}
     spans = [segment[:, 0].tolist() for segment in ax.collections[0].get_segments()]
-    assert spans == [[-3.0, -1.0], [-0.5, 1.5], [0.5, 1.5]]
+    assert spans == np.exp([[-3.0, -1.0], [-0.5, 1.5], [0.5, 1.5]]).tolist()
 
 
 def test_taxa_are_set_in_italics_and_groups_of_taxa_are_not():
@@ -165,14 +195,21 @@ def test_names_of_taxa_in_a_figures_texts_are_set_in_italics_and_nothing_else_is
     assert (ax.get_ylabel(), ax.get_title()) == ("x_1 $2$", "S. aureuses")
 
 
-def test_bars_of_patients_are_ordered_by_the_first_taxon_and_stack_to_the_whole(visits):
-    visits = visits.assign(a=np.linspace(0, 60, len(visits)), b=10.0, Other=lambda v: 90 - v["a"])
-    fig: Any = figures.composition_by_patient(visits, ["a", "b", "Other"], LABELS)
-    first = fig.axes[0].patches
-    heights = [np.asarray(step.get_data().values) for step in first]
-    assert list(heights[0]) == sorted(visits.query("who == 'control' and visit == 'baseline'")["a"], reverse=True)
-    assert np.allclose(heights[-1], 100)
-    assert [ax.get_title("left") for ax in fig.axes[:2]] == ["A  Control (n = 6)", "B  Dupilumab (n = 6)"]
+def test_bars_of_patients_keep_their_place_at_both_visits_and_stack_to_the_whole(parts):
+    once = parts[~(parts["who"].eq("control") & parts["visit"].eq("followup"))]
+    fig: Any = figures.composition_by_patient(once, ["a", "b", "Other"], LABELS)
+    first, second = (
+        [np.asarray(step.get_data().values) for step in fig.axes[at].patches] for at in (2, 5)
+    )  # the comparator's, at both visits
+    order = parts.query("who == 'comparator' and visit == 'baseline'").sort_values("a", ascending=False)
+    assert list(first[0]) == order["a"].tolist()
+    after = parts.query("who == 'comparator' and visit == 'followup'").set_index("subject")["a"]
+    assert np.array_equal(second[0], after.reindex(order["subject"]), equal_nan=True)
+    assert np.isnan(second[0]).sum() == 1  # who was not swabbed leaves a gap
+    assert np.allclose(first[-1], 100)
+    titles = [ax.get_title("left") for ax in fig.axes if ax.axison]
+    assert titles[:2] == ["A  Control\nn = 6", "B  Dupilumab\nn = 6"]
+    assert len(titles) == 5  # the controls' second visit has no panel
 
 
 def test_strata_show_the_patients_behind_each_mean():

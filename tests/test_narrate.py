@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 from helpers import narrate
+from helpers.study import Privacy
 
 
 @pytest.mark.parametrize(
@@ -76,6 +77,30 @@ def test_the_interval_keeps_its_sign_when_the_sentence_says_lower():
     # "lower by 0.5" must not stand beside an interval of -0.7 to -0.3
     text = narrate.compared("Shannon", estimate(-0.5, 0.2), "nats", "AD", "Control")
     assert "0.300 to 0.700" in text
+
+
+def test_permanova_is_one_sentence_of_what_is_shown_and_what_other_distances_say():
+    rows = [
+        ("d", "all", "group", 0.1, 0.001, 0.02, 40), ("d", "A", "visit", 0.2, 0.3, 0.9, 20),
+        ("d", "both arms", "visit:arm", np.nan, np.nan, np.nan, 4),
+        ("e", "all", "group", 0.1, 0.2, 0.9, 40), ("e", "A", "visit", 0.2, 0.4, 0.9, 20),
+    ]  # fmt: skip
+    tests = pd.DataFrame(rows, columns=["distance", "patients", "term", "r2", "p_value", "dispersion_p", "n"])
+    assert narrate.permanova(tests) == (
+        "Whole community (d), shown: a difference between patients and controls (10.0 % of the variation, p = 0.0010, "
+        "n = 40, of which part may be spread); not shown: a change in A (p = 0.30, n = 20); not testable: a difference "
+        "between the arms' changes (p not estimable, n = 4). Otherwise in other distances: a difference between "
+        "patients and controls (e p = 0.20)."
+    )
+    assert narrate.permanova(tests.head(0)) == "No term could be tested."
+
+
+def test_who_carries_a_taxon_is_told_of_counts_as_they_may_be_shown():
+    at = pd.MultiIndex.from_tuples([("case", "baseline")] * 12 + [("control", "baseline")] * 12)
+    present = pd.Series([0.5] * 10 + [0.0, np.nan] + [1.0] * 3 + [0.0] * 9, at)
+    assert list(narrate.carrying(present, Privacy()).values()) == ["seen in 91 %", "seen in 25 %"]
+    hidden = narrate.carrying(present, Privacy(small_cells="suppress"))
+    assert hidden == {("case", "baseline"): "seen in 100 %"}  # 10 of 10, as both are rounded
 
 
 def test_short_names():

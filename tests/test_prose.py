@@ -90,6 +90,20 @@ def test_a_figure_without_caption_alternative_text_or_n_is_refused(tmp_path: Pat
         assert not (tmp_path / "results").exists()
 
 
+def test_a_count_of_losses_is_shown_only_where_there_are_any(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = Output(tmp_path / "results", load_study(toy_study(tmp_path)))
+    table = pd.DataFrame({"measure": ["a", "b"], "n": [9, 9], "n_dropped": [0, 0], "lost": [0, 0]})
+    out.table(table, "01_x", caption="None")
+    none = capsys.readouterr().out
+    out.table(table.assign(n_dropped=[0, 2]), "01_y", caption="Two")
+    assert "dropped" not in none
+    assert "lost" in none  # of a taxon, which is a result
+    assert "dropped" in capsys.readouterr().out
+    assert "n_dropped" in (tmp_path / "results" / "tables" / "01_x.tsv").read_text(encoding="utf-8")
+
+
 def test_names_of_taxa_are_marked_once_and_only_as_whole_words() -> None:
     names = ["Staphylococcus", "S. aureus", "Staphylococcus aureus"]
     text = "S. aureus, *S. aureus*, Staphylococcus aureus and Staphylococcuses"
@@ -106,7 +120,7 @@ def test_sentences_of_several_measures_turn_with_the_data() -> None:
     assert beside_margin(tests) == told
     assert "neither" not in beside_margin({"a": tests["a"]})
     bars = pd.DataFrame({"n": [3, 4], "x": [10.0, 1], "y": [5.0, 2], "Other": [85.0, 97]}, index=["A, 1", "A, 2"])
-    assert top_of(bars) == "Most abundant on average: *x* in A, 1 (10.0 %); *y* in A, 2 (2.00 %)."
+    assert top_of(bars, "genus") == "Most abundant genus on average: *x* in A, 1 (10.0 %); *y* in A, 2 (2.00 %)."
 
 
 def test_the_taxa_found_are_told_with_the_load_that_would_overturn_them() -> None:
@@ -118,9 +132,9 @@ def test_the_taxa_found_are_told_with_the_load_that_would_overturn_them() -> Non
         }
     )  # fmt: skip
     assert differing(table, "differ", shown=2) == (
-        "Of 4 genera, 3 differ, beyond the frame of 0.900 to 1.20 times that holds half of all: *B* 0.500 times, "
-        "unless the whole community had become 1.25 times as large or more; *A* 4.00 times, unless the whole community "
-        "had become 0.500 times as large or less; and 1 more, in the table."
+        "Of 4 genera, 3 differ, beyond the frame of 0.900 to 1.20 times that holds half of all: *B* 0.500 times "
+        "(unless the whole community became 1.25 times as large or more); *A* 4.00 times (unless the whole community "
+        "became 0.500 times as large or less); and 1 more, in the table."
     )
     none = differing(table.assign(found=False), "differ")
     assert none == "Of 4 genera, 0 differ, which is not evidence that none does."

@@ -118,6 +118,14 @@ def test_organelles_are_part_of_the_whole_but_no_genera():
     assert leading.sum(axis=1).tolist() == pytest.approx([100, 100])
 
 
+def test_leading_taxa_are_the_pathogen_then_other_named_species_then_the_rest_of_the_genus(staphylococci):
+    genus, species = (taxa.aggregate(staphylococci, rank) for rank in ("genus", "species"))
+    named = Taxa(genus="Staphylococcus", pathogen="Staphylococcus aureus")
+    first = taxa.leading(genus, species, named, shown=1).iloc[0]
+    assert first.tolist() == [15, 20, 15, 50, 0]
+    assert list(first.index[:3]) == ["Staphylococcus aureus", "Staphylococcus hominis", "Staphylococcus (other)"]
+
+
 def planted(seed: int) -> AnnData:
     """80 swabs, 20 taxa; taxon 0 is e² = 7.4 times as abundant in cases; depths differ."""
     rng = np.random.default_rng(seed)
@@ -291,6 +299,8 @@ def test_mcnemar_is_the_binomial_test_of_the_discordant_pairs():
     got = taxa.presence_change(before, after)
     assert (got["lost"], got["gained"], got["present_before"], got["present_after"]) == (9, 1, 14, 6)
     assert got["p_value"] == pytest.approx(2 * (comb(10, 0) + comb(10, 1)) / 2**10)
+    few = taxa.presence_change(before.head(4), after.head(4))
+    assert (few["lost"], np.isnan(few["p_value"])) == (4, True)  # described, not tested
 
 
 def test_presence_is_compared_by_odds_ratio_with_the_counts_behind_it():

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from inspect import signature
-from itertools import product
+from itertools import pairwise, product
 from string import ascii_uppercase
 from textwrap import fill
 from typing import Any, ParamSpec
@@ -19,18 +19,22 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
-from matplotlib.patches import Ellipse
+from matplotlib.patches import Rectangle
 from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter, LogLocator
 from scipy import stats
 
 from helpers.narrate import interval, number, short_name
 
 #: Okabe & Ito's palette, chosen so that the three groups differ in lightness too.
 COLOURS = {"control": "#56B4E9", "treatment": "#D55E00", "comparator": "#4B2C7F", "case": "#7A4A00"}
-#: The controls' colour, dark enough for lines and text.
-EDGE = "#1B6C9B"
 MARKERS = {"control": "o", "treatment": "^", "comparator": "s", "case": "D"}
 VISITS = ("baseline", "followup")
+#: Of parts of a whole: every second one is dark, so that neighbours differ in grey, too. And of the rest.
+PARTS = ("#8C1D18", "#F4A582", "#C0504D", "#FBDCC9", "#2B5C8A", "#A6CEE3", "#3B6E22", "#C7DE86", "#5E3C80", "#D9C4E8")
+REST = "#EEEEEE"
+#: Of fewer people no mean is drawn.
+FEWEST = 5
 
 #: Inches: the text width of a printed page.
 WIDTH = 7.0
@@ -108,18 +112,19 @@ def _people(ax: Axes, x: Any, values: pd.Series, who: str) -> None:
 
 
 def _mean_interval(values: pd.Series) -> tuple[float, float]:
-    """Mean, and half the width of its 95 % interval; NaN where they are not known."""
+    """Mean, and half the width of its 95 % interval; NaN of fewer than `FEWEST`."""
     x = values.dropna()
-    if len(x) < 3:
-        return (float(x.mean()) if len(x) else np.nan), np.nan
+    if len(x) < FEWEST:
+        return np.nan, np.nan
     return float(x.mean()), float(stats.t.ppf(0.975, len(x) - 1) * stats.sem(x))
 
 
-def _mean_mark(ax: Axes, x: float, values: pd.Series, who: str, face: str = "", **more: Any) -> None:
+def _mean_mark(ax: Axes, x: float, values: pd.Series, who: str) -> None:
     """Mean with its 95 % interval, drawn so that it stands out from the points."""
     mean, half = _mean_interval(values)
-    more |= {"fmt": MARKERS[who], "color": "black", "mfc": face or COLOURS[who], "ms": 7, "capsize": 3, "lw": 1.5}
-    ax.errorbar(x, mean, yerr=None if np.isnan(half) else half, zorder=5, **more)
+    ax.errorbar(
+        x, mean, yerr=half, zorder=5, fmt=MARKERS[who], color="black", mfc=COLOURS[who], ms=7, capsize=3, lw=1.5
+    )
 
 
 def groups(who: pd.Series) -> list[str]:
@@ -128,45 +133,53 @@ def groups(who: pd.Series) -> list[str]:
 
 
 @styled(
-    "Who was in the files, who was left out and why, and who is compared: people, then swabs, step by step; below, the "
-    "people by group and visit.",
-    "Flow diagram from all swabs to the people of each group.",
+    "Who was in the files, who was left out and why, and who is compared, by group: people, and below them swabs.",
+    "Flow diagram, a column a group: from all in the files through those left out to those compared.",
 )
 def sample_flow(flow: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
-    """Draw who was in the files, who was left out and why, and who is analysed: people first.
+    """Draw who was in the files, who was left out and why, and who is compared, a column a group.
 
-    `flow` as from `helpers.quality.flow`.
+    `flow` as from `helpers.quality.flow`; steps that left nobody out are not drawn.
     """
-    steps = flow.groupby(["step", "reason"], sort=False)[["people", "swabs"]].sum().reset_index()
-    lost = -steps[["people", "swabs"]].diff().fillna(0).astype(int)
-    steps, lost = (table[(steps.index == 0) | (lost["swabs"] > 0)].reset_index(drop=True) for table in (steps, lost))
-    fig, (ax,) = panels(0.72 * len(steps) + 1.6)
-    box: Any = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": "black"}
-    arrow: Any = {"arrowstyle": "-|>", "color": "black", "shrinkA": 13, "shrinkB": 13}
-    for i, row in enumerate(steps.itertuples()):
+    steps = {reason: part.set_index("who") for (_, reason), part in flow.groupby(["step", "reason"], sort=False)}
+    shown = [w for w in dict.fromkeys((*COLOURS, *flow["who"])) if next(iter(steps.values()))["swabs"].get(w, 0)]
+    visits = {"baseline": labels["baseline"], "followup": labels["followup"], "both": "both visits"}
+    left = [part.reindex(shown, fill_value=0)[["people", "swabs", *visits]] for part in steps.values()]
+
+    def told(counts: pd.DataFrame) -> dict[str, str]:
         # Always "people": a singular would tell a count that is hidden where small cells are suppressed.
-        name = "in the files" if i == 0 else "left" if i < len(steps) - 1 else "analysed"
-        ax.text(0.5, -i, f"{name}: n = {row.people} people, {row.swabs} swabs", ha="center", va="center", bbox=box)
-        if i:
-            gone = f"left out: n = {lost['people'][i]} people, {lost['swabs'][i]} swabs, {row.reason}"
-            ax.annotate("", (0.5, -i), (0.5, 1 - i), arrowprops=arrow)
-            ax.annotate(fill(gone, 36), (0.5, 0.5 - i), (0.7, 0.5 - i), va="center", size=8,
-                        arrowprops={"arrowstyle": "<|-", "color": "black"})  # fmt: skip
-    first, end = (flow[flow["step"].eq(flow["step"].iloc[at])].set_index("who") for at in (0, -1))
-    end = end.reindex(first.index, fill_value=0)
-    shown = [who for who in COLOURS if who in first.index]
-    shown = [who for who in shown if who != "case" or not {"treatment", "comparator"} & set(shown)]
-    last, places = 1 - len(steps), (np.arange(len(shown)) + 0.5) / max(len(shown), 1)
-    ax.plot([0.5, 0.5], [last - 0.22, last - 0.5], color="black", lw=1)
-    ax.plot([min(places, default=0.5), max(places, default=0.5)], [last - 0.5] * 2, color="black", lw=1)
-    for x, who in zip(places, shown, strict=True):
-        ax.annotate("", (x, last - 0.82), (x, last - 0.5), arrowprops={**arrow, "shrinkA": 0, "shrinkB": 0})
-        names = {"baseline": labels["baseline"], "followup": labels["followup"], "both": "both visits"}
-        visits = [f"{name}: {end.loc[who, v]} of {first.loc[who, v]} people" for v, name in names.items()]
-        told = "\n".join([labels[who], *visits])
-        ax.text(x, last - 1.3, told, ha="center", va="center", bbox={**box, "ec": COLOURS[who], "lw": 2})
-    ax.set(xlim=(0, 1), ylim=(last - 1.85, 0.4))
+        return {str(who): f"n = {row['people']} people\n{row['swabs']} swabs" for who, row in counts.iterrows()}
+
+    rows = [("In the files", {who: f"{labels.get(who, who)}\n{text}" for who, text in told(left[0]).items()})]
+    for reason, lost in zip([*steps][1:], (a - b for a, b in pairwise(left)), strict=True):
+        if lost["swabs"].any():
+            rows.append((fill(f"Left out: {reason}", 24), told(lost[lost["swabs"] > 0])))
+    at_end = {
+        who: [f"{name}: {left[-1].loc[who, v]} people" for v, name in visits.items() if left[0].loc[who, v]]
+        for who in shown
+    }
+    rows.append(("Compared", {who: "\n".join([text, *at_end[who]]) for who, text in told(left[-1]).items()}))
+
+    heights = [0.1 + 0.15 * max(text.count("\n") + 1 for text in (said, *texts.values())) for said, texts in rows]
+    tops, margin = -np.cumsum([0, *(height + 0.14 for height in heights)]), 1.5
+    width = min((WIDTH - margin) / max(len(shown), 1), 2.0)
+    fig, (ax,) = panels(-tops[-1])
+    ax.set(xlim=(0, WIDTH), ylim=(tops[-1], 0.05))
     ax.axis("off")
+    for x in margin + width * (np.arange(len(shown)) + 0.1):
+        ax.annotate(
+            "", (x, tops[-2]), (x, -heights[0]), arrowprops={"arrowstyle": "-|>", "color": "black", "shrinkA": 0}
+        )
+    for row, ((said, texts), top, height) in enumerate(zip(rows, tops, heights, strict=False)):
+        whole = row in (0, len(rows) - 1)
+        ax.text(0, top - height / 2, said, va="center", size=8, weight="bold" if whole else "normal")
+        for who, text in texts.items():
+            x, wide = margin + width * (shown.index(who) + (0 if whole else 0.22)), width * (0.95 if whole else 0.73)
+            if not whole:
+                ax.plot([x - 0.12 * width, x], [top - height / 2] * 2, color="black", lw=0.8)
+            edge: Any = {"ec": COLOURS.get(who, "0.5"), "lw": 2} if whole else {"ec": "0.5", "lw": 0.8}
+            ax.add_patch(Rectangle((x, top - height), wide, height, fc="white", **edge))
+            ax.text(x + wide / 2, top - height / 2, text, ha="center", va="center", size=8)
     return fig
 
 
@@ -184,8 +197,9 @@ def depth(obs: pd.DataFrame, labels: Mapping[str, str], thresholds: Mapping[str,
     for i, who in enumerate(shown):
         reads = obs.loc[obs["who"].eq(who), "depth"]
         ax.scatter(reads, i + _jitter(len(reads)), s=8, alpha=0.35, color=COLOURS[who], marker=MARKERS[who], lw=0)
-        ax.boxplot(reads, positions=[i + 0.3], widths=0.15, orientation="horizontal", showfliers=False,
-                   medianprops={"color": "black"})  # fmt: skip
+        if len(reads) >= FEWEST:
+            ax.boxplot(reads, positions=[i + 0.3], widths=0.15, orientation="horizontal", showfliers=False,
+                       medianprops={"color": "black"})  # fmt: skip
     for line, value in zip(("--", ":"), sorted(set(thresholds.values())), strict=False):
         name = " and ".join(name for name, depth in thresholds.items() if depth == value)
         ax.axvline(value, ls=line, color="black", lw=1, label=f"{name}: {value:,}")
@@ -196,29 +210,30 @@ def depth(obs: pd.DataFrame, labels: Mapping[str, str], thresholds: Mapping[str,
 
 
 @styled(
-    "Expectation over all subsamples of each swab (faint), and its mean with 95 % intervals over the same swabs at "
-    "every depth, those that reach the greatest. Dotted: the depth used.",
+    "Mean expectation over all subsamples of a swab, with 95 % intervals, over the same swabs at every depth: those "
+    "that reach the greatest. Thin: the middle 80 % of these swabs. Dotted: the depth used.",
     "Rarefaction curves of alpha diversity, by group.",
 )
 def rarefaction(
     curves: pd.DataFrame, measures: Mapping[str, str], labels: Mapping[str, str], rarefaction_depth: int
 ) -> Figure:
-    """Rarefaction curves: alpha diversity at rising depth, each swab faint, the mean of each group with its interval.
+    """Rarefaction curves: alpha diversity at rising depth, the mean of each group with its interval, and the spread.
 
-    The means are over the swabs that reach the greatest depth, the same ones at every depth. `curves` as from
+    All are over the swabs that reach the greatest depth, the same ones at every depth. `curves` as from
     `helpers.diversity.rarefaction_curves`; `measures` are two of its columns, with their names and units.
     """
     fig, axes = panels(3.2, columns=2)
     for ax, (measure, name) in zip(axes, measures.items(), strict=True):
-        for who in groups(curves["group"]):
+        for who, line in zip(groups(curves["group"]), ("-", "--"), strict=False):
             part = curves[curves["group"].eq(who)]
-            wide = part.pivot_table(index="swab", columns="depth", values=measure)
-            ax.plot(wide.columns, wide.to_numpy().T, color=COLOURS[who], alpha=0.06, lw=0.5, rasterized=True)
-            same = part.loc[part["reaches"], "swab"].unique()
-            means, half = np.transpose([_mean_interval(wide.loc[same, depth]) for depth in wide])
-            ax.errorbar(wide.columns, means, yerr=np.nan_to_num(half), color=COLOURS[who], mec="black", lw=1.6,
+            wide = part[part["reaches"]].pivot_table(index="swab", columns="depth", values=measure)
+            if len(wide) < FEWEST:
+                continue
+            ax.plot(wide.columns, wide.quantile([0.1, 0.9]).T, color=COLOURS[who], ls=line, lw=1)
+            means, half = np.transpose([_mean_interval(wide[depth]) for depth in wide])
+            ax.errorbar(wide.columns, means, yerr=half, color=COLOURS[who], mec="black", lw=1.8, ls=line,
                         marker=MARKERS[who], ms=5, capsize=2,
-                        label=f"{labels[who]} (n = {len(same)} of {part['swab'].nunique()} swabs)")  # fmt: skip
+                        label=f"{labels[who]} (n = {len(wide)} of {part['swab'].nunique()} swabs)")  # fmt: skip
         ax.axvline(rarefaction_depth, ls=":", color="black", lw=1)
         ax.set(xscale="log", xlabel="Reads drawn", ylabel=name, ylim=(0, None))
     _lettered(axes)
@@ -227,26 +242,39 @@ def rarefaction(
 
 
 @styled(
-    "{ylabel} at both visits. Small marks: people, joined by a line if they came twice; large marks: means with "
-    "95 % intervals.",
+    "{ylabel}. Small marks: people, joined by a line if they came twice; large ones: means of these (of all, where "
+    "nobody did), with 95 % intervals, if there are five. Blue band, if any: the middle half of controls at baseline.",
     "{ylabel} of each person by group and visit.",
 )
-def by_visit(visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylabel: str) -> Figure:
-    """A measure at both visits, patients joined by a line, a panel for each group; `ylabel` has name and unit."""
-    shown = groups(visits["who"])
-    fig, axes = panels(3.2, columns=len(shown), sharey=True)
-    for ax, who in zip(axes, shown, strict=True):
-        part = visits[visits["who"].eq(who)]
-        wide = part.pivot_table(index="subject", columns="visit", values=measure, observed=False)
-        wide = wide.reindex(columns=list(VISITS))
-        x = np.array([[0.0, 1.0]]) + _jitter(len(wide))[:, None]
-        ax.plot(x.T, wide.to_numpy().T, color=COLOURS[who], alpha=_faint(len(wide))["alpha"], lw=0.6)
-        for j, visit in enumerate(VISITS):
+def by_visit(
+    visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylabel: str, notes: Mapping[Any, str] | None = None
+) -> Figure:
+    """A measure at both visits, a panel for each group that has it; `ylabel` has name and unit.
+
+    `notes`, by group and visit, stand below the visits. A visit at which nobody of a group was swabbed has no place.
+    """
+    known = visits.dropna(subset=[measure])
+    shown = {who: known[known["who"].eq(who)] for who in groups(known["who"])}
+    at = {who: [visit for visit in VISITS if part["visit"].eq(visit).any()] for who, part in shown.items()}
+    fig, axes = panels(3.5, columns=len(shown), sharey=True, width_ratios=[len(places) + 0.3 for places in at.values()])
+    healthy = known.loc[known["who"].eq("control") & known["visit"].eq("baseline"), measure]
+    for ax, (who, part) in zip(axes, shown.items(), strict=True):
+        if len(healthy) >= FEWEST:
+            ax.axhspan(*healthy.quantile([0.25, 0.75]), color=COLOURS["control"], alpha=0.3, lw=0)
+        wide = part.pivot_table(index="subject", columns="visit", values=measure, observed=True)[at[who]]
+        pairs, x = wide.dropna(), np.arange(len(at[who])) + _jitter(len(wide))[:, None]
+        ax.plot(x.T, wide.to_numpy().T, color=COLOURS[who], alpha=_faint(len(wide))["alpha"] / 2, lw=0.5)
+        if len(pairs) >= FEWEST:
+            ax.plot(range(len(at[who])), pairs.mean(), color="black", lw=2)
+        for j, visit in enumerate(at[who]):
             _people(ax, x[:, j], wide[visit], who)
-            _mean_mark(ax, j, wide[visit], who)
-        counts = [int(wide[v].notna().sum()) for v in VISITS]
-        ax.set_xticks([0, 1], [f"{labels[v]}\nn = {n}" for v, n in zip(VISITS, counts, strict=True)])
-        ax.set(title=labels[who], xlim=(-0.4, 1.4))
+            if len(pairs) >= FEWEST:
+                _mean_mark(ax, j, pairs[visit], who)
+        ticks = [f"{labels[v]}\nn = {wide[v].count()}\n{(notes or {}).get((who, v), '')}".strip() for v in at[who]]
+        ax.set_xticks(range(len(ticks)), ticks)
+        ax.set(title=labels[who], xlim=(-0.5, len(ticks) - 0.5))
+        if len(ticks) == len(VISITS):
+            ax.set_xlabel(f"both visits: n = {len(pairs)}")
     _lettered(axes)
     axes[0].set_ylabel(ylabel)
     return fig
@@ -282,85 +310,42 @@ def against(data: pd.DataFrame, xs: Mapping[str, str], y: str, ylabel: str, labe
     return fig
 
 
-def _ellipse(ax: Axes, points: np.ndarray) -> None:
-    """Ellipse that covers 95 % of a bivariate normal with the points' mean and covariance."""
-    if len(points) < 5:
-        return
-    values, vectors = np.linalg.eigh(np.cov(points.T))
-    width, height = 2 * np.sqrt(stats.chi2.ppf(0.95, 2) * np.maximum(values, 0))
-    angle = np.degrees(np.arctan2(vectors[1, 0], vectors[0, 0]))
-    ax.add_patch(Ellipse(points.mean(axis=0), width, height, angle=angle, fill=False, ls="--", ec=EDGE, lw=1.3))
-
-
 @styled(
-    "Each arrow is a patient's path between the visits; the black arrow joins the mean positions. Circles: "
-    "controls at baseline, with the ellipse that covers 95 % of a normal distribution fitted to them.",
-    "Principal coordinates of the community.",
+    "Grey: controls at baseline. Each patient is a hollow mark at baseline and a filled one at follow-up, joined by a "
+    "line; the arrow joins the means of those who came twice, if they are at least five.",
+    "Principal coordinates of the community, a panel an arm.",
 )
 def pcoa_paths(
     coordinates: pd.DataFrame, labels: Mapping[str, str], explained: Sequence[float], distance: str
 ) -> Figure:
-    """Principal coordinates with each patient's path from baseline to follow-up, a panel for each arm.
+    """Principal coordinates of each patient at both visits before those of the controls, a panel for each arm.
 
     `coordinates` has a row a patient and visit: subject, who, visit, PC1, PC2; `explained` the share of the variation
     on each axis.
     """
     arms = [g for g in groups(coordinates["who"]) if g != "control"]
-    controls = coordinates[coordinates["who"].eq("control") & coordinates["visit"].eq("baseline")]
-    fig, axes = panels(3.7, columns=max(len(arms), 1), sharex=True, sharey=True)
-    for ax, who in zip(axes, arms, strict=False):
-        ax.scatter(controls["PC1"], controls["PC2"], s=9, color=COLOURS["control"], alpha=0.5, lw=0)
-        _ellipse(ax, controls[["PC1", "PC2"]].to_numpy())
-        ax.text(0.02, 0.02, f"{labels['control']}: n = {len(controls)}", transform=ax.transAxes, size=8, color=EDGE)
-        part = coordinates[coordinates["who"].eq(who)]
-        ends = [part[part["visit"].eq(v)].set_index("subject")[["PC1", "PC2"]] for v in VISITS]
+    points = coordinates.set_index("subject")[["PC1", "PC2"]]
+    who, visit = (coordinates[c].to_numpy() for c in ("who", "visit"))
+    controls = points[(who == "control") & (visit == "baseline")]
+    fig, axes = panels(3.9, columns=max(len(arms), 1), sharex=True, sharey=True)
+    for ax, arm in zip(axes, arms, strict=False):
+        cloud = f"{labels['control']}, {labels['baseline']} (n = {len(controls)})"
+        ax.scatter(*controls.to_numpy().T, s=14, color="0.8", lw=0, label=cloud if len(controls) else "_")
+        ends = [points[(who == arm) & (visit == v)] for v in VISITS]
         both = ends[0].index.intersection(ends[1].index)
-        start, stop = (e.loc[both].to_numpy() for e in ends)
-        step = stop - start
-        ax.quiver(*start.T, *step.T, angles="xy", scale_units="xy", scale=1, width=0.003,
-                  headwidth=5, headlength=6, color=COLOURS[who], alpha=0.45)  # fmt: skip
-        if len(both):
-            ax.annotate("", stop.mean(axis=0), start.mean(axis=0),
-                        arrowprops={"arrowstyle": "-|>", "lw": 3, "color": "black", "mutation_scale": 16})  # fmt: skip
-        ax.set(title=f"{labels[who]} (n = {len(both)})", xlabel=f"PC1 ({100 * explained[0]:.1f} %)")
+        start, stop = (end.loc[both].to_numpy() for end in ends)
+        ax.plot(*np.stack([start, stop]).transpose(2, 0, 1), color=COLOURS[arm], alpha=0.25, lw=0.5)
+        for end, v, face in zip(ends, VISITS, ("white", COLOURS[arm]), strict=True):
+            ax.scatter(*end.to_numpy().T, s=14, marker=MARKERS[arm], fc=face, ec=COLOURS[arm], lw=0.7, zorder=2,
+                       label=f"patients, {labels[v]}")  # fmt: skip
+        if len(both) >= FEWEST:
+            bold: Any = {"arrowstyle": "-|>", "lw": 2.5, "color": "black", "mutation_scale": 11}
+            ends_at = {"xy": stop.mean(axis=0), "xytext": start.mean(axis=0)}
+            ax.annotate("", **ends_at, zorder=5, arrowprops=bold | {"shrinkA": 0, "shrinkB": 0})
+        ax.set(title=f"{labels[arm]} (both visits: n = {len(both)})", xlabel=f"PC1 ({100 * explained[0]:.1f} %)")
     _lettered(axes)
+    _legend_above(fig, axes[0], handletextpad=0.2)
     axes[0].set_ylabel(f"PC2 ({100 * explained[1]:.1f} %), {distance}")
-    return fig
-
-
-@styled(
-    "Position of each person between the means of the controls (0) and of the patients (100) at baseline. Large marks: "
-    "means of all who were swabbed, with 95 % intervals; the text compares those swabbed twice. Band: middle half of "
-    "the controls.",
-    "Raincloud of the position on the axis by group and visit, over the band of the controls.",
-)
-def positions(visits: pd.DataFrame, labels: Mapping[str, str], measure: str, ylabel: str) -> Figure:
-    """Position on the axis from healthy to patients' skin by group and visit, over the band of the controls."""
-    shown = groups(visits["who"])
-    fig, (ax,) = panels(3.5)
-    reference = visits.loc[visits["who"].eq("control") & visits["visit"].eq("baseline"), measure]
-    low, high = reference.quantile([0.25, 0.75])
-    ax.axhspan(low, high, color=COLOURS["control"], alpha=0.25, lw=0)
-    ticks, names = [], []
-    for i, who in enumerate(shown):
-        for j, visit in enumerate(VISITS):
-            values = visits.loc[visits["who"].eq(who) & visits["visit"].eq(visit), measure].dropna()
-            x = i * 2.4 + j
-            ticks.append(x)
-            names.append(f"{labels[visit]}\nn = {len(values)}")
-            if values.empty:
-                continue
-            _people(ax, x + 0.22 + _jitter(len(values)), values, who)
-            halves: Any = ax.violinplot(values, positions=[x], widths=0.75, side="low", showextrema=False)
-            for body in halves["bodies"]:
-                body.set(facecolor=COLOURS[who], alpha=0.6, edgecolor="black", linewidth=0.6)
-            _mean_mark(ax, x + 0.05, values, who)
-        ax.text(i * 2.4 + 0.5, 1.02, labels[who], transform=ax.get_xaxis_transform(), ha="center", weight="bold")
-    if np.isfinite(low):
-        ax.text(1.0, (low + high) / 2, " middle half\n of controls", transform=ax.get_yaxis_transform(), va="center",
-                size=8, color=EDGE)  # fmt: skip
-    ax.set_xticks(ticks, names)
-    ax.set(ylabel=ylabel, xlim=(-0.6, ticks[-1] + 0.6))
     return fig
 
 
@@ -426,96 +411,75 @@ def specification_curve(rows: pd.DataFrame, taken: pd.DataFrame, band: np.ndarra
     return fig
 
 
+def _in_italics(legend: Legend) -> None:
+    for text in legend.get_texts():
+        text.set(text=italic(text.get_text()), parse_math=True)
+
+
 @styled(
-    "Mean share of the most abundant taxa; the rest together in grey.",
+    "Mean share of the leading taxa, each person once; the rest together in grey. Groups of fewer than five people are "
+    "in the table.",
     "Stacked bars of mean shares, by group and visit.",
 )
-def composition(shares: pd.DataFrame, ylabel: str = "Mean share of reads (%)") -> Figure:
-    """Stacked bars of mean composition, told apart by colour and hatch.
+def composition(visits: pd.DataFrame, taxa: Sequence[str], labels: Mapping[str, str]) -> Figure:
+    """Stacked bars of mean composition, by group and visit, in the colours of `composition_by_patient`.
 
-    `shares` as from `helpers.taxa.composition`: bars x (n, taxa in per cent); the index holds the bars' labels.
+    The last of `taxa` is the rest. Larger shares are written into their bars.
     """
-    fig, (ax,) = panels(3.8)
-    palette = sns.color_palette("colorblind", 10)
-    hatches = ["", "//", "..", "xx", "\\\\"]
-    bottom = np.zeros(len(shares))
-    taxa = shares.columns.drop("n")
-    for i, taxon in enumerate(taxa):
-        last = i == len(taxa) - 1
-        ax.bar(
-            range(len(shares)), shares[taxon], bottom=bottom, width=0.75, edgecolor="white", lw=0.5,
-            color="0.85" if last else palette[i % 10], hatch="" if last else hatches[(i // 2) % 5],
-            label=italic(taxon),
-        )  # fmt: skip
-        bottom += shares[taxon].to_numpy()
-    bars = [f"{bar}\nn = {n}".replace(", ", "\n") for bar, n in shares["n"].items()]
-    ax.set_xticks(range(len(shares)), bars, size=7.5)
-    ax.set(ylabel=ylabel, ylim=(0, 100 if bottom.max() > 99 else None))
-    handles, names = ax.get_legend_handles_labels()
-    legend = ax.legend(handles[::-1], names[::-1], loc="center left", bbox_to_anchor=(1, 0.5))
-    for text in legend.get_texts():
-        text.set_parse_math(True)
+    keys = [(who, visit) for who in groups(visits["who"]) for visit in VISITS]
+    parts = [visits.loc[visits["who"].eq(who) & visits["visit"].eq(visit), list(taxa)] for who, visit in keys]
+    drawn = [(key, part.mean(), len(part)) for key, part in zip(keys, parts, strict=True) if len(part) >= FEWEST]
+    fig, (ax,) = panels(max(0.42 * len(drawn) + 0.8, 2.6))
+    y, left = np.arange(len(drawn)), np.zeros(len(drawn))
+    for taxon, colour in zip(taxa, [*PARTS[: len(taxa) - 1], REST], strict=True):
+        shares = np.array([mean[taxon] for _, mean, _ in drawn])
+        ax.barh(y, shares, left=left, height=0.8, ec="white", lw=0.5, color=colour, label=taxon)
+        dark = np.dot(mpl.colors.to_rgb(colour), [0.299, 0.587, 0.114]) < 0.5
+        for at, start, share in zip(y, left, shares, strict=True):
+            if share >= 6:
+                text = number(share, 2)
+                ax.text(
+                    start + share / 2, at, text, ha="center", va="center", size=8, color="white" if dark else "black"
+                )
+        left += shares
+    ax.set_yticks(y, [f"{labels[who]}, {labels[visit]}\n(n = {n})" for (who, visit), _, n in drawn])
+    ax.set(xlabel="Mean share of reads (%)", xlim=(0, 100))
+    ax.invert_yaxis()
+    _in_italics(ax.legend(loc="center left", bbox_to_anchor=(1, 0.5)))
     return fig
 
 
 @styled(
-    "Every person's composition, a bar each, ordered by the share of {taxa[0]}.",
-    "Stacked bars, one a person, by group and visit, ordered by the share of {taxa[0]}.",
+    "Every person's composition, a bar each, ordered by the share of {taxa[0]} at baseline. A person has the same "
+    "place at both visits; white: not swabbed then.",
+    "Stacked bars, one a person, by group and visit, ordered by the share of {taxa[0]} at baseline.",
 )
 def composition_by_patient(visits: pd.DataFrame, taxa: Sequence[str], labels: Mapping[str, str]) -> Figure:
-    """Every patient's composition as a bar, ordered by the first taxon; panels by visit and group.
+    """Every person's composition as a bar, ordered by the first taxon at baseline; panels by visit and group.
 
-    The last of `taxa` is the rest. They are told apart by lightness, so that grey is enough.
+    The last of `taxa` is the rest.
     """
-    shown = groups(visits["who"])
-    sizes = [max(visits["who"].eq(who).sum(), len(visits) / 5) for who in shown]
-    fig, axes = panels(4.6, 2, len(shown), sharey=True, width_ratios=sizes)
-    colours = [*sns.color_palette("magma", len(taxa) - 1), (0.95, 0.95, 0.95)]
-    for ax, (visit, who) in zip(axes, product(VISITS, shown), strict=True):
-        part = visits[visits["who"].eq(who) & visits["visit"].eq(visit)]
-        ax.set(title=f"{labels[who]} (n = {len(part)})", xticks=[], ylim=(0, 100))
-        if part.empty:
+    parts = {who: visits[visits["who"].eq(who)] for who in groups(visits["who"])}
+    sizes = [max(part["subject"].nunique(), visits["subject"].nunique() / 5) for part in parts.values()]
+    fig, axes = panels(4.6, 2, len(parts), sharey=True, width_ratios=sizes)
+    for ax, (visit, (who, part)) in zip(axes, product(VISITS, parts.items()), strict=True):
+        wide = part.pivot_table(index="subject", columns="visit", values=list(taxa), observed=True)
+        first = [(taxon, v) for v in VISITS for taxon in taxa[:2] if (taxon, v) in wide]
+        wide = wide.sort_values(first, ascending=False)  # whoever was not swabbed at baseline comes last
+        if (taxa[0], visit) not in wide:
+            ax.axis("off")
             continue
-        shares = part.sort_values(list(taxa[:2]), ascending=False)[list(taxa)].to_numpy().T
-        edges = np.arange(shares.shape[1] + 1) - 0.5
-        tops = np.vstack([np.zeros(shares.shape[1]), shares.cumsum(axis=0)])
-        for taxon, colour, low, high in zip(taxa, colours, tops, tops[1:], strict=False):
-            ax.stairs(high, edges, baseline=low, fill=True, color=colour, label=italic(taxon))
-        ax.set_xlim(-0.5, len(part) - 0.5)
-    _lettered(axes)
-    for ax, visit in zip(axes[:: len(shown)], VISITS, strict=True):
-        ax.set_ylabel(f"{labels[visit]}\nShare of reads (%)")
-    for text in _legend_above(fig, axes[0], ncols=4, handlelength=1).get_texts():
-        text.set_parse_math(True)
-    return fig
-
-
-@styled(
-    "Species at both visits. Small marks: people; large ones: means with 95 % intervals.",
-    "Shares of species, by group and visit.",
-)
-def species_by_visit(visits: pd.DataFrame, species: Sequence[str], labels: Mapping[str, str]) -> Figure:
-    """Share of each species before and after: patients, and means with intervals; a panel for each group.
-
-    On a square-root axis: most shares are small, and some are zero.
-    """
-    shown = groups(visits["who"])
-    fig, axes = panels(1.9 * len(shown) + 0.5, len(shown), sharex=True, sharey=True)
-    for ax, who in zip(axes, shown, strict=True):
-        of = visits[visits["who"].eq(who)]
-        parts = {visit: of[of["visit"].eq(visit)] for visit in VISITS}
-        for (j, (visit, part)), (i, name) in product(enumerate(parts.items()), enumerate(species)):
-            x, face = i + 0.36 * (j - 0.5), "white" if visit == "baseline" else COLOURS[who]
-            _people(ax, x + 0.7 * _jitter(len(part)), part[name], who)
-            _mean_mark(ax, x, part[name], who, face, label=labels[visit] if i == 0 else "_")
-        counts = ", ".join(f"{labels[visit]} n = {len(part)}" for visit, part in parts.items())
-        ax.set(title=f"{labels[who]}: {counts}", ylim=(0, 100))
-        ax.set_yscale("function", functions=(lambda y: np.sqrt(np.maximum(y, 0)), np.square))
-        ax.set_yticks([0, 1, 5, 20, 50, 100])
-    _lettered(axes)
-    axes[-1].set_xticks(range(len(species)), [italic(name).replace(" (", "\n(") for name in species], parse_math=True)
-    fig.supylabel("Share of reads (%), square-root scale", size=9)
-    axes[0].legend(loc="upper right", ncols=2)
+        tops = np.vstack([np.zeros(len(wide)), wide.xs(visit, axis=1, level=1)[list(taxa)].to_numpy().T.cumsum(axis=0)])
+        edges = np.arange(len(wide) + 1) - 0.5
+        for taxon, colour, low, high in zip(taxa, [*PARTS[: len(taxa) - 1], REST], tops, tops[1:], strict=False):
+            ax.stairs(high, edges, baseline=low, fill=True, color=colour, label=taxon)
+        n = part["visit"].eq(visit).sum()
+        ax.set(title=f"{labels[who]}\nn = {n}", xticks=[], xlim=(-0.5, len(wide) - 0.5), ylim=(0, 100))
+    _lettered([ax for ax in axes if ax.axison])
+    for row, visit in zip(axes.reshape(2, -1), VISITS, strict=True):
+        for ax in [ax for ax in row if ax.axison][:1]:
+            ax.set_ylabel(f"{labels[visit]}\nShare of reads (%)")
+    _in_italics(_legend_above(fig, axes[0], ncols=4, handlelength=1))
     return fig
 
 
@@ -559,27 +523,30 @@ def reword(fig: Figure, which: Callable[[Text], object], told: Callable[[str], s
 
 
 @styled(
-    "The genera of lowest p-value by LinDA, with intervals. Grey band: the frame, in which the zero of the scale may "
-    "lie; filled: found to lie outside of it.",
+    "The genera of lowest p-value by LinDA, with 95 % intervals, on a logarithmic scale. Grey band: the frame, in "
+    "which one may lie; filled: found to lie outside of it.",
     "Forest of the genera of lowest p-value.",
 )
-def differential(table: pd.DataFrame, xlabel: str, *, top: int = 20) -> Figure:
-    """Differential taxa as a forest: estimates and intervals, and the frame of reference behind them.
+def differential(table: pd.DataFrame, xlabel: str, *, top: int = 15) -> Figure:
+    """Differential taxa as a forest: how many times as abundant, with intervals, and the frame of reference behind.
 
     Of `table`, as from `helpers.taxa.linda`, the `top` taxa by p-value are drawn.
     """
     rows = table.nsmallest(top, "p_value").sort_values("estimate")
-    fig, (ax,) = panels(0.24 * len(rows) + 1.2)
+    times = np.exp(rows[["estimate", "ci_low", "ci_high", "frame_low", "frame_high"]])
+    fig, (ax,) = panels(0.25 * len(rows) + 1.2)
     y = np.arange(len(rows))
-    frame = rows[["frame_low", "frame_high"]].iloc[0]
-    ax.axvspan(*frame, color="0.88", lw=0, zorder=0, label="frame")
-    ax.axvline(0, color="black", lw=0.8)
-    ax.hlines(y, rows["ci_low"], rows["ci_high"], color="0.35", lw=1.5)
+    ax.axvspan(*times[["frame_low", "frame_high"]].iloc[0], color="0.88", lw=0, zorder=0, label="frame")
+    ax.axvline(1, color="black", lw=0.8)
+    ax.hlines(y, times["ci_low"], times["ci_high"], color="0.35", lw=1.5)
     for which, face, name in ((rows["found"], "black", "found"), (~rows["found"], "white", "not found")):
-        ax.scatter(rows["estimate"][which], y[which], s=40, fc=face, ec="black", zorder=3, label=name)
+        ax.scatter(times["estimate"][which], y[which], s=40, fc=face, ec="black", zorder=3, label=name)
     ax.set_yticks(y, [italic(t) for t in rows["taxon"]], parse_math=True)
     n = sorted({f"{n:.0f}" for n in (rows["n"].min(), rows["n"].max())})
-    ax.set(xlabel=f"{xlabel} (n = {' to '.join(n)} people)", ylim=(-0.7, len(rows) - 0.3))
+    ax.set(xscale="log", xlabel=f"{xlabel} (n = {' to '.join(n)} people)", ylim=(-0.7, len(rows) - 0.3))
+    ax.xaxis.set_major_locator(LogLocator(2, numticks=12))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    ax.minorticks_off()
     fig.legend(loc="outside upper left", ncols=3, handletextpad=0.4, columnspacing=1)
     return fig
 

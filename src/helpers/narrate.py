@@ -116,7 +116,7 @@ def allocation(study: Study) -> str:
     )
 
 
-def differing(table: pd.DataFrame, what: str, *, shown: int = 5) -> str:
+def differing(table: pd.DataFrame, what: str, *, shown: int = 3) -> str:
     """Tell which taxa differ, on which frame that rests, and what change of the total load would overturn each.
 
     Of `table`, as from `helpers.taxa.linda`, `shown` taxa are named, of lowest p-value; `what` they do is a verb.
@@ -128,8 +128,8 @@ def differing(table: pd.DataFrame, what: str, *, shown: int = 5) -> str:
     if found.empty:
         return f"{told}, which is not evidence that none does."
     each = [
-        f"*{short_name(row.taxon)}* {number(math.exp(row.estimate))} times, unless the whole community had become "
-        f"{number(row.overturned)} times as large or {'less' if row.estimate > 0 else 'more'}"
+        f"*{short_name(row.taxon)}* {number(math.exp(row.estimate))} times (unless the whole community became "
+        f"{number(row.overturned)} times as large or {'less' if row.estimate > 0 else 'more'})"
         for row in found.head(shown).itertuples()
     ]
     more = f"; and {len(found) - shown} more, in the table" if len(found) > shown else ""
@@ -155,19 +155,36 @@ def ends(trend: Mapping[str, Any], means: pd.DataFrame, who: str) -> str:
     return f"{told} Trend, a stratum: {effect(dict(trend), trend['unit'])}."
 
 
-def permanova(row: dict[str, Any], *, alpha: float = 0.05) -> str:
-    """Tell a PERMANOVA and its dispersion test; `row` as from `helpers.permutation.permanova_table`."""
-    what = {"group": "Group", "visit": "Time within patient", "visit:arm": "Time × arm"}[row["term"]]
-    head = f"{what} ({row['patients']}, {row['distance']})"
-    if math.isnan(row["p_value"]):
-        return f"{head}: not estimable (n = {row['n']:.0f})."
-    # A share of the variation within patients is about 1/n by chance and cannot be compared between groups.
-    share = "" if row["term"] == "visit" else f"{number(100 * row['r2'])} % of the variation, "
-    text = f"{head}: {share}{p_value(row['p_value'])}, n = {row['n']:.0f}"
-    if row["dispersion_p"] >= alpha:
-        return f"{text}."
-    doubt = ", so that part of this may be spread" if row["p_value"] < alpha else ""
-    return f"{text}; dispersion differs ({p_value(row['dispersion_p'])}){doubt}."
+def permanova(tests: pd.DataFrame, *, alpha: float = 0.05) -> str:
+    """Tell what PERMANOVA of the first distance shows and does not, and for which answers other distances have another.
+
+    `tests` as from `helpers.permutation.permanova_table`.
+    """
+    what = {
+        "group": "a difference between patients and controls",
+        "visit": "a change in {}",
+        "visit:arm": "a difference between the arms' changes",
+    }
+    told: dict[str, list[str]] = {"shown": [], "not shown": [], "not testable": []}
+    others = []
+    for (term, patients), rows in tests.groupby(["term", "patients"], sort=False):
+        first, *rest = rows.to_dict("records")
+        name, significant, p = what[str(term)].format(patients), first["p_value"] < alpha, p_value(first["p_value"])
+        # A share of the variation within patients is about 1/n by chance and cannot be compared between groups.
+        share = (
+            "" if term == "visit" or math.isnan(first["r2"]) else f"{number(100 * first['r2'])} % of the variation, "
+        )
+        spread = ", of which part may be spread" if significant and first["dispersion_p"] < alpha else ""
+        group = "not testable" if math.isnan(first["p_value"]) else "shown" if significant else "not shown"
+        told[group].append(f"{name} ({share}{p}, n = {first['n']:.0f}{spread})")
+        differ = [row for row in rest if not math.isnan(row["p_value"]) and (row["p_value"] < alpha) != significant]
+        each = ", ".join(f"{row['distance']} {p_value(row['p_value'])}" for row in differ)
+        others += [f"{name} ({each})"] if differ else []
+    if tests.empty:
+        return "No term could be tested."
+    answers = "; ".join(f"{group}: {', '.join(names)}" for group, names in told.items() if names)
+    disagree = f" Otherwise in other distances: {'; '.join(others)}." if others else ""
+    return f"Whole community ({tests['distance'].iloc[0]}), {answers}.{disagree}"
 
 
 def compared(what: str, estimate: dict[str, Any], unit: str, this: str, other: str) -> str:
@@ -429,20 +446,11 @@ def levelling(means: pd.DataFrame, rarefaction_depth: int, labels: Mapping[str, 
     )
 
 
-def positions(means: pd.DataFrame) -> str:
-    """Tell where groups lie on the axes of an ordination: a row a group and visit, which are the index; and ``n``."""
-    told = []
-    for key, row in means.iterrows():
-        at = ", ".join(number(value) for value in row.drop("n"))
-        told.append(f"{' at '.join(key)} {at} (n = {row['n']:.0f})")
-    return "; ".join(told)
-
-
-def top_of(bars: pd.DataFrame) -> str:
-    """Tell the most abundant taxon of each group and visit; `bars` as from `helpers.taxa.composition`."""
+def top_of(bars: pd.DataFrame, rank: str) -> str:
+    """Tell the most abundant taxon of a rank in each group and visit; `bars` as from `helpers.taxa.composition`."""
     shares = bars.drop(columns=["n", "Other"])
     told = [f"*{short_name(row.idxmax())}* in {bar} ({number(row.max())} %)" for bar, row in shares.iterrows()]
-    return f"Most abundant on average: {'; '.join(told)}."
+    return f"Most abundant {rank} on average: {'; '.join(told)}."
 
 
 def beside_margin(tests: Mapping[str, Mapping[str, Any]], *, alpha: float = 0.05) -> str:
@@ -488,6 +496,19 @@ def seen(presence: pd.DataFrame, privacy: Privacy) -> str:
         for row in presence.to_dict("records")
     ]
     return f"Presence: {'; '.join(each) or 'not known'}."
+
+
+def carrying(present: pd.Series, privacy: Privacy) -> dict[Any, str]:
+    """Tell in how many per cent of people a taxon is seen, by group and visit, the index; nothing of hidden counts.
+
+    `present` has the share of a person's swabs that have it; per cent are of counts as they may be shown.
+    """
+    told = {}
+    for key, shares in present.dropna().groupby(level=[0, 1], observed=True):
+        k, n = (privacy.shown(count) for count in (shares.gt(0).sum(), len(shares)))
+        if k.isdigit() and n.isdigit():
+            told[key] = f"seen in {number(100 * int(k) / int(n), 2)} %"
+    return told
 
 
 def vanishing(rho: float) -> str:

@@ -202,9 +202,17 @@ _HEADINGS = {
 }
 
 
+#: Columns that count what was lost.
+_LOST = {"n_dropped", "n_missing", "n_lost", "missing"}
+
+
 def _for_readers(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with intervals in one column and headings in words, less what only further computing needs."""
-    shown = table.drop(columns=["se", "df", "level"] if "se" in table else [], errors="ignore")
+    """The table with intervals in one column and headings in words.
+
+    Less what only further computing needs, and counts of what was lost where nothing was.
+    """
+    none_lost = [c for c in _LOST & set(table) if table[c].isin([0, "0", ""]).all()]
+    shown = table.drop(columns=[*none_lost, *(["se", "df", "level"] if "se" in table else [])], errors="ignore")
     for low, high, heading in (("ci_low", "ci_high", "interval"), ("boot_low", "boot_high", "bootstrap interval")):
         if {low, high} <= set(shown):
             spans = [interval(a, b) if pd.notna(a) else "–" for a, b in zip(shown[low], shown[high], strict=True)]

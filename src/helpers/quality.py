@@ -1,4 +1,4 @@
-"""What chapter 1 shows of the cohort: who is in it, contaminants, missing values, integrity, checksums."""
+"""What chapter 1 shows of the cohort: who is in it, contaminants, missing values, integrity."""
 
 import json
 import re
@@ -144,11 +144,6 @@ def flow(
     _, later, after = follow(cohort.obs, steps)
     before = pd.DataFrame(json.loads(cohort.uns["flow"]))
     return pd.concat([before, after], ignore_index=True), pd.concat([ledger, later], ignore_index=True)
-
-
-def checksums(cohort: AnnData) -> pd.DataFrame:
-    """SHA-256 of the files that the cohort was read from: columns file and sha256."""
-    return pd.DataFrame(json.loads(cohort.uns["checksums"]).items(), columns=["file", "sha256"])
 
 
 def flag_contaminants(cohort: AnnData, alpha: float) -> pd.DataFrame:

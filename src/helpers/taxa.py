@@ -150,18 +150,18 @@ def within(species: AnnData, genus: str) -> pd.DataFrame:
 
 
 def leading(genus: AnnData, species: AnnData, taxa: Taxa, shown: int = 4) -> pd.DataFrame:
-    """Share of the pathogen, of the rest of its genus, and of the most abundant other genera, in per cent.
+    """Share of the leading species of the genus of interest, of its rest, and of the most abundant other genera.
 
-    Swabs x taxa: pathogen (without it where no read is named so), the rest of the genus, so many other genera as are to
-    be `shown`, no organelles; what is left is ``Other``.
+    In per cent, swabs x taxa: pathogen (without it where no read is named so), the two most abundant other species, the
+    rest of the genus, so many other genera as are to be `shown`, no organelles; what is left is ``Other``.
     """
     shares = relative_abundance(genus)
-    first = pd.DataFrame(index=shares.index)
-    if taxa.pathogen in species.var_names:
-        first[taxa.pathogen] = relative_abundance(species)[taxa.pathogen]
+    named = within(species, taxa.genus).filter(regex=r"^\S+ [^(]")
+    others = named.drop(columns=taxa.pathogen, errors="ignore").mean().nlargest(2).index
+    first = named[[*named.columns.intersection([taxa.pathogen]), *others]]
     if taxa.genus in shares:
         rest = f"{taxa.genus} (other)" if len(first.columns) else taxa.genus
-        first[rest] = shares.pop(taxa.genus) - first.sum(axis=1)
+        first = first.assign(**{rest: shares.pop(taxa.genus) - first.sum(axis=1)})
     top = shares.drop(columns=organelles(genus)).mean().nlargest(shown).index
     return first.join(shares[top]).assign(Other=shares.drop(columns=top).sum(axis=1))
 
@@ -403,7 +403,7 @@ def presence_by_group(pairs: pd.DataFrame, labels: Mapping[str, str]) -> pd.Data
 def presence_change(before: pd.Series, after: pd.Series) -> dict[str, float]:
     """Exact McNemar test of presence in each patient, a bool, at two visits.
 
-    With ``n``, ``present_before``, ``present_after``, ``gained``, ``lost``, ``p_value``.
+    With ``n``, ``present_before``, ``present_after``, ``gained``, ``lost``, ``p_value``; NaN of fewer than five.
 
     References
     ----------
@@ -417,7 +417,7 @@ def presence_change(before: pd.Series, after: pd.Series) -> dict[str, float]:
         "present_after": int(after.sum()),
         "gained": gained,
         "lost": lost,
-        "p_value": float(mcnemar([[both, lost], [gained, neither]], exact=True).pvalue),
+        "p_value": float(mcnemar([[both, lost], [gained, neither]], exact=True).pvalue) if len(before) > 4 else np.nan,
     }
 
 
