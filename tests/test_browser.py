@@ -75,8 +75,9 @@ def soup(page: Path) -> BeautifulSoup:
     return BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
 
 
-#: In a page: how wide it is, and its images, each after it was scrolled to.
+#: In a page: how wide it is with every fold open, and its images, each after it was scrolled to.
 IMAGES = """async () => {
+  document.querySelectorAll("article details").forEach(fold => fold.open = true);
   const images = [...document.querySelectorAll("article img")];
   for (const image of images) {
     image.scrollIntoView();
