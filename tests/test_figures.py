@@ -218,7 +218,9 @@ def test_strata_show_the_patients_and_a_mean_of_enough_of_them():
     strata = pd.Categorical(["<50 %"] * 4 + ["≥90 %"] * 5, ["<50 %", "≥90 %"], ordered=True)
     changes = pd.DataFrame({"scale": "s, change (times)", "arm": "treatment", "stratum": strata})
     changes["change"] = np.arange(9.0)
-    ax: Any = figures.strata(changes, LABELS, {"s, change (times)": (np.nan, np.nan)}).axes[0]
+    fig: Any = figures.strata(changes, LABELS, {"s, change (times)": (np.nan, np.nan)})
+    ax, few = fig.axes[0], figures.strata(changes[:4], LABELS, {"s, change (times)": (np.nan, np.nan)})
+    assert [t.get_text() for t in few.legends[0].get_texts()] == ["Dupilumab"]  # also where nobody has a mean
     points = [sorted(y for _, y in c.get_offsets()) for c in ax.collections if hasattr(c, "get_sizes")]
     assert [0.0, 1.0, 2.0, 3.0] in points
     assert [4.0, 5.0, 6.0, 7.0, 8.0] in points

@@ -652,12 +652,14 @@ def strata(changes: pd.DataFrame, labels: Mapping[str, str], noise: Mapping[str,
                 *noise[scale], color=COLOURS["control"], alpha=0.35, lw=0, label=f"{labels['control']}, mean change"
             )
         ax.axhline(0, color="black", lw=0.8)
+        for arm in arms:  # whose patients may be too few for a mean
+            ax.scatter([], [], color=COLOURS[arm], marker=MARKERS[arm], ec="black", s=45, label=labels[arm])
         of = changes[changes["scale"].eq(scale)]
         for (i, stratum), (k, arm) in product(enumerate(names), enumerate(arms)):
             values = of.loc[of["stratum"].eq(stratum) & of["arm"].eq(arm), "change"]
             x = i + 0.36 * (k - (len(arms) - 1) / 2)
             _people(ax, x + 0.8 * _jitter(len(values)), values, arm)
-            _mean_mark(ax, x, values, arm, label="_" if i else labels[arm])
+            _mean_mark(ax, x, values, arm)
             ax.text(x, 1.0, f"n = {len(values)}", transform=ax.get_xaxis_transform(), size=7, ha="center", va="bottom")
         name, _, unit = scale.partition(", change")
         ax.set(title=name, ylabel=f"Change{unit}")
