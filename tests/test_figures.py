@@ -111,11 +111,13 @@ def test_groups_differ_in_marker_and_in_lightness():
     assert len(set(figures.MARKERS.values())) == len(figures.MARKERS)
 
 
-def test_forest_draws_estimate_interval_and_margin():
+def test_forest_draws_estimate_interval_and_margin_and_tells_logs_as_fold_changes():
     rows = pd.DataFrame(
         {
-            "scale": ["x (nats)", "x (nats)", "y"], "label": ["a", "b", "a"], "estimate": [1.0, -2, 7],
-            "ci_low": [0.5, -3, 6], "ci_high": [1.5, -1, 8], "n": [9, 8, 7], "margin": [0.7, 0.7, np.nan],
+            "measure": ["x", "x", "y"], "axis": ["nats", "nats", "times"], "label": ["a", "b", "a"], "n": [9, 8, 7],
+            "estimate": [1.0, -2, np.log(4)], "ci_low": [0.5, -3, 0], "ci_high": [1.5, -1, np.log(16)],
+            "margin": [0.7, 0.7, np.nan], "contrast": "arms", "scale": ["points", "points", "fold change"],
+            "unit": ["nats", "nats", "CLR"],
         }
     )  # fmt: skip
     fig: Any = figures.forest(rows)
@@ -125,7 +127,44 @@ def test_forest_draws_estimate_interval_and_margin():
     assert [t.get_text() for t in first.get_yticklabels()] == ["a (n = 9)", "b (n = 8)"]
     zones = [[(p.get_x(), p.get_width()) for p in ax.patches] for ax in (first, second)]
     assert zones == [[(-0.7, 1.4)], []]
-    assert [ax.get_title("left") for ax in (first, second)] == ["A", "B"]
+    assert [ax.get_title("left") for ax in (first, second)] == ["A  x", "B  y"]
+    assert second.texts[0].get_text() == "4.00 (1.00 to 16.0)"
+    fig.draw_without_rendering()
+    assert {"1", "2", "4", "8", "16"} <= {t.get_text() for t in second.get_xticklabels()}
+
+
+def test_a_guide_line_stays_within_the_data_and_few_people_have_none():
+    rng = np.random.default_rng(1)
+    people = pd.DataFrame({"who": ["treatment"] * 12 + ["comparator"] * 4, "x": rng.uniform(0, 90, 16)})
+    people["y"] = np.maximum(people["x"] - 60, 0)
+    ax: Any = figures.against(people, {"x": "EASI (points)"}, "y", "S. aureus (%)", LABELS).axes[0]
+    lines = [line for line in ax.lines if len(line.get_xdata()) > 2]
+    bands = [band for band in ax.collections if isinstance(band, figures.PolyCollection)]
+    assert len(lines) == len(bands) == 1  # of the arm with enough people
+    treated = people[people["who"].eq("treatment")]
+    assert (lines[0].get_xdata().min(), lines[0].get_xdata().max()) == (treated["x"].min(), treated["x"].max())
+    vertices: Any = bands[0].get_paths()[0].vertices
+    assert vertices[:, 1].min() >= people["y"].min()
+    assert vertices[:, 1].max() <= people["y"].max()
+    assert np.nanmin(lines[0].get_ydata()) >= people["y"].min()
+
+
+def test_the_overview_has_a_row_a_claim_with_its_span_and_the_reports_own_estimate():
+    rows = pd.DataFrame(
+        {
+            "claim": ["C1", "C2", "C3"], "what": "Shannon", "n": [30, 21, np.nan], "verdict": "inconclusive",
+            "low": [-0.5, 0.1, np.nan], "high": [1.0, 0.4, np.nan], "median": [0.2, 0.3, np.nan],
+            "effect": [0.7, 0.3, np.nan], "agree": [2, 1, np.nan], "specifications": [6, 1, np.nan],
+            "all": [48, 1, np.nan],
+        }
+    )  # fmt: skip
+    ax: Any = figures.overview(rows).axes[0]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["C1  Shannon (n = 30)", "C2  Shannon (n = 21)"]
+    assert [t.get_text() for t in ax.texts] == ["inconclusive, 2 of 6", "inconclusive, the only one"]
+    spans = {tuple(map(float, line.get_xdata())) for line in ax.lines}
+    assert {(-0.5, 1.0), (0.1, 0.4)} <= spans
+    own = [(float(line.get_xdata()[0]), line.get_mfc()) for line in ax.lines if line.get_marker() == "D"]
+    assert own == [(0.7, "white"), (0.3, "black")]  # most other analyses say otherwise of the first
 
 
 def test_pcoa_joins_the_visits_of_who_came_twice_and_its_arrow_their_means(visits):
@@ -212,16 +251,20 @@ def test_bars_of_patients_keep_their_place_at_both_visits_and_stack_to_the_whole
     assert len(titles) == 5  # the controls' second visit has no panel
 
 
-def test_strata_show_the_patients_behind_each_mean():
-    strata = pd.Categorical(["<50 %", "≥90 %", "≥90 %"], ["<50 %", "≥90 %"], ordered=True)
-    changes = pd.DataFrame({"scale": "s", "arm": "treatment", "stratum": strata, "change": [1.0, 2, 4]})
-    table = changes.groupby(["scale", "arm", "stratum"], observed=True)["change"].agg(estimate="mean", n="size")
-    table = table.assign(ci_low=np.nan, ci_high=np.nan).reset_index()
-    ax: Any = figures.strata(table, changes, LABELS, {"s": (np.nan, np.nan)}).axes[0]
+def test_strata_show_the_patients_and_a_mean_of_enough_of_them():
+    strata = pd.Categorical(["<50 %"] * 4 + ["≥90 %"] * 5, ["<50 %", "≥90 %"], ordered=True)
+    changes = pd.DataFrame({"scale": "s, change (times)", "arm": "treatment", "stratum": strata})
+    changes["change"] = np.arange(9.0)
+    fig: Any = figures.strata(changes, LABELS, {"s, change (times)": (np.nan, np.nan)})
+    ax, few = fig.axes[0], figures.strata(changes[:4], LABELS, {"s, change (times)": (np.nan, np.nan)})
+    assert [t.get_text() for t in few.legends[0].get_texts()] == ["Dupilumab"]  # also where nobody has a mean
     points = [sorted(y for _, y in c.get_offsets()) for c in ax.collections if hasattr(c, "get_sizes")]
-    assert [1.0, 2.0, 4.0] in points
-    assert [1.0, 3.0] in points
-    assert [t.get_text() for t in ax.texts if "n = " in t.get_text()] == ["n = 1", "n = 2"]
+    assert [0.0, 1.0, 2.0, 3.0] in points
+    assert [4.0, 5.0, 6.0, 7.0, 8.0] in points
+    means = [float(line.get_ydata()[0]) for line in ax.lines if line.get_marker() == figures.MARKERS["treatment"]]
+    assert means == [6.0]
+    assert [t.get_text() for t in ax.texts if "n = " in t.get_text()] == ["n = 4", "n = 5"]
+    assert (ax.get_title("left"), ax.get_ylabel()) == ("s", "Change (times)")
 
 
 def test_claims_forest_is_in_standard_deviations_of_the_controls():
@@ -318,14 +361,3 @@ def test_a_cohort_is_laid_beside_the_truth_of_the_same_question(tmp_path):
     assert "<em>S. epidermidis</em>, Atopic dermatitis minus Control (nats)" in first["X1"]
     assert "1 of 2 intervals" in html
     assert "2 were not simulated" in html
-
-
-def test_sensitivity_curve_marks_the_estimate_and_where_it_vanishes():
-    rho = np.linspace(-0.9, 0.9, 37)
-    curve = pd.DataFrame({"rho": rho, "direct": rho - 0.3, "direct_low": rho - 1, "direct_high": rho + 1})
-    ax: Any = figures.sensitivity(curve, 0.3, "Direct effect", 9).axes[0]
-    points = [
-        (float(line.get_xdata()[0]), float(line.get_ydata()[0])) for line in ax.lines if len(line.get_xdata()) == 1
-    ]
-    assert points == [(0.0, pytest.approx(-0.3)), (0.3, 0.0)]
-    assert len(figures.sensitivity(curve, np.nan, "Direct effect", 9).axes[0].texts) == 1

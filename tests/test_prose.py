@@ -13,7 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 from toy import NAMES, ROOT, toy_study
 
-from helpers.narrate import beside_margin, differing, italicised, top_of
+from helpers.narrate import differing, italicised, top_of
 from helpers.output import Output
 from helpers.study import load_study
 
@@ -110,15 +110,7 @@ def test_names_of_taxa_are_marked_once_and_only_as_whole_words() -> None:
     assert italicised(text, names) == "*S. aureus*, *S. aureus*, *Staphylococcus aureus* and Staphylococcuses"
 
 
-def test_sentences_of_several_measures_turn_with_the_data() -> None:
-    tests = {
-        "a": {"p_equivalence": 0.01, "ci_low": -1, "ci_high": 1, "margin": 2},
-        "b": {"p_equivalence": 0.9, "ci_low": 3, "ci_high": 4, "margin": 2},
-        "c": {"p_equivalence": 0.2, "ci_low": -3, "ci_high": 3, "margin": 2},
-    }
-    told = "shown to differ by less than the margin: a; shown to differ by more: b; neither shown: c."
-    assert beside_margin(tests) == told
-    assert "neither" not in beside_margin({"a": tests["a"]})
+def test_the_most_abundant_taxon_of_each_bar_is_told() -> None:
     bars = pd.DataFrame({"n": [3, 4], "x": [10.0, 1], "y": [5.0, 2], "Other": [85.0, 97]}, index=["A, 1", "A, 2"])
     assert top_of(bars, "genus") == "Most abundant genus on average: *x* in A, 1 (10.0 %); *y* in A, 2 (2.00 %)."
 

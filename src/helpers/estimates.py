@@ -68,7 +68,9 @@ def linear_contrast(
     n, dropped = len(complete), len(data) - len(complete)
     if not x.size:
         return not_estimable(n, dropped)
-    return _coefficient(complete[outcome].to_numpy(float), x, 1, dropped, alpha, cautious)
+    found, robust, plain, df = coefficients(complete[outcome].to_numpy(float)[None, :], x)
+    se = max(robust[0], plain[0]) if cautious else robust[0]
+    return with_t(found[0], se, df, n, dropped, alpha=alpha)
 
 
 def design(data: pd.DataFrame, outcome: str, term: str, covariates: Names = ()) -> tuple[pd.DataFrame, np.ndarray]:
@@ -120,25 +122,6 @@ def by_run(
     n = int(found["n"].sum())
     pooled = hartung_knapp(found["estimate"], found["se"], alpha=alpha)
     return pooled | {"n": n, "n_dropped": len(data) - n, "runs": len(found)}
-
-
-def intercept(data: pd.DataFrame, outcome: str, term: str, *, alpha: float = 0.05) -> dict[str, float]:
-    """Expected outcome where `term`, a number too, is zero, by ordinary least squares with HC3 errors."""
-    complete = data[[outcome, term]].dropna()
-    dropped = len(data) - len(complete)
-    if len(complete) < 5 or complete[term].nunique() < 2:
-        return not_estimable(len(complete), dropped)
-    x = np.column_stack([np.ones(len(complete)), complete[term].to_numpy(float)])
-    return _coefficient(complete[outcome].to_numpy(float), x, 0, dropped, alpha)
-
-
-def _coefficient(
-    y: np.ndarray, x: np.ndarray, column: int, dropped: int, alpha: float, cautious: bool = False
-) -> dict[str, float]:
-    """The coefficient of a column of `x`, which has one of ones."""
-    found, robust, plain, df = coefficients(y[None, :], x, column)
-    estimate, se = found[0], max(robust[0], plain[0]) if cautious else robust[0]
-    return with_t(estimate, se, df, len(y), dropped, alpha=alpha)
 
 
 def coefficients(

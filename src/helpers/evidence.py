@@ -14,7 +14,7 @@ from scipy import stats
 from helpers import estimates, narrate, response, sensitivity, taxa, treatment
 from helpers.claims import EXPECT, KEY, ONE_SIDED, Claim, Part, why_not
 from helpers.measures import DISTANCE, OFF_AXIS, OTHER_AXES, PATHOGEN, POSITION, by_visit, find
-from helpers.study import Settings, Study
+from helpers.study import FEW, Settings, Study
 from helpers.visits import cases_and_controls, paired, same_sites, sites_at_baseline, who, with_controls
 
 Estimates = dict[str, dict[str, Any]]
@@ -113,7 +113,7 @@ def change(asked: Asked, data: Data, study: Study, settings: Settings) -> Estima
         swabs = data.obs[who(data.obs).eq(asked.arm)]
         modelled = {SITE_EFFECTS: response.change_over_sites(swabs, asked.measure, alpha=settings.alpha)}
         found = modelled | found if np.isnan(found["mean change"]["estimate"]) else found | modelled
-    if asked.arm != "control" and _rests_on(asked.measure, study):
+    if asked.arm != "control" and _rests_on(asked.measure, study) and own["change"].count() >= FEW:
         drift = estimates.linear_contrast(pd.concat([own, healthy]), "change", "case", alpha=settings.alpha)
         sign = healthier(asked.measure, data.visits, study)
         enrolled_by = study.severity[0].name if study.severity else None
@@ -164,6 +164,8 @@ def _resampling(settings: Settings) -> dict[str, Any]:
 def _mean_change(pairs: pd.DataFrame, settings: Settings) -> dict[str, Any]:
     both = pairs.dropna(subset="change")
     means = {"baseline": both["y0"].mean(), "followup": both["y1"].mean()}
+    if len(both) < FEW:
+        return estimates.not_estimable(len(both), len(pairs) - len(both)) | means
     return estimates.mean_change(pairs["change"], alpha=settings.alpha) | means
 
 
@@ -191,8 +193,14 @@ def arms_given_improvement(asked: Asked, data: Data, study: Study, settings: Set
 
 
 def against_controls(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
-    """Near-clear patients of an arm at follow-up against controls; the larger of robust and plain errors."""
+    """Near-clear patients of an arm at follow-up against controls, if neither are few.
+
+    With the larger of robust and plain errors.
+    """
     both = with_controls(data.visits, near_clear(data.visits, study, asked.arm))
+    n = both.dropna(subset=asked.measure)["case"].value_counts()
+    if n.reindex([True, False], fill_value=0).min() < FEW:
+        return {"OLS": estimates.not_estimable(int(n.sum()), len(both) - int(n.sum()))}
     difference = estimates.linear_contrast(
         both, asked.measure, "case", study.adjust.group, cautious=True, alpha=settings.alpha
     )
@@ -240,14 +248,14 @@ def _told_change(row: dict[str, Any], beside: Beside, study: Study) -> str:
 
 
 def _told_arms(row: dict[str, Any], beside: Beside, study: Study) -> str:
-    given = ", given improvement," if row["contrast"] == "arms_given_improvement" else ""
+    given = ", given improvement" if row["contrast"] == "arms_given_improvement" else ""
     what = f"{row['label']} at {study.labels.followup}{given}"
     return narrate.compared(what, row, row["unit"], study.labels.treatment, study.labels.comparator)
 
 
 def _told_against(row: dict[str, Any], beside: Beside, study: Study) -> str:
     who = getattr(study.labels, row["arm"])
-    what = f"The difference of {row['label']} in near-clear patients under {who}"
+    what = f"{row['label']}, near-clear patients under {who} against {study.labels.control}"
     return narrate.equivalent(what, row, row["unit"], alpha=1 - row["level"] / 100)
 
 
@@ -418,9 +426,10 @@ def answer_records(asked: Iterable[Asked], data: Data, study: Study, settings: S
             "scale": measure.scale,
             "section": section_of(question, study),
         }
-        margin = np.nan
+        about["sd"] = np.nan
         if question.contrast != "severity":
-            margin = settings.equivalence_margin * estimates.control_sd(data.visits, question.measure)
+            about["sd"] = estimates.control_sd(data.visits, question.measure)
+        margin = settings.equivalence_margin * about["sd"]
         for i, (estimator, found) in enumerate(contrast.estimate(question, data, study, settings).items()):
             tested = estimates.equivalence(found, margin if "unit" not in found else np.nan)
             rows.append(about | {"estimator": estimator, "stands": i == 0} | found | tested)
@@ -570,8 +579,8 @@ def overturning(claims: Mapping[str, Claim], swabs: AnnData, study: Study, setti
     """What would have to be true for the shown changes and differences of claims to be none.
 
     One row a part of a claim of a direction, a difference between the arms, or a change under treatment whose interval
-    excludes zero: claim, what, unit; ``lost``, ``of`` and ``tipping`` (`sensitivity.tipping_point`, of the treatment
-    arm's lost); ``load`` (`sensitivity.load_to_overturn`, of a CLR); of a difference also ``robustness`` and
+    excludes zero: claim, what, unit, scale; ``lost``, ``of`` and ``tipping`` (`sensitivity.tipping_point`, of the
+    treatment arm's lost); ``load`` (`sensitivity.load_to_overturn`, of a CLR); of a difference also ``robustness`` and
     ``robustness_interval`` (`sensitivity.robustness_value`), and ``strongest``, the covariate that would remove most if
     there were another as strong, with ``removes`` (`sensitivity.strength_of`).
     """
@@ -585,14 +594,14 @@ def overturning(claims: Mapping[str, Claim], swabs: AnnData, study: Study, setti
         pairs = treatment.arms(paired(followed, question.measure))
         treated = pairs[pairs["treated"] & pairs[["y0", "y1"]].notna().any(axis=1)]
         lost, of = int(treated["change"].isna().sum()), len(treated)
-        row = {key: part[key] for key in ("claim", "what", "unit")} | {"lost": lost, "of": of}
+        row = {key: part[key] for key in ("claim", "what", "unit", "scale")} | {"lost": lost, "of": of}
         row["tipping"] = sensitivity.tipping_point(part, lost, of)
         row["load"] = sensitivity.load_to_overturn(part) if part["unit"] == "CLR" else np.nan
         if question.contrast == "arms":
             given = ["y0", *arm_covariates(question, study)]
             row |= sensitivity.confounding(pairs, "y1", "treated", given, alpha=settings.alpha)
             names = study.column_names() | {"y0": "the baseline value"}
-            row |= {"strongest": names.get(row.get("strongest", ""), "")}
+            row |= {"strongest": names.get(row.get("strongest", ""), row.get("strongest", ""))}
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -17,14 +17,17 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
-from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MultipleLocator
 from scipy import stats
 
-from helpers.narrate import interval, number, short_name
+from helpers.narrate import interval, most_differ, number, on_scale, short_name
+from helpers.study import FEW
 
 #: Okabe & Ito's palette, chosen so that the three groups differ in lightness too.
 COLOURS = {"control": "#56B4E9", "treatment": "#D55E00", "comparator": "#4B2C7F", "case": "#7A4A00"}
@@ -90,11 +93,11 @@ def _legend_above(fig: Figure, ax: Axes, **how: Any) -> Legend:
     return fig.legend(handles, names, loc="outside upper left", **{"ncols": len(names)} | how)
 
 
-def _lettered(axes: Sequence[Axes] | np.ndarray) -> None:
+def _lettered(axes: Sequence[Axes] | np.ndarray, **how: Any) -> None:
     """Write A, B, C … before the titles of a figure's panels, if it has several."""
     for letter, ax in zip(ascii_uppercase, axes, strict=False):
         if len(axes) > 1:
-            ax.set_title(f"{letter}  {ax.get_title('left')}".rstrip())
+            ax.set_title(f"{letter}  {ax.get_title('left')}".rstrip(), **how)
 
 
 def _jitter(n: int) -> np.ndarray:
@@ -120,7 +123,9 @@ def _mean_interval(values: pd.Series) -> tuple[float, float]:
 
 
 def _mean_mark(ax: Axes, x: float, values: pd.Series, who: str) -> None:
-    """Mean with its 95 % interval, drawn so that it stands out from the points."""
+    """Mean with its 95 % interval, drawn so that it stands out from the points; nothing of few people."""
+    if values.count() < FEW:
+        return
     mean, half = _mean_interval(values)
     ax.errorbar(
         x, mean, yerr=half, zorder=5, fmt=MARKERS[who], color="black", mfc=COLOURS[who], ms=7, capsize=3, lw=1.5
@@ -281,29 +286,36 @@ def by_visit(
 
 
 @styled(
-    "{ylabel}, one mark a patient. Lines with 95 % bands: least squares, to guide the eye.",
+    "{ylabel}, one mark a patient. Lines with 95 % bands, over the range that the patients have: least squares, to "
+    "guide the eye.",
     "Scatter of {ylabel}, by arm.",
 )
 def against(data: pd.DataFrame, xs: Mapping[str, str], y: str, ylabel: str, labels: Mapping[str, str]) -> Figure:
     """Scatter of a measure against others, a panel each, with a straight guide line and its 95 % band for each group.
 
     `data` has a row a patient: ``who``, `y` and the columns `xs`, which have their axis labels. The least-squares line
-    guides the eye and is not the test.
+    guides the eye and is not the test; it stays within the values that there are, and few people have none.
     """
     fig, axes = panels(3.3, columns=len(xs), sharey=True)
     for ax, (x, xlabel) in zip(axes, xs.items(), strict=True):
         for who in groups(data["who"]):
             part = data[data["who"].eq(who)].dropna(subset=[x, y])
-            fit = part[x].nunique() > 3
             sns.regplot(
-                part, x=x, y=y, ax=ax, fit_reg=fit, seed=0, color=COLOURS[who], marker=MARKERS[who],
-                scatter_kws={"s": 14, "alpha": 0.55, "linewidths": 0}, label=f"{labels[who]} (n = {len(part)})",
+                part, x=x, y=y, ax=ax, fit_reg=len(part) >= FEW and part[x].nunique() > 3, seed=0, color=COLOURS[who],
+                marker=MARKERS[who], scatter_kws={"s": 14, "alpha": 0.55, "linewidths": 0},
+                label=f"{labels[who]} (n = {len(part)})",
                 line_kws={"linewidth": 1.8, "linestyle": "--" if who == "comparator" else "-"},
             )  # fmt: skip
+        least, most = data[y].min(), data[y].max()
+        for line in ax.lines:
+            at = np.asarray(line.get_ydata(), float)
+            line.set_ydata(np.where((at >= least) & (at <= most), at, np.nan))
+        for band in (band for band in ax.collections if isinstance(band, PolyCollection)):
+            band.set_verts([np.clip(p.vertices, [-np.inf, least], [np.inf, most]) for p in band.get_paths()])
         low, high = ax.get_ylim()
         if low < 0 < high:
             ax.axhline(0, color="black", lw=0.6)
-        ax.set(xlabel=xlabel, ylabel="")
+        ax.set(xlabel=xlabel, ylabel="", title=xlabel.partition(" (")[0] if len(xs) > 1 else "")
     _lettered(axes)
     _legend_above(fig, axes[0], handletextpad=0.2)
     axes[0].set_ylabel(ylabel)
@@ -353,30 +365,65 @@ def pcoa_paths(
     "Estimates with their intervals; grey, if any: the margin of equivalence.", "Forest of estimates with intervals."
 )
 def forest(rows: pd.DataFrame) -> Figure:
-    """Estimates with intervals, one a line, the numbers beside them; a panel for each scale.
+    """Estimates with intervals, one a line, the numbers beside them; a panel for each measure.
 
-    Columns scale (what is estimated, with its unit: the label of the axis), label, estimate, ci_low, ci_high, n;
-    optionally ``who`` (a key of `COLOURS`), and ``margin`` of equivalence, one a scale: a shaded zone around zero.
+    Columns measure (the panel's title), axis (its label), label, n, ``margin`` of equivalence (a shaded zone around
+    zero), and those that `helpers.narrate.on_scale` asks for.
     """
-    scales = list(dict.fromkeys(rows["scale"]))
-    fig, axes = panels(0.32 * len(rows) + 0.85 * len(scales), len(scales))
-    for ax, scale in zip(axes, scales, strict=True):
-        part = rows[rows["scale"].eq(scale)]
-        margin = part["margin"].iloc[0] if "margin" in part else np.nan
-        if np.isfinite(margin):
-            ax.axvspan(-margin, margin, color="0.9", lw=0)
-            ax.text(0, 1.01, "equivalence zone", transform=ax.get_xaxis_transform(), ha="center", size=8, color="0.35")
+    measures = list(dict.fromkeys(rows["measure"]))
+    fig, axes = panels(0.3 * len(rows) + 0.75 * len(measures), len(measures))
+    for ax, measure in zip(axes, measures, strict=True):
+        part = rows[rows["measure"].eq(measure)]
+        first = part.iloc[0]
+        if np.isfinite(first["margin"]):
+            ax.axvspan(-first["margin"], first["margin"], color="0.9", lw=0)
         ax.axvline(0, color="black", lw=0.8)
         for i, row in enumerate(part.to_dict("records")):
-            who = row.get("who", "case")
-            if np.isfinite(row["ci_low"]):
-                ax.plot([row["ci_low"], row["ci_high"]], [-i, -i], color=COLOURS[who], lw=2)
-            ax.plot(row["estimate"], -i, MARKERS[who], color=COLOURS[who], mec="black", ms=7)
-            text = f"{number(row['estimate'])} ({interval(row['ci_low'], row['ci_high'])})"
+            ax.plot([row["ci_low"], row["ci_high"]], [-i, -i], color="0.3", lw=2)
+            ax.plot(row["estimate"], -i, "D", color="black", ms=6)
+            told, low, high, _ = on_scale(row)
+            text = f"{number(told)} ({interval(low, high)})"
             ax.text(1.02, -i, text, transform=ax.get_yaxis_transform(), va="center", size=8)
         ax.set_yticks([-i for i in range(len(part))], [f"{r.label} (n = {r.n:.0f})" for r in part.itertuples()])
-        ax.set(xlabel=scale, ylim=(-len(part) + 0.4, 0.6))
+        ax.set(title=measure, xlabel=first["axis"], ylim=(-len(part) + 0.4, 0.6))
+        if first["scale"] == "fold change":
+            _as_fold(ax.xaxis)
     _lettered(axes)
+    return fig
+
+
+def _as_fold(axis: Axis) -> None:
+    """Tell natural logs on an axis as fold changes: 1/4, 1, 4."""
+    doublings = max(1, round(np.ptp(axis.get_view_interval()) / np.log(2) / 6))
+    axis.set_major_locator(MultipleLocator(doublings * np.log(2)))
+    axis.set_major_formatter(lambda x, _: f"{np.exp(x):.0f}" if x > -0.1 else f"1/{np.exp(-x):.0f}")
+
+
+@styled(
+    "Effect of each claim over all analyses, in SD of the controls in the direction that is claimed or denied: median "
+    "and 90 % of the analyses; links with severity as correlations. Diamond: the report's own, filled if most of those "
+    "that estimate the same agree with it; at the right how many do.",
+    "Median effect and span of each claim over all analyses, the report's own marked.",
+)
+def overview(claims: pd.DataFrame) -> Figure:
+    """A row a claim: the median effect and its span over the analyses, the report's own, and how many agree with it.
+
+    Columns as of `helpers.multiverse.Multiverse.claims`, and ``n``, the report's; claims without an analysis have none.
+    """
+    rows = claims[claims["all"].notna()].to_dict("records")
+    fig, (ax,) = panels(0.36 * len(rows) + 0.9)
+    ax.axvline(0, color="black", lw=0.8)
+    for i, row in enumerate(rows):
+        ax.plot([row["low"], row["high"]], [-i, -i], color="0.65", lw=5, solid_capstyle="butt")
+        ax.plot(row["median"], -i, "|", color="black", ms=11, mew=2)
+        agree = f"{row['agree']:.0f} of {row['specifications']:.0f}" if row["specifications"] > 1 else "the only one"
+        face = "white" if most_differ(row["agree"], row["specifications"]) else "black"
+        ax.plot(row["effect"], -i, "D", ms=6, mfc=face, mec="black")
+        ax.text(1.02, -i, f"{row['verdict']}, {agree}", transform=ax.get_yaxis_transform(), va="center", size=8)
+    names = [fill(f"{r['claim']}  {r['what']} (n\0=\0{r['n']:.0f})", 44).replace("\0", " ") for r in rows]
+    ax.set_yticks([-i for i in range(len(rows))], names)
+    ax.tick_params(axis="y", labelsize=7.5)
+    ax.set(xlabel="Effect (SD of controls)", ylim=(-len(rows) + 0.4, 0.6))
     return fig
 
 
@@ -403,7 +450,7 @@ def specification_curve(rows: pd.DataFrame, taken: pd.DataFrame, band: np.ndarra
     own = rows["specification"].eq(0).to_numpy()
     above.plot(x[own], rows["effect"][own], "D", ms=7, mfc="white", mec="black", mew=1.5)
     people = f"n = {rows['n'].min():.0f} to n = {rows['n'].max():.0f}"
-    above.set(ylabel="Effect (SD)", title=f"{len(rows)} analyses, {people}")
+    above.set(ylabel="Effect (SD)", title=f"{rows['claim'].iloc[0]}: {len(rows)} analyses, {people}")
     if len(taken):
         below.imshow(taken.astype(float), aspect="auto", cmap="Greys", interpolation="nearest", vmin=0, vmax=1.4)
     below.set_yticks(range(len(taken)), list(taken.index), size=7)
@@ -552,56 +599,52 @@ def differential(table: pd.DataFrame, xlabel: str, *, top: int = 15) -> Figure:
 
 
 @styled(
-    "Change by improvement of severity. Small marks: patients; large ones: means with intervals. Blue band, if "
-    "any: the mean change of the controls, with its interval.",
+    "Change by improvement of severity. Small marks: patients; large ones: means with 95 % intervals, of five patients "
+    "or more. Blue band, if any: the mean change of {labels[control]}, with its interval.",
     "Change of each measure by stratum of response and arm.",
 )
-def strata(
-    table: pd.DataFrame, changes: pd.DataFrame, labels: Mapping[str, str], noise: Mapping[str, tuple[float, float]]
-) -> Figure:
+def strata(changes: pd.DataFrame, labels: Mapping[str, str], noise: Mapping[str, tuple[float, float]]) -> Figure:
     """Change in each stratum of response, by arm: patients, means with intervals, n; a panel for each measure.
 
-    `table` as from `helpers.response.shift_by_stratum`, with ``scale``, the label of the measure's axis; `changes` has
-    a row a patient and measure: scale, arm, stratum, change; `noise` is for each scale the controls' own mean change,
-    as an interval: the yardstick of noise.
+    `changes` as of `helpers.response.Shift`; `noise` is for each scale the controls' own mean change, as an interval:
+    the yardstick of noise.
     """
-    scales, names = list(dict.fromkeys(table["scale"])), list(table["stratum"].cat.categories)
-    arms = groups(table["arm"])
-    fig, axes = panels(2.3 * len(scales) + 0.6, len(scales), sharex=True)
+    scales, names = list(dict.fromkeys(changes["scale"])), list(changes["stratum"].cat.categories)
+    arms = groups(changes["arm"])
+    fig, axes = panels(2.1 * len(scales) + 0.6, len(scales), sharex=True)
     for ax, scale in zip(axes, scales, strict=True):
         if np.isfinite(noise[scale]).all():
             ax.axhspan(
                 *noise[scale], color=COLOURS["control"], alpha=0.35, lw=0, label=f"{labels['control']}, mean change"
             )
         ax.axhline(0, color="black", lw=0.8)
-        for k, arm in enumerate(arms):
-            part, patients = (df[df["scale"].eq(scale) & df["arm"].eq(arm)] for df in (table, changes))
-            aside = 0.36 * (k - (len(arms) - 1) / 2)
-            x = part["stratum"].cat.codes.to_numpy() + aside
-            spread = patients["stratum"].cat.codes + aside + 0.8 * _jitter(len(patients))
-            _people(ax, spread, patients["change"], arm)
-            ax.vlines(x, part["ci_low"], part["ci_high"], color="black", lw=1.6)
-            ax.scatter(x, part["estimate"], color=COLOURS[arm], marker=MARKERS[arm], ec="black", s=45, zorder=3,
-                       label=labels[arm])  # fmt: skip
-            for xi, n in zip(x, part["n"], strict=True):
-                ax.text(xi, 1.0, f"n = {n:.0f}", transform=ax.get_xaxis_transform(), size=7, ha="center", va="bottom")
-        ax.set_ylabel(fill(scale, 28))
+        for arm in arms:  # whose patients may be too few for a mean
+            ax.scatter([], [], color=COLOURS[arm], marker=MARKERS[arm], ec="black", s=45, label=labels[arm])
+        of = changes[changes["scale"].eq(scale)]
+        for (i, stratum), (k, arm) in product(enumerate(names), enumerate(arms)):
+            values = of.loc[of["stratum"].eq(stratum) & of["arm"].eq(arm), "change"]
+            x = i + 0.36 * (k - (len(arms) - 1) / 2)
+            _people(ax, x + 0.8 * _jitter(len(values)), values, arm)
+            _mean_mark(ax, x, values, arm)
+            ax.text(x, 1.0, f"n = {len(values)}", transform=ax.get_xaxis_transform(), size=7, ha="center", va="bottom")
+        name, _, unit = scale.partition(", change")
+        ax.set(title=name, ylabel=f"Change{unit}")
+        if unit == " (times)":
+            _as_fold(ax.yaxis)
     axes[-1].set_xticks(range(len(names)), names)
     axes[-1].set(xlabel="Improvement of severity", xlim=(-0.5, len(names) - 0.5))
-    for letter, ax in zip(ascii_uppercase, axes, strict=False):
-        ax.text(-0.02, 1.03, letter, transform=ax.transAxes, weight="bold", ha="right")
-    handles = {name: handle for ax in axes for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)}
-    fig.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=3)
+    _lettered(axes, pad=14)
+    _legend_above(fig, axes[0])
     return fig
 
 
 @styled(
-    "Each mark is a near-clear patient's place among the controls. If patients were like controls, the places "
-    "would spread evenly from 0 to 100.",
-    "Percentiles of near-clear patients among the controls.",
+    "Each mark is the place of a near-clear patient among {control}: were they alike, the places would spread evenly "
+    "from 0 to 100. Bar: median of five patients or more; shaded: middle half of {control}.",
+    "Percentiles of near-clear patients among {control}.",
 )
-def percentiles(table: pd.DataFrame) -> Figure:
-    """Percentile of each patient in the distribution of the controls: columns measure, percentile."""
+def percentiles(table: pd.DataFrame, control: str) -> Figure:
+    """Percentile of each patient in the distribution of the controls, in words: columns measure, percentile."""
     measures = list(dict.fromkeys(table["measure"]))
     fig, (ax,) = panels(0.7 * len(measures) + 1.0)
     ax.axvspan(25, 75, color=COLOURS["control"], alpha=0.25, lw=0)
@@ -610,19 +653,19 @@ def percentiles(table: pd.DataFrame) -> Figure:
         values = table.loc[table["measure"].eq(measure), "percentile"].dropna()
         ax.scatter(values, -i + 1.5 * _jitter(len(values)), color=COLOURS["treatment"], marker=MARKERS["treatment"],
                    s=20, alpha=0.7, lw=0)  # fmt: skip
-        ax.plot([values.median()] * 2, [-i - 0.3, -i + 0.3], color="black", lw=2.5)
+        if len(values) >= FEW:
+            ax.plot([values.median()] * 2, [-i - 0.3, -i + 0.3], color="black", lw=2.5)
     counts = [int(table.loc[table["measure"].eq(m), "percentile"].notna().sum()) for m in measures]
     ax.set_yticks([-i for i in range(len(measures))], [f"{m} (n = {n})" for m, n in zip(measures, counts, strict=True)])
-    ax.set(xlim=(-2, 102), xlabel="Percentile among controls (bar: median; shaded: middle half of controls)")
-    ax.set_ylim(-len(measures) + 0.4, 0.6)
+    ax.set(xlim=(-2, 102), xlabel=f"Percentile among {control}", ylim=(-len(measures) + 0.4, 0.6))
     return fig
 
 
 @styled(
-    "Standardised mean differences between the arms, as observed and weighted; grey: acceptable.",
+    "Standardised mean differences between the arms ({contrast}), as observed and weighted; grey: acceptable.",
     "Love plot of the standardised differences before and after weighting.",
 )
-def love_plot(balance: pd.DataFrame, n: int, threshold: float = 0.1) -> Figure:
+def love_plot(balance: pd.DataFrame, n: int, contrast: str, threshold: float = 0.1) -> Figure:
     """Standardised differences between the arms of `n` patients before and after weighting.
 
     `balance` as from `helpers.treatment.balance`; within `threshold`, a common bound, imbalance is acceptable.
@@ -635,7 +678,7 @@ def love_plot(balance: pd.DataFrame, n: int, threshold: float = 0.1) -> Figure:
     ax.scatter(balance["unweighted"], y, marker="o", fc="white", ec="black", s=45, label="as observed")
     ax.scatter(balance["weighted"], y, marker="D", color="black", s=40, label="overlap weighted")
     ax.set_yticks(y, list(balance["covariate"]))
-    ax.set(xlabel=f"Standardised mean difference, treatment minus comparator (n = {n} patients)")
+    ax.set(xlabel=f"Standardised mean difference, {contrast} (n = {n} patients)")
     ax.set_ylim(-0.6, len(balance) - 0.4)
     fig.legend(loc="outside upper left", ncols=2)
     return fig
@@ -663,30 +706,4 @@ def subsampled(table: pd.DataFrame, sizes: Mapping[str, int], labels: Mapping[st
     ax.set(xlabel=f"Patients drawn from {labels['treatment']} (n = {sizes.get('treatment', 0)})")
     ax.set(ylabel=f"Draws with p < {alpha:g} (%)", ylim=(0, 102))
     ax.legend(loc="lower right")
-    return fig
-
-
-@styled(
-    "Direct effect with its bootstrap interval, were the errors of improvement and skin correlated by an "
-    "unmeasured cause. At zero: as estimated.",
-    "Curve of the direct effect against the correlation of errors.",
-)
-def sensitivity(curve: pd.DataFrame, zero: float, ylabel: str, n: int) -> Figure:
-    """Direct effect against the correlation of errors that an unmeasured cause would leave.
-
-    `curve` as from `helpers.treatment.mediation_sensitivity`; at `zero` the effect vanishes, NaN if nowhere.
-    """
-    fig, (ax,) = panels(3.2)
-    ax.fill_between(curve["rho"], curve["direct_low"], curve["direct_high"], color="0.88", lw=0)
-    ax.plot(curve["rho"], curve["direct"], color="black", lw=1.8)
-    ax.axhline(0, color="black", lw=0.8)
-    ax.axvline(0, color="0.6", lw=0.8, ls=":")
-    at = curve.loc[curve["rho"].abs().idxmin()]
-    ax.plot(0, at["direct"], "o", color="black", ms=6)
-    ax.annotate("as estimated", (0, at["direct"]), (6, -13), textcoords="offset points", size=8)
-    if np.isfinite(zero):
-        ax.plot(zero, 0, "D", color=COLOURS["treatment"], mec="black", ms=6)
-        above: Any = {"textcoords": "offset points", "ha": "center", "size": 8}
-        ax.annotate(f"no effect at {number(zero)}", (zero, 0), (0, 12), **above)
-    ax.set(xlabel=f"Correlation of errors left by an unmeasured cause (n = {n} patients)", ylabel=fill(ylabel, 40))
     return fig

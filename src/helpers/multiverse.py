@@ -15,7 +15,7 @@ from anndata import AnnData
 from scipy.special import ndtri
 from skbio import DistanceMatrix
 
-from helpers import diversity, evidence, joint, narrate, taxa
+from helpers import diversity, evidence, joint, taxa
 from helpers.choices import Choice, absent, keeps, kind_of, load_choices, specifications, touched
 from helpers.claims import CONTRADICTED, NOT_TESTABLE, Claim, adjusted_among, decided, load_claims, together
 from helpers.disclosure import as_tsv
@@ -428,12 +428,13 @@ def _summary(
     """What all specifications say of a claim; `of` has the rows, as from `_judged`, of the part that stands for it.
 
     claim, verdict (the report's), ``specifications`` that keep the estimand and could be analysed, and how many
-    ``agree``, and the same of ``all``, NaN if the report's could not be; the part's effects in SD in the direction that
-    the claim asserts or denies (``way``; with neither, of more than zero): median, low and high (5 and 95 per cent of
-    the specifications), and the shares of those in that direction and of those ``significant`` there; what `_joint`
-    tells; ``explained``, the share of the variance of the effects that each choice explains, and ``moved_by``, that
-    which explains most; ``other`` and ``opposite``, options that alone change the verdict, or the sign; ``least``, the
-    option with the least agreement, with ``least_agree`` of ``least_of``.
+    ``agree``, and the same of ``all``, NaN if the report's could not be; the report's own ``effect``; the part's
+    effects in SD in the direction that the claim asserts or denies (``way``; with neither, of more than zero): median,
+    low and high (5 and 95 per cent of the specifications), and the shares of those in that direction and of those
+    ``significant`` there; what `_joint` tells; ``explained``, the share of the variance of the effects that each choice
+    explains, and ``moved_by``, that which explains most, with its ``moved_share``; ``other`` and ``opposite``, options
+    that alone change the verdict, or the sign; ``least``, the option with the least agreement, with ``least_agree`` of
+    ``least_of``.
     """
     each_once = of.set_index("specification")
     report = each_once.loc[0]
@@ -462,6 +463,7 @@ def _summary(
         "all": len(analysed) or np.nan,
         "all_agree": int(agree.sum()) if len(analysed) else np.nan,
         "what": next(iter(each_once["what"].dropna()), ""),
+        "effect": report["effect"],
         "way": "denied" if claim.against_margin and report["sign"] else "claimed" if report["sign"] else "positive",
         "median": spread[0.5],
         "low": spread[0.05],
@@ -471,6 +473,7 @@ def _summary(
         **tests,
         "explained": "; ".join(f"{says} {share:.2f}" for says, share in explained.items()),
         "moved_by": next(iter(explained.index), ""),
+        "moved_share": explained.max(),
         "other": "; ".join(f"{n} ({row['verdict']})" for n, row in named if row["verdict"] != report["verdict"]),
         "opposite": "; ".join(n for n, row in named if row["effect"] * report["effect"] < 0),
         "least": f"{choices[least[0]].says}: {choices[least[0]].word(least[1])}" if least else "",
@@ -540,28 +543,6 @@ def curve(multiverse: Multiverse, claim: str, study: Study) -> tuple[pd.DataFram
         if taken[name].eq(option).any() and taken[name].nunique() > 1
     }
     return rows.reset_index(drop=True), pd.DataFrame(matrix, index=range(len(rows)), dtype=bool).T
-
-
-def agreement(claims: pd.DataFrame) -> pd.DataFrame:
-    """`Multiverse.claims` as a reader sees it."""
-
-    def of(agree: str, all_of: str) -> list[str]:
-        each = zip(claims[agree], claims[all_of], strict=True)
-        return ["–" if np.isnan(n) else f"{a:.0f} of {n:.0f}" for a, n in each]
-
-    spans = [narrate.interval(*span) for span in zip(claims["low"], claims["high"], strict=True)]
-    return pd.DataFrame(
-        {
-            "claim": claims["claim"],
-            "verdict": claims["verdict"],
-            "agree": of("agree", "specifications"),
-            "agree, all analyses": of("all_agree", "all"),
-            "median effect (SD)": claims["median"],
-            "in 90 % of the analyses": spans,
-            "p, joint": claims["joint_p"],
-            "moved most by": claims["moved_by"],
-        }
-    )
 
 
 def offered(multiverse: Multiverse) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from helpers.study import SMALL, Privacy, Study
+from helpers.study import FEW, SMALL, Privacy, Study
 
 DIGITS = 3
 _RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
@@ -69,6 +69,10 @@ def effect(estimate: dict[str, Any], unit: str = "") -> str:
     )
 
 
+def _exp(x: float) -> float:
+    return math.exp(x) if x < 700 else math.inf
+
+
 def on_scale(row: Mapping[str, Any], sd: float = math.nan) -> tuple[float, float, float, str]:
     """An effect on the scale that people know, by ``scale``: estimate, interval, and what they are counted in.
 
@@ -79,7 +83,7 @@ def on_scale(row: Mapping[str, Any], sd: float = math.nan) -> tuple[float, float
     if row["contrast"] == "severity":
         return estimate, low, high, "ρ"
     if row["scale"] == "fold change":
-        return math.exp(estimate), math.exp(low), math.exp(high), "times"
+        return _exp(estimate), _exp(low), _exp(high), "times"
     if row["scale"] == "SD of controls" and sd > 0:
         return estimate / sd, low / sd, high / sd, "SD of controls"
     return estimate, low, high, row["unit"]
@@ -128,31 +132,30 @@ def differing(table: pd.DataFrame, what: str, *, shown: int = 3) -> str:
     if found.empty:
         return f"{told}, which is not evidence that none does."
     each = [
-        f"*{short_name(row.taxon)}* {number(math.exp(row.estimate))} times (unless the whole community became "
+        f"*{short_name(row.taxon)}* {number(_exp(row.estimate))} times (unless the whole community became "
         f"{number(row.overturned)} times as large or {'less' if row.estimate > 0 else 'more'})"
         for row in found.head(shown).itertuples()
     ]
     more = f"; and {len(found) - shown} more, in the table" if len(found) > shown else ""
-    low, high = (number(math.exp(limit)) for limit in table[["frame_low", "frame_high"]].iloc[0])
+    low, high = (number(_exp(limit)) for limit in table[["frame_low", "frame_high"]].iloc[0])
     return f"{told}, beyond the frame of {low} to {high} times that holds half of all: {'; '.join(each)}{more}."
 
 
 def ends(trend: Mapping[str, Any], means: pd.DataFrame, who: str) -> str:
     """Tell the mean change in the lowest and the highest stratum of response under treatment, and the trend.
 
-    `trend` has ``measure``, ``unit`` and the trend of both arms; `means` are those of `helpers.response.Shift`.
+    Of strata that have enough patients for a mean. `trend` has ``measure``, ``unit``, ``scale`` and the trend of both
+    arms; `means` are those of `helpers.response.Shift`.
     """
-    strata = means[means["measure"].eq(trend["measure"]) & means["arm"].eq("treatment")]
-    what = trend["measure"]
-    told = f"{what}: no patient under {who} has a stratum."
-    if len(strata):
-        first, last = strata.iloc[0], strata.iloc[-1]
-        told = (
-            f"{what} under {who}: mean change {number(first['estimate'])} where severity improved {first['stratum']} "
-            f"(n = {first['n']:.0f}), {number(last['estimate'])} where it improved {last['stratum']} "
-            f"(n = {last['n']:.0f})."
-        )
-    return f"{told} Trend, a stratum: {effect(dict(trend), trend['unit'])}."
+    strata = means[means["measure"].eq(trend["measure"]) & means["arm"].eq("treatment") & means["n"].ge(FEW)]
+    told = []
+    for row in strata.iloc[[0, -1][: len(strata)]].to_dict("records"):
+        size = _brief({**trend, **row, "scale": trend["scale"]}, trend["unit"]).partition(" (")[0]
+        told.append(f"{size} where severity improved {row['stratum']} (n = {row['n']:.0f})")
+    mean = f"mean change {', '.join(told)}" if told else f"no stratum has {FEW} patients or more"
+    shown = "a trend" if excludes_zero(dict(trend)) else "a trend is uncertain"
+    slope = f" From stratum to stratum {shown}: {_brief(trend, trend['unit'])}, {p_value(trend['p_value'])}."
+    return f"{trend['measure']} under {who}: {mean}.{'' if math.isnan(trend['estimate']) else slope}"
 
 
 def permanova(tests: pd.DataFrame, *, alpha: float = 0.05) -> str:
@@ -190,35 +193,38 @@ def permanova(tests: pd.DataFrame, *, alpha: float = 0.05) -> str:
 def compared(what: str, estimate: dict[str, Any], unit: str, this: str, other: str) -> str:
     """Tell a difference between two groups, `this` minus `other`, in the direction the data have.
 
-    One whose interval includes zero says that neither a difference nor its absence is shown.
+    One whose interval includes zero is uncertain, and told by how far its interval goes either way.
     """
     if math.isnan(estimate["estimate"]):
         return f"{what} could not be compared between {this} and {other} (n = {estimate['n']:.0f})."
-    was = "was" if excludes_zero(estimate) else "was estimated"
-    way = "higher" if estimate["estimate"] > 0 else "lower"
-    return f"{what} {was} {way} in {this} than in {other}, by {_size(estimate, unit, 'difference')}."
+    if not excludes_zero(estimate):
+        return f"{what}, {this} against {other}: {_either(estimate, unit, LESS_MORE)}."
+    way, by = "higher" if estimate["estimate"] > 0 else "lower", ":" if _fold(estimate) else ", by"
+    return f"{what} was {way} in {this} than in {other}{by} {_shown(estimate, unit, LESS_MORE[2])}."
 
 
 def changed(what: str, estimate: dict[str, Any], unit: str, who: str) -> str:
     """Tell a change between the visits, follow-up minus baseline, in the direction the data have.
 
-    One whose interval includes zero says that neither a change nor its absence is shown.
+    One whose interval includes zero is uncertain, and told by how far its interval goes either way.
     """
     if math.isnan(estimate["estimate"]):
-        return f"{who}: the change of {what} could not be estimated (n = {estimate['n']:.0f})."
-    way = "rose" if estimate["estimate"] > 0 else "fell"
-    return f"{who}: {what} {way} by {_size(estimate, unit, 'change')}."
+        few = "too few people to test the change" if estimate["n"] < FEW else "the change could not be estimated"
+        return f"{who}: {few} of {what} (n = {estimate['n']:.0f})."
+    if not excludes_zero(estimate):
+        return f"{who}: the change of {what} is {_either(estimate, unit, FALL_RISE)}."
+    way, by = "rose" if estimate["estimate"] > 0 else "fell", "to" if _fold(estimate) else "by"
+    return f"{who}: {what} {way} {by} {_shown(estimate, unit, FALL_RISE[2])}."
 
 
 def linked(what: str, other: str, estimate: dict[str, Any]) -> str:
     """Tell a correlation of two measures, in the direction the data have; ``estimate`` is rho."""
     if math.isnan(estimate["estimate"]):
         return f"The correlation of {what} with {other} could not be estimated (n = {estimate['n']:.0f})."
-    way = "rises" if estimate["estimate"] > 0 else "falls"
     rho = f"partial Spearman ρ = {effect(estimate)}"
     if excludes_zero(estimate):
-        return f"{what} {way} with {other}: {rho}."
-    return f"A link of {what} with {other} is neither shown nor excluded: {rho}."
+        return f"{what} {'rises' if estimate['estimate'] > 0 else 'falls'} with {other}: {rho}."
+    return f"Whether {what} goes with {other} is uncertain: {rho}."
 
 
 def excludes_zero(estimate: dict[str, Any]) -> bool:
@@ -233,15 +239,17 @@ def beyond(estimate: Mapping[str, Any]) -> bool:
 
 def equivalent(what: str, estimate: dict[str, Any], unit: str, *, alpha: float = 0.05) -> str:
     """Tell what an equivalence test shows; ``margin`` and ``p_equivalence`` as from `helpers.estimates.equivalence`."""
-    p, margin = estimate["p_equivalence"], f"±{number(estimate['margin'])}{_spaced(unit)}"
+    p = estimate["p_equivalence"]
     if math.isnan(p):
-        return f"{what}: equivalence could not be tested."
+        why = "too few people to be tested" if math.isnan(estimate["estimate"]) else "equivalence could not be tested"
+        return f"{what}: {why} (n = {estimate['n']:.0f})."
+    margin = _margin(estimate["margin"], estimate, unit)
+    span = f"{_span(estimate, unit, LESS_MORE)} (n = {estimate['n']:.0f})"
     if p < alpha:
-        return f"{what} is smaller than the margin of {margin} (equivalence {p_value(p)})."
-    span = f"interval {interval(estimate['ci_low'], estimate['ci_high'], unit)}"
+        return f"{what}: alike to within the margin of {margin} (equivalence {p_value(p)}), {span}."
     if beyond(estimate):
-        return f"{what} is larger than the margin of {margin} ({span})."
-    return f"{what} is not shown to be smaller than the margin of {margin}, nor larger ({span})."
+        return f"{what}: different by more than the margin of {margin}, {span}."
+    return f"{what}: uncertain, {span}, beside a margin of {margin}."
 
 
 def reach(part: Mapping[str, Any]) -> str:
@@ -249,35 +257,30 @@ def reach(part: Mapping[str, Any]) -> str:
 
     `part` is a row of `helpers.evidence.gather`, tested against a margin.
     """
-    unit = _spaced(part["unit"])
-    power = 100 * part["power_equivalence"]
-    span = interval(part["margin_low"], part["margin_high"])
+    power, unit = 100 * part["power_equivalence"], part["unit"]
+    low, high = (_exp(part[c]) if _fold(part) else part[c] for c in ("margin_low", "margin_high"))
     told = (
-        f"What {part['claim']} could show ({part['what']}): with no true effect, this study shows one smaller than the "
-        f"margin of {number(part['margin'])}{unit} (known to {span}) with a power of "
-        f"{number(power, 2) if power >= 1 else 'less than 1'} %; with 80 %, no margin below "
-        f"{number(part['reachable_margin'])}{unit}."
+        f"{part['claim']} ({part['what']}): if truly nothing differed, a study of this size would show it to within "
+        f"the margin of {_margin(part['margin'], part, unit)} (known to {interval(low, high)}) with a power of "
+        f"{number(power, 2) if power >= 1 else 'less than 1'} %; with 80 %, only to within "
+        f"{_margin(part['reachable_margin'], part, unit)}."
     )
-    if part["attainable"]:
-        return told
-    return f"{told} It is out of reach: it would take a sample of about {part['n_needed']:,.0f}."
+    return told if part["attainable"] else f"{told} Out of reach: it takes a sample of about {part['n_needed']:,.0f}."
 
 
-def worth(what: str, estimate: dict[str, Any], unit: str, *, alpha: float = 0.05) -> str:
-    """Tell whether a null is informative: by equivalence, and by ``detectable``, the minimum detectable effect."""
-    if math.isnan(estimate["estimate"]):
-        return f"{what}: not estimable (n = {estimate['n']:.0f})."
-    if excludes_zero(estimate):
-        return f"{what}: not a null, {effect(estimate, unit)}."
-    verdict = equivalent(f"{what}: the effect", estimate, unit, alpha=alpha)
-    if estimate["p_equivalence"] < alpha:
-        return verdict
-    detectable = f"{verdict} Detectable with 80 % power: {number(estimate['detectable'])}{_spaced(unit)}"
-    if math.isnan(estimate["margin"]):
-        return f"{detectable}."
-    if estimate["detectable"] > estimate["margin"]:
-        return f"{detectable}, beyond the margin, so that this null is not informative."
-    return f"{detectable}, within the margin."
+def worth(what: str, estimate: dict[str, Any], unit: str) -> str:
+    """Tell what could have been missed where an interval includes zero; nothing where there is no such null.
+
+    ``detectable`` is the minimum detectable effect at 80 % power.
+    """
+    if math.isnan(estimate["estimate"]) or excludes_zero(estimate):
+        return ""
+    if estimate["p_equivalence"] < 1 - estimate["level"] / 100:
+        return f"{what}: {_either(estimate, unit, FALL_RISE if estimate.get('contrast') == 'change' else LESS_MORE)}."
+    x, of = estimate["detectable"], _margin if _fold(estimate) else _size
+    kind = "changes" if estimate.get("contrast") == "change" else "differences"
+    least = f"{kind} above {of(x, estimate, unit)}"
+    return f"{what}: the study could reliably detect only {least}; smaller ones remain possible."
 
 
 def beside(row: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> str:
@@ -285,39 +288,41 @@ def beside(row: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> s
 
     `row` is the answer that stands, `others` those beside it, by how they were estimated.
     """
-    if not others:
+    known = {name: e for name, e in others.items() if not math.isnan(e["estimate"])}
+    if not known:
         return ""
-    told = [f"{name} {number(e['estimate'])} ({interval(e['ci_low'], e['ci_high'])})" for name, e in others.items()]
-    lost = [name for name, e in others.items() if excludes_zero(dict(row)) and not excludes_zero(dict(e))]
-    return f"Beside it: {'; '.join(told)}." + (f" **Not shown {' nor '.join(lost)}.**" if lost else "")
+    told = [f"{name} {_brief(e, '')}" for name, e in known.items()]
+    lost = [name for name, e in known.items() if excludes_zero(dict(row)) and not excludes_zero(dict(e))]
+    return f"Estimated otherwise: {'; '.join(told)}." + (f" **No longer shown: {', '.join(lost)}.**" if lost else "")
 
 
 def overturned(row: Mapping[str, Any]) -> str:
-    """Tell what would have to be true for a shown effect to be none: a row of `helpers.evidence.overturning`."""
-    unit, told = _spaced(row["unit"]), []
-    if not math.isnan(row["tipping"]):
+    """Tell what would have to be true for a shown effect to be none: a row of `helpers.evidence.overturning`.
+
+    Nothing where none is shown.
+    """
+    told, by = [], row["tipping"]
+    if not math.isnan(by):
+        apart = f"{number(abs(by))}{_spaced(row['unit'])} {'above' if by > 0 else 'below'}"
+        apart = f"at {number(_exp(by))} times the level of" if _fold(row) else apart
         told.append(
-            f"the {row['lost']} patients who were lost, of {row['of']} patients treated, had changed by "
-            f"{number(row['tipping'])}{unit} more than those who stayed"
+            f"the {row['lost']} patients who were lost, of {row['of']} patients treated, had ended {apart} those who "
+            "stayed"
         )
     if not math.isnan(row["load"]):
         told.append(
             f"the typical bacterium had become {number(row['load'])} times as abundant, which no share can tell"
         )
-    shown, cause = row.get("robustness_interval", math.nan), ""
-    if not math.isnan(shown):
-        each = "of what is left of both allocation and outcome"
-        to_zero = f"{number(100 * row['robustness'], 2)} % takes the estimate to zero"
-        if not math.isnan(row["removes"]):
-            removes = f"{number(100 * row['removes'], 2)} % of the difference"
-            to_zero += f"; one as strong as {row['strongest']} would remove {removes}"
-        if shown:
-            told.append(f"an unmeasured cause explained {number(100 * shown, 2)} % {each}")
-        cause = f" An unmeasured cause that explains, {each}, {to_zero}."
-    what = f"{row['claim']}, {row['what']}"
-    if told:
-        return f"{what}: the interval would include zero if {'; or if '.join(told)}.{cause}"
-    return f"{what}: the interval includes zero as it is.{cause}" if cause else ""
+    if row.get("robustness_interval", 0) > 0:
+        like = ""
+        if row["strongest"] and not math.isnan(row["removes"]):
+            removes = number(100 * row["removes"], 2)
+            like = f" (one as strong as {row['strongest']} would remove {removes} % of the difference)"
+        told.append(
+            f"something unmeasured explained {number(100 * row['robustness_interval'], 2)} % of what is left of both "
+            f"allocation and outcome{like}"
+        )
+    return f"{row['claim']} ({row['what']}) would no longer be shown if {'; or if '.join(told)}." if told else ""
 
 
 def otherwise(
@@ -328,14 +333,46 @@ def otherwise(
     `others` are the estimates in these, by what they measure; `absent` tells why there is none, by what it would have
     measured.
     """
-    told = [f"{name} {effect(dict(e), e['unit'])}" for name, e in others.items()]
+    told = [f"{name} {_brief(e, e['unit'])}" for name, e in others.items()]
     told += [f"{name}: {reason}" for name, reason in absent.items()]
     if not told:
         return ""
     ways = {(excludes_zero(dict(e)), excludes_zero(dict(e)) and e["estimate"] > 0) for e in (same, *others.values())}
-    verdict = "The spaces agree" if len(ways) == 1 else "**The spaces disagree**"
-    agreed = f" {verdict} on whether it moved." if others else ""
-    return f"{what}, seen otherwise: {'; '.join(told)}.{agreed}"
+    shown = [name for name, e in {"this one": same, **others}.items() if excludes_zero(dict(e))]
+    agreed = "The spaces agree." if len(ways) == 1 else f"**The spaces disagree**: shown by {' and '.join(shown)}."
+    return f"{what}, in other spaces: {'; '.join(told)}. {agreed if others else ''}".strip()
+
+
+def whole_beside_axis(whole: Mapping[str, Any], row: Mapping[str, Any], healthy: str, *, alpha: float = 0.05) -> str:
+    """Reconcile the test of the whole community, time × arm, with the arms' positions, where one alone is shown.
+
+    `whole` as from `helpers.permutation.paired_permanova`, `row` the answer on the position; `healthy` people in words.
+    """
+    along, apart = excludes_zero(dict(row)), whole["p_value"] < alpha
+    if along == apart or math.isnan(whole["p_value"]) or math.isnan(row["estimate"]):
+        return ""
+    spread = ", and at spread too" if apart and whole["dispersion_p"] < alpha else ""
+    return (
+        f"The whole community {'did change' if apart else 'is not shown to change'} differently in the two arms "
+        f"(PERMANOVA, time × arm, {p_value(whole['p_value'])}), which does not contradict the "
+        f"{'difference' if along else 'uncertainty'} of the position: that test looks in every direction{spread}, the "
+        f"position only towards {healthy}."
+    )
+
+
+def counted_otherwise(what: str, ways: Mapping[str, Mapping[str, Any]], *, alpha: float = 0.05) -> str:
+    """Reconcile a difference that is shown by some ways of counting a taxon and not by others; `ways` by their name."""
+    told: dict[bool, list[str]] = {True: [], False: []}
+    for name, row in ways.items():
+        if not math.isnan(row["p_value"]):
+            told[row["p_value"] < alpha].append(f"by {name} ({p_value(row['p_value'])})")
+    if not all(told.values()):
+        return ""
+    return (
+        f"{what} is shown {' and '.join(told[True])}, not {' nor '.join(told[False])}, which is no contradiction: a "
+        "share is ruled by the few who have most of it, a log ratio weighs all alike, and carriage asks only whether "
+        "there is any."
+    )
 
 
 def robust(row: Mapping[str, Any], alpha: float) -> str:
@@ -357,9 +394,9 @@ def robust(row: Mapping[str, Any], alpha: float) -> str:
         told.append(f"Without any effect, a median like this or larger {rare} ({p_value(row['joint_p'])}).")
         if row["significant"]:
             told.append(f"So many significant results: {p_value(row['joint_p_share'])}.")
-    if row["explained"]:
-        most, _, share = row["explained"].split("; ")[0].rpartition(" ")
-        told.append(f"What moves it most: {most} ({number(100 * float(share), 2)} % of the variance).")
+    if row["moved_by"]:
+        share = f"{number(100 * row['moved_share'], 2)} % of the variance"
+        told.append(f"What moves it most: {row['moved_by']} ({share}).")
     if row["other"]:
         told.append(f"One choice alone gives another verdict: {row['other']}.")
     if row["opposite"]:
@@ -453,26 +490,6 @@ def top_of(bars: pd.DataFrame, rank: str) -> str:
     return f"Most abundant {rank} on average: {'; '.join(told)}."
 
 
-def beside_margin(tests: Mapping[str, Mapping[str, Any]], *, alpha: float = 0.05) -> str:
-    """Tell of how many measures equivalence is shown, of how many a difference beyond the margin.
-
-    `tests` has for each measure what `helpers.estimates.equivalence` adds to an estimate.
-    """
-    within = [name for name, e in tests.items() if e["p_equivalence"] < alpha]
-    outside = [name for name, e in tests.items() if beyond(e)]
-    neither = [name for name in tests if name not in (*within, *outside)]
-    told = [
-        f"{what}: {', '.join(names)}"
-        for what, names in (
-            ("shown to differ by less than the margin", within),
-            ("shown to differ by more", outside),
-            ("neither shown", neither),
-        )
-        if names
-    ]
-    return "; ".join(told) + "."
-
-
 def unnamed(bounds: pd.DataFrame, share: float, genus: str) -> list[str]:
     """Tell whether estimates hold whatever the reads without a species name are, `share` per cent of the genus's reads.
 
@@ -511,26 +528,6 @@ def carrying(present: pd.Series, privacy: Privacy) -> dict[Any, str]:
     return told
 
 
-def vanishing(rho: float) -> str:
-    """Tell how strong an unmeasured cause, as a correlation of errors, would have to be to explain an effect away."""
-    if math.isnan(rho):
-        return "No correlation of errors from −0.9 to 0.9 would take the direct effect to zero."
-    return f"An unmeasured cause that correlates the errors by {number(rho)} would take the direct effect to zero."
-
-
-def leaking(errors: pd.DataFrame, score: str) -> str:
-    """Tell how much of a direct effect may be what an error-prone severity score left unadjusted.
-
-    `errors` as from `helpers.treatment.direct_given_reliability`, from the most reliable on.
-    """
-    first, last = errors.iloc[0], errors.dropna(subset="direct").iloc[-1]
-    return (
-        f"If {number(100 * (1 - last['reliability']))} % of the variance of improvement of {score} were error of "
-        f"measurement, the direct effect would be {number(last['direct'])} "
-        f"({interval(last['direct_low'], last['direct_high'])}), not {number(first['direct'])}."
-    )
-
-
 def balanced(balance: pd.DataFrame, threshold: float = 0.1) -> str:
     """Tell whether weighting balanced the covariates, as from `helpers.treatment.balance`, and what follows if not."""
     left = balance.loc[balance["weighted"].abs() > threshold, "covariate"]
@@ -559,20 +556,63 @@ def italicised(text: str, names: Iterable[str]) -> str:
     return re.sub(rf"(?<![\w*])(?:{either})(?![\w*])", r"*\g<0>*", text)
 
 
-def _size(estimate: dict[str, Any], unit: str, what: str) -> str:
-    """An effect without its sign, and what an interval that includes zero allows to say of it.
+#: How a smaller and a larger value are called, and what a fold change multiplies: of two groups, and of two visits.
+LESS_MORE = ("{} less", "{} more", "as much")
+FALL_RISE = ("a fall of {}", "a rise of {}", "what it was")
 
-    Never that there is nothing, unless equivalence is shown.
-    """
-    turned = {"estimate": -estimate["estimate"], "ci_low": -estimate["ci_high"], "ci_high": -estimate["ci_low"]}
-    size = effect(estimate | turned if estimate["estimate"] < 0 else estimate, unit)
-    if excludes_zero(estimate):
-        return size
-    p = estimate.get("p_equivalence", math.nan)
-    if p < 1 - estimate["level"] / 100:
-        margin = f"smaller than ±{number(estimate['margin'])}{_spaced(unit)} (equivalence {p_value(p)})"
-        return f"{size}; the interval includes zero; the {what} is shown to be {margin}"
-    return f"{size}; the interval includes zero, so that neither a {what} nor its absence is shown"
+
+def _fold(row: Mapping[str, Any]) -> bool:
+    """Whether an estimate is a natural log that is told as fold change."""
+    return row.get("scale") == "fold change" and row.get("contrast") != "severity"
+
+
+def _brief(row: Mapping[str, Any], unit: str) -> str:
+    """An estimate and its interval on the scale that people know."""
+    x, low, high, counted = on_scale({"contrast": "", "scale": "", **row, "unit": unit})
+    return f"{number(x)}{_spaced(counted)} ({interval(low, high)})"
+
+
+def _margin(x: float, row: Mapping[str, Any], unit: str) -> str:
+    return f"a factor of {number(_exp(x))}" if _fold(row) else f"±{number(x)}{_spaced(unit)}"
+
+
+def _size(x: float, row: Mapping[str, Any], unit: str) -> str:
+    """How large an effect is, without its sign; also in standard deviations of the controls, if it is told in these."""
+    if _fold(row):
+        return f"{number(_exp(x))} times"
+    in_sd = row.get("scale") == "SD of controls" and row.get("sd", 0) > 0
+    return f"{number(abs(x))}{_spaced(unit)}" + (f" or {number(abs(x) / row['sd'])} SD of controls" if in_sd else "")
+
+
+def _shown(row: Mapping[str, Any], unit: str, of: str) -> str:
+    """An effect whose direction is told, with interval, p-value and n; `of` is what a fold change multiplies."""
+    ends = row["ci_low"], row["ci_high"]
+    low, high = map(_exp, ends) if _fold(row) else sorted(map(abs, ends))
+    details = f"({row['level']:g} % interval {interval(low, high)}; {p_value(row['p_value'])}; n = {row['n']:.0f})"
+    return f"{_size(row['estimate'], row, unit)} {f'{of} ' if _fold(row) else ''}{details}"
+
+
+def _span(row: Mapping[str, Any], unit: str, words: tuple[str, str, str]) -> str:
+    """An interval by how far it goes: ``from 53.3 % of the gap less to 9.47 % more``."""
+    low, high = row["ci_low"], row["ci_high"]
+    if _fold(row):
+        return f"from {interval(_exp(low), _exp(high))} times {words[2]}"
+    if low * high > 0:
+        near, far = sorted((abs(low), abs(high)))
+        return f"from {words[low > 0].format(interval(near, far, unit))}"
+    first, last = number(-low) + _spaced(unit), number(high) + _spaced(unit.partition(" of ")[0])
+    return f"from {words[0].format(first)} to {words[1].format(last)}"
+
+
+def _either(row: Mapping[str, Any], unit: str, words: tuple[str, str, str]) -> str:
+    """What an interval that includes zero allows to say: never that there is nothing, unless equivalence is shown."""
+    best = _size(row["estimate"], row, unit)
+    best = best if _fold(row) else words[row["estimate"] > 0].format(best)
+    told = f"{_span(row, unit, words)} (best estimate {best}; {p_value(row['p_value'])}; n = {row['n']:.0f})"
+    p = row.get("p_equivalence", math.nan)
+    if p < 1 - row["level"] / 100:
+        return f"small, {told}: within the margin of {_margin(row['margin'], row, unit)} (equivalence {p_value(p)})"
+    return f"uncertain, {told}"
 
 
 def with_unit(name: str, unit: str) -> str:

@@ -6,7 +6,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -132,14 +132,21 @@ class Output:
         if not caption or not alt or not any("n = " in text.get_text() for text in fig.findobj(Text)):
             raise ValueError(f"{name}: a figure needs a caption, an alternative text, and its n")
         caption, alt = self._told(caption), in_text(alt, self.privacy)
-        in_figure(fig, self.privacy)
-        italicise(fig, self.taxa)
-        box = save_figure(fig, self.results_dir, name, simulated=self.simulated)
+        box = self._saved(fig, name)
         image = base64.b64encode(_drawn(fig, "png", 100, {"Software": None}, box)).decode()
         shown = {"image/png": image, "text/plain": f"Figure: {name}"}
         about = {"image/png": {"alt": alt}, "figure": name, "data": data or name}
         display(shown, raw=True, metadata=about | _folded(fold))
         display({"text/markdown": caption, "text/plain": caption}, raw=True, metadata={"caption_of": name})
+
+    def keep(self, name: str, draw: Callable[..., Figure], *of: Any) -> None:
+        """Draw a figure and save it without showing it: a job for a worker."""
+        self._saved(draw(*of), name)
+
+    def _saved(self, fig: Figure, name: str) -> Bbox:
+        in_figure(fig, self.privacy)
+        italicise(fig, self.taxa)
+        return save_figure(fig, self.results_dir, name, simulated=self.simulated)
 
     def table(
         self,

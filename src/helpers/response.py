@@ -9,10 +9,10 @@ from statsmodels.genmod.cov_struct import Exchangeable
 from statsmodels.genmod.generalized_estimating_equations import GEE
 from statsmodels.tools import add_constant
 
-from helpers.estimates import ESTIMATE, as_numbers, intercept, linear_contrast, mean_change, not_estimable, with_t
+from helpers.estimates import ESTIMATE, as_numbers, linear_contrast, mean_change, not_estimable, with_t
 from helpers.measures import Measure
 from helpers.narrate import with_unit
-from helpers.study import Response, Severity, Study
+from helpers.study import FEW, Response, Severity, Study
 from helpers.visits import cases_and_controls, paired
 
 
@@ -59,9 +59,9 @@ def shift_by_stratum(
 ) -> Shift:
     """Change of several measures by stratum of response, as from `strata`; empty where nobody with an arm has one.
 
-    ``means`` as from `mean_by_stratum` and ``trends`` as from `trend`, with ``measure``, its label; ``means``,
-    ``changes`` (scale, arm, stratum, change) and ``noise`` (interval of the controls' mean change) have ``scale``,
-    label and unit.
+    ``means`` as from `mean_by_stratum` and ``trends`` as from `trend`, with ``measure``, its label (of trends also
+    ``unit`` and ``scale``); ``means``, ``changes`` (scale, arm, stratum, change) and ``noise`` (interval of the
+    controls' mean change) have ``scale``, label and unit.
     """
     means, trends, changes, noise = [], [], [], {}
     for key, measure in measures.items():
@@ -70,10 +70,11 @@ def shift_by_stratum(
         table = mean_by_stratum(treated, alpha=alpha, fewest=study.privacy.fewest)
         if table.empty:
             continue
-        scale = with_unit(f"{measure.label}, change", measure.unit)
+        scale = with_unit(f"{measure.label}, change", "times" if measure.scale == "fold change" else measure.unit)
         own = mean_change(pairs.loc[pairs["who"].eq("control"), "change"], alpha=alpha)
         noise[scale] = (own["ci_low"], own["ci_high"])
-        trends.append({"measure": measure.label, "unit": measure.unit, **trend(treated, alpha=alpha)})
+        about = {"measure": measure.label, "unit": measure.unit, "scale": measure.scale}
+        trends.append(about | trend(treated, alpha=alpha))
         means.append(table.assign(measure=measure.label, scale=scale))
         changes.append(treated.assign(scale=scale).dropna(subset=["stratum", "change"]))
     return Shift(_together(means), pd.DataFrame(trends), _together(changes), noise)
@@ -84,29 +85,20 @@ def _together(tables: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat([t for t in tables if len(t)] or [pd.DataFrame()], ignore_index=True)
 
 
-def shift_against_improvement(pairs: pd.DataFrame, *, alpha: float = 0.05) -> pd.DataFrame:
-    """How much a change grows with improvement of severity, and what it is where severity did not improve.
-
-    `pairs` has a row a patient: ``change``, and ``improvement`` as a share. Two rows: ``estimate of`` in words, and the
-    keys of `helpers.estimates.ESTIMATE`; least squares, HC3.
-    """
-    slope = linear_contrast(pairs, "change", "improvement", alpha=alpha)
-    start = intercept(pairs, "change", "improvement", alpha=alpha)
-    found = {"change for 100 percentage points more improvement": slope, "change at no improvement": start}
-    return pd.DataFrame(found).T.rename_axis("estimate of").reset_index()
-
-
 def mean_by_stratum(pairs: pd.DataFrame, *, alpha: float = 0.05, fewest: int = 1) -> pd.DataFrame:
     """Mean within-patient change in each ``stratum`` of response of each ``arm``: these, and the keys of an estimate.
 
     The strata are what happened after treatment began, so this is a description, not an effect. `pairs` has a row a
-    patient with arm, stratum and ``change``; a mean is given of no less than the `fewest` patients.
+    patient with arm, stratum and ``change``; a mean is given of no less than the `fewest` patients, its interval of no
+    less than five.
     """
     by, rows = ["arm", "stratum"], []
     for (arm, stratum), part in pairs.groupby(by, observed=True):
+        known = part["change"].dropna()
         estimate = mean_change(part["change"], alpha=alpha)
-        if np.isnan(estimate["estimate"]) and len(part) >= fewest:
-            estimate["estimate"] = part["change"].mean()
+        if len(known) < FEW:
+            estimate = not_estimable(len(known), len(part) - len(known))
+            estimate["estimate"] = known.mean() if len(part) >= fewest else np.nan
         rows.append({"arm": arm, "stratum": stratum} | estimate)
     return pd.DataFrame(rows, columns=[*by, *ESTIMATE]).astype(pairs[by].dtypes.to_dict())
 

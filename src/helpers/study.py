@@ -42,6 +42,8 @@ CLAIMS = Path(__file__).parents[2] / CLAIMS_FOLDER
 
 #: The greatest count that is hidden where small cells are suppressed.
 SMALL = 7
+#: Fewer people than this are described: neither tested, nor drawn with an interval, a fit or a mean.
+FEW = 5
 
 #: Columns that no severity score or covariate may be named like: of ``obs``, and of the tables made from it.
 STANDARD_COLUMNS = (

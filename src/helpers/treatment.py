@@ -335,42 +335,22 @@ def direct_given_reliability(
     return pd.DataFrame(rows, columns=columns, dtype=float)
 
 
-def mediation_sensitivity(
-    pairs: pd.DataFrame, mediator: str, covariates: Names = (), *, bootstraps: int, seed: int, alpha: float = 0.05
-) -> pd.DataFrame:
-    """What the direct effect would be if something unmeasured acted on both mediator and outcome.
+def rho_of_no_direct_effect(pairs: pd.DataFrame, mediator: str, covariates: Names = ()) -> float:
+    """How strongly something unmeasured would have to act on both mediator and outcome for no direct effect to be left.
 
-    ``rho`` is the correlation that it would leave between the errors of the mediator's and the outcome's model;
-    `mediation` takes it as zero. Columns rho (-0.9 to 0.9), direct, direct_low, direct_high, indirect; no rows where
-    `mediation` is NaN.
+    That is the correlation that it would leave between the errors of the mediator's and the outcome's model;
+    `mediation` takes it as zero. NaN where `mediation` is NaN.
 
     References
     ----------
-    Imai, Keele & Yamamoto, Stat Sci 2010;25:51, theorem 4 (linear models without interaction).
+    Imai, Keele & Yamamoto, Stat Sci 2010;25:51, theorem 4 (linear models without interaction), solved for it.
     """
-    columns = ["rho", "direct", "direct_low", "direct_high", "indirect"]
-    fit = _mediation_draws(pairs, mediator, covariates, bootstraps, seed)
+    fit = _mediation_draws(pairs, mediator, covariates, 1, 0)
     if fit is None:
-        return pd.DataFrame(columns=columns, dtype=float)
-    _, drawn = fit
-    rho = np.linspace(-0.9, 0.9, 37)[:, None]
-    seen = drawn["correlation"]
-    indirect = drawn["on_mediator"] * drawn["sd_ratio"] * (seen - rho * np.sqrt((1 - seen**2) / (1 - rho**2)))
-    direct = drawn["total"] - indirect
-    low, high = np.quantile(direct[:, 1:], [alpha / 2, 1 - alpha / 2], axis=1)
-    table = np.column_stack([rho[:, 0], direct[:, 0], low, high, indirect[:, 0]])
-    return pd.DataFrame(table, columns=columns)
-
-
-def rho_of_no_effect(curve: pd.DataFrame) -> float:
-    """The correlation of errors nearest to zero at which the direct effect would vanish.
-
-    By linear interpolation of a `curve` of `mediation_sensitivity`; NaN if it vanishes nowhere on it.
-    """
-    rho, direct = curve["rho"].to_numpy(), curve["direct"].to_numpy()
-    at = np.flatnonzero(np.sign(direct[:-1]) != np.sign(direct[1:]))
-    zeros = rho[at] - direct[at] * (rho[at + 1] - rho[at]) / (direct[at + 1] - direct[at])
-    return float(min(zeros, key=abs, default=np.nan))
+        return np.nan
+    total, link, sd_ratio, seen = (fit[1][name][0] for name in ("total", "on_mediator", "sd_ratio", "correlation"))
+    odds = (seen - total / (link * sd_ratio)) / np.sqrt(1 - seen**2)
+    return float(odds / np.sqrt(1 + odds**2))
 
 
 def balance(pairs: pd.DataFrame, covariates: Names, weights: pd.Series) -> pd.DataFrame:
