@@ -118,9 +118,9 @@ def test_permanova_is_one_sentence_of_what_is_shown_and_what_other_distances_say
     tests = pd.DataFrame(rows, columns=["distance", "patients", "term", "r2", "p_value", "dispersion_p", "n"])
     assert narrate.permanova(tests) == (
         "Whole community (d), shown: a difference between patients and controls (10.0 % of the variation, p = 0.0010, "
-        "n = 40, of which part may be spread); not shown: a change in A (p = 0.30, n = 20); not testable: a difference "
-        "between the arms' changes (p not estimable, n = 4). Otherwise in other distances: a difference between "
-        "patients and controls (e p = 0.20)."
+        "n = 40, of which part may be spread); not shown: a change in A (p = 0.30, n = 20); could not be tested: a "
+        "difference between the arms' changes (p not estimable, n = 4). Otherwise in other distances: a difference "
+        "between patients and controls (e p = 0.20)."
     )
     assert narrate.permanova(tests.head(0)) == "No term could be tested."
 

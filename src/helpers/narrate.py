@@ -168,7 +168,7 @@ def permanova(tests: pd.DataFrame, *, alpha: float = 0.05) -> str:
         "visit": "a change in {}",
         "visit:arm": "a difference between the arms' changes",
     }
-    told: dict[str, list[str]] = {"shown": [], "not shown": [], "not testable": []}
+    told: dict[str, list[str]] = {"shown": [], "not shown": [], "could not be tested": []}
     others = []
     for (term, patients), rows in tests.groupby(["term", "patients"], sort=False):
         first, *rest = rows.to_dict("records")
@@ -178,7 +178,7 @@ def permanova(tests: pd.DataFrame, *, alpha: float = 0.05) -> str:
             "" if term == "visit" or math.isnan(first["r2"]) else f"{number(100 * first['r2'])} % of the variation, "
         )
         spread = ", of which part may be spread" if significant and first["dispersion_p"] < alpha else ""
-        group = "not testable" if math.isnan(first["p_value"]) else "shown" if significant else "not shown"
+        group = "could not be tested" if math.isnan(first["p_value"]) else "shown" if significant else "not shown"
         told[group].append(f"{name} ({share}{p}, n = {first['n']:.0f}{spread})")
         differ = [row for row in rest if not math.isnan(row["p_value"]) and (row["p_value"] < alpha) != significant]
         each = ", ".join(f"{row['distance']} {p_value(row['p_value'])}" for row in differ)
