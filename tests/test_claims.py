@@ -286,7 +286,7 @@ def gathered(claim: Claim, arms: list[str], **estimate: float) -> dict[str, Any]
         "n_dropped": 0,
         "level": 95.0,
     }
-    about = dict.fromkeys(("estimator", "what", "unit", "scale", "section"), "x") | {"stands": True}
+    about = dict.fromkeys(("estimator", "label", "what", "unit", "scale", "section"), "x") | {"stands": True}
     answer = {**asked._asdict(), **about, **found, "se": 0.4, "df": 29, "margin": 0.5, "p_equivalence": 0.9, **estimate}
     (row,) = evidence.gather({"X": claim}, swabs, study, study.settings, pd.DataFrame([answer])).to_dict("records")
     return row

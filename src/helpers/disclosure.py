@@ -21,7 +21,7 @@ COUNTS = {
     "n_stayed",
 }  # fmt: skip
 _PEOPLE = "swabs|patients|people|subjects|negative controls"
-_COUNT = re.compile(rf"\bn = (\d[\d,]*)|(?<![\w.,])(\d[\d,]*)(?= (?:of \d[\d,]* )?(?:kept |of them )?(?:{_PEOPLE})\b)")
+_COUNT = re.compile(rf"\bn = (\d[\d,]*)|(?<![\w.,≤])(\d[\d,]*)(?= (?:of \d[\d,]* )?(?:kept |of them )?(?:{_PEOPLE})\b)")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from helpers.claims import CONTRADICTED, NOT_TESTABLE, OUT_OF_REACH, SUPPORTED
+from helpers import claims
 from helpers.evidence import AMONG
 from helpers.measures import POSITION, find
 from helpers.narrate import excludes_zero, number, on_scale
@@ -43,7 +43,7 @@ def sentence(row: Mapping[str, Any], study: Study, sd: float) -> str:
 
     `sd` is that of the measure in the controls, NaN if there is none.
     """
-    if row["verdict"] == NOT_TESTABLE or math.isnan(row["estimate"]):
+    if row["verdict"] == claims.NOT_TESTABLE or math.isnan(row["estimate"]):
         return f"This study cannot tell: {row['reason']}."
     gap = row["measure"] == POSITION
     words = study.labels.model_dump() | {
@@ -64,24 +64,24 @@ def sentence(row: Mapping[str, Any], study: Study, sd: float) -> str:
         span = f"between {near} and {far}" if estimate < 0 else f"between {far} and {near}"
     margin = "" if math.isnan(row["margin"]) else _size(row, row["margin"], study, sd, way=False).removeprefix("by ")
     match row["verdict"]:
-        case "supported" if margin:
+        case claims.SUPPORTED if margin:
             told = f"that {either} by {margin} or more is excluded: it lies between {' and '.join(ends)}"
-        case "contradicted" if margin:
+        case claims.CONTRADICTED if margin:
             told = f"{shown} ({span}), more than the margin of {margin}"
-        case "out of reach":
+        case claims.OUT_OF_REACH:
             told = (
                 f"whether {either} is beyond what this study can exclude, which would take about "
                 f"{row['n_needed']:,.0f} people; it lies between "
                 f"{' and '.join(ends)}"
             )
-        case "supported" | "contradicted":
+        case claims.SUPPORTED | claims.CONTRADICTED:
             told = f"{shown} ({span.removeprefix('between ').replace(' and ', ' to ')})"
         case _:
             almost = " (the interval leaves zero out, but not after adjusting for the other claims)"
             told = (
                 f"whether {either} stays uncertain: {span}{almost if excludes_zero(dict(row)) and not margin else ''}"
             )
-    if row["parts"] > 1 and row["verdict"] in (SUPPORTED, CONTRADICTED, OUT_OF_REACH):
+    if row["parts"] > 1 and row["verdict"] in (claims.SUPPORTED, claims.CONTRADICTED, claims.OUT_OF_REACH):
         told += f" (of {row['parts']} parts, the one that decides)"
     return f"{told[0].upper()}{told[1:]}."
 

@@ -13,6 +13,7 @@ from scipy import stats
 from helpers.claims import CONTRADICTED, NOT_TESTABLE, SUPPORTED, VERDICTS
 from helpers.figures import COLOURS, MARKERS, VISITS, groups, panels, styled
 from helpers.simulation.performance import ROW
+from helpers.study import FEW
 
 #: Of the simulated worlds, in the table's order; they also differ in grey, from light to dark.
 WORLD_MARKERS = "o^sDvPX*<>"
@@ -54,7 +55,7 @@ def draw_pairs(ax: Axes, wide: pd.DataFrame, who: str, x: float) -> None:
     """People at two visits, the columns, as thin lines from `x` on; means of those who came twice, from five on."""
     ax.plot([x, x + 1], wide.to_numpy().T, color=COLOURS[who], alpha=0.25, lw=0.6, marker=".", ms=2.5)
     both = wide.dropna()
-    if len(both) >= FEWEST_FOR_MEAN:
+    if len(both) >= FEW:
         half = stats.t.ppf(0.975, len(both) - 1) * both.sem()
         ax.errorbar([x, x + 1], both.mean(), yerr=half, color="black", marker=MARKERS[who], mfc=COLOURS[who], ms=8,
                     lw=2, capsize=4, zorder=5)  # fmt: skip
@@ -78,10 +79,6 @@ def before_after(table: pd.DataFrame, measures: Sequence[str], labels: Mapping[s
         ax.set(xlabel=labels["baseline"], ylabel=labels["followup"], title=fill(label, 28))
     fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return fig
-
-
-#: People from whom on a mean is drawn.
-FEWEST_FOR_MEAN = 5
 
 
 @styled("The people behind the claim, a panel a part of it. Large marks: means with 95 % intervals, from five on.")
@@ -108,7 +105,7 @@ def behind_claim(parts: Sequence[tuple[str, str, str, pd.DataFrame]], labels: Ma
                 spread = np.random.default_rng(0).uniform(-0.2, 0.2, len(part))
                 ax.plot(1.7 * i + 0.5 + spread, part["after"], MARKERS[who], ms=3.5, alpha=0.4, mew=0,
                         color=COLOURS[who])  # fmt: skip
-                if len(part) >= FEWEST_FOR_MEAN:
+                if len(part) >= FEW:
                     half = stats.t.ppf(0.975, len(part) - 1) * part["after"].sem()
                     ax.errorbar(1.7 * i + 0.9, part["after"].mean(), yerr=half, color="black", marker=MARKERS[who],
                                 mfc=COLOURS[who], ms=8, lw=2, capsize=4)  # fmt: skip

@@ -43,7 +43,7 @@ class Known(NamedTuple):
 
 #: Columns that are texts, of the tables that are read.
 _TEXTS = {"claim", "what", "unit", "strongest", "verdict", "way", "explained", "moved_by", "other", "opposite", "least"}
-_TEXTS |= {"estimated_by", "keeps_estimand"}
+_TEXTS |= {"estimated_by", "keeps_estimand", "lost", "of"}  # counts that may be hidden among them
 
 
 def known(run: Run) -> Known:
