@@ -146,16 +146,18 @@ BUILT :=
 INPUTS :=
 -include $(OUT)/inputs.mk
 
-# What was given this time, what the inputs hold, and which files there are; each note changes only if that did.
+# What was given this time, what study.yaml and the inputs hold, and which files there are; each note changes only if that
+# did, whatever dates the files have.
 $(OUT)/.set: NOTE = printf '%s' "$$SET"
 $(OUT)/.against: NOTE = printf '%s' "$$AGAINST"
+$(OUT)/.study: NOTE = cat data/$(STUDY)/study.yaml $(CLAIMS) </dev/null
 $(OUT)/.inputs: NOTE = cat $(INPUTS) 2>/dev/null </dev/null | cksum
 $(OUT)/.helpers: NOTE = echo $(HELPERS)
 $(OUT)/.site: NOTE = echo $(NOTEBOOKS) $(SITE)
-$(addprefix $(OUT)/,.set .against .inputs .helpers .site): FORCE
+$(addprefix $(OUT)/,.set .against .study .inputs .helpers .site): FORCE
 	@mkdir -p $(@D); note=$$($(NOTE)); printf '%s\n' "$$note" | cmp -s - $@ || printf '%s\n' "$$note" > $@
 
-$(OUT)/parameters.yaml: data/$(STUDY)/study.yaml $(OUT)/.set $(OUT)/.inputs requirements.lock $(CLAIMS) \
+$(OUT)/parameters.yaml: $(OUT)/.study $(OUT)/.set $(OUT)/.inputs requirements.lock \
   $(filter %/study.py %/measures.py %/claims.py %/parameters.py,$(HELPERS)) | $(INSTALLED)
 	@$(HAS_HELPERS)
 	@$(STEP) parameters "$$STUDY" --set="$$SET"

@@ -113,10 +113,10 @@ def test_every_target_that_make_lists_is_made_even_if_a_file_has_its_name(tmp_pa
 
 # ---------------------------------------------------------------- what is made again
 
-FAKE = """#!/bin/sh
+FAKE = f"""#!/bin/sh
 # Stands for python: notes what it was called for, makes what the step makes.
 [ "$1" = -c ] && exit 0
-[ "$1" = -P ] && shift 3 && exec "$@"
+[ "$1" = -P ] && shift 2 && exec "{sys.executable}" -P "{ROOT}/src/helpers/run/lock.py" "$@"
 results=reports/$4/results
 case $3 in
   parameters) echo parameters >> log; mkdir -p reports/$4/notebooks reports/$4/html reports/$4/.runs
@@ -248,7 +248,8 @@ def test_make_runs_what_changed_and_what_follows_from_it(tmp_path: Path) -> None
         ("src/helpers/site/pages/index.py", ["site"]),
         ("src/helpers/study.py", everything),
         ("src/helpers/intake/guess.py", []),
-        ("data/claims/paper.yaml", everything),
+        ("data/claims/paper.yaml", []),
+        ("data/demo/study.yaml", []),
     ):
         touch(changed)
         assert make("-j1")[1] == again, f"{changed} was edited"
@@ -278,7 +279,20 @@ def test_make_runs_what_changed_and_what_follows_from_it(tmp_path: Path) -> None
     make()
     assert make("SET=seed=1")[1][0] == "parameters"
     assert make("SET=seed=1")[1] == []
-    reports = tmp_path / "reports" / "demo"
+    reports, described = tmp_path / "reports" / "demo", tmp_path / "data/demo/study.yaml"
+    for laid in (described, tmp_path / "data/claims/paper.yaml"):
+        for when in (0, time.time() + 86400):  # a file that was laid over keeps its date; or the clock was ahead
+            laid.write_text(f"{laid.read_text()}# {when}\n")
+            os.utime(laid, (when, when))
+            assert make("SET=seed=1", "-j1")[1] == everything, f"{laid} is another, dated {when}"
+            assert make("SET=seed=1")[1] == []
+            os.utime(laid, (when + 10, when + 10))
+            assert make("SET=seed=1")[1] == [], "the same bytes"
+    for built in reports.rglob("*"):
+        os.utime(built, (time.time() + 86400,) * 2)
+    described.write_text(f"{described.read_text()}# when the clock was right again\n")
+    assert make("SET=seed=1", "-j1")[1] == everything, "the report was built when the clock was ahead"
+    assert make("SET=seed=1")[1] == []
     for lost, again in (
         ("results/measures.h5ad", everything[1:]),
         ("results/tables/03_taxa.tsv", [NAMES[2], "site"]),
