@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from helpers.errors import StudyError
+from helpers.errors import StudyError, visible
 from helpers.files import CLAIMS_FOLDER, STUDY_KEYS, STUDY_YAML
 
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
@@ -455,11 +455,11 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_scalar(self, node: Any) -> Any:
-        """Refuse characters that no page and no figure can show."""
+        """Refuse characters that no page and no figure can show; escape those that would show another text."""
         value = super().construct_scalar(node)
         if unprintable(value):
             raise yaml.constructor.ConstructorError(None, None, "control characters are not accepted", node.start_mark)
-        return value
+        return visible(value)
 
 
 def unprintable(text: str) -> bool:
