@@ -6,6 +6,16 @@
 # NAME   a new study, drafted from its files            make study NAME=mycohort TABLE=table.qza METADATA=metadata.tsv
 # PYTHON the interpreter, if not the project's own      make report PYTHON=python
 
+# What is given is never expanded, neither here nor by a shell; what this file keeps for itself cannot be given.
+override OWN := OWN SPECIAL OUT PAGE STEP NOTEBOOKS RAN FIRST HELPERS CLAIMS SITE DRAFTED INSTALLED HAS_HELPERS ALONE \
+  BEGAN INPUTS NOTE NEEDS BUILT LOST SAVED SAVED_% MAKE% .%
+$(foreach v,$(.VARIABLES),$(if $(filter command,$(origin $(v))),$(if $(filter $(OWN),$(v)),\
+$(error $(v) is not to be given: the Makefile keeps it for itself))$(eval override $$(v) := $$(value $$(v)))))
+$(if $(findstring e,$(filter-out --%,$(firstword -$(MAKEFLAGS)))),$(error make -e is not for this project: give variables \
+on the command line))
+$(foreach v,STUDY SET AGAINST MAKE MAKE_COMMAND MAKECMDGOALS,$(if $(filter environment,$(origin $(v))),\
+$(eval $$(v) := $$(value $$(v)))))
+
 STUDY ?= demo
 SET ?=
 AGAINST ?=
@@ -21,7 +31,7 @@ endif
 .DEFAULT_GOAL := help
 
 # The same numbers on every machine: one thread a process, one order of hashing. Kernels of this environment only.
-export STUDY SET AGAINST
+export STUDY SET AGAINST RUNS CASES
 export PYTHONHASHSEED = 0
 export OMP_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
@@ -46,7 +56,11 @@ CLAIMS := $(sort $(wildcard data/claims/*.yaml))
 SITE := $(sort $(shell find src/helpers/site src/helpers/simulation notebooks/reference data/demo/validation.tsv \
   -type f ! -name '.*' ! -name '*~' ! -name '*.pyc' 2>/dev/null))
 
-ifneq ($(words $(STUDY))$(findstring /,$(STUDY))$(filter . ..,$(STUDY)),1)
+# What a shell or make would take for more than a letter; the colon and so on only in a name.
+SPECIAL = $(strip $(foreach c,$$ ; & | < > ( ) * ? " ' \ ` $(2),$(findstring $(c),$(1))))
+$(foreach v,PYTHON MAKE,$(if $(call SPECIAL,$($(v))),\
+$(error $(v) is '$($(v))'; expected a name or path of a program, without $(call SPECIAL,$($(v))))))
+ifneq ($(words $(STUDY))$(findstring /,$(STUDY))$(filter . ..,$(STUDY))$(call SPECIAL,$(STUDY),: \# % = ~ { } [ ] !),1)
 $(error STUDY is "$(STUDY)"; expected the name of a folder in data/: $(patsubst data/%/study.yaml,%,$(wildcard data/*/study.yaml)))
 endif
 ifneq ($(filter report share pdf check,$(MAKECMDGOALS)),)
@@ -58,7 +72,7 @@ endif
 ifneq ($(filter study,$(MAKECMDGOALS)),)
 # Only what stands on the command line (a machine may have its own NAME), and as it stands there: `$$` is not expanded.
 DRAFTED := NAME TABLE METADATA TAXONOMY TREE
-$(foreach v,$(DRAFTED),$(eval override $(v) := $(if $(filter command,$(origin $(v))),$$(value $(v)))))
+$(foreach v,$(DRAFTED),$(eval override $(v) := $(if $(filter override,$(origin $(v))),$$(value $(v)))))
 $(foreach v,NAME TABLE METADATA,$(if $(strip $(value $(v))),,$(error $(v) is not given; expected \
 make study NAME=mycohort TABLE=counts METADATA=metadata.tsv [TAXONOMY=file] [TREE=file])))
 export $(DRAFTED)
@@ -126,20 +140,24 @@ report-alone: $(PAGE)
 	  echo "Report: $(PAGE) (built in $$((s / 60)) min $$((s % 60)) s)",echo "$(PAGE) is up to date")
 
 BEGAN := $(shell date +%s)
+BUILT :=
 
 # Which files a study has, study.yaml says: the step parameters writes that down for make.
+INPUTS :=
 -include $(OUT)/inputs.mk
 
-# What was given this time, what the inputs hold, and which files there are; each note changes only if that did.
+# What was given this time, what study.yaml and the inputs hold, and which files there are; each note changes only if that
+# did, whatever dates the files have.
 $(OUT)/.set: NOTE = printf '%s' "$$SET"
 $(OUT)/.against: NOTE = printf '%s' "$$AGAINST"
+$(OUT)/.study: NOTE = cat data/$(STUDY)/study.yaml $(CLAIMS) </dev/null
 $(OUT)/.inputs: NOTE = cat $(INPUTS) 2>/dev/null </dev/null | cksum
 $(OUT)/.helpers: NOTE = echo $(HELPERS)
 $(OUT)/.site: NOTE = echo $(NOTEBOOKS) $(SITE)
-$(addprefix $(OUT)/,.set .against .inputs .helpers .site): FORCE
+$(addprefix $(OUT)/,.set .against .study .inputs .helpers .site): FORCE
 	@mkdir -p $(@D); note=$$($(NOTE)); printf '%s\n' "$$note" | cmp -s - $@ || printf '%s\n' "$$note" > $@
 
-$(OUT)/parameters.yaml: data/$(STUDY)/study.yaml $(OUT)/.set $(OUT)/.inputs requirements.lock $(CLAIMS) \
+$(OUT)/parameters.yaml: $(OUT)/.study $(OUT)/.set $(OUT)/.inputs requirements.lock \
   $(filter %/study.py %/measures.py %/claims.py %/parameters.py,$(HELPERS)) | $(INSTALLED)
 	@$(HAS_HELPERS)
 	@$(STEP) parameters "$$STUDY" --set="$$SET"
@@ -157,6 +175,7 @@ $(PAGE): $(RAN) $(SITE) $(OUT)/.site $(OUT)/.against $(NEEDS)
 	$(eval BUILT := yes)
 
 # What a step saved, it writes down for make: it is done again if someone deleted a file of that.
+$(foreach step,site $(basename $(notdir $(RAN))),$(eval SAVED_$(step) :=))
 -include $(wildcard $(OUT)/.runs/*.mk)
 LOST = $(if $(filter-out $(wildcard $(1)),$(1)),FORCE)
 SAVED = $(call LOST,$(patsubst %,$(OUT)/%,$(or $(SAVED_$(1)),what-is-not-known)))
@@ -210,7 +229,7 @@ else
 endif
 
 validate: environment ## type I error, coverage and power on RUNS=500 simulated cohorts; on DASK_SCHEDULER_ADDRESS if set
-	@$(STEP) validate $(RUNS)
+	@$(STEP) validate "$$RUNS"
 
 bench: environment ## time the heavy helpers beside named peers: benchmarks/RESULTS.md
 	@$(PYTHON) benchmarks/run.py
@@ -220,7 +239,7 @@ clean: ## remove reports/ and caches; .venv stays
 	@find src tests notebooks benchmarks -name __pycache__ -o -name .ipynb_checkpoints 2>/dev/null | xargs rm -rf
 
 fuzz: environment ## generate CASES=50000 other wrong and right inputs than make test does
-	@FUZZ_CASES=$(CASES) $(PYTHON) -m pytest tests/test_hostile.py -k any -n auto
+	@FUZZ_CASES="$$CASES" $(PYTHON) -m pytest tests/test_hostile.py -k any -n auto
 
 lock: ## recompile requirements.lock with uv
 	@uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --fork-strategy fewest \

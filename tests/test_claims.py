@@ -76,7 +76,7 @@ def with_part(**changes: Any) -> dict[str, Any]:
         ("{a{treatment}b}", "braces in braces"),
         ("x" * 301, "at most 300 characters"),
         (" ", "at least 1 character"),
-        ("falls \u202e", "cannot be shown"),
+        ("falls \ue000", "cannot be shown"),
         (7, "should be a valid string"),
     ],
 )

@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import biom
 import h5py
 import numpy as np
 import pandas as pd
@@ -28,7 +29,7 @@ from test_ingest import COUNTS, LINEAGES, METADATA, STUDY, TREE, biom_table, hdf
 from helpers import claims as claims_module
 from helpers import ingest, quality
 from helpers.claims import load_claims, statement
-from helpers.errors import StudyError
+from helpers.errors import StudyError, visible
 from helpers.evidence import untestable
 from helpers.study import load_study, read_yaml
 
@@ -334,6 +335,59 @@ def test_what_is_no_file_is_never_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for path in ("pipe", "/dev/zero", "."):
         assert "is not a file" in refused(tmp_path, {"files": {"metadata": {"path": path}}})
+
+
+#: What turns the direction of writing.
+TURNING = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+ESCAPED = "".join(f"\\u{ord(c):04x}" for c in TURNING)
+
+
+def turned(table: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    return table.assign(**{c: [f"{v}{TURNING}" if v else v for v in table[c]] for c in columns})
+
+
+@pytest.mark.parametrize("kind", ["text", "json", "hdf5"])
+def test_what_turns_the_direction_of_writing_is_shown_as_escapes(tmp_path: Path, kind: str) -> None:
+    metadata = turned(METADATA.assign(sex="x"), "id", "person", "status", "sex")
+    metadata = metadata.rename(columns={"sex": f"sex{TURNING}"})
+    counts = COUNTS.rename(index=lambda name: name + TURNING, columns=lambda name: name + TURNING)
+    taxa = pd.DataFrame({"Taxon": LINEAGES.str.replace("occus;", f"occus{TURNING};").to_numpy()}, index=counts.columns)
+    notes = [{"taxonomy": lineage} for lineage in taxa["Taxon"]]
+    table = biom.Table(counts.to_numpy(float).T, list(counts.columns), list(counts.index), notes)
+    content = {"text": tsv(counts), "json": table.to_json("x").encode(), "hdf5": hdf5(table)}[kind]
+    groups = {"control": f"healthy{TURNING}", "case": [f"AD{TURNING}"]}
+    changes = {
+        "columns": {"group": {"values": groups}, "sex": f"sex{TURNING}"},
+        "labels": {"case": f"AD{TURNING[-2:]}"},
+        "own_claims": {"X1": CLAIM | {"says": f"S. aureus{TURNING} falls"}},
+    }
+    study = study_in(
+        tmp_path, changes, counts=content, metadata=tsv(metadata, index=False),
+        taxonomy=tsv(taxa.rename_axis("Feature ID")),
+    )  # fmt: skip
+    assert load_claims(study)["X1"].says == f"S. aureus{ESCAPED} falls"
+    assert study.labels.case == f"AD{ESCAPED[-12:]}"
+    cohort, _ = ingest.build_cohort(study)
+    shown = [*cohort.obs_names, *cohort.var_names, *cohort.obs["subject"], *cohort.obs["sex"]]
+    shown += [genus for genus in cohort.var["genus"] if genus]
+    assert [text for text in shown if not text.endswith(ESCAPED)] == []
+    told = cohort.obs.to_csv() + cohort.var.to_csv() + cohort.uns["study"] + study.model_dump_json()
+    assert not set(told) & set(TURNING)
+    for wrong in (
+        {"metadata": tsv(metadata.drop(index=0), index=False)},
+        {"metadata": tsv(metadata.assign(easi=TURNING), index=False)},
+        {"taxonomy": tsv(taxa.iloc[1:])},
+        {"tree": TURNING.encode()},
+    ):
+        extra = {"files": {"tree": {"path": "tree"}}} if "tree" in wrong else {}
+        with pytest.raises(StudyError) as caught:
+            ingest.build_cohort(study_in(tmp_path, changes | extra, **{"counts": content} | wrong))
+        assert not set(str(caught.value)) & set(TURNING)
+
+
+def test_a_message_never_turns_the_direction_of_writing() -> None:
+    assert str(StudyError(TURNING, file=TURNING, found=TURNING)) == f"{ESCAPED}: {ESCAPED}\n  found:    {ESCAPED}"
+    assert visible("Ünïcödé \u05d0\u0627 \u200b\u200d 😀\\u202e") == "Ünïcödé \u05d0\u0627 \u200b\u200d 😀\\u202e"
 
 
 def test_huge_cells_are_named_briefly(tmp_path: Path) -> None:

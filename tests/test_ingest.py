@@ -18,6 +18,7 @@ from skbio import TreeNode
 from helpers import diversity, ingest, lineage, quality
 from helpers import visits as visits_of
 from helpers.errors import StudyError
+from helpers.intake import inspection
 from helpers.study import RANKS, load_study
 
 ROOT = Path(__file__).parents[1]
@@ -564,12 +565,12 @@ def test_ledger_adds_up_and_names_every_reason(tmp_path):
     rows = METADATA.copy()
     rows.loc[0, "month"] = "1"
     rows.loc[3, "month"] = "NA"
-    rows.loc[4, "drug"] = ""
+    rows.loc[4:5, "drug"] = ""
     rows.loc[7, "status"] = "nan"
-    shallow = with_cell(COUNTS, "S-6", "asv_2", 0)
+    shallow = with_cell(COUNTS, "S-2", "asv_2", 0)
     study = study_in(tmp_path, {"minimum_depth": 80}, metadata=tsv(rows, index=False), counts=tsv(shallow))
     cohort, ledger = ingest.build_cohort(study)
-    assert list(cohort.obs_names) == ["S-2", "S-3", "S-7"]
+    assert list(cohort.obs_names) == ["S-3", "S-7"]
     steps = ledger.groupby("step", sort=False)[["swabs_before", "swabs_after"]].sum()
     assert steps.loc["read"].tolist() == [8, 8]
     assert (steps["swabs_before"].to_numpy()[1:] == steps["swabs_after"].to_numpy()[:-1]).all()
@@ -579,9 +580,167 @@ def test_ledger_adds_up_and_names_every_reason(tmp_path):
         ["a value that study.yaml leaves out", "case", "1"],
         ["no group recorded", "not recorded", "followup"],
         ["no arm recorded", "case", "baseline"],
+        ["no arm recorded", "case", "followup"],
         ["no visit recorded", "case", "not recorded"],
         ["fewer than 80 reads", "case", "followup"],
     ]
+
+
+def test_an_arm_that_is_recorded_once_is_that_of_every_visit(tmp_path):
+    rows = METADATA.copy()
+    rows.loc[[0, 3], "drug"] = ["", "NA"]  # p1 at baseline, p2 at follow-up
+    rows.loc[4, "drug"], rows.loc[5, ["drug", "month"]] = "", ["csa", "1"]  # p3 only at a visit that is left out
+    cohort, ledger = ingest.build_cohort(study_in(tmp_path, metadata=tsv(rows, index=False)))
+    assert cohort.obs["arm"].dropna().to_dict() == {
+        "S-1": "treatment", "S-2": "treatment", "S-3": "treatment", "S-4": "treatment", "S-5": "comparator",
+    }  # fmt: skip
+    assert cohort.obs["arm"].isna().sum() == 2, "controls have none"
+    assert ledger.loc[ledger["step"].eq("arm"), ["swabs_before", "swabs_after"]].sum().tolist() == [7, 7]
+
+
+def test_an_extension_in_the_other_arm_is_left_out_and_decides_nothing(tmp_path):
+    rows = METADATA.copy()
+    rows.loc[1, ["drug", "month"]] = ["csa", "1"]  # p1, at a visit that study.yaml leaves out
+    cohort, _ = ingest.build_cohort(study_in(tmp_path, metadata=tsv(rows, index=False)))
+    assert cohort.obs.loc["S-1", "arm"] == "treatment"
+    assert "S-2" not in cohort.obs_names
+
+
+@pytest.mark.parametrize("month", ["3", ""])
+def test_two_arms_in_one_person_are_an_error_also_where_a_swab_has_no_visit(tmp_path, month):
+    rows = METADATA.copy()
+    rows.loc[3, ["drug", "month"]] = ["csa", month]
+    with pytest.raises(StudyError) as caught:
+        ingest.build_cohort(study_in(tmp_path, metadata=tsv(rows, index=False)))
+    assert str(caught.value).splitlines() == [
+        f"{tmp_path}/metadata: has 1 subjects in two values of arm",
+        "  where:    subject p2; rows S-3, S-4",
+        "  found:    comparator, treatment",
+        "  expected: one for each subject",
+        "  fix:      correct the rows, or columns.arm or columns.subject in study.yaml; a cross-over is not read: give "
+        "one period's visits, and ignore the others",
+    ]
+
+
+#: Months of the four swabs of controls, of c1, c1, c2 and c3; the visits that they count as, None if left out.
+OF_CONTROLS = {
+    "seen once, no visit": (["", None, "NA", ""], ["baseline", None, "baseline", "baseline"]),
+    "seen once, at different visits": (["0", None, "3", "3"], ["baseline", None, "baseline", "baseline"]),
+    "one of them twice": (["0", "3", "3", "0"], ["baseline", "followup", "followup", "baseline"]),
+    "one twice, one without": (["0", "3", "", "3"], ["baseline", "followup", "baseline", "followup"]),
+    "one twice, once without": (["0", "3", "0", ""], ["baseline", "followup", "baseline", "baseline"]),
+    "left out": (["0", "1", "1", ""], ["baseline", None, None, "baseline"]),
+}
+
+
+@pytest.mark.parametrize(("months", "visits"), OF_CONTROLS.values(), ids=OF_CONTROLS)
+def test_a_control_without_a_visit_or_seen_once_is_of_baseline(tmp_path, months, visits):
+    more = pd.DataFrame({"id": ["S-9", "S-10"], "person": ["c2", "c3"], "status": "healthy"})
+    rows = pd.concat([METADATA, more]).fillna("").reset_index(drop=True)
+    rows.loc[6:, "month"] = months
+    rows = rows.dropna(subset="month")
+    counts = pd.concat([COUNTS, COUNTS.iloc[:2].set_axis(["S-9", "S-10"])]).loc[rows["id"]]
+    cohort, _ = ingest.build_cohort(study_in(tmp_path, counts=tsv(counts), metadata=tsv(rows, index=False)))
+    found = cohort.obs["visit"].astype(object).reindex(["S-7", "S-8", "S-9", "S-10"])
+    assert found.where(found.notna(), None).tolist() == visits
+    assert cohort.obs["visit"].iloc[:6].tolist() == ["baseline", "followup"] * 3, "patients as they are recorded"
+
+
+def unmatched(tmp_path, **changes):
+    """Two swabs only in the counts, one only in the metadata: a replicate of one that is in both."""
+    counts = pd.concat([COUNTS, COUNTS.iloc[:2].set_axis(["X1", "X2"])])
+    rows = pd.concat([METADATA, METADATA.iloc[[0]].assign(id="again")])
+    return study_in(tmp_path, {"files": changes}, counts=tsv(counts), metadata=tsv(rows, index=False))
+
+
+def test_swabs_without_counterpart_are_refused_and_the_message_names_the_key(tmp_path):
+    with pytest.raises(StudyError) as caught:
+        ingest.build_cohort(unmatched(tmp_path))
+    assert str(caught.value.each[-1]).splitlines() == [
+        f"{tmp_path}/counts: has other swabs than metadata",
+        "  found:    2 only in the counts: X1, X2; 1 only in the metadata: again",
+        "  expected: each swab in both, by the same name, letter by letter",
+        "  fix:      correct the identifiers; or leave such swabs out, which the flow tells: files.unmatched: ignore",
+    ]
+
+
+def test_swabs_without_counterpart_are_left_out_where_study_yaml_says_so_and_the_flow_tells(tmp_path):
+    whole, before = ingest.build_cohort(study_in(tmp_path))
+    cohort, ledger = ingest.build_cohort(unmatched(tmp_path, unmatched="ignore"))
+    assert cohort.obs.equals(whole.obs)
+    assert (cohort.X != whole.X).nnz == 0
+    steps = ledger.groupby(["step", "reason"], sort=False)[["swabs_before", "swabs_after"]].sum()
+    assert steps.iloc[:3].reset_index().to_numpy().tolist() == [
+        ["read", "all swabs of the files", 11, 11],
+        ["unmatched", "not in the counts", 11, 10],
+        ["unmatched", "not in the metadata", 10, 8],
+    ]
+    flow = pd.DataFrame(json.loads(cohort.uns["flow"])).set_index(["reason", "who"])["swabs"]
+    assert flow["all swabs of the files"].to_dict() == {
+        "control": 2, "treatment": 5, "comparator": 2, ingest.NOT_RECORDED: 2,
+    }  # fmt: skip
+    assert flow["not in the counts"]["treatment"] == 4
+    assert flow["not in the metadata"].sum() == 8
+    assert "unmatched" not in set(before["step"]), "where all swabs are in both, there is nothing to tell"
+    ingest.save_cohort(cohort, tmp_path)
+
+
+def test_names_that_look_alike_are_never_left_out(tmp_path):
+    changes = {"files": {"unmatched": "ignore"}}
+    for ids, near in ((["s_1", *METADATA["id"][1:]], "'S-1' is like 's_1'"), ([f"X{i}" for i in range(8)], "X0")):
+        files = {"counts": biom_table().to_json("x").encode(), "metadata": tsv(METADATA.assign(id=ids), index=False)}
+        with pytest.raises(StudyError) as caught:
+            ingest.build_cohort(study_in(tmp_path, changes, **files))
+        assert near in str(caught.value)
+        assert str(caught.value).endswith("fix:      correct the identifiers")
+
+
+def test_an_arm_that_study_yaml_leaves_out_stands_in_the_flow_by_its_name(tmp_path):
+    arm = {"values": {"treatment": "dupi", "comparator": None}, "ignore": ["csa"]}
+    cohort, _ = ingest.build_cohort(study_in(tmp_path, {"columns": {"arm": arm}}))
+    flow = pd.DataFrame(json.loads(cohort.uns["flow"])).set_index(["reason", "who"])["people"]
+    assert flow["all swabs of the files"].to_dict() == {"control": 1, "treatment": 2, "csa": 1}
+    assert flow["a value that study.yaml leaves out"].to_dict() == {"control": 1, "treatment": 2, "csa": 0}
+
+
+WARNED = {
+    "no subject": (lambda rows: rows.assign(person=rows["person"].replace("c1", "")), {}, [
+        "Control: all 2 swabs, no subject recorded",
+    ]),
+    "no arm": (lambda rows: rows.assign(drug=rows["drug"].where(rows["person"] != "p2", "")), {}, [
+        "Patient without an arm: all 2 swabs, no arm recorded",
+    ]),
+    "an arm left out": (
+        lambda rows: rows, {"columns": {"arm": {"values": {"treatment": "dupi", "comparator": None}, "ignore": "csa"}}},
+        ["csa: all 2 swabs, a value that study.yaml leaves out"],
+    ),
+    "shallow": (lambda rows: rows, {"minimum_depth": 101}, ["Comparator: all 2 swabs, fewer than 101 reads"]),
+    "shallow at a visit": (lambda rows: rows, {"minimum_depth": 60}, [
+        "Comparator at Follow-up: all 1 people, fewer than 60 reads",
+    ]),
+    "no such visit": (lambda rows: rows, {"columns": {"visit": {"values": {"followup": 6}, "ignore": ["1", "3"]}}}, [
+        "Follow-up: no swab has 6, columns.visit.values.followup",
+    ]),
+    "no such arm": (lambda rows: rows, {"columns": {"arm": {"values": {"comparator": "mtx"}, "ignore": "csa"}}}, [
+        "csa: all 2 swabs, a value that study.yaml leaves out",
+        "Comparator: no swab has mtx, columns.arm.values.comparator",
+    ]),
+    "nobody": (lambda rows: rows, {}, []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "changes", "warned"), WARNED.values(), ids=WARNED)
+def test_check_warns_of_whom_nobody_is_left_and_by_which_rule(tmp_path, monkeypatch, change, changes, warned):
+    monkeypatch.setattr(inspection, "DATA", tmp_path.parent)
+    counts = COUNTS * 20
+    counts.loc["S-5"] //= 20
+    counts.loc["S-6"] //= 40
+    base = {"minimum_depth": 50, "settings": {"rarefaction_depth": 50}}
+    study_in(tmp_path, merged(base, changes), counts=tsv(counts), metadata=tsv(change(METADATA), index=False))
+    told = inspection.inspect(tmp_path.name)
+    part = told.partition("\nWarning: nobody is left of\n")[2].partition("\n\n")[0]
+    assert part.splitlines() == [f"  {line}" for line in warned]
+    assert ("Warning" in told) == bool(warned)
 
 
 def with_negatives(tmp_path, **changes):
@@ -722,7 +881,7 @@ def test_the_real_study_gives_the_published_figures(tmp_path):
     lesional = share[baseline & cohort.obs["lesional"].fillna(False)]
     control = share[baseline & (cohort.obs["group"] == "control")]
     assert (len(lesional), round(lesional.mean(), 1)) == (56, 36.7)
-    assert (len(control), round(control.mean(), 1)) == (24, 2.1)
-    no_visit = ledger[(ledger["reason"] == "no visit recorded") & (ledger["visit"] == "not recorded")]
-    assert no_visit[["group", "swabs_before", "swabs_after"]].to_numpy().tolist() == [["control", 4, 0]]
+    # 24 swabs, and four of a control without a visit; the mean of those alone is 2.1.
+    assert (len(control), round(control.mean(), 1)) == (28, 1.8)
+    assert ledger.loc[ledger["step"].eq("visit"), ["swabs_before", "swabs_after"]].sum().nunique() == 1
     assert set(quality.integrity_checks(cohort)["result"]) == {"pass"}

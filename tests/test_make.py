@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -112,10 +113,10 @@ def test_every_target_that_make_lists_is_made_even_if_a_file_has_its_name(tmp_pa
 
 # ---------------------------------------------------------------- what is made again
 
-FAKE = """#!/bin/sh
+FAKE = f"""#!/bin/sh
 # Stands for python: notes what it was called for, makes what the step makes.
 [ "$1" = -c ] && exit 0
-[ "$1" = -P ] && shift 3 && exec "$@"
+[ "$1" = -P ] && shift 2 && exec "{sys.executable}" -P "{ROOT}/src/helpers/run/lock.py" "$@"
 results=reports/$4/results
 case $3 in
   parameters) echo parameters >> log; mkdir -p reports/$4/notebooks reports/$4/html reports/$4/.runs
@@ -130,6 +131,78 @@ case $3 in
     (cd reports/$4; touch $saved); echo "SAVED_site := $saved" > reports/$4/.runs/site.mk ;;
 esac
 """
+
+
+def variables() -> list[str]:
+    """Every variable that the Makefile reads or writes, for itself or for the shell, and some that it does not know."""
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    text = text.replace("SAVED_$(1)", "SAVED_site").replace("SAVED_$(step)", "SAVED_site")
+    lists = re.findall(r"^(?:DRAFTED :=|export) ([A-Z ]+)$", text, re.MULTILINE)
+    read = re.findall(r"\$\(?(?:call |value |origin )?\{?([A-Z]\w+)\b", text)
+    written = re.findall(r"\b([A-Z]\w+) *[:?]?= ", text)
+    return sorted({*read, *written, *" ".join(lists).split(), "UNKNOWN", "SHELL", "MAKE_COMMAND"})
+
+
+@needs_make
+@pytest.mark.slow
+@pytest.mark.parametrize("origin", ["line", "environment", "environment, with -e"])
+def test_no_variable_that_is_given_is_ever_expanded(tmp_path: Path, origin: str) -> None:
+    toy_study(tmp_path)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for path in ("requirements.lock", "pyproject.toml", "notebooks/01_ingest.ipynb"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).touch()
+    (tmp_path / "python").write_text(FAKE)
+    (tmp_path / "python").chmod(0o755)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    assert {"STUDY", "SET", "AGAINST", "NAME", "TREE", "RUNS", "CASES", "OUT", "INPUTS", "SAVED_site"} < {*variables()}
+    given = {"PYTHON": "./python", "NAME": "x", "TABLE": "x", "METADATA": "x"}
+    expanded = []
+    for name in variables():
+        # MAKEFLAGS are make's own options: it reads them before any file, and they could name another file.
+        for evil in ("$(shell touch expanded)", "x`>expanded`") if name != "MAKEFLAGS" or origin == "line" else ():
+            for targets in ("report check share pdf study", "data validate fuzz reference help"):
+                line = given | {name: evil} if origin == "line" else {k: v for k, v in given.items() if k != name}
+                command = ["make", "-ke" if "-e" in origin else "-k", *targets.split()]
+                subprocess.run(
+                    [*command, *(f"{key}={value}" for key, value in line.items())], cwd=tmp_path, capture_output=True,
+                    env=environment if origin == "line" else environment | {name: evil},
+                )  # fmt: skip
+                if (tmp_path / "expanded").exists():
+                    expanded.append((name, evil, targets))
+                    (tmp_path / "expanded").unlink()
+    assert expanded == []
+
+
+@needs_make
+def test_what_is_given_arrives_as_it_stands(tmp_path: Path) -> None:
+    toy_study(tmp_path)
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "python").write_text('#!/bin/sh\n[ "$2" = helpers ] && printf "%s|" "$@" >> log\nexit 0\n')
+    (tmp_path / "python").chmod(0o755)
+    given = ["PYTHON=./python", "SET=a='$(x) $$y' # z", "RUNS=$(x)", "NAME=x", "TABLE=~/$(x) $HOME", "METADATA=$$"]
+    for target in ("check", "validate", "study"):
+        subprocess.run(["make", target, *given], cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "log").read_text() == (
+        "-m|helpers|check|demo|--set=a='$(x) $$y' # z|-m|helpers|validate|$(x)|"
+        "-m|helpers|study|--table=~/$(x) $HOME|--metadata=$$|--taxonomy=|--tree=|--|x|"
+    )
+
+
+@needs_make
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("OUT=/tmp", "OUT is not to be given: the Makefile keeps it for itself"),
+        ("MAKEFLAGS=k", "MAKEFLAGS is not to be given"),
+        ("PYTHON=python;true", "PYTHON is 'python;true'; expected a name or path of a program, without ;"),
+        ("STUDY=a:b", 'STUDY is "a:b"; expected the name of a folder in data/: demo'),
+    ],
+)
+def test_what_cannot_be_given_is_told(given: str, told: str) -> None:
+    done = subprocess.run(["make", "help", given], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told in done.stderr
 
 
 @needs_make
@@ -175,7 +248,8 @@ def test_make_runs_what_changed_and_what_follows_from_it(tmp_path: Path) -> None
         ("src/helpers/site/pages/index.py", ["site"]),
         ("src/helpers/study.py", everything),
         ("src/helpers/intake/guess.py", []),
-        ("data/claims/paper.yaml", everything),
+        ("data/claims/paper.yaml", []),
+        ("data/demo/study.yaml", []),
     ):
         touch(changed)
         assert make("-j1")[1] == again, f"{changed} was edited"
@@ -205,7 +279,20 @@ def test_make_runs_what_changed_and_what_follows_from_it(tmp_path: Path) -> None
     make()
     assert make("SET=seed=1")[1][0] == "parameters"
     assert make("SET=seed=1")[1] == []
-    reports = tmp_path / "reports" / "demo"
+    reports, described = tmp_path / "reports" / "demo", tmp_path / "data/demo/study.yaml"
+    for laid in (described, tmp_path / "data/claims/paper.yaml"):
+        for when in (0, time.time() + 86400):  # a file that was laid over keeps its date; or the clock was ahead
+            laid.write_text(f"{laid.read_text()}# {when}\n")
+            os.utime(laid, (when, when))
+            assert make("SET=seed=1", "-j1")[1] == everything, f"{laid} is another, dated {when}"
+            assert make("SET=seed=1")[1] == []
+            os.utime(laid, (when + 10, when + 10))
+            assert make("SET=seed=1")[1] == [], "the same bytes"
+    for built in reports.rglob("*"):
+        os.utime(built, (time.time() + 86400,) * 2)
+    described.write_text(f"{described.read_text()}# when the clock was right again\n")
+    assert make("SET=seed=1", "-j1")[1] == everything, "the report was built when the clock was ahead"
+    assert make("SET=seed=1")[1] == []
     for lost, again in (
         ("results/measures.h5ad", everything[1:]),
         ("results/tables/03_taxa.tsv", [NAMES[2], "site"]),

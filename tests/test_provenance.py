@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import zipfile
@@ -105,6 +106,50 @@ def entities(folder: Path) -> dict[str, dict[str, Any]]:
 
 def refers(value: Any) -> set[str]:
     return {reference["@id"] for reference in (value if isinstance(value, list) else [value])}
+
+
+def test_a_report_built_under_other_privacy_settings_is_not_sent(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = shutil.copytree(made, tmp_path / "toy", symlinks=True)
+    report, study = project / "reports/demo", project / "data/demo/study.yaml"
+    (report / "demo-report.zip").unlink()
+    old, text = (study.stat().st_mtime - 1000,) * 2, study.read_text()
+    study.write_text(text + "privacy: {small_cells: suppress}\n")
+    os.utime(study, old)
+    with chdir(project):
+        for step in ("share", "pdf"):
+            assert main([step, "demo"]) == 1
+            assert capsys.readouterr().err.splitlines() == [
+                "reports/demo/html: was built under other privacy settings than study.yaml has: not to be sent",
+                f"  where:    {', '.join(NAMES)}, site",
+                '  found:    {"small_cells":"show","oldest_age":null}',
+                '  expected: {"small_cells":"suppress","oldest_age":null}',
+                "  fix:      make report STUDY=demo",
+            ]
+        # Some chapters were run again and the site was not, or the other way round; then study.yaml was as before.
+        study.write_text(text)
+        for step in ("site", NAMES[1]):
+            noted = report / ".runs" / f"{step}.privacy"
+            before = noted.read_text()
+            for content, found in (('{"small_cells":"suppress","oldest_age":null}',) * 2, (None, "not known")):
+                noted.write_text(content) if content else noted.unlink()
+                assert main(["share", "demo"]) == 1
+                assert capsys.readouterr().err.splitlines()[1:3] == [f"  where:    {step}", f"  found:    {found}"]
+            noted.write_text(before)
+        assert main(["share", "demo"]) == 0
+        assert (report / "demo-report.zip").is_file()
+
+
+def test_a_step_that_fails_leaves_no_note_of_its_privacy(made: Path, tmp_path: Path) -> None:
+    project = shutil.copytree(made, tmp_path / "toy", symlinks=True)
+    toy_notebook(project / "notebooks/03_taxa.ipynb", "raise ValueError('no')")
+    (project / "reports/demo/results/evidence/02_all.json").unlink()
+    with chdir(project):
+        assert main(["run", "demo", "03_taxa"]) == 1
+        assert main(["site", "demo"]) == 1
+        noted = {path.stem for path in Path("reports/demo/.runs").glob("*.privacy")}
+        assert noted == {*NAMES, "site"} - {"03_taxa"}, "of a site that was not begun, all is as before"
 
 
 # ---------------------------------------------------------------- the page

@@ -122,7 +122,8 @@ for name in (*"abcdefgh", f"of_{{permutations}}"):
     out.table(pd.DataFrame({{"n": [permutations, len(read)]}}), f"02_{{name}}", caption=f"Made of {{read!r}}")
 out.evidence(gathered(study, permutations), "02_all")
 """
-SAVED = ("cohort", "others")
+#: Not `measures`: the site reads that one.
+SAVED = ("cohort", "compared")
 
 
 def toy_project(root: Path) -> Path:

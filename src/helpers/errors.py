@@ -1,7 +1,15 @@
 """What a user is told: the one exception that is seen, and a collector of several. Without imports of packages."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
+
+_TURNING = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    """A text with escapes for what turns the direction of writing: unseen, it makes a name read as another."""
+    return _TURNING.sub(lambda turning: f"\\u{ord(turning[0]):04x}", text)
 
 
 class StudyError(Exception):
@@ -24,7 +32,7 @@ class StudyError(Exception):
         for label, value in (("where", where), ("found", found), ("expected", expected), ("fix", fix)):
             if value is not None:
                 parts.append(f"  {label + ':':<10}{value}")
-        super().__init__("\n".join(parts))
+        super().__init__(visible("\n".join(parts)))
         self.problem = problem
         self.each = [self]
 

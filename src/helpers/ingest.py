@@ -164,7 +164,24 @@ def _standard_columns(study: Study, table: pd.DataFrame) -> pd.DataFrame:
             numbers = pd.to_numeric(values, errors="coerce").astype(float)
             obs[name] = numbers if (np.isfinite(numbers) == values.notna()).all() else values
     problems.stop()
-    return _pairs_of_skin(study, obs)
+    return _pairs_of_skin(study, _of_persons(obs))
+
+
+def _of_persons(obs: pd.DataFrame) -> pd.DataFrame:
+    """The swabs with what is known of their persons: an arm recorded once is that of every visit.
+
+    Controls without a visit are of baseline, and so are all of them, if none was seen at both visits.
+    """
+    used = ~obs["ignored"]
+    case, control = (used & obs["group"].eq(group).fillna(False).astype(bool) for group in ("case", "control"))
+    arm = obs["arm"].where(obs["arm"].isin(VOCABULARY["arm"]))
+    for rows in (used, ~used):  # what is recorded at a visit left out counts where nothing else is
+        recorded = arm[rows].groupby(obs["subject"])
+        unanimous = recorded.first()[recorded.nunique() == 1]
+        obs["arm"] = obs["arm"].mask(case & obs["arm"].isna(), obs["subject"].map(unanimous))
+    visits = obs["visit"].where(control).groupby(obs["subject"]).transform("nunique")
+    once = control & (visits.eq(0) | (not visits.gt(1).any()))
+    return obs.assign(visit=obs["visit"].mask(once, "baseline"))
 
 
 def _pairs_of_skin(study: Study, obs: pd.DataFrame) -> pd.DataFrame:
@@ -177,16 +194,19 @@ def _pairs_of_skin(study: Study, obs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _same_samples(study: Study, counts: Counts, rows: pd.Index) -> None:
-    """Counts and metadata are of the same swabs."""
+    """Counts and metadata are of the same swabs, or study.yaml says to leave out what has no counterpart."""
     only_counts = [s for s in counts.samples if s not in rows]
     only_metadata = [s for s in rows if s not in set(counts.samples)]
-    if only_counts or only_metadata:
+    near = near_misses(only_counts, only_metadata)
+    left_out = study.files.unmatched == "ignore" and not near and len(only_metadata) < len(rows)
+    if (only_counts or only_metadata) and not left_out:
         found = f"{len(only_counts)} only in the counts: {few(only_counts) or 'none'}; "
         found += f"{len(only_metadata)} only in the metadata: {few(only_metadata) or 'none'}"
-        fix = "correct the identifiers, or take the rows out of the file that has too many"
+        fix = "correct the identifiers; or leave such swabs out, which the flow tells: files.unmatched: ignore"
+        fix = "correct the identifiers" if study.files.unmatched == "ignore" else fix
         raise StudyError(
             f"has other swabs than {study.files.metadata.path}", file=study.path(study.files.counts),
-            found=found + near_misses(only_counts, only_metadata),
+            found=found + near,
             expected="each swab in both, by the same name, letter by letter",
             fix=mangled([*only_counts, *only_metadata]) or fix,
         )  # fmt: skip
@@ -204,17 +224,23 @@ def swabbed_twice(obs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _check_design(study: Study, obs: pd.DataFrame) -> None:
-    """Each subject in one group, arm and sex, and of one age; one swab a subject, visit and site."""
+    """Each subject in one group, arm and sex, and of one age; one swab a subject, visit and site.
+
+    Of an arm, swabs tell too that cannot be analysed for want of something else.
+    """
     path, problems = study.path(study.files.metadata), Problems()
-    for column in ("group", "arm", "sex"):
-        if column in obs and (subjects := in_several(obs, column)):
-            rows = obs.index[obs["subject"] == subjects[0]]
+    everything, obs = obs[~obs["ignored"]], obs[_usable(study, obs)]
+    for column, among in (("group", obs), ("arm", everything), ("sex", obs)):
+        if column in obs and (subjects := in_several(among, column)):
+            rows = among.index[among["subject"] == subjects[0]]
+            crossed = "; a cross-over is not read: give one period's visits, and ignore the others"
             with problems:
                 raise StudyError(
                     f"has {len(subjects)} subjects in two values of {column}", file=path,
                     where=f"subject {few(subjects)}; rows {few(rows)}",
-                    found=few(sorted(obs.loc[rows, column].dropna().unique())), expected="one for each subject",
-                    fix=f"correct the rows, or columns.{column} or columns.subject in study.yaml",
+                    found=few(sorted(among.loc[rows, column].dropna().unique())), expected="one for each subject",
+                    fix=f"correct the rows, or columns.{column} or columns.subject in study.yaml"
+                    + (crossed if column == "arm" else ""),
                 )  # fmt: skip
     if "age" in obs:
         ages = obs.groupby("subject")["age"].agg(["min", "max"])
@@ -283,7 +309,9 @@ def follow(obs: pd.DataFrame, steps: Sequence[Step]) -> tuple[pd.Series, pd.Data
     furthest = furthest.sort_values("at", ascending=False, kind="stable").drop_duplicates("subject")
     known = furthest.dropna(subset="subject").set_index("subject")["who"]
     patients["who"] = patients["subject"].map(known).fillna(patients["who"])
-    groups = [w for w in (*GROUPS, NOT_RECORDED) if patients.loc[~negative, "who"].eq(w).any()]
+    # Also of the groups and arms that study.yaml leaves out, by the names that they have in the file.
+    there = set(patients.loc[~negative, "who"])
+    groups = [w for w in (*GROUPS, *sorted(there - {*GROUPS, NOT_RECORDED}), NOT_RECORDED) if w in there]
     counted: dict[tuple[str, str], pd.DataFrame] = {}
     previous, people = None, pd.DataFrame()
     for at, after in left.items():
@@ -343,10 +371,14 @@ def build_cohort(study: Study) -> tuple[AnnData, pd.DataFrame]:
     if rows is not None:
         with problems:
             obs = _standard_columns(study, rows)
-            _check_design(study, obs[_usable(study, obs) & obs["control_type"].eq("sample")])
     if rows is not None and "counts" in data:
         with problems:
             counts = tables.read_counts(study, data["counts"], rows.index)
+    if obs is not None:
+        ignored = study.files.unmatched == "ignore" and counts is not None
+        counted = obs.index.isin(counts.samples) if ignored and counts is not None else np.ones(len(obs), bool)
+        with problems:
+            _check_design(study, obs[counted & obs["control_type"].eq("sample")])
     if rows is not None and counts is not None:
         with problems:
             _same_samples(study, counts, rows.index)
@@ -382,9 +414,15 @@ def cohort_of(study: Study, metadata: bytes, counts: Counts, var: pd.DataFrame) 
 
 def _kept(study: Study, obs: pd.DataFrame, counts: Counts, var: pd.DataFrame) -> tuple[AnnData, pd.DataFrame]:
     """The swabs that can be analysed, and the ledger of those that cannot."""
+    described, counted = set(obs.index), set(counts.samples)
+    obs = obs.reindex([*obs.index, *(name for name in counts.samples if name not in described)])
+    obs = obs.assign(ignored=obs["ignored"].eq(True), control_type=obs["control_type"].fillna("sample"))
     X, enough = _with_depth(study, obs, counts)
     depth = ("depth", f"fewer than {study.minimum_depth:,} reads", enough)
     steps = [("read", "all swabs of the files", pd.Series(True, index=obs.index)), *_needed(study, obs), depth]
+    matched = (("not in the counts", counted), ("not in the metadata", described))
+    unmatched = [("unmatched", why, pd.Series(obs.index.isin(list(names)), index=obs.index)) for why, names in matched]
+    steps[1:1] = [step for step in unmatched if not step[2].all()]
     kept, ledger, flow = follow(obs, steps)
     if not (kept & (obs["control_type"] == "sample")).any():
         dropped = (ledger["swabs_before"] - ledger["swabs_after"]).groupby(ledger["reason"]).sum()
@@ -399,7 +437,8 @@ def _kept(study: Study, obs: pd.DataFrame, counts: Counts, var: pd.DataFrame) ->
 
 def _with_depth(study: Study, obs: pd.DataFrame, counts: Counts) -> tuple[sparse.csr_matrix, pd.Series]:
     """The counts in the order of `obs`, which gets their depth, and which swabs are deep enough."""
-    X = counts.X[pd.Index(counts.samples).get_indexer(obs.index)]
+    at = pd.Index(counts.samples).get_indexer(obs.index)
+    X = sparse.diags((at >= 0).astype(counts.X.dtype)) @ counts.X[at] if (at < 0).any() else counts.X[at]
     if not study.counted:
         return X, pd.Series(True, index=obs.index)
     obs["depth"] = np.asarray(X.sum(axis=1)).ravel().astype(int)

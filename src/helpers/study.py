@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from helpers.errors import StudyError
+from helpers.errors import StudyError, visible
 from helpers.files import CLAIMS_FOLDER, STUDY_KEYS, STUDY_YAML
 
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
@@ -136,6 +136,12 @@ class Files(Strict):
         "none", description="a file, or `feature_names` if the features are named by their lineage"
     )
     tree: TreeFile | None = Field(None, description="for Faith's PD and UniFrac")
+    unmatched: Literal["error", "ignore"] = Field(
+        "error",
+        description="swabs that only the counts or only the metadata have: refuse them, or leave them out, which the "
+        "flow tells; names that differ only in case, zeros or punctuation are refused",
+        examples=["ignore"],
+    )
 
     def each(self) -> dict[str, DataFile]:
         """The files there are, by role."""
@@ -158,8 +164,13 @@ class Columns(Strict):
     sample: Text = Field(description="identifier of the swab, as in the count table")
     subject: Text = Field(description="identifier of the person")
     group: Column = Field(description="`control` and `case`")
-    visit: Column = Field(description="`baseline` and `followup`: two visits are analysed, others are ignored")
-    arm: Column | None = Field(None, description="`treatment` and `comparator`; of patients only")
+    visit: Column = Field(
+        description="`baseline` and `followup`: two visits are analysed, others are ignored; a control without a visit "
+        "is one of baseline, and so are all controls if none was seen at both visits"
+    )
+    arm: Column | None = Field(
+        None, description="`treatment` and `comparator`; of patients only, and of the person: one record is enough"
+    )
     site: Text | None = Field(None, description="where on the body; needed if a person has several swabs at a visit")
     lesional: Column | None = Field(None, description="`lesional` and `non_lesional`: the swabbed skin, that day")
     control_type: Column | None = Field(None, description="`sample` and `negative` (a control that touched no skin)")
@@ -455,11 +466,11 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_scalar(self, node: Any) -> Any:
-        """Refuse characters that no page and no figure can show."""
+        """Refuse characters that no page and no figure can show; escape those that would show another text."""
         value = super().construct_scalar(node)
         if unprintable(value):
             raise yaml.constructor.ConstructorError(None, None, "control characters are not accepted", node.start_mark)
-        return value
+        return visible(value)
 
 
 def unprintable(text: str) -> bool:

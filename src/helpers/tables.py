@@ -20,7 +20,7 @@ import pandas as pd
 from scipy import sparse
 from skbio import TreeNode
 
-from helpers.errors import StudyError
+from helpers.errors import StudyError, visible
 from helpers.lineage import parse_lineage
 from helpers.study import RANKS, DataFile, Study, unprintable
 
@@ -150,7 +150,7 @@ def _decoded(path: Path, data: bytes) -> str:
         except UnicodeDecodeError:
             continue
         if not unprintable(text):
-            return text
+            return visible(text)
     kind = "an Excel workbook or another archive" if data.startswith(b"PK") else "bytes that are not text"
     fix = "save it as CSV or TSV in UTF-8"
     raise StudyError("is not a text file", file=path, found=kind, expected="text in UTF-8 or Latin-1", fix=fix)
@@ -226,7 +226,8 @@ def _counts_from_biom(path: Path, data: bytes) -> Counts:
             as_declared = list(content["shape"]) == [len(content["rows"]), len(content["columns"])]
             table = biom.Table.from_json(content) if as_declared else None
         if table is not None:
-            samples, features = ([str(i).strip() for i in table.ids(axis)] for axis in ("sample", "observation"))
+            ids = (table.ids(axis) for axis in ("sample", "observation"))
+            samples, features = ([visible(str(i)).strip() for i in names] for names in ids)
             return Counts(table.matrix_data.T.tocsr(), samples, features, _lineages_in(table))
     except Exception as e:  # whatever a broken file makes the readers of HDF5, JSON and BIOM raise
         found, fix = f"{type(e).__name__}: {e}"[:300], "export it again, for instance with `biom convert`"
@@ -240,7 +241,7 @@ def _lineages_in(table: biom.Table) -> list[str] | None:
     found = [next((note[k] for k in note or () if k.lower() in LINEAGE_COLUMNS), None) for note in notes]
     if all(v is None for v in found):
         return None
-    return [v if isinstance(v, str) else ";".join(map(str, () if v is None else v)) for v in found]
+    return [visible(v if isinstance(v, str) else ";".join(map(str, () if v is None else v))) for v in found]
 
 
 def samples_in_rows(path: Path, table: pd.DataFrame, orientation: str, samples: set[str]) -> bool:

@@ -8,11 +8,11 @@ from helpers.claims import Claim, load_claims, statement
 from helpers.errors import Problems
 from helpers.evidence import untestable
 from helpers.files import DATA
-from helpers.ingest import build_cohort
+from helpers.ingest import NOT_RECORDED, build_cohort
 from helpers.narrate import visits_used
-from helpers.quality import people, tree_differs
+from helpers.quality import flow, people, tree_differs
 from helpers.run.parameters import resolve_settings
-from helpers.study import Settings, Study, load_study
+from helpers.study import VOCABULARY, Column, Settings, Study, load_study
 from helpers.visits import analysis_swabs
 
 
@@ -31,7 +31,9 @@ def inspect(name: str, overrides: str = "") -> str:
     with problems:
         cohort, ledger = build_cohort(study)
     problems.stop()
-    told = [*_swabs(study, cohort, ledger), *_people(study, cohort), *_testable(claims, study, cohort, settings)]
+    steps, _ = flow(ledger, cohort, settings.swabs, settings.rarefaction_depth)
+    told = [*_swabs(study, cohort, ledger), *_people(study, cohort), *_vanished(study, steps)]
+    told += _testable(claims, study, cohort, settings)
     return "\n".join(told)
 
 
@@ -61,6 +63,32 @@ def _people(study: Study, cohort: AnnData) -> list[str]:
     table = people(swabs).rename(columns={**labels, "both": "both visits"}, index=labels).rename_axis(index=None)
     sites = f"; up to {swabs.groupby(['subject', 'visit'], observed=True).size().max()} swabs a person and visit"
     return ["", f"People{sites}:", *(f"  {line}" for line in table.to_string().splitlines())]
+
+
+def _vanished(study: Study, steps: pd.DataFrame) -> list[str]:
+    """Groups, arms and visits of which nobody is left, and by which rule; `steps` as from `helpers.quality.flow`."""
+    labels, visits = study.labels.model_dump(), VOCABULARY["visit"]
+    named = labels | ({"case": f"{labels['case']} without an arm"} if study.columns.arm else {})
+    left = steps.pivot_table(["swabs", *visits], ["step", "reason"], "who", sort=False).fillna(0)
+    swabs = {who: left["swabs"][who] for who in left["swabs"] if who != NOT_RECORDED}
+    people = {visit: left[visit].sum(axis=1) for visit in visits}
+    parts = {(who, visit): left[visit][who] for who in swabs for visit in visits}
+    told: list[str] = []
+    gone: set[object] = set()
+    for key, counts in (swabs | people | parts).items():
+        names = (key,) if isinstance(key, str) else key
+        if counts.iloc[0] and not counts.iloc[-1] and not gone & {*names}:
+            gone.add(key)
+            what, rule = "swabs" if key in swabs else "people", counts.index[counts.eq(0)][0][1]
+            told.append(f"{' at '.join(named.get(n, n) for n in names)}: all {counts.iloc[0]:.0f} {what}, {rule}")
+    there = {*swabs, *(visit for visit in visits if people[visit].iloc[0])}
+    there |= {"case"} if there & {*VOCABULARY["arm"]} else set()
+    for name in ("group", "arm", "visit"):
+        column: Column | None = getattr(study.columns, name)
+        for standard, values in column.values.items() if column else ():  # noqa: PD011
+            if standard not in there:
+                told.append(f"{labels[standard]}: no swab has {' or '.join(values)}, columns.{name}.values.{standard}")
+    return ["", "Warning: nobody is left of", *(f"  {line}" for line in told)] if told else []
 
 
 def _testable(claims: dict[str, Claim], study: Study, cohort: AnnData, settings: Settings) -> list[str]:

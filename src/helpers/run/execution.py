@@ -14,9 +14,10 @@ import yaml
 from traitlets.config import Config
 
 from helpers.errors import StudyError
-from helpers.files import NOTEBOOKS, Report, remedy, report_of, unfinished, unwritable, write_whole
-from helpers.run.origin import Ran, commit, note_saved, record, record_of
+from helpers.files import DATA, NOTEBOOKS, Report, remedy, report_of, unfinished, unwritable, write_whole
+from helpers.run.origin import Ran, commit, note_saved, privacy_of, record, record_of
 from helpers.run.parameters import declared
+from helpers.study import load_study
 
 #: The kernel of this environment, no progress bars, and nothing of what a kernel logs when it is told to stop.
 HOW = {
@@ -109,11 +110,12 @@ def _joined_streams(outputs: list[Any]) -> list[Any]:
 
 def run(name: str, notebook: str) -> None:
     """Run a notebook of a checked study with the parameters that it declares; record when it ran, and for how long."""
-    report, source = report_of(name), NOTEBOOKS / f"{notebook}.ipynb"
+    study, report, source = load_study(DATA / name), report_of(name), NOTEBOOKS / f"{notebook}.ipynb"
     target = report.notebooks / source.name
     parameters = yaml.safe_load(report.parameters.read_text(encoding="utf-8"))
     _say(f"[{notebook}] started")
     record_of(report, notebook).unlink(missing_ok=True)  # no outputs are shown with the times of another run
+    (privacy := privacy_of(report, notebook)).unlink(missing_ok=True)
     started, began, code = datetime.now(UTC), time.monotonic(), commit()
     before = _saved(report, notebook)
 
@@ -123,9 +125,10 @@ def run(name: str, notebook: str) -> None:
         for path in after.items() & before.items():
             if path[0].parent != report.results:  # of which nobody knows whose it is
                 path[0].unlink()
-        note_saved(report, notebook, [target, *dict(after.items() - before.items())])
+        note_saved(report, notebook, [target, privacy, *dict(after.items() - before.items())])
 
     execute(source, target, declared(source, parameters), compare)
+    write_whole(privacy, study.privacy.model_dump_json())
     seconds = time.monotonic() - began
     record(report, notebook, Ran(started, seconds, code))
     _say(f"[{notebook}] done in {seconds:.0f} s")

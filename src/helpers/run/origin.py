@@ -54,6 +54,11 @@ def note_saved(report: Report, step: str, paths: Iterable[Path]) -> None:
     write_whole(report.runs / f"{step}.mk", makefile_variable(f"SAVED_{step}", names))
 
 
+def privacy_of(report: Report, step: str) -> Path:
+    """Where a step, as of `note_saved`, notes the privacy settings that it was done under; not there while it runs."""
+    return report.runs / f"{step}.privacy"
+
+
 def makefile_variable(name: str, value: str) -> str:
     """A line for make, in which the value is as it stands."""
     return f"{name} := {value.replace('$', '$$').replace('#', chr(92) + '#')}\n"

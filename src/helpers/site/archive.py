@@ -4,7 +4,23 @@ import io
 import zipfile
 from pathlib import Path
 
-from helpers.files import CRATE, FIGURES, HTML, NOTEBOOKS, OF_CLAIMS, RESULTS, TABLES, built_report_of, write_whole
+from helpers.errors import StudyError
+from helpers.files import (
+    CRATE,
+    DATA,
+    FIGURES,
+    HTML,
+    NOTEBOOKS,
+    OF_CLAIMS,
+    RESULTS,
+    TABLES,
+    Report,
+    built_report_of,
+    write_whole,
+)
+from helpers.run.origin import privacy_of
+from helpers.run.parameters import notebooks
+from helpers.study import load_study
 
 #: What may be shared of a report's folder: not the cohort, not unrounded estimates, not notebooks that failed.
 SHARED = (
@@ -23,9 +39,23 @@ def shared(folder: Path) -> list[Path]:
     return sorted(path for path in found if not path.name.startswith(".") and ".failed." not in path.name)
 
 
+def to_send(name: str) -> Report:
+    """A report that was built, all of it under the privacy settings that study.yaml has now, or `StudyError`."""
+    report, now = built_report_of(name), load_study(DATA / name).privacy.model_dump_json()
+    steps = {step: privacy_of(report, step) for step in (*(notebook.stem for notebook in notebooks()), "site")}
+    under = {step: path.read_text(encoding="utf-8") if path.is_file() else "not known" for step, path in steps.items()}
+    if others := {step: settings for step, settings in under.items() if settings != now}:
+        raise StudyError(
+            "was built under other privacy settings than study.yaml has: not to be sent", file=report.html,
+            where=", ".join(others), found=" or ".join(sorted({*others.values()})), expected=now,
+            fix=f"make report STUDY={name}",
+        )  # fmt: skip
+    return report
+
+
 def share(name: str) -> Path:
-    """Pack a report that was built in ``reports/<study>/<study>-report.zip``: the same bytes for the same report."""
-    report = built_report_of(name)
+    """Pack a report in ``reports/<study>/<study>-report.zip``: the same bytes for the same report."""
+    report = to_send(name)
     buffer, target = io.BytesIO(), report.packed(".zip")
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in shared(report.folder):

@@ -18,7 +18,7 @@ from helpers.evidence import Data, data_of
 from helpers.files import DATA, FIGURES, MAKEFILE, OF_CLAIMS, TABLES, report_of, unfinished, unwritable, write_whole
 from helpers.ingest import load_cohort
 from helpers.run.judging import judge
-from helpers.run.origin import note_saved
+from helpers.run.origin import note_saved, privacy_of
 from helpers.run.parameters import notebooks
 from helpers.site.crate import crate_json, pages_of
 from helpers.site.interactive import scripts
@@ -60,6 +60,7 @@ def build_site(name: str, against: str = "") -> None:
     chapters = [notebook.stem for notebook in notebooks()]
     parts, claims = judge(study, report.results, chapters, parameters["alpha"])
     data = measures_of_people(report.results)
+    (privacy := privacy_of(report, "site")).unlink(missing_ok=True)
     index.draw(claims, study, report.results, data)
     with unfinished(report.html) as work:
         source, built = work / "source", work / "html"
@@ -74,11 +75,12 @@ def build_site(name: str, against: str = "") -> None:
         write_whole(report.crate, crate_json(run, built))
         made = [report.html / path.relative_to(built) for path in (*pages_of(built), *built.glob("files/**/*.*"))]
         drawn = [path for name in index.DRAWN for path in (report.results / FIGURES).glob(f"{name}.*")]
-        made += [report.crate, *report.results.glob("claims.*"), *drawn]
+        made += [report.crate, privacy, *report.results.glob("claims.*"), *drawn]
         note_saved(report, "site", made)
         if report.html.exists():
             report.html.rename(work / "old")
-        built.rename(report.html)  # last: a site without it is built again
+        built.rename(report.html)  # late: a site without it is built again
+        write_whole(privacy, study.privacy.model_dump_json())
 
 
 # ---------------------------------------------------------------- source of the site

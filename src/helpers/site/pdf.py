@@ -10,7 +10,8 @@ from pathlib import Path
 from bs4 import BeautifulSoup, Tag
 
 from helpers.errors import StudyError
-from helpers.files import built_report_of, unfinished, write_whole
+from helpers.files import unfinished, write_whole
+from helpers.site.archive import to_send
 
 #: Names of programs that print, and where macOS keeps them.
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
@@ -29,8 +30,8 @@ def find_chromium() -> str | None:
 
 
 def print_report(name: str) -> Path:
-    """Print a report that was built to ``reports/<study>/<study>-report.pdf``."""
-    report = built_report_of(name)
+    """Print a report to ``reports/<study>/<study>-report.pdf``."""
+    report = to_send(name)
     target = report.packed(".pdf")
     if (browser := find_chromium()) is None:
         fix = "install Chromium or Chrome; or open the report in any browser and print page by page"
