@@ -30,6 +30,8 @@ from helpers.study import Study
 PRINT = 300
 #: And of those that are for the screen alone.
 SCREEN = 150
+#: Points of the smallest lettering: 9 px where a figure of 7 inches is shown 42 rem wide, as on a phone.
+SMALLEST = 7
 #: Rows beyond which a table is sorted, filtered and leafed through in its page.
 LONG = 12
 
@@ -63,8 +65,11 @@ def save_figure(
 
     One that is `simulated` says SIMULATED DATA under its lower right corner. Returns what was saved of it, in inches.
     """
+    letters = [text for text in fig.findobj(Text) if text.get_visible() and text.get_text().strip()]
+    if small := [text.get_text() for text in letters if text.get_fontsize() < SMALLEST]:
+        raise ValueError(f"{name}: lettering under {SMALLEST} pt: {small[0]!r}")
     if simulated:
-        fig.text(1, -0.01, "SIMULATED DATA", ha="right", va="top", fontsize=7, color="#8a1c1c", weight="bold")
+        fig.text(1, -0.01, "SIMULATED DATA", ha="right", va="top", fontsize=SMALLEST, color="#8a1c1c", weight="bold")
     box = _laid_out(fig)
     metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
     with mpl.rc_context({"svg.hashsalt": "report"}):
@@ -124,8 +129,8 @@ class Output:
         The name starts with the notebook's number, as ``02_alpha``; `finding` is what there is to see, told to who
         cannot see it after what the figure shows. Caption (with ``*emphasis*`` and ``**strong**``) and `alt`, how it is
         read and what it shows, are given if not as its function says; `data`, the name of the table that has its
-        numbers, if not that of the figure. `ValueError` if it has no caption, no alternative text, or does not say of
-        how many it is (``n = ``).
+        numbers, if not that of the figure; with a suffix, a file beside the tables. `ValueError` if it has no caption,
+        no alternative text, or does not say of how many it is (``n = ``).
         """
         caption = caption or getattr(fig, "caption", "")
         alt = f"{alt or getattr(fig, 'alt', '')} {finding}".strip()
@@ -140,13 +145,13 @@ class Output:
         display({"text/markdown": caption, "text/plain": caption}, raw=True, metadata={"caption_of": name})
 
     def keep(self, name: str, draw: Callable[..., Figure], *of: Any) -> None:
-        """Draw a figure and save it without showing it: a job for a worker."""
-        self._saved(draw(*of), name)
+        """Draw a figure and save it for the screen without showing it: a job for a worker."""
+        self._saved(draw(*of), name, kinds=("png",), dpi=SCREEN)
 
-    def _saved(self, fig: Figure, name: str) -> Bbox:
+    def _saved(self, fig: Figure, name: str, **how: Any) -> Bbox:
         in_figure(fig, self.privacy)
         italicise(fig, self.taxa)
-        return save_figure(fig, self.results_dir, name, simulated=self.simulated)
+        return save_figure(fig, self.results_dir, name, simulated=self.simulated, **how)
 
     def table(
         self,

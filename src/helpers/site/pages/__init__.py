@@ -146,16 +146,16 @@ def shown(outputs: list[Any], code: str, files: Path) -> list[Any]:
     """
     captions = {o.metadata["caption_of"]: o for o in outputs if "caption_of" in o.get("metadata", {})}
     for output in outputs:
-        about, data = output.get("metadata", {}), output.get("data", {})
+        about, bundle = output.get("metadata", {}), output.get("data", {})
         if "figure" in about:
             name, caption = about["figure"], captions[about["figure"]].data["text/plain"]
-            table = f"{TABLES}/{about['data']}.tsv"
-            page = figure_html(name, about["image/png"]["alt"], caption, files, table, code)
+            data = about["data"] if "." in about["data"] else f"{TABLES}/{about['data']}.tsv"
+            page = figure_html(name, about["image/png"]["alt"], caption, files, data, code)
         elif "table" in about:
             links = links_html({"table as TSV": f"files/tables/{about['table']}.tsv", "code": code})
-            page = f'{data["text/html"]}<p class="files">{links}</p>'
-        elif "text/markdown" in data:
-            page = text_html(data["text/markdown"])
+            page = f'{bundle["text/html"]}<p class="files">{links}</p>'
+        elif "text/markdown" in bundle:
+            page = text_html(bundle["text/markdown"])
         else:
             continue
         output.data = {"text/html": fold_html(about["fold"], page) if "fold" in about else page}

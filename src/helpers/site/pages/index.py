@@ -25,8 +25,7 @@ FOREST, OVERVIEW = "claims", "overview"
 #: Figures that the site draws of its own.
 DRAWN = (FOREST, OVERVIEW)
 PROVENANCE = (
-    '<p>Code, command, parameters, input files, software, run times and random seeds: <a href="provenance.html">where '
-    "this report comes from</a>.</p>"
+    '<p>Code, parameters, input files, software: <a href="provenance.html">where this report comes from</a>.</p>'
 )
 
 
@@ -69,8 +68,8 @@ def page(run: Run, others: list[str]) -> str:
     found = ", ".join(f"{row.id} {row.verdict}" for row in claims.itertuples())
     control = study.labels.control
     caption = (
-        f"Effects in standard deviations of {control} (links with severity: ρ). Filled: shown; cross: the contrary; "
-        "open: neither; diamond: out of reach; grey: margin of claims of no change."
+        f"In SD of {control} (severity: ρ). Filled: shown; cross: contrary; open: neither; diamond: out of reach; "
+        "grey: margin."
     )
     forest = figure_html(FOREST, f"Forest plot of the claims' effects. {found}.", caption, run.files, CLAIMS_TABLE)
     cards = [

@@ -10,7 +10,7 @@ from helpers.figures import italicise
 from helpers.files import VALIDATION
 from helpers.measures import find, taxa_named
 from helpers.narrate import interval, italicised, number, with_unit
-from helpers.output import emphasised, save_figure, save_table, table_html
+from helpers.output import SCREEN, emphasised, save_figure, save_table, table_html
 from helpers.simulation.performance import CHANGED, FALSE, FAMILY, JOINT, JOINT_SHARE, ROW, read_table
 from helpers.simulation.worlds import DEMO_WORLD, NO_EFFECT, SCENARIOS
 from helpers.site.figures import validation
@@ -91,7 +91,7 @@ def validation_page(table: pd.DataFrame, like: Study, parts: pd.DataFrame | None
     table = table.assign(name=[named(row, like) for _, row in table.iterrows()])
     fig = validation(table, alpha)
     italicise(fig, taxa)
-    save_figure(fig, files, "validation", simulated=True)
+    save_figure(fig, files, "validation", simulated=True, dpi=SCREEN)
     save_table(table.drop(columns="name"), files, "validation")
     runs = int(table["runs"].max())
     null = table[of_nothing(table) & table["claim"].ne("")]
