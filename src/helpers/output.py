@@ -30,7 +30,7 @@ from helpers.study import Study
 PRINT = 300
 #: And of those that are for the screen alone.
 SCREEN = 150
-#: Points of the smallest lettering: 9 px where a figure of 7 inches is shown 42 rem wide, as on a phone.
+#: Points of the smallest lettering: 9 px where a figure of 7 inches is shown 42 rem wide.
 SMALLEST = 7
 #: Rows beyond which a table is sorted, filtered and leafed through in its page.
 LONG = 12

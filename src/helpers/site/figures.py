@@ -29,7 +29,7 @@ def overview(visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylab
 
     `visits` has a row a person and visit: subject, who, visit, and the measure.
     """
-    fig = Figure(figsize=(4.8, 2.3), layout="constrained")
+    fig = Figure(figsize=(4.6, 2.0), layout="constrained")
     ax = fig.subplots()
     healthy = visits.loc[visits["who"].eq("control") & visits["visit"].eq("baseline"), measure].dropna()
     if len(healthy):

@@ -23,6 +23,10 @@ MACOS = (
 QUIET = ("gpu", "quic", "background-networking", "component-update", "sync", "extensions")
 
 
+#: Pages that are for checking, to be searched and followed: not printed.
+ON_SCREEN = {f"{page}.html" for page in ("validation", "changes", "reporting_standards", "provenance")}
+
+
 def find_chromium() -> str | None:
     """Where Chromium or a browser made of it is, if there is one."""
     on_path = (shutil.which(name) for name in BROWSERS)
@@ -57,7 +61,7 @@ def joined(site: Path) -> str:
     """
     whole = BeautifulSoup((site / "index.html").read_text(encoding="utf-8"), "html.parser")
     linked = [str(link["href"]).partition("#")[0] for link in whole.select("nav.bd-links a[href]")]
-    pages = ["index.html", *dict.fromkeys(page for page in linked if page and page != "index.html")]
+    pages = [page for page in dict.fromkeys(["index.html", *linked]) if page and page not in ON_SCREEN]
     articles = [_article(site, page, pages) for page in pages]
     place = whole.select_one("article")
     assert place is not None
@@ -98,5 +102,6 @@ def _article(site: Path, page: str, pages: list[str]) -> Tag:
             link["href"] = f"#{address}" + (f"-{anchor}" if anchor else "")
         elif "://" not in address:
             link.unwrap()  # a download: on paper it would name a folder of this machine
-    found["style"] = "break-before: page" if page != pages[0] else ""
+    follows = page == pages[0] or (posixpath.dirname(page) and page != pages[1])  # cards are short: one after the other
+    found["style"] = "" if follows else "break-before: page"
     return found

@@ -65,14 +65,15 @@ def off_target(table: pd.DataFrame, alpha: float) -> pd.DataFrame:
 
 
 def off_claims(table: pd.DataFrame) -> dict[str, str]:
-    """Of each claim whose test does not hold in a simulated world, what is off."""
+    """Of each claim whose test does not hold in a simulated world, what is off in the first such world."""
     wrong = off_target(table[table["claim"].ne("")], load_study(VALIDATION.parent).settings.alpha)
     told: dict[str, list[str]] = {}
     for row in wrong.itertuples():
         holds = f"the interval holds the truth in {number(100 * row.coverage)} %"
         off = holds if row.misses else f"rejects in {number(100 * row.rejected)} %"
         told.setdefault(row.claim, []).append(f"{row.scenario}: {off}")
-    return {claim: f"this test is off ({'; '.join(each)})" for claim, each in told.items()}
+    more = {claim: f"; so in {len(each) - 1} other worlds" if len(each) > 1 else "" for claim, each in told.items()}
+    return {claim: f"this test is off ({each[0]}{more[claim]})" for claim, each in told.items()}
 
 
 def demo_power(table: pd.DataFrame) -> dict[str, float]:
