@@ -251,7 +251,9 @@ def test_crate_lists_what_is_published_and_nothing_else(made: Path, unpacked: Pa
         assert (folder / name).stat().st_size == int(entity["contentSize"])
         assert "/" in entity["encodingFormat"]
     published = {path for kind in ("results", "notebooks") for path in (unpacked / kind).rglob("*") if path.is_file()}
-    pages = {f"html/{path.name}" for path in (unpacked / "html").glob("*.html")}
+    pages = {
+        p.relative_to(unpacked).as_posix() for kind in ("*", "claims/*") for p in unpacked.glob(f"html/{kind}.html")
+    }
     assert len(published) >= 5 * 9 + 2 + 5
     assert set(listed) == {p.relative_to(unpacked).as_posix() for p in published} | pages | {"html/files/Makefile"}
     assert not re.search(r"results/\w+\.h5ad|evidence/", " ".join(entities(folder)))

@@ -66,7 +66,7 @@ def save_figure(
     One that is `simulated` says SIMULATED DATA under its lower right corner. Returns what was saved of it, in inches.
     """
     letters = [text for text in fig.findobj(Text) if text.get_visible() and text.get_text().strip()]
-    if small := [text.get_text() for text in letters if text.get_fontsize() < SMALLEST]:
+    if small := [text.get_text() for text in letters if float(text.get_fontsize()) < SMALLEST]:
         raise ValueError(f"{name}: lettering under {SMALLEST} pt: {small[0]!r}")
     if simulated:
         fig.text(1, -0.01, "SIMULATED DATA", ha="right", va="top", fontsize=SMALLEST, color="#8a1c1c", weight="bold")
