@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urldefrag
 
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from PIL import Image
@@ -226,6 +227,30 @@ def test_pages_are_short_and_have_few_p_values(html: Path) -> None:
         most = 600 if page.stem == "index" else 1200 if page.stem[:2].isdigit() else math.inf
         assert len(words) <= most, (page.name, len(words))
         assert p_values <= 40, (page.name, p_values)
+
+
+def on_scale(claim: pd.Series) -> list[float]:
+    """A claim's effect and its interval as its card is to tell them, from what `claims.tsv` has."""
+    numbers = [claim[c] for c in ("estimate", "ci_low", "ci_high")]
+    if claim["contrast"] == "severity" or claim["scale"] not in ("fold change", "SD of controls"):
+        return numbers
+    return [math.exp(n) for n in numbers] if claim["scale"] == "fold change" else [n / claim["sd"] for n in numbers]
+
+
+def test_numbers_of_a_card_are_those_of_its_table(html: Path) -> None:
+    claims = pd.read_csv(html / "files" / "claims.tsv", sep="\t").dropna(subset=["estimate", "sd"])
+    assert len(claims) > 10
+    for _, claim in claims.iterrows():
+        card, number = soup(html / "claims" / f"{claim['id']}.html"), r"[−-]?\d[\d,]*\.?\d*(?:e[−-]?\d+)?"
+        (told,) = (r.td.text for r in card.select("#how-large-how-sure tr") if r.th.text.startswith("Effect"))
+        shown = [float(n.replace("−", "-").replace(",", "")) for n in re.findall(number, told)]
+        expected = on_scale(claim)
+        assert shown[:3] == pytest.approx(expected, rel=5e-3), claim["id"]
+        sentence = card.select_one(".answer p:last-child").text
+        words = {float(n.replace(",", "")) for n in re.findall(r"\d[\d,]*\.?\d*", sentence)}
+        folds = claim["scale"] == "fold change"  # which are told from one upwards
+        for size in (max(abs(n), 1 / abs(n)) if folds else abs(n) for n in expected[1:]):
+            assert any(word == pytest.approx(size, rel=0.06) for word in words), (claim["id"], sentence)
 
 
 #: In a chart: where the first point of a specification is, as shares of its width and height.

@@ -11,10 +11,11 @@ from cohorts import ROOT, analysed, small_demo, write
 from test_shapes import SHAPES, changed
 
 from helpers import evidence
-from helpers.claims import VERDICTS, load_claims
+from helpers.claims import VERDICTS, load_claims, measures_of
 from helpers.errors import StudyError
 from helpers.ingest import build_cohort
 from helpers.measures import measured, registry
+from helpers.people import people
 from helpers.quality import without_contaminants
 from helpers.run.judging import gathered
 from helpers.study import load_study
@@ -52,6 +53,22 @@ def test_a_label_a_verdict_and_the_name_of_a_notebook_stand_in_one_place() -> No
         elsewhere = {word for home, words in at_home.items() if home != path.name for word in words}
         assert spoken(path) & (elsewhere | names) == set(), path.name
     assert not any(name in (ROOT / "Makefile").read_text(encoding="utf-8") for name in names)
+
+
+@pytest.mark.slow
+def test_the_people_behind_an_estimate_are_as_many_as_it_counts(tmp_path: Path) -> None:
+    study = write(small_demo(), tmp_path / "study")
+    claims = load_claims(study)
+    wanted = [*registry(study), *measures_of(claims)]
+    swabs = measured(build_cohort(study)[0], study, study.settings, wanted)
+    data = evidence.data_of(swabs.obs, swabs.uns["measures"])
+    counted = 0
+    for part in evidence.gather(claims, swabs, study, study.settings).to_dict("records"):
+        if not part["cannot"]:
+            asked = evidence.Asked(*(part[field] for field in evidence.Asked._fields))
+            assert len(people(asked, data, study)) == part["n"], part["what"]
+            counted += 1
+    assert counted > 15
 
 
 def of_one_claim(folder: Path, monkeypatch: pytest.MonkeyPatch, *parts: dict[str, Any]) -> None:

@@ -42,6 +42,8 @@ def hostile(cohort: Files) -> Files:
             "labels": {"case": f"AD {SCRIPT}", "control": "$x^$ & <b>b</b>", "treatment": "=cmd",
                        "comparator": "+[a](b:c)"},
             "privacy": {"small_cells": "suppress", "oldest_age": 89},
+            "own_claims": {"X1": {"says": f"Falls {SCRIPT}", "parts": [
+                {"measure": "shannon", "contrast": "change", "arm": "treatment", "expect": "down"}]}},
         },
     )  # fmt: skip
     taxonomy = cohort.taxonomy.assign(**{cohort.taxonomy.columns[1]: lineages})
@@ -75,6 +77,17 @@ def test_an_interval_and_the_p_value_beside_it_are_of_one_test(built: str, repor
     excluded = (both["ci_low"] > both["nothing"]) | (both["ci_high"] < both["nothing"])
     apart = excluded != (both["p_value"] < 1 - both["level"] / 100)
     assert not apart.any(), both[apart][["table", "ci_low", "ci_high", "p_value"]]
+
+
+def test_where_small_counts_are_hidden_no_single_person_is_in_a_page(report: tuple[Path, Files]) -> None:
+    pages = list((report[0] / "html").rglob("*.html"))
+    assert {"C1.html", "X1.html"} <= {page.name for page in pages}, "a claim of one's own has its card"
+    assert "patients.html" not in {page.name for page in pages}
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert 'class="interactive"' not in text
+        assert "application/json" not in text
+    assert not list((report[0] / "html").rglob("people_*"))
 
 
 def published(report: Path) -> dict[Path, str]:

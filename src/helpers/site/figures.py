@@ -81,7 +81,10 @@ def before_after(table: pd.DataFrame, measures: Sequence[str], labels: Mapping[s
     return fig
 
 
-@styled("The people behind the claim, a panel a part of it. Large marks: means with 95 % intervals, from five on.")
+@styled(
+    "The people behind the claim, a panel a part of it. Large marks: means with 95 % intervals, from five on.",
+    "The values of the people behind the claim, a panel a part of it.",
+)
 def behind_claim(parts: Sequence[tuple[str, str, str, pd.DataFrame]], labels: Mapping[str, str]) -> Figure:
     """The people on whom each part of a claim rests.
 

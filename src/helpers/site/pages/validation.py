@@ -72,7 +72,7 @@ def off_claims(table: pd.DataFrame) -> dict[str, str]:
         holds = f"the interval holds the truth in {number(100 * row.coverage)} %"
         off = holds if row.misses else f"rejects in {number(100 * row.rejected)} %"
         told.setdefault(row.claim, []).append(f"{row.scenario}: {off}")
-    more = {claim: f"; so in {len(each) - 1} other worlds" if len(each) > 1 else "" for claim, each in told.items()}
+    more = {claim: f"; so in {len(each) - 1} more" if len(each) > 1 else "" for claim, each in told.items()}
     return {claim: f"this test is off ({each[0]}{more[claim]})" for claim, each in told.items()}
 
 
