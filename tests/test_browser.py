@@ -242,11 +242,11 @@ def test_numbers_of_a_card_are_those_of_its_table(html: Path) -> None:
     assert len(claims) > 10
     for _, claim in claims.iterrows():
         card, number = soup(html / "claims" / f"{claim['id']}.html"), r"[−-]?\d[\d,]*\.?\d*(?:e[−-]?\d+)?"
-        (told,) = (r.td.text for r in card.select("#how-large-how-sure tr") if r.th.text.startswith("Effect"))
+        (told, *_) = (cell.text for cell in card.select("#how-large-how-sure tbody td"))
         shown = [float(n.replace("−", "-").replace(",", "")) for n in re.findall(number, told)]
         expected = on_scale(claim)
         assert shown[:3] == pytest.approx(expected, rel=5e-3), claim["id"]
-        sentence = card.select_one(".answer p:last-child").text
+        sentence = card.select(".answer p")[-1].text
         words = {float(n.replace(",", "")) for n in re.findall(r"\d[\d,]*\.?\d*", sentence)}
         folds = claim["scale"] == "fold change"  # which are told from one upwards
         for size in (max(abs(n), 1 / abs(n)) if folds else abs(n) for n in expected[1:]):

@@ -47,13 +47,14 @@ def test_no_step_compiles_a_grammar_of_addresses(module: str) -> None:
 
 def planned(*arguments: str) -> list[str]:
     """What make would do."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
     command = ["make", "-n", "PYTHON=python", *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
 
+#: That of a make which is not started by another, as these tests may be.
+ENVIRONMENT = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
 needs_make = pytest.mark.skipif(not shutil.which("make"), reason="make is not on PATH")
 
 
@@ -154,7 +155,6 @@ def test_no_variable_that_is_given_is_ever_expanded(tmp_path: Path, origin: str)
         (tmp_path / path).touch()
     (tmp_path / "python").write_text(FAKE)
     (tmp_path / "python").chmod(0o755)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
     assert {"STUDY", "SET", "AGAINST", "NAME", "TREE", "RUNS", "CASES", "OUT", "INPUTS", "SAVED_site"} < {*variables()}
     given = {"PYTHON": "./python", "NAME": "x", "TABLE": "x", "METADATA": "x"}
     expanded = []
@@ -166,7 +166,7 @@ def test_no_variable_that_is_given_is_ever_expanded(tmp_path: Path, origin: str)
                 command = ["make", "-ke" if "-e" in origin else "-k", *targets.split()]
                 subprocess.run(
                     [*command, *(f"{key}={value}" for key, value in line.items())], cwd=tmp_path, capture_output=True,
-                    env=environment if origin == "line" else environment | {name: evil},
+                    env=ENVIRONMENT | ({} if origin == "line" else {name: evil}),
                 )  # fmt: skip
                 if (tmp_path / "expanded").exists():
                     expanded.append((name, evil, targets))
@@ -200,7 +200,7 @@ def test_what_is_given_arrives_as_it_stands(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_given_is_told(given: str, told: str) -> None:
-    done = subprocess.run(["make", "help", given], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(["make", "help", given], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
     assert told in done.stderr
 
@@ -217,12 +217,11 @@ def test_make_runs_what_changed_and_what_follows_from_it(tmp_path: Path) -> None
     (tmp_path / "python").write_text(FAKE)
     (tmp_path / "python").chmod(0o755)
     log = tmp_path / "log"
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
 
     def make(*arguments: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
         log.write_text("")
         command = ["make", "report", "PYTHON=./python", *arguments]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
         return done, log.read_text().splitlines()
 
     def touch(changed: str) -> None:

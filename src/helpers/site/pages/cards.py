@@ -80,7 +80,7 @@ def card(row: dict[str, Any], run: Run, facts: Known) -> str:
     parts = run.parts[run.parts["claim"].eq(row["id"])].to_dict("records")
     verdict = VERDICTS[row["verdict"]]
     of = f"{row['family']}, {row['kind']}; {claims_of(study).of}"
-    told = italicised(plain.sentence(row, study, row["sd"]), taxa)
+    told = italicised(in_text(plain.sentence(row, study, row["sd"]), study.privacy), taxa)
     head = (
         f'<div class="answer"><p><b>{verdict.symbol} {row["verdict"]}</b> ({html.escape(of)}): {verdict.says}.</p>'
         f"<p>{emphasised(told)}</p></div>"

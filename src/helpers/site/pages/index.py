@@ -9,6 +9,7 @@ import pandas as pd
 
 from helpers import plain
 from helpers.claims import CONTRADICTED, NOT_TESTABLE, OUT_OF_REACH, SUPPORTED, VERDICTS, claims_of, primary
+from helpers.disclosure import in_text
 from helpers.evidence import Data
 from helpers.figures import italicise
 from helpers.files import CLAIMS_TABLE, DEMO, NOTEBOOKS, TABLES
@@ -32,7 +33,7 @@ PROVENANCE = (
 def draw(claims: pd.DataFrame, study: Study, results: Path, data: Data | None) -> None:
     """Draw and save the forest of the claims, and the study in one picture: its first measure that is known."""
     drawn = {FOREST: claims_forest(by_family(claims, study), study.labels.control)}
-    if measure := _shown_measure(data):
+    if (measure := _shown_measure(data)) and study.privacy.small_cells == "show":
         assert data is not None
         label = axis(measure, study)
         if measure == POSITION:
@@ -55,7 +56,9 @@ def page(run: Run, others: list[str]) -> str:
     study, claims, taxa = run.study, run.claims, taxa_named(run.claims["measure"], run.study)
     private = study.privacy.small_cells != "show"
     picture = "" if private or not _shown_measure(run.data) else _picture(run)
-    sentences = "".join(f"<li>{emphasised(italicised(told, taxa))}</li>" for told in answers(run))
+    sentences = "".join(
+        f"<li>{emphasised(italicised(in_text(told, study.privacy), taxa))}</li>" for told in answers(run)
+    )
     lead = (
         f'<div class="in-short"><p class="study-title">{html.escape(study.title)}</p>\n<p>{studied(run)}</p>'
         f'<div class="lead">{picture}<ul>{sentences}</ul></div></div>'
