@@ -51,7 +51,7 @@ STEP := $(PYTHON) -m helpers
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9][0-9]_*.ipynb))
 RAN := $(NOTEBOOKS:%=$(OUT)/%)
 FIRST := $(firstword $(RAN))
-HELPERS := $(sort $(wildcard src/helpers/*.py src/helpers/run/*.py))
+HELPERS := $(sort $(wildcard src/helpers/*.py src/helpers/*.yaml src/helpers/run/*.py))
 CLAIMS := $(sort $(wildcard data/claims/*.yaml))
 SITE := $(sort $(shell find src/helpers/site src/helpers/simulation notebooks/reference data/demo/validation.tsv \
   -type f ! -name '.*' ! -name '*~' ! -name '*.pyc' 2>/dev/null))

@@ -5,90 +5,27 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
+from helpers import words
 from helpers.ingest import DATE, MISSING
 from helpers.lineage import parse_lineage
 from helpers.study import STANDARD_COLUMNS, Labels
 from helpers.tables import Counts, bare, few, near_misses
 
-# ---------------------------------------------------------------- the vocabulary
-
-_WORDS = yaml.safe_load(Path(__file__).with_name("vocabulary.yaml").read_text(encoding="utf-8"))
-NAMES, SCORES, NAMED_VALUES, PERIODS, SPELLED, PLAIN = (
-    _WORDS[key] for key in ("names", "scores", "named_values", "periods", "spelled", "plain")
-)
-VALUES = {meaning: "|".join(any_of) for meaning, any_of in _WORDS["values"].items()}
-PRIOR, DERIVED, BASELINE, EARLY, LATE = (
-    re.compile(_WORDS[key]) for key in ("prior", "derived", "baseline", "early", "late")
-)
-TIME = re.compile(r"(?:({unit}) ?)?(-?\d+(?:\.\d+)?) ?({unit})?".format(unit=_WORDS["unit"]))
 #: The most values of a column whose values are told apart, and of one whose values are all to be listed.
 MOST_VALUES, MOST_LISTED = 20, 50
-
-
-def _words(name: str) -> str:
-    """The words of a column's name in lower case, separated by single blanks."""
-    return " ".join(re.findall(r"[^\W\d_]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()))
-
-
-def _spaced(value: str) -> str:
-    return re.sub(r"[\s_]+", " ", value).strip()
-
-
-def _folded(value: str) -> str:
-    """A value in lower case, with blanks for ``_ - .``."""
-    return re.sub(r"[\s_.\-]+", " ", value.lower()).strip()
-
-
-def _named(column: str, key: str) -> int:
-    """How well a column's name fits a key of study.yaml: 0 not at all."""
-    patterns = NAMES[key]
-    return next((len(patterns) - i for i, p in enumerate(patterns) if re.search(p, _words(column))), 0)
-
-
-def _means(value: str, what: str, named: object = False) -> bool:
-    """Whether a value is in a vocabulary; where the column is named for it, "yes" and "N" mean something too."""
-    known = f"{VALUES[what]}|{NAMED_VALUES[what]}" if named and what in NAMED_VALUES else VALUES[what]
-    return bool(re.fullmatch(known, _folded(value)))
 
 
 def _by_meaning(values: list[str], named: object, *meanings: str) -> dict[str, list[str]]:
     """The values by the first of the meanings that each has; under ``other`` those that have none."""
     parts: dict[str, list[str]] = {meaning: [] for meaning in (*meanings, "other")}
     for value in values:
-        parts[next((m for m in meanings if _means(value, m, named)), "other")].append(value)
+        parts[next((m for m in meanings if words.means(value, m, named)), "other")].append(value)
     return parts
-
-
-def _when(value: str, named: object) -> float | None:
-    """When a visit was, in days where it has a unit; None if it is no time. Plain numbers need a column named so."""
-    text = _spaced(value.lower())
-    if BASELINE.fullmatch(text):
-        return 0
-    if EARLY.fullmatch(text):
-        return -1
-    if late := LATE.fullmatch(text):
-        return 1e6 + float(late[1] or 0)
-    if not (time := TIME.fullmatch(text)) or not (named or time[1] or time[3]):
-        return None
-    unit = time[1] or time[3] or "v"
-    return float(time[2]) * PERIODS.get(unit[0], ("", 1))[1]
-
-
-def _label(value: str, column: str) -> str:
-    """A value as it may stand in a figure: "AD" is "Atopic dermatitis", "3" in a column "month" is "Month 3"."""
-    text = SPELLED.get(_folded(value), _spaced(value))
-    if time := TIME.fullmatch(text.lower()):
-        named = re.search("visit|day|week|month|year", _words(column))
-        unit = time[1] or time[3] or (named[0] if named else "visit")
-        text = f"{PERIODS.get(unit[0], ('Visit', 1))[0]} {time[2]}"
-    return text[:1].upper() + text[1:60]
 
 
 def quoted(values: Iterable[str]) -> str:
@@ -182,7 +119,7 @@ def _matching(metadata: pd.DataFrame, *sides: list[str]) -> tuple[str, int, str]
             same, alike = len(known & set(cells)), len(like & set(map(bare, cells)))
             # Ages and scores may be like some identifiers by chance.
             alike *= cells.is_unique and alike > min(len(known), len(cells)) / 2
-            rank = (same, alike, cells.is_unique, column != "", _named(column, "sample"))
+            rank = (same, alike, cells.is_unique, column != "", words.named(column, "sample"))
             found.append((rank, column, side, names))
     (same, alike, *_), column, side, names = max(found, key=_rank)
     cells, why = list(metadata[column]), ""
@@ -198,7 +135,7 @@ def _matching(metadata: pd.DataFrame, *sides: list[str]) -> tuple[str, int, str]
 def _split(draft: Draft, key: str, *meanings: str) -> Iterator[tuple[tuple[int, int], str, dict[str, list[str]]]]:
     """The columns of few values, how well each is named, and its values by what they mean."""
     for column in draft.free():
-        levels, named = draft.levels(column), _named(column, key)
+        levels, named = draft.levels(column), words.named(column, key)
         if len(levels) <= MOST_VALUES:
             yield (named, -len(levels)), column, _by_meaning(levels, named, *meanings)
 
@@ -217,14 +154,14 @@ def _control_type(draft: Draft) -> None:
 
 def _severity(draft: Draft) -> None:
     for column in draft.free():
-        numbers, words = draft.numbers(column), _words(column)
-        name = next((name for name, (pattern, *_) in SCORES.items() if re.search(pattern, words)), "")
-        if not name or DERIVED.search(words) or numbers is None or numbers.nunique() < 2:
+        numbers, name_of = draft.numbers(column), words.apart(column)
+        name = next((name for name, (pattern, *_) in words.SCORES.items() if re.search(pattern, name_of)), "")
+        if not name or words.DERIVED.search(name_of) or numbers is None or numbers.nunique() < 2:
             continue
         if others := [score["column"] for score in draft.severity if score["name"] == name]:
             draft.check("severity", f"'{column}' is like '{others[0]}'; only that is taken.")
             continue
-        _, label, highest = SCORES[name]
+        _, label, highest = words.SCORES[name]
         low, high = min(0, math.floor(numbers.min())), max(highest, math.ceil(numbers.max()))
         draft.check(
             "severity",
@@ -233,7 +170,7 @@ def _severity(draft: Draft) -> None:
             (low, high) != (0, highest),
         )
         draft.severity.append({"name": name, "column": column, "label": label, "range": [low, high]})
-    draft.severity.sort(key=lambda score: list(SCORES).index(score["name"]))
+    draft.severity.sort(key=lambda score: list(words.SCORES).index(score["name"]))
     why = "no column is named like a severity score (EASI, SCORAD, IGA, …); claims about severity and response cannot "
     draft.check("severity", why + "be tested without one.", not draft.severity)
 
@@ -248,7 +185,7 @@ def _plain(draft: Draft, *keys: str) -> None:
         return 1 <= len(draft.levels(column)) <= (4 if key == "sex" else max(12, len(draft.swabs) / 4))
 
     for key in keys:
-        if found := [(named, c) for c in draft.free() if (named := _named(c, key)) and suits(c, key)]:
+        if found := [(named, c) for c in draft.free() if (named := words.named(c, key)) and suits(c, key)]:
             named, draft.columns[key] = max(found, key=_rank)
             values = quoted(draft.levels(draft.columns[key]))
             why = f"{values} may be places of the body, or clinics; take the line out if it is clinics."
@@ -261,7 +198,7 @@ def _subject(draft: Draft) -> None:
     kept = {draft.columns[key]: most for key, most in (("age", 2), ("sex", 1)) if key in draft.columns}
     for column in draft.free():
         cells = draft.swabs[column]
-        people, named = cells.nunique(), bool(_named(column, "subject"))
+        people, named = cells.nunique(), bool(words.named(column, "subject"))
         steady = kept and all(draft.swabs[c].groupby(cells).nunique().le(most).all() for c, most in kept.items())
         names = draft.numbers(column) is None or cells.dropna().str.fullmatch(r"\d+").all()
         alike = steady and names and swabs / 8 <= people <= swabs * 0.7 and cells.value_counts().median() >= 2
@@ -292,17 +229,17 @@ def _lesional(draft: Draft) -> None:
 def _visit(draft: Draft) -> None:
     found = []
     for column in draft.free():
-        levels, named = draft.levels(column), _named(column, "visit")
-        times = {v: time for v in levels if (time := _when(v, named)) is not None}
+        levels, named = draft.levels(column), words.named(column, "visit")
+        times = {v: time for v in levels if (time := words.when(v, named)) is not None}
         told = named or len(levels) > 1
-        if told and 0 < len(times) == len(levels) <= MOST_VALUES and not PRIOR.search(_words(column)):
+        if told and 0 < len(times) == len(levels) <= MOST_VALUES and not words.PRIOR.search(words.apart(column)):
             repeated = bool(draft.changing(draft.swabs[column]))
             found.append(((repeated, len(levels) > 1, named, -len(levels)), column, times))
     if not found:
         return
     _, column, times = max(found, key=_rank)
     ordered = sorted(times, key=lambda v: times[v])
-    first = next((v for v in ordered if BASELINE.fullmatch(_folded(v))), ordered[0])
+    first = next((v for v in ordered if words.BASELINE.fullmatch(words.folded(v))), ordered[0])
     baseline = [v for v in ordered if times[v] == times[first]]
     followup = [v for v in ordered if times[v] == max(times.values()) > times[first]]
     ignore = [v for v in ordered if v not in baseline + followup]
@@ -318,17 +255,17 @@ def _visit(draft: Draft) -> None:
 def _group(draft: Draft) -> None:
     found = []
     for column in draft.free("control_type", "lesional"):
-        levels, named = draft.levels(column), _named(column, "group")
+        levels, named = draft.levels(column), words.named(column, "group")
         parts = _by_meaning(levels, False, "control", "mock")
         sure = bool(parts["control"])
         # "N" or "0" are controls only where the name says that the column is of a disease, and the others are "Y".
         if not sure and named and len(levels) == 2 and column not in draft.used():
             parts = _by_meaning(levels, True, "control", "mock")
         control, case = parts["control"], parts["other"]
-        trial = all(_means(v, "treatment") or _means(v, "comparator") for v in levels)
+        trial = all(words.means(v, "treatment") or words.means(v, "comparator") for v in levels)
         if not control or not case or len(levels) > MOST_VALUES or trial:
             continue
-        known = all(_means(v, "case", named) for v in case)
+        known = all(words.means(v, "case", named) for v in case)
         mixed = draft.changing(draft.swabs[column].dropna().isin(control))
         rank = (not mixed, bool(named) + known, sure, -len(levels))
         found.append((rank, column, parts, bool(named and known)))
@@ -352,8 +289,8 @@ def _arm(draft: Draft) -> None:
     found = []
     for column in draft.free("group"):
         levels, shared = draft.levels(column, cases), column == draft.column_of("group")
-        named = 0 if shared else _named(column, "arm")
-        drugs = sum(_means(v, "treatment") or _means(v, "comparator") for v in levels)
+        named = 0 if shared else words.named(column, "arm")
+        drugs = sum(words.means(v, "treatment") or words.means(v, "comparator") for v in levels)
         # What only patients have, and each of them: a treatment, or something else of their disease.
         patients_only = not draft.levels(column, controls) and draft.swabs.loc[cases, column].notna().mean() > 0.9
         if len(levels) < 2 or shared:
@@ -361,7 +298,7 @@ def _arm(draft: Draft) -> None:
         else:
             told = bool(named or drugs or (patients_only and len(levels) == 2 and controls.any()))
         mixed = len(draft.changing(draft.swabs.loc[cases, column]))
-        if told and 1 <= len(levels) <= 6 and mixed <= few_people and not PRIOR.search(_words(column)):
+        if told and 1 <= len(levels) <= 6 and mixed <= few_people and not words.PRIOR.search(words.apart(column)):
             rank = (drugs >= min(2, len(levels)), named, patients_only, len(levels) == 2)
             found.append((rank, column, levels, named or drugs))
     if not found:
@@ -402,12 +339,12 @@ def _labels(draft: Draft) -> None:
     draft.labels = Labels().model_dump()
     for key in (key for key in ("group", "arm", "visit") if key in draft.columns):
         for name, values in draft.columns[key]["values"].items():
-            told = key == "visit" or not re.fullmatch(PLAIN, _folded(values[0]))
-            label = _label(values[0], draft.columns[key]["column"]) if len(values) == 1 and told else ""
+            told = key == "visit" or not re.fullmatch(words.PLAIN, words.folded(values[0]))
+            label = words.label(values[0], draft.columns[key]["column"]) if len(values) == 1 and told else ""
             if label and name != "baseline" and label not in draft.labels.values():
                 draft.labels[name] = label
     if "site" in draft.columns and len(sites := draft.levels(draft.columns["site"])) == 1:
-        draft.labels["site"] = _spaced(sites[0])[:60] or draft.labels["site"]
+        draft.labels["site"] = words.spaced(sites[0])[:60] or draft.labels["site"]
 
 
 def _adjust(draft: Draft) -> None:
