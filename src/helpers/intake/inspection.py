@@ -5,6 +5,7 @@ from anndata import AnnData
 
 from helpers.choices import load_choices
 from helpers.claims import Claim, load_claims, statement
+from helpers.doubts import doubts, summary
 from helpers.errors import Problems
 from helpers.evidence import untestable
 from helpers.files import DATA
@@ -32,7 +33,9 @@ def inspect(name: str, overrides: str = "") -> str:
         cohort, ledger = build_cohort(study)
     problems.stop()
     steps, _ = flow(ledger, cohort, settings.swabs, settings.rarefaction_depth)
+    doubted = doubts(cohort, study)
     told = [*_swabs(study, cohort, ledger), *_people(study, cohort), *_vanished(study, steps)]
+    told += ["", f"Is this right? {summary(doubted)}", *(f"  - {line}" for line in doubted)]
     told += _testable(claims, study, cohort, settings)
     return "\n".join(told)
 
