@@ -165,7 +165,10 @@ def arms_unlike(seen: Seen) -> Iterator[str]:
 
 
 def ages_spaced(seen: Seen) -> Iterator[str]:
-    """Ages are multiples of what is no year."""
+    """Ages are multiples of what is no year, or stand in a column of months."""
+    columns = seen.study.columns
+    if columns.age and columns.age_unit == "years" and words.MONTHS.search(words.apart(columns.age)):
+        yield f"the ages in '{columns.age}' are taken for years"
     ages = seen.visits.get("age", pd.Series(dtype=float)).dropna()
     ages = ages[ages <= (seen.study.privacy.oldest_age or np.inf)]
     step = np.gcd.reduce(np.rint(100 * ages).astype(int)) / 100 if ages.nunique() >= 2 * FEW else 1
@@ -197,7 +200,7 @@ DOUBTS: dict[Callable[[Seen], Iterator[str]], str] = {
     "share and diversity is wrong: give reads.",
     nobody_twice: "If `columns.subject` names the swab and not the person, no change can be seen, and n is too large.",
     arms_unlike: "If the arms were not allocated by chance, say `randomised: false`: the report reads them otherwise.",
-    ages_spaced: "If they are no years, such as months, whatever is adjusted for age is not.",
+    ages_spaced: "If they are no years, whatever is adjusted for age is not; months are `columns.age_unit: months`.",
     lesional_milder: "If lesional and other skin are swapped, all that is said of them has the wrong sign.",
 }
 

@@ -3,17 +3,24 @@
 import re
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import yaml
 
 _WORDS = yaml.safe_load(Path(__file__).with_name("vocabulary.yaml").read_text(encoding="utf-8"))
-NAMES, SCORES, NAMED_VALUES, PERIODS, SPELLED, PLAIN = (
-    _WORDS[key] for key in ("names", "scores", "named_values", "periods", "spelled", "plain")
+NAMES, SCORES, NAMED_VALUES, PERIODS, SPELLED, PLAIN, MISSING, NO_NUMBER = (
+    _WORDS[key] for key in ("names", "scores", "named_values", "periods", "spelled", "plain", "missing", "no_number")
 )
 VALUES = {meaning: "|".join(any_of) for meaning, any_of in _WORDS["values"].items()}
-PRIOR, DERIVED, BASELINE, EARLY, LATE = (
-    re.compile(_WORDS[key]) for key in ("prior", "derived", "baseline", "early", "late")
+PRIOR, DERIVED, BASELINE, EARLY, LATE, DATED, MONTHS = (
+    re.compile(_WORDS[key]) for key in ("prior", "derived", "baseline", "early", "late", "dated", "months")
 )
 TIME = re.compile(r"(?:({unit}) ?)?(-?\d+(?:\.\d+)?) ?({unit})?".format(unit=_WORDS["unit"]))
+#: Dates: 2021-03-04, 20210304, 4.3.2021, 3/4/21, 4-Mar-2021.
+DATE = re.compile(
+    r"(19|20)\d\d([-/.]?)(0?[1-9]|1[0-2])\2(0?[1-9]|[12]\d|3[01])([ T].*)?"
+    r"|\d\d?[./]\d\d?[./](\d\d|\d{4})|\d\d?[- ][A-Za-z]{3}[- ](\d\d|\d{4})"
+)
 
 
 def apart(name: str) -> str:
@@ -66,3 +73,30 @@ def label(value: str, column: str) -> str:
         unit = time[1] or time[3] or (named[0] if named else "visit")
         text = f"{PERIODS.get(unit[0], ('Visit', 1))[0]} {time[2]}"
     return text[:1].upper() + text[1:60]
+
+
+def recorded(text: pd.Series) -> pd.Series:
+    """Strings, NA where nothing is recorded."""
+    return text.mask(text.str.fullmatch(MISSING, case=False, na=True), pd.NA)
+
+
+def numbers(text: pd.Series) -> tuple[pd.Series, pd.Series]:
+    """A column as numbers, NaN where none is recorded, and which of its values are neither.
+
+    With decimal commas, if several have one and none a point; three digits behind each may as well be thousands.
+    """
+    text = recorded(text)
+    text = text.mask(text.str.fullmatch(NO_NUMBER, case=False, na=True), pd.NA)
+    comma, point = (text.str.contains(sign, regex=False, na=False) for sign in ",.")
+    if comma.sum() > 1 and not point.any() and not text[comma].str.fullmatch(r".*,\d{3}").all():
+        text = text.str.replace(r"^([+-]?\d+),(\d+)$", r"\1.\2", regex=True)
+    found = pd.to_numeric(text, errors="coerce").astype(float)
+    return found, text.notna() & ~np.isfinite(found)
+
+
+def dates(text: pd.Series) -> pd.Series:
+    """Which values are dates: whole numbers only if the column is named so, or all of them are days as 20210304."""
+    found = text.str.fullmatch(DATE, na=False)
+    digits = text.str.fullmatch(r"\d+", na=False)
+    days = (found & text.str.fullmatch(r"\d{8}", na=False))[text.notna()].all()
+    return found & (~digits | days | bool(DATED.search(apart(str(text.name)))))

@@ -11,11 +11,14 @@ import numpy as np
 import pandas as pd
 
 from helpers import words
-from helpers.ingest import DATE, MISSING
 from helpers.lineage import parse_lineage
 from helpers.study import STANDARD_COLUMNS, Labels
 from helpers.tables import Counts, bare, few, near_misses
 
+#: The part of the values that tells what a column is.
+MOST = 0.9
+#: Nothing recorded, which needs no word.
+PLAINLY_MISSING = {"", "na", "nan", "n/a", "#n/a"}
 #: The most values of a column whose values are told apart, and of one whose values are all to be listed.
 MOST_VALUES, MOST_LISTED = 20, 50
 
@@ -81,7 +84,10 @@ class Draft:
 
     def used(self) -> set[str | None]:
         """The columns that are taken."""
-        return {*map(self.column_of, self.columns), *(score["column"] for score in self.severity)}
+        return {
+            *(self.column_of(key) for key in self.columns if key != "age_unit"),
+            *(score["column"] for score in self.severity),
+        }
 
     def free(self, *again: str) -> list[str]:
         """The columns that are not taken and have no dates; and those of the keys named."""
@@ -94,12 +100,25 @@ class Draft:
 
     def dates(self, column: str) -> bool:
         """Whether any value is a date."""
-        return any(DATE.fullmatch(v) for v in self.levels(column))
+        return bool(words.dates(self.swabs[column].dropna()).any())
 
-    def numbers(self, column: str) -> pd.Series | None:
-        """The recorded values as numbers, or None where there are others."""
-        numbers = pd.to_numeric(self.swabs[column].dropna(), errors="coerce").astype(float)
-        return numbers if len(numbers) and np.isfinite(numbers).all() else None
+    def numbers(self, column: str, most: float = 1) -> pd.Series | None:
+        """The recorded values as numbers, if at least such a part of them are; else None."""
+        numbers, others = words.numbers(self.swabs[column])
+        numbers = numbers.dropna()
+        return numbers if len(numbers) and len(numbers) >= most * (len(numbers) + others.sum()) else None
+
+    def odd(self, key: str, cells: pd.Series, odd: pd.Series, why: str) -> None:
+        """Note which cells of a column, in how many rows, are to be checked, if there are any."""
+        told = few(f"'{v}' in {n} row{'s' if n > 1 else ''}" for v, n in cells[odd].value_counts().items())
+        self.check(key, f"'{cells.name}' has {told}, {why}.", odd.any())
+
+    def lacking(self, key: str, like: str, why: str) -> str:
+        """Why nothing was found: what the columns hold that are named so, or that none is."""
+        # Such as "treatment group", also if it was taken for the group; but not "group".
+        near = [c for c in self.swabs if words.named(c, key) > (c in self.used())]
+        told = few(f"'{c}' is named so ({quoted(self.levels(c)) or 'empty'})" for c in near)
+        return f"{told}, but {why}" if told else f"no column is named like {like}"
 
     def changing(self, values: pd.Series) -> list[str]:
         """The subjects that have more than one of the values."""
@@ -143,6 +162,12 @@ def _split(draft: Draft, key: str, *meanings: str) -> Iterator[tuple[tuple[int, 
 def _control_type(draft: Draft) -> None:
     found = [f for f in _split(draft, "control_type", "negative", "mock") if f[2]["negative"] and f[2]["other"]]
     if not found:
+        sample = draft.columns["sample"]
+        negative = _by_meaning(draft.levels(sample), True, "negative")["negative"]
+        if 0 < len(negative) < len(draft.swabs) / 4:
+            draft.choose("control_type", sample, {"negative": negative})
+            draft.check("columns.control_type", f"takes {quoted(negative)} for negative controls, by their names.")
+            draft.swabs = draft.swabs[~draft.swabs[sample].isin(negative)]
         return
     (named, _), column, parts = max(found, key=_rank)
     negative, mock = parts["negative"], parts["mock"]
@@ -154,14 +179,33 @@ def _control_type(draft: Draft) -> None:
 
 def _severity(draft: Draft) -> None:
     for column in draft.free():
-        numbers, name_of = draft.numbers(column), words.apart(column)
+        numbers, name_of = draft.numbers(column, MOST), words.apart(column)
         name = next((name for name, (pattern, *_) in words.SCORES.items() if re.search(pattern, name_of)), "")
-        if not name or words.DERIVED.search(name_of) or numbers is None or numbers.nunique() < 2:
+        if not name or words.DERIVED.search(name_of):
+            continue
+        if numbers is None or numbers.nunique() < 2:
+            why = (
+                f"'{column}' is named like a severity score, but its values, {quoted(draft.levels(column)) or 'none'}, "
+            )
+            draft.check("severity", why + "are not numbers, or all the same; it is left out.")
             continue
         if others := [score["column"] for score in draft.severity if score["name"] == name]:
             draft.check("severity", f"'{column}' is like '{others[0]}'; only that is taken.")
             continue
         _, label, highest = words.SCORES[name]
+        odd = words.numbers(draft.swabs[column])[1]
+        draft.odd(
+            "severity", draft.swabs[column], odd, f"and looks like {label}: correct what is no number, or write NA"
+        )
+        wild = ~numbers.between(-0.5 * highest, 1.5 * highest)
+        if wild.mean() <= 1 - MOST:
+            draft.odd(
+                "severity",
+                draft.swabs.loc[wild.index, column],
+                wild,
+                f"and {label} is 0 to {highest}: correct it, or write NA",
+            )
+            numbers = numbers[~wild]
         low, high = min(0, math.floor(numbers.min())), max(highest, math.ceil(numbers.max()))
         draft.check(
             "severity",
@@ -172,24 +216,40 @@ def _severity(draft: Draft) -> None:
         draft.severity.append({"name": name, "column": column, "label": label, "range": [low, high]})
     draft.severity.sort(key=lambda score: list(words.SCORES).index(score["name"]))
     why = "no column is named like a severity score (EASI, SCORAD, IGA, …); claims about severity and response cannot "
-    draft.check("severity", why + "be tested without one.", not draft.severity)
+    draft.check("severity", why + "be tested without one.", not draft.severity and "severity" not in draft.checks)
 
 
 def _plain(draft: Draft, *keys: str) -> None:
     """Columns that are found by their names."""
 
     def suits(column: str, key: str) -> bool:
-        numbers = draft.numbers(column)
+        numbers = draft.numbers(column, MOST)
         if key == "age":
-            return numbers is not None and bool(numbers.between(0, 120).all())
+            return numbers is not None and bool(numbers.between(0, 12 * 120).mean() >= MOST)
         return 1 <= len(draft.levels(column)) <= (4 if key == "sex" else max(12, len(draft.swabs) / 4))
 
     for key in keys:
         if found := [(named, c) for c in draft.free() if (named := words.named(c, key)) and suits(c, key)]:
+            found.sort(key=lambda f: bool(words.MONTHS.search(words.apart(f[1]))))  # years before months
             named, draft.columns[key] = max(found, key=_rank)
             values = quoted(draft.levels(draft.columns[key]))
             why = f"{values} may be places of the body, or clinics; take the line out if it is clinics."
             draft.check(f"columns.{key}", why, key == "site" and named == 1)
+    if "age" in keys and "age" in draft.columns:
+        _age(draft, draft.columns["age"])
+
+
+def _age(draft: Draft, column: str) -> None:
+    """The unit of ages, and what is none."""
+    numbers, odd = words.numbers(draft.swabs[column])
+    months = bool(words.MONTHS.search(words.apart(column))) or numbers.median() > 120
+    low, high = numbers[numbers.between(0, 1440 if months else 120)].quantile([0, 1])
+    if months:
+        draft.columns["age_unit"] = "months"
+        why = f"'{column}' looks like months: {low:g} to {high:g} are {low / 12:.1f} to {high / 12:.1f} years. If they "
+        draft.check("columns.age_unit", why + "are years, take the line out.")
+    outside = odd | (numbers.notna() & ~numbers.between(low, high))
+    draft.odd("columns.age", draft.swabs[column], outside, "which is no age: correct it, or write NA")
 
 
 def _subject(draft: Draft) -> None:
@@ -204,7 +264,7 @@ def _subject(draft: Draft) -> None:
         alike = steady and names and swabs / 8 <= people <= swabs * 0.7 and cells.value_counts().median() >= 2
         if (named or alike) and people >= max(2, swabs / 50) and cells.notna().mean() >= 0.5:
             found.append(((named, people < swabs, people), column))
-    why = "no column is named like subject or patient"
+    why = draft.lacking("subject", "subject or patient", "does not tell people apart that have several swabs")
     if not found:
         draft.columns["subject"] = draft.columns["sample"]
         why += ", so each swab is taken for a person of its own. If a person has several swabs, name the column that "
@@ -232,7 +292,9 @@ def _visit(draft: Draft) -> None:
         levels, named = draft.levels(column), words.named(column, "visit")
         times = {v: time for v in levels if (time := words.when(v, named)) is not None}
         told = named or len(levels) > 1
-        if told and 0 < len(times) == len(levels) <= MOST_VALUES and not words.PRIOR.search(words.apart(column)):
+        most = MOST if named else 1
+        known = times and draft.swabs[column].isin(times).sum() >= most * draft.swabs[column].notna().sum()
+        if told and known and len(levels) <= MOST_VALUES and not words.PRIOR.search(words.apart(column)):
             repeated = bool(draft.changing(draft.swabs[column]))
             found.append(((repeated, len(levels) > 1, named, -len(levels)), column, times))
     if not found:
@@ -249,6 +311,14 @@ def _visit(draft: Draft) -> None:
     why = "more than two visits; the first and the last are taken, the others left out. People at each: "
     why += f"{each}. Take another follow-up if few are left at the last, or if another is that of the question."
     draft.check("columns.visit", why, ignore)
+    odd = [v for v in draft.levels(column) if v not in times]
+    draft.odd(
+        "columns.visit",
+        draft.swabs[column],
+        draft.swabs[column].isin(odd),
+        "which is no time that is known: it is left out",
+    )
+    draft.columns["visit"] |= {"ignore": ignore + odd} if odd else {}
     draft.rivals("visit", [c for (also, *_), c, _ in found if also])
 
 
@@ -261,6 +331,10 @@ def _group(draft: Draft) -> None:
         # "N" or "0" are controls only where the name says that the column is of a disease, and the others are "Y".
         if not sure and named and len(levels) == 2 and column not in draft.used():
             parts = _by_meaning(levels, True, "control", "mock")
+        # Healthy people beside a "control" are the controls; that is an arm.
+        if healthy := [v for v in parts["control"] if words.means(v, "healthy")]:
+            arms = [v for v in parts["control"] if v not in healthy and words.means(v, "comparator")]
+            parts |= {"control": [v for v in parts["control"] if v not in arms], "other": parts["other"] + arms}
         control, case = parts["control"], parts["other"]
         trial = all(words.means(v, "treatment") or words.means(v, "comparator") for v in levels)
         if not control or not case or len(levels) > MOST_VALUES or trial:
@@ -302,8 +376,9 @@ def _arm(draft: Draft) -> None:
             rank = (drugs >= min(2, len(levels)), named, patients_only, len(levels) == 2)
             found.append((rank, column, levels, named or drugs))
     if not found:
-        why = "no column is named like arm, treatment or drug, or has two values that only patients have. Claims about "
-        draft.check("columns.arm", why + "the treatments cannot be tested without columns.arm.")
+        why = "not with two to six values of which each patient has one (and nothing, NA, before treatment)"
+        why = draft.lacking("arm", "arm, treatment or drug, or has two values that only patients have", why)
+        draft.check("columns.arm", f"{why}. Claims about the treatments cannot be tested without columns.arm.")
         return
     (_, named, *_), column, levels, known = max(found, key=_rank)
     parts = _by_meaning(levels, True, "comparator")
@@ -367,6 +442,19 @@ def _stand_in(draft: Draft, key: str, standard: str, why: str) -> None:
         draft.check(f"columns.{key}", why)
 
 
+def _not_recorded(draft: Draft, metadata: pd.DataFrame) -> None:
+    """Name the words, other than NA, that are taken for nothing recorded."""
+    keys = {f"columns.{key}": column for key in draft.columns if key != "age_unit" and (column := draft.column_of(key))}
+    for key, column in (*keys.items(), *(("severity", score["column"]) for score in draft.severity)):
+        cells = metadata.loc[draft.swabs.index, column]
+        numbers, others = words.numbers(cells)
+        nothing = numbers.isna() & ~others if key in ("columns.age", "severity") else words.recorded(cells).isna()
+        draft.odd(key, cells, nothing & ~cells.str.lower().isin(PLAINLY_MISSING), "taken for not recorded")
+        if key in ("columns.age", "severity"):
+            commas = cells.str.contains(",", regex=False) & numbers.notna()
+            draft.odd(key, cells, commas, "read with a decimal comma")
+
+
 def _depth(draft: Draft, depths: np.ndarray, whole: bool) -> None:
     """The fewest reads of a swab, and what to do with counts that are not whole."""
     if not len(depths):
@@ -413,7 +501,7 @@ def guess(metadata: pd.DataFrame, counts: Counts, whole: bool, taxonomy: bool) -
     sample, in_rows, why = _matching(metadata, counts.samples, counts.features)
     if in_rows:
         counts = Counts(counts.X.T.tocsr(), counts.features, counts.samples)
-    draft = Draft(metadata.mask(metadata.map(str.lower).isin(MISSING), pd.NA), {"sample": sample})
+    draft = Draft(metadata.apply(words.recorded), {"sample": sample})
     draft.check("columns.sample", why, why)
     # Each guess takes a column from those that the others left, and some build on what was found.
     _control_type(draft)
@@ -427,9 +515,14 @@ def guess(metadata: pd.DataFrame, counts: Counts, whole: bool, taxonomy: bool) -
     _plain(draft, "site", "batch")
     _covariates(draft)
     _labels(draft)
-    _stand_in(draft, "visit", "baseline", "no column is named like visit, week or month, or has such values")
-    _stand_in(draft, "group", "case", "no column has values like healthy or control beside others")
+    why = draft.lacking(
+        "visit", "visit, week or month, or has such values", "no order in time is known of these values"
+    )
+    _stand_in(draft, "visit", "baseline", why)
+    why = "no value of these is like healthy or control beside others"
+    _stand_in(draft, "group", "case", draft.lacking("group", "group, or has values like healthy beside others", why))
     _adjust(draft)
+    _not_recorded(draft, metadata)
     swabs = set(map(bare, draft.swabs[sample].dropna()))
     _depth(draft, np.asarray(counts.X.sum(axis=1)).ravel()[[bare(s) in swabs for s in counts.samples]], whole)
     if not taxonomy:
