@@ -25,7 +25,7 @@ Change = Callable[[Files], Files]
 
 def raised(study: Study) -> dict[str, str]:
     """What raises a doubt, by the name of the doubt."""
-    return doubts.raised(build_cohort(study)[0], study)
+    return {name: seen for name, (seen, _) in doubts.raised(build_cohort(study)[0], study).items()}
 
 
 def swapped(key: str) -> Change:
@@ -242,3 +242,9 @@ def test_the_doubts_stand_in_the_check_and_in_chapter_1(tmp_path: Path, monkeypa
     chapters(study, tmp_path / "results", only="01_ingest")
     assert any(text.startswith("- 'cyclosporine' in 'drug' is taken for") for text in shown)
     assert "1 thing looks wrong" in shown[-1], "the chapter's answer tells it too"
+
+
+def test_a_difference_between_arms_tells_no_hidden_count(tmp_path: Path) -> None:
+    files = changed(small_demo(130, 27, 14), randomised=True, about="AD.", privacy={"small_cells": "suppress"})
+    told = raised(write(files, tmp_path))["arms_unlike"]
+    assert told.startswith("at baseline, EASI differs between Dupilumab (n = 127) and Cyclosporine (n = 24), more than")

@@ -30,17 +30,14 @@ STEPS = (1, 2, 5, 10)
 
 
 class Seen(NamedTuple):
-    """What doubts look at."""
+    """Swabs without negative controls, visits with severity scores; `fewest` people of whom a number is told."""
 
     study: Study
-    labels: dict[str, str]
-    #: Of whom a number is told.
-    fewest: int
-    #: Without negative controls.
     swabs: AnnData
-    #: Names of the severity scores, which `visits` have: a row a person and visit.
-    scores: dict[str, str]
     visits: pd.DataFrame
+    labels: dict[str, str]
+    scores: dict[str, str]
+    fewest: int
 
 
 def _means(groups: Iterable[tuple[str, pd.Series]]) -> str:
@@ -49,29 +46,26 @@ def _means(groups: Iterable[tuple[str, pd.Series]]) -> str:
 
 def named_otherwise(seen: Seen) -> Iterator[str]:
     """A value stands for one thing and reads like the other: by the study's label of that, or by the vocabulary."""
-
-    def reads_like(value: str, standard: str, column: str, key: str) -> bool:
-        label = words.label(value, column).lower() == seen.labels.get(standard, "").lower()
-        return label or (standard in words.VALUES and words.means(value, standard, words.named(column, key)))
-
     for key in ("group", "arm", "lesional", "control_type"):
         chosen: Column | None = getattr(seen.study.columns, key)
         for standard, values in chosen.values.items() if chosen else ():  # noqa: PD011
             column, (other,) = chosen.column if chosen else "", {*VOCABULARY[key]} - {standard}
             name, like = (seen.labels.get(s, s.replace("_", "-")) for s in (standard, other))
-            for value in values:
-                if [reads_like(value, s, column, key) for s in (standard, other)] == [False, True]:
-                    yield f"'{value}' in '{column}' is taken for {name} and reads like {like}"
+            for v in values:
+                means = [s in words.VALUES and words.means(v, s, words.named(column, key)) for s in (standard, other)]
+                label = words.label(v, column).lower()
+                if like.lower() == label != name.lower() or (means == [False, True] and label != name.lower()):
+                    yield f"'{v}' in '{column}' is taken for {name} and reads like {like}"
 
 
 def visits_backwards(seen: Seen) -> Iterator[str]:
     """The follow-up is named for an earlier time than baseline."""
     column = seen.study.columns.visit
-    listed, named = [column.values.get(v, []) for v in VOCABULARY["visit"]], words.named(column.column, "visit")  # noqa: PD011
-    first, last = ([t for v in values if (t := words.when(v, named)) is not None] for values in listed)
-    if first and last and min(last) < max(first):
-        baseline, followup = (" or ".join(f"'{v}'" for v in values) for values in listed)
-        yield f"by its name, the follow-up, {followup}, is before baseline, {baseline}"
+    first, last = (column.values.get(visit, []) for visit in VOCABULARY["visit"])  # noqa: PD011
+    named = words.named(column.column, "visit")
+    times = [[t for v in values if (t := words.when(v, named)) is not None] for values in (first, last)]
+    if all(times) and min(times[1]) < max(times[0]):
+        yield f"by its name, the follow-up, '{' or '.join(last)}', is before baseline, '{' or '.join(first)}'"
 
 
 def severity_rises(seen: Seen) -> Iterator[str]:
@@ -97,23 +91,21 @@ def severity_small(seen: Seen) -> Iterator[str]:
 
 def controls_ill(seen: Seen) -> Iterator[str]:
     """At baseline, controls have the higher severity, or alone have one, or more of each taxon that disease brings."""
-    swabs, measures, told = seen.swabs, {}, []
-    for rank, name in (("genus", seen.study.taxa.genus), ("species", seen.study.taxa.pathogen)):
-        reads = swabs.X[:, swabs.var[rank].eq(name).to_numpy()].sum(axis=1) / np.maximum(swabs.X.sum(axis=1), 1e-9)
-        measures[f"{short_name(name)}, % of the reads"] = 100 * np.asarray(reads).ravel()
-    shares = by_patient(swabs.obs, pd.DataFrame(measures, index=swabs.obs_names))
-    for table, names in ((seen.visits, seen.scores), (shares, {name: name for name in measures})):
-        start = table[table["visit"].eq("baseline")]
+    swabs, taxa = seen.swabs, {"genus": seen.study.taxa.genus, "species": seen.study.taxa.pathogen}
+    totals, shares = np.maximum(swabs.X.sum(axis=1), 1e-9), pd.DataFrame(index=swabs.obs_names)
+    for rank, name in taxa.items():
+        reads = swabs.X[:, swabs.var[rank].eq(name).to_numpy()].sum(axis=1)
+        shares[f"{short_name(name)}, % of the reads"] = 100 * np.asarray(reads / totals).ravel()
+    of_taxa = by_patient(swabs.obs, shares)
+    for table, names in ((seen.visits, seen.scores), (of_taxa, {name: name for name in shares})):
+        start, told = table[table["visit"].eq("baseline")], []
         for name, label in names.items():
-            groups = {
-                seen.labels[who]: start.loc[start["case"].eq(who == "case"), name].dropna()
-                for who in VOCABULARY["group"]
-            }
-            control, case = groups.values()
+            control, case = (start.loc[start["case"].eq(case), name].dropna() for case in (False, True))
             more = len(control) and len(case) and stats.mannwhitneyu(control, case, alternative="greater").pvalue < RARE
             alone = case.empty and control.max() > 0 and name in seen.scores
             if (more or alone) and min(len(x) or np.inf for x in (control, case)) >= seen.fewest:
-                told.append(f"at baseline, {label}: {_means(groups.items())}")
+                groups = ((seen.labels["control"], control), (seen.labels["case"], case))
+                told.append(f"at baseline, {label}: {_means(groups)}")
         if told and (names is seen.scores or len(told) == len(names)):
             yield from told
             return
@@ -148,20 +140,20 @@ def nobody_twice(seen: Seen) -> Iterator[str]:
 
 def arms_unlike(seen: Seen) -> Iterator[str]:
     """Arms that were allocated by chance differ at baseline by more than chance, or the text denies it."""
-    study, denial = seen.study, r"\b(not|no|non|without|un)[ -]?randomi[sz]\w*"
-    if study.randomised and (denied := re.search(denial, f"{study.title} {study.about}", re.IGNORECASE)):
-        yield f"the arms are said to be allocated by chance (`randomised: true`), and the study to be '{denied[0]}'"
-    start = seen.visits[seen.visits["visit"].eq("baseline") & seen.visits["arm"].notna()]
+    study, start = seen.study, seen.visits[seen.visits["visit"].eq("baseline") & seen.visits["arm"].notna()]
     n = start["arm"].value_counts().reindex(VOCABULARY["arm"], fill_value=0)
-    known = [c for c in characteristics(study) if c in start and c != "batch"]
-    found = differences(start.assign(who=start["arm"]), known, *n.index).dropna().abs()
+    columns = [c for c in characteristics(study) if c in start and c != "batch"]
+    found = differences(start.assign(who=start["arm"]), columns, *n.index).dropna().abs()
+    denial = re.search(r"\b(not|no|non|without|un)[ -]?randomi[sz]\w*", f"{study.title} {study.about}", re.IGNORECASE)
+    if study.randomised and denial:
+        yield f"the arms are said to be allocated by chance (`randomised: true`), and the study to be '{denial[0]}'"
     if study.randomised and n.min() >= seen.fewest and len(found):
-        what, level = found.idxmax()
-        p = 2 * stats.t.sf(found.max() / np.sqrt((1 / n).sum()), n.sum() - 2) * len(known)  # Bonferroni's correction
-        name = study.column_names().get(what, what) + (f" ({level})" if level else "")
+        p = stats.t.sf(found.max() / np.sqrt((1 / n).sum()), n.sum() - 2) * 2 * len(columns)  # Bonferroni's correction
         if p < RARE:
-            arms = " and ".join(f"{seen.labels[arm]} (n = {n[arm]})" for arm in n.index)
-            yield f"at baseline, {name} differs by {number(found.max())} SD between {arms}"
+            (what, level), arms = found.idxmax(), " and ".join(f"{seen.labels[arm]} (n = {n[arm]})" for arm in n.index)
+            name = study.column_names().get(what, what) + (f" ({level})" if level else "")
+            size = f" by {number(found.max())} SD" if seen.fewest == FEW else ""  # which would tell hidden counts
+            yield f"at baseline, {name} differs{size} between {arms}, more than chance makes arms differ"
 
 
 def ages_spaced(seen: Seen) -> Iterator[str]:
@@ -194,10 +186,10 @@ DOUBTS: dict[Callable[[Seen], Iterator[str]], str] = {
     severity_rises: "If the visits are swapped, or a higher score is milder, changes and response have the wrong sign.",
     severity_small: "If it is a fraction, or another score, give points, or its range: claims tell changes in points.",
     controls_ill: "If the groups are swapped, every comparison of patients and controls has the wrong sign.",
-    totals_equal: "Sequencing is never so even. If these are shares, per cent or per million, they are no reads: "
-    "`files.counts.fractions: relative`; if the table was rarefied, give it as it was.",
-    no_abundant_taxa: "Skin has few abundant taxa and many rare. If the table is transformed, as to logarithms, every "
-    "share and diversity is wrong: give reads.",
+    totals_equal: "Sequencing is never so even. Shares, per cent or per million, are no reads: "
+    "`files.counts.fractions: relative`; a rarefied table is better given as it was.",
+    no_abundant_taxa: "Skin has few abundant taxa and many rare. Of a transformed table, as of logarithms, every share "
+    "and diversity is wrong: give reads.",
     nobody_twice: "If `columns.subject` names the swab and not the person, no change can be seen, and n is too large.",
     arms_unlike: "If the arms were not allocated by chance, say `randomised: false`: the report reads them otherwise.",
     ages_spaced: "If they are no years, whatever is adjusted for age is not; months are `columns.age_unit: months`.",
@@ -205,19 +197,18 @@ DOUBTS: dict[Callable[[Seen], Iterator[str]], str] = {
 }
 
 
-def raised(cohort: AnnData, study: Study) -> dict[str, str]:
-    """What raised a doubt, by the doubt's name; `cohort` as from `helpers.ingest.build_cohort`."""
+def raised(cohort: AnnData, study: Study) -> dict[str, tuple[str, str]]:
+    """What raised a doubt and what it would mean, by the doubt's name; of a cohort as built."""
     swabs, scores = cohort[cohort.obs["control_type"].eq("sample")], {s.name: s.label for s in study.severity}
     visits = by_patient(swabs.obs, swabs.obs[list(scores)].astype(float))
     fewest = FEW if study.privacy.small_cells == "show" else SMALL + 1
-    seen = Seen(study, study.labels.model_dump(), fewest, swabs, scores, visits)
-    return {doubt.__name__: told for doubt in DOUBTS if (told := "; ".join(doubt(seen)))}
+    seen = Seen(study, swabs, visits, study.labels.model_dump(), scores, fewest)
+    return {doubt.__name__: (told, means) for doubt, means in DOUBTS.items() if (told := "; ".join(doubt(seen)))}
 
 
 def doubts(cohort: AnnData, study: Study) -> list[str]:
     """What is doubted, a line each of what raised it, and what it would mean."""
-    meaning, told = {doubt.__name__: text for doubt, text in DOUBTS.items()}, raised(cohort, study)
-    return [f"{seen[0].upper()}{seen[1:]}. {meaning[name]}" for name, seen in told.items()]
+    return [f"{seen[0].upper()}{seen[1:]}. {means}" for seen, means in raised(cohort, study).values()]
 
 
 def summary(doubted: list[str]) -> str:

@@ -16,7 +16,7 @@ from helpers.study import STANDARD_COLUMNS, Labels
 from helpers.tables import Counts, bare, few, near_misses
 
 #: The part of the values that tells what a column is.
-MOST = 0.9
+MOST = 0.8
 #: Nothing recorded, which needs no word.
 PLAINLY_MISSING = {"", "na", "nan", "n/a", "#n/a"}
 #: The most values of a column whose values are told apart, and of one whose values are all to be listed.
@@ -102,11 +102,19 @@ class Draft:
         """Whether any value is a date."""
         return bool(words.dates(self.swabs[column].dropna()).any())
 
-    def numbers(self, column: str, most: float = 1) -> pd.Series | None:
-        """The recorded values as numbers, if at least such a part of them are; else None."""
+    def numbers(self, column: str) -> pd.Series | None:
+        """The recorded values as numbers, or None where there are others."""
         numbers, others = words.numbers(self.swabs[column])
-        numbers = numbers.dropna()
-        return numbers if len(numbers) and len(numbers) >= most * (len(numbers) + others.sum()) else None
+        return None if others.any() or numbers.isna().all() else numbers.dropna()
+
+    def most(self, key: str, column: str, low: float, high: float, what: str) -> pd.Series | None:
+        """The numbers of a column if most of it are, and between limits; notes the others, which are not such."""
+        numbers, odd = words.numbers(self.swabs[column])
+        odd |= numbers.notna() & ~numbers.between(low, high)
+        if odd.sum() > (1 - MOST) * (odd | numbers.notna()).sum() or numbers[~odd].isna().all():
+            return None
+        self.odd(key, self.swabs[column], odd, f"which is no {what}: correct it, or write NA")
+        return numbers[~odd].dropna()
 
     def odd(self, key: str, cells: pd.Series, odd: pd.Series, why: str) -> None:
         """Note which cells of a column, in how many rows, are to be checked, if there are any."""
@@ -179,33 +187,20 @@ def _control_type(draft: Draft) -> None:
 
 def _severity(draft: Draft) -> None:
     for column in draft.free():
-        numbers, name_of = draft.numbers(column, MOST), words.apart(column)
+        name_of = words.apart(column)
         name = next((name for name, (pattern, *_) in words.SCORES.items() if re.search(pattern, name_of)), "")
         if not name or words.DERIVED.search(name_of):
-            continue
-        if numbers is None or numbers.nunique() < 2:
-            why = (
-                f"'{column}' is named like a severity score, but its values, {quoted(draft.levels(column)) or 'none'}, "
-            )
-            draft.check("severity", why + "are not numbers, or all the same; it is left out.")
             continue
         if others := [score["column"] for score in draft.severity if score["name"] == name]:
             draft.check("severity", f"'{column}' is like '{others[0]}'; only that is taken.")
             continue
         _, label, highest = words.SCORES[name]
-        odd = words.numbers(draft.swabs[column])[1]
-        draft.odd(
-            "severity", draft.swabs[column], odd, f"and looks like {label}: correct what is no number, or write NA"
-        )
-        wild = ~numbers.between(-0.5 * highest, 1.5 * highest)
-        if wild.mean() <= 1 - MOST:
-            draft.odd(
-                "severity",
-                draft.swabs.loc[wild.index, column],
-                wild,
-                f"and {label} is 0 to {highest}: correct it, or write NA",
-            )
-            numbers = numbers[~wild]
+        numbers = draft.most("severity", column, -highest, 1.5 * highest, label)
+        numbers = draft.most("severity", column, -math.inf, math.inf, "number") if numbers is None else numbers
+        if numbers is None or numbers.nunique() < 2:
+            why = f"'{column}' is named like {label}, and left out: {quoted(draft.levels(column)) or 'nothing'} "
+            draft.check("severity", why + "are no numbers, or all the same.")
+            continue
         low, high = min(0, math.floor(numbers.min())), max(highest, math.ceil(numbers.max()))
         draft.check(
             "severity",
@@ -223,9 +218,12 @@ def _plain(draft: Draft, *keys: str) -> None:
     """Columns that are found by their names."""
 
     def suits(column: str, key: str) -> bool:
-        numbers = draft.numbers(column, MOST)
         if key == "age":
-            return numbers is not None and bool(numbers.between(0, 12 * 120).mean() >= MOST)
+            return bool(
+                words.numbers(draft.swabs[column])[0].between(0, 12 * 120).sum()
+                >= MOST * draft.swabs[column].notna().sum()
+                > 0
+            )
         return 1 <= len(draft.levels(column)) <= (4 if key == "sex" else max(12, len(draft.swabs) / 4))
 
     for key in keys:
@@ -241,15 +239,12 @@ def _plain(draft: Draft, *keys: str) -> None:
 
 def _age(draft: Draft, column: str) -> None:
     """The unit of ages, and what is none."""
-    numbers, odd = words.numbers(draft.swabs[column])
-    months = bool(words.MONTHS.search(words.apart(column))) or numbers.median() > 120
-    low, high = numbers[numbers.between(0, 1440 if months else 120)].quantile([0, 1])
-    if months:
+    months = words.MONTHS.search(words.apart(column)) or words.numbers(draft.swabs[column])[0].median() > 120
+    ages = draft.most("columns.age", column, 0, 1440 if months else 120, "age")
+    if months and ages is not None:
         draft.columns["age_unit"] = "months"
-        why = f"'{column}' looks like months: {low:g} to {high:g} are {low / 12:.1f} to {high / 12:.1f} years. If they "
-        draft.check("columns.age_unit", why + "are years, take the line out.")
-    outside = odd | (numbers.notna() & ~numbers.between(low, high))
-    draft.odd("columns.age", draft.swabs[column], outside, "which is no age: correct it, or write NA")
+        told = f"'{column}' looks like months: {ages.min():g} to {ages.max():g} are {ages.min() / 12:.1f} to "
+        draft.check("columns.age_unit", f"{told}{ages.max() / 12:.1f} years. If they are years, take the line out.")
 
 
 def _subject(draft: Draft) -> None:
@@ -304,21 +299,14 @@ def _visit(draft: Draft) -> None:
     first = next((v for v in ordered if words.BASELINE.fullmatch(words.folded(v))), ordered[0])
     baseline = [v for v in ordered if times[v] == times[first]]
     followup = [v for v in ordered if times[v] == max(times.values()) > times[first]]
-    ignore = [v for v in ordered if v not in baseline + followup]
-    draft.choose("visit", column, {"baseline": baseline, "followup": followup}, ignore)
+    ignore, odd = [v for v in ordered if v not in baseline + followup], ~draft.swabs[column].isin([*times, pd.NA])
+    draft.choose("visit", column, {"baseline": baseline, "followup": followup}, ignore + draft.levels(column, odd))
+    draft.odd("columns.visit", draft.swabs[column], odd, "which is no time that is known: it is left out")
     people = draft.swabs[draft.columns["subject"]].groupby(draft.swabs[column]).nunique()
     each = ", ".join(f"'{v}' {people[v]}" for v in ordered)
     why = "more than two visits; the first and the last are taken, the others left out. People at each: "
     why += f"{each}. Take another follow-up if few are left at the last, or if another is that of the question."
     draft.check("columns.visit", why, ignore)
-    odd = [v for v in draft.levels(column) if v not in times]
-    draft.odd(
-        "columns.visit",
-        draft.swabs[column],
-        draft.swabs[column].isin(odd),
-        "which is no time that is known: it is left out",
-    )
-    draft.columns["visit"] |= {"ignore": ignore + odd} if odd else {}
     draft.rivals("visit", [c for (also, *_), c, _ in found if also])
 
 
@@ -444,15 +432,15 @@ def _stand_in(draft: Draft, key: str, standard: str, why: str) -> None:
 
 def _not_recorded(draft: Draft, metadata: pd.DataFrame) -> None:
     """Name the words, other than NA, that are taken for nothing recorded."""
-    keys = {f"columns.{key}": column for key in draft.columns if key != "age_unit" and (column := draft.column_of(key))}
-    for key, column in (*keys.items(), *(("severity", score["column"]) for score in draft.severity)):
-        cells = metadata.loc[draft.swabs.index, column]
+    keys = [(f"columns.{key}", draft.column_of(key)) for key in draft.columns if key != "age_unit"]
+    for key, column in keys + [("severity", score["column"]) for score in draft.severity]:
+        cells = metadata.loc[draft.swabs.index, str(column)]
+        numeric = key in ("columns.age", "severity")
         numbers, others = words.numbers(cells)
-        nothing = numbers.isna() & ~others if key in ("columns.age", "severity") else words.recorded(cells).isna()
+        nothing = numbers.isna() & ~others if numeric else words.recorded(cells).isna()
         draft.odd(key, cells, nothing & ~cells.str.lower().isin(PLAINLY_MISSING), "taken for not recorded")
-        if key in ("columns.age", "severity"):
-            commas = cells.str.contains(",", regex=False) & numbers.notna()
-            draft.odd(key, cells, commas, "read with a decimal comma")
+        commas = cells.str.contains(",", regex=False) & numbers.notna() & numeric
+        draft.odd(key, cells, commas, "read with a decimal comma")
 
 
 def _depth(draft: Draft, depths: np.ndarray, whole: bool) -> None:
