@@ -76,7 +76,8 @@ def severity_rises(seen: Seen) -> Iterator[str]:
         arms = {seen.labels[who]: x for who, x in each if len(x) >= seen.fewest}
         rises = arms and min(x.mean() for x in arms.values()) > 0
         if rises and stats.ttest_1samp(pd.concat(arms), 0).pvalue < RARE:
-            yield f"{label} rises between the visits in every arm, on average: {_means(arms.items())}"
+            told = _means(arms.items())
+            yield f"{label} rises between the visits, on average, in every arm that is large enough: {told}"
 
 
 def severity_small(seen: Seen) -> Iterator[str]:
@@ -193,30 +194,25 @@ DOUBTS: dict[Callable[[Seen], Iterator[str]], str] = {
     nobody_twice: "If `columns.subject` names the swab and not the person, no change can be seen, and n is too large.",
     arms_unlike: "If the arms were not allocated by chance, say `randomised: false`: the report reads them otherwise.",
     ages_spaced: "If they are no years, whatever is adjusted for age is not; months are `columns.age_unit: months`.",
-    lesional_milder: "If lesional and other skin are swapped, all that is said of them has the wrong sign.",
+    lesional_milder: "If lesional and other skin are swapped, or a higher score is milder, signs are wrong.",
 }
 
 
-def raised(cohort: AnnData, study: Study) -> dict[str, tuple[str, str]]:
-    """What raised a doubt and what it would mean, by the doubt's name; of a cohort as built."""
+def doubts(cohort: AnnData, study: Study) -> dict[str, str]:
+    """What raised a doubt, and what it would mean, by the doubt's name; of a cohort as built."""
     swabs, scores = cohort[cohort.obs["control_type"].eq("sample")], {s.name: s.label for s in study.severity}
     visits = by_patient(swabs.obs, swabs.obs[list(scores)].astype(float))
     fewest = FEW if study.privacy.small_cells == "show" else SMALL + 1
     seen = Seen(study, swabs, visits, study.labels.model_dump(), scores, fewest)
-    return {doubt.__name__: (told, means) for doubt, means in DOUBTS.items() if (told := "; ".join(doubt(seen)))}
+    told = {doubt: "; ".join(doubt(seen)) for doubt in DOUBTS}
+    return {doubt.__name__: f"{text[0].upper()}{text[1:]}. {DOUBTS[doubt]}" for doubt, text in told.items() if text}
 
 
-def doubts(cohort: AnnData, study: Study) -> list[str]:
-    """What is doubted, a line each of what raised it, and what it would mean."""
-    return [f"{seen[0].upper()}{seen[1:]}. {means}" for seen, means in raised(cohort, study).values()]
-
-
-def summary(doubted: list[str]) -> str:
+def summary(doubted: dict[str, str]) -> str:
     """How much is doubted, and what no check of data can tell."""
     if doubted:
-        return (
-            f"{len(doubted)} thing{'s look' if len(doubted) > 1 else ' looks'} wrong, if the data are to be believed."
-        )
+        things = "thing looks" if len(doubted) == 1 else "things look"
+        return f"{len(doubted)} {things} wrong: who knows the study should see to it before the report is read."
     none = (
         f"None of the {len(DOUBTS)} things that are looked for looks wrong. What data cannot show, such as two drugs "
     )

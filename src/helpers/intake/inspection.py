@@ -35,7 +35,7 @@ def inspect(name: str, overrides: str = "") -> str:
     steps, _ = flow(ledger, cohort, settings.swabs, settings.rarefaction_depth)
     doubted = doubts(cohort, study)
     told = [*_swabs(study, cohort, ledger), *_people(study, cohort), *_vanished(study, steps)]
-    told += ["", f"Is this right? {summary(doubted)}", *(f"  - {line}" for line in doubted)]
+    told += ["", f"Is this right? {summary(doubted)}", *(f"  - {line}" for line in doubted.values())]
     told += _testable(claims, study, cohort, settings)
     return "\n".join(told)
 
