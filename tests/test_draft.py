@@ -396,6 +396,15 @@ def test_an_impossible_value_is_named_and_the_column_known(tmp_path: Path) -> No
     assert "correct the cell, or columns.age_unit: months" in str(caught.value)
 
 
+def test_a_date_among_scores_hides_neither_column(tmp_path: Path) -> None:
+    found = guessed(strangers(EASI={1: "4-Mar-21"}, Age={4: "4.3.2021"}))
+    assert [s["column"] for s in found.severity] == ["EASI"]
+    assert "'EASI' has '4-Mar-21' in 1 row, which is no EASI: correct it, or write NA." in found.checks["severity"]
+    assert found.checks["columns.age"] == ["'Age' has '4.3.2021' in 1 row, which is no age: correct it, or write NA."]
+    mostly = strangers().assign(seen=["4.3.2021", "5.3.2021", *[pd.NA] * 22])
+    assert "seen" not in guessed(mostly.fillna("")).free(), "however few are recorded"
+
+
 def test_ages_in_months_are_converted_said_and_to_be_confirmed(tmp_path: Path) -> None:
     months = strangers()["Age"].astype(int)
     for table in (strangers().assign(Age=(12 * months).astype(str)), strangers().rename(columns={"Age": "age_months"})):
@@ -468,7 +477,7 @@ def test_whole_numbers_are_dates_only_where_the_column_says_so_or_all_are_days(
 ) -> None:
     assert words.dates(pd.Series(cells, name=column)).any() == are
     table = strangers().assign(**{column: cells * 8})
-    assert guessed(table).dates(column) == are
+    assert bool(guessed(table).dates(column)) == are
 
 
 # ---------------------------------------------------------------- text and files

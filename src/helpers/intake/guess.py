@@ -90,17 +90,17 @@ class Draft:
         }
 
     def free(self, *again: str) -> list[str]:
-        """The columns that are not taken and have no dates; and those of the keys named."""
+        """The columns that are not taken and not of dates; and those of the keys named."""
         also = {self.column_of(key) for key in again}
-        return [c for c in self.swabs if c in also or (c not in self.used() and not self.dates(c))]
+        return [c for c in self.swabs if c in also or (c not in self.used() and self.dates(c) <= 0.5)]
 
     def levels(self, column: str, rows: Any = slice(None)) -> list[str]:
         """The values of a column, the most frequent first."""
         return list(self.swabs.loc[rows, column].value_counts().index)
 
-    def dates(self, column: str) -> bool:
-        """Whether any value is a date."""
-        return bool(words.dates(self.swabs[column].dropna()).any())
+    def dates(self, column: str) -> float:
+        """The part of the different values that are dates."""
+        return float(np.nan_to_num(words.dates(pd.Series(self.levels(column), dtype=object, name=column)).mean()))
 
     def numbers(self, column: str) -> pd.Series | None:
         """The recorded values as numbers, or None where there are others."""
@@ -219,11 +219,8 @@ def _plain(draft: Draft, *keys: str) -> None:
 
     def suits(column: str, key: str) -> bool:
         if key == "age":
-            return bool(
-                words.numbers(draft.swabs[column])[0].between(0, 12 * 120).sum()
-                >= MOST * draft.swabs[column].notna().sum()
-                > 0
-            )
+            recorded = max(draft.swabs[column].notna().sum(), 1)
+            return bool(words.numbers(draft.swabs[column])[0].between(0, 1440).sum() >= MOST * recorded)
         return 1 <= len(draft.levels(column)) <= (4 if key == "sex" else max(12, len(draft.swabs) / 4))
 
     for key in keys:
