@@ -204,6 +204,17 @@ def test_a_right_cohort_of_any_shape_raises_none(shape: str, tmp_path: Path) -> 
     assert raised(write(SHAPES[shape][0](small_demo()), tmp_path)) == {}
 
 
+def test_a_control_that_is_an_arm_raises_none(tmp_path: Path) -> None:
+    files = small_demo()
+    drug = files.metadata["drug"].replace({"dupilumab": "Treatment", "cyclosporine": "Control"})
+    drug = drug.mask(files.metadata["diagnosis"].eq("healthy"), "Healthy")
+    group = {"column": "drug", "values": {"control": ["Healthy"], "case": ["Treatment", "Control"]}}
+    arm = {"values": {"treatment": ["Treatment"], "comparator": ["Control"]}}
+    columns = {"group": group, "arm": arm, "control_type": None}
+    files = changed(files._replace(metadata=files.metadata.assign(drug=drug)), columns=columns)
+    assert raised(write(files, tmp_path)) == {}
+
+
 def test_ages_that_were_rounded_or_are_few_are_ages(tmp_path: Path) -> None:
     files = small_demo()
     rounded = (files.metadata["age"].astype(float) / 5).round() * 5

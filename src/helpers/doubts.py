@@ -46,12 +46,15 @@ def _means(groups: Iterable[tuple[str, pd.Series]]) -> str:
 
 def named_otherwise(seen: Seen) -> Iterator[str]:
     """A value stands for one thing and reads like the other: by the study's label of that, or by the vocabulary."""
+    arm = seen.study.columns.arm
+    arms = {(arm.column, v) for listed in arm.values.values() for v in listed} if arm else set()  # noqa: PD011
     for key in ("group", "arm", "lesional", "control_type"):
         chosen: Column | None = getattr(seen.study.columns, key)
         for standard, values in chosen.values.items() if chosen else ():  # noqa: PD011
             column, (other,) = chosen.column if chosen else "", {*VOCABULARY[key]} - {standard}
             name, like = (seen.labels.get(s, s.replace("_", "-")) for s in (standard, other))
-            for v in values:
+            # Where a column tells groups and arms, a patient's "control" is an arm.
+            for v in (v for v in values if key != "group" or (column, v) not in arms):
                 means = [s in words.VALUES and words.means(v, s, words.named(column, key)) for s in (standard, other)]
                 label = words.label(v, column).lower()
                 if like.lower() == label != name.lower() or (means == [False, True] and label != name.lower()):
