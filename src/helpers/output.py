@@ -26,8 +26,8 @@ from helpers.measures import taxa_named
 from helpers.narrate import interval, italicised, number, p_number
 from helpers.study import Study
 
-#: Dots an inch of saved pictures: what journals ask for.
-PRINT = 300
+#: Dots an inch of saved pictures: sharp on dense screens; for print there is the SVG.
+PRINT = 200
 #: And of those that are for the screen alone.
 SCREEN = 150
 #: Points of the smallest lettering: 9 px where a figure of 7 inches is shown 42 rem wide.
