@@ -397,13 +397,19 @@ def why_not(whats: Sequence[str] | pd.Series, reasons: Sequence[str] | pd.Series
     return reason if all(reasons) else reason and f"{what}: {reason}"
 
 
+def standing(verdict: str) -> str:
+    """Which of several parts a claim is told by."""
+    return {CONTRADICTED: "the one most against it", OUT_OF_REACH: "the farthest out of reach"}.get(
+        verdict, "the weakest"
+    )
+
+
 def _reason(row: dict[str, Any]) -> str:
     """A verdict's reason in words."""
     several = row["parts"] > 1
     if row["verdict"] == NOT_TESTABLE:
         return row["cannot"]
-    stands = {CONTRADICTED: "against it most", OUT_OF_REACH: "farthest out of reach"}.get(row["verdict"], "the weakest")
-    which = f"{row['what']}, {stands} of {row['parts']} parts: " if several else f"{row['what']}: "
+    which = f"{row['what']}, {standing(row['verdict'])} of {row['parts']} parts: " if several else f"{row['what']}: "
     span = f"interval {interval(row['ci_low'], row['ci_high'], row['unit'])}"
     holm = f"Holm {p_value(row['p_holm'])}"
     if row["kind"] == "direction":

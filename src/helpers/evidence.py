@@ -530,7 +530,8 @@ def _margin_known(row: Mapping[str, Any], obs: pd.DataFrame, settings: Settings)
 
 def _not_estimated(row: Mapping[str, Any], claim: Claim, study: Study) -> str:
     if np.isnan(row["estimate"]):
-        few = f"too few people have what is needed (n = {study.privacy.shown(row['n'])})"
+        where = "have what is needed" if row["n"] < FEW else "in one of the groups have what is needed"
+        few = f"too few people {where} (n = {study.privacy.shown(row['n'])})"
         return few if study.counted else NEEDS_COUNTS
     if claim.against_margin and np.isnan(row["p_equivalence"]):
         return "there is no standard deviation of controls to set the margin by"

@@ -257,13 +257,15 @@ def reach(part: Mapping[str, Any]) -> str:
 
     `part` is a row of `helpers.evidence.gather`, tested against a margin.
     """
-    power, unit = 100 * part["power_equivalence"], part["unit"]
-    low, high = (_exp(part[c]) if _fold(part) else part[c] for c in ("margin_low", "margin_high"))
+    power, known = 100 * part["power_equivalence"], {"ci_low": part["margin_low"], "ci_high": part["margin_high"]}
+    margin, low, high, unit = on_scale({**part, **known, "estimate": part["margin"]}, part["sd"])
+    least = on_scale({**part, **known, "estimate": part["reachable_margin"]}, part["sd"])[0]
+    of = "a factor of {}" if unit == "times" else f"±{{}} {unit}".rstrip()
     told = (
         f"{part['claim']} ({part['what']}): if truly nothing differed, a study of this size would show it to within "
-        f"the margin of {_margin(part['margin'], part, unit)} (known to {interval(low, high)}) with a power of "
+        f"the margin of {of.format(number(margin))} (known to {interval(low, high)}) with a power of "
         f"{number(power, 2) if power >= 1 else 'less than 1'} %; with 80 %, only to within "
-        f"{_margin(part['reachable_margin'], part, unit)}."
+        f"{of.format(number(least))}."
     )
     return told if part["attainable"] else f"{told} Out of reach: it takes a sample of about {part['n_needed']:,.0f}."
 

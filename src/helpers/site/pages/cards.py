@@ -91,11 +91,13 @@ def card(row: dict[str, Any], run: Run, facts: Known) -> str:
         "What this study could have shown": text_html(_reach(row, parts, facts, run)),
         "The same under other choices": _specifications(row, run, facts),
         "What would change the verdict": _otherwise(row, parts, facts, run),
-        "What was reported": text_html(f"{claims_of(study).of} ({row['source']}): {row['reported']}."),
+        "What was reported": text_html(
+            italicised(f"{claims_of(study).of} ({row['source']}): {row['reported']}.", taxa)
+        ),
     }
     link = f'<p>The section with its evidence, code and data: <a href="{BACK}{evidence(row)}">'
     link += f"{emphasised(row['section'])}</a>.</p>"
-    title = f"# {escaped(row['id'])} {escaped(row['statement'])}"
+    title = f"# {escaped(row['id'])} {escaped(italicised(row['statement'], taxa)).replace(chr(92) + '*', '*')}"
     blocks = [f"## {heading}\n\n{raw(content)}" for heading, content in sections.items() if content]
     return "\n\n".join([title, raw(head), *blocks, "## Evidence", raw(link + _reason(row, taxa))])
 
@@ -158,7 +160,7 @@ def _effect(row: Mapping[str, Any], privacy: Any, taxa: list[str]) -> str:
         told["p, of a smaller effect than the margin"] = p_number(row["p_equivalence"])
     if pd.notna(row["p_holm"]):
         told["p of the verdict, adjusted for the other claims of the family (Holm)"] = p_number(row["p_holm"])
-    caption = f"{row['what']}; n = {row['n']}"
+    caption = f"{italicised(row['what'], taxa)}; n = {row['n']}"
     if row["scale"] == "fold change":
         caption += ". Times: relative to the other bacteria of the swab; reads tell no absolute numbers"
     columns = {"": list(told), "value": [in_text(value, privacy) for value in told.values()]}
@@ -172,19 +174,22 @@ def _reach(row: Mapping[str, Any], parts: list[dict[str, Any]], facts: Known, ru
     told = [narrate.reach(part) for part in parts if not math.isnan(part["margin"]) and not part["cannot"]]
     if not told:
         size = FOUND * (row["ci_high"] - row["ci_low"]) / 2
-        least = plain.effect(dict(row) | {"estimate": size}, row["sd"]).partition(" (")[0]
+        least = plain.size(row, size, run.study, row["sd"], way=False).removeprefix("by ")
         told = [f"With 80 % power this study finds effects from about {least} on; it may well miss smaller ones."]
     if facts.simulated is not None and run.study.folder == DEMO:
         of = facts.simulated[facts.simulated["scenario"].eq(DEMO_WORLD) & facts.simulated["claim"].eq(row["id"])]
-        told += [
-            f"Of {part['runs']:.0f} simulated cohorts like this one ({part['measure']}), the test rejects in "
-            f"{number(100 * part['rejected'], 2)} %, and the interval holds the truth, {number(part['target'])}, in "
-            f"{number(100 * part['coverage'], 3)} %."
-            for part in of[of["interval"].eq("model")].to_dict("records")
-        ]
+        for found in of[of["interval"].eq("model")].to_dict("records"):
+            part = next(p for p in parts if all(p[key] == found[key] for key in KEY[1:]))
+            truth = dict.fromkeys(("estimate", "ci_low", "ci_high"), found["target"])
+            true = plain.effect(part | truth, part["sd"]).partition(" (")[0]
+            told.append(
+                f"{part['what'] if len(parts) > 1 else 'Simulation'}: of {found['runs']:.0f} simulated cohorts like "
+                f"this one, whose truth is {true}, the test rejects in {number(100 * found['rejected'], 2)} %, and the "
+                f"interval holds the truth in {number(100 * found['coverage'], 3)} %."
+            )
     if facts.simulated is not None and row["id"] in (off := off_claims(facts.simulated)):
-        told.append(f"**On simulated cohorts, {off[row['id']]}.**")
-    return " ".join(told)
+        told.append(f"**Beware: on simulated cohorts {off[row['id']]}.**")
+    return italicised("\n".join(f"- {line}" for line in told), taxa_named(run.claims["measure"], run.study))
 
 
 def _specifications(row: Mapping[str, Any], run: Run, facts: Known) -> str:
@@ -192,7 +197,9 @@ def _specifications(row: Mapping[str, Any], run: Run, facts: Known) -> str:
     if facts.every is None:
         return ""
     of_claim = facts.every.claims.set_index("claim", drop=False).loc[row["id"]].to_dict()
-    sentence = narrate.robust(of_claim, run.parameters["alpha"])
+    sentence = italicised(
+        narrate.robust(of_claim, run.parameters["alpha"]), taxa_named(run.claims["measure"], run.study)
+    )
     text, name = text_html(sentence), f"06_{row['id']}"
     if not (run.files / FIGURES / f"{name}.png").is_file():
         return text
@@ -227,6 +234,7 @@ def _otherwise(row: Mapping[str, Any], parts: list[dict[str, Any]], facts: Known
     columns = pd.DataFrame(rows).to_dict("list")
     table = table_html(columns, set(), "The same effect by other analyses", taxa) if rows else ""
     of = facts.overturning
-    moved = [narrate.overturned(r) for r in of[of["claim"].eq(row["id"])].to_dict("records")] if len(of) else []
+    rows = of[of["claim"].eq(row["id"])].to_dict("records") if len(of) else []
+    moved = [narrate.overturned({**next(p for p in parts if p["what"] == r["what"]), **r}) for r in rows]
     told = in_text(italicised(" ".join(filter(None, moved)), taxa), run.study.privacy)
     return table + (text_html(told) if told else "")

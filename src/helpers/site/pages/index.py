@@ -75,6 +75,7 @@ def page(run: Run, others: list[str]) -> str:
         "grey: margin."
     )
     forest = figure_html(FOREST, f"Forest plot of the claims' effects. {found}.", caption, run.files, CLAIMS_TABLE)
+    forest = forest if claims["sd"].notna().any() else ""  # without controls there is no common scale
     cards = [
         f"{name} {verdict} <{FOLDER}/{name}>" for name, verdict in zip(claims["id"], claims["verdict"], strict=True)
     ]
@@ -104,7 +105,9 @@ def _contents(caption: str, pages: list[str]) -> str:
 
 def _picture(run: Run) -> str:
     alt = f"Both arms at both visits over the band of {run.study.labels.control}. {' '.join(answers(run)[:2])}"
-    caption = f"Bold: means, 95 % intervals. Band: middle half of {run.study.labels.control}."
+    caption = "Bold: means, 95 % intervals."
+    if run.data is not None and run.data.visits["who"].eq("control").any():
+        caption += f" Band: middle half of {run.study.labels.control}."
     return figure_html(OVERVIEW, alt, caption, run.files, CLAIMS_TABLE)
 
 

@@ -70,10 +70,10 @@ def off_claims(table: pd.DataFrame) -> dict[str, str]:
     told: dict[str, list[str]] = {}
     for row in wrong.itertuples():
         holds = f"the interval holds the truth in {number(100 * row.coverage)} %"
-        off = holds if row.misses else f"rejects in {number(100 * row.rejected)} %"
-        told.setdefault(row.claim, []).append(f"{row.scenario}: {off}")
-    more = {claim: f"; so in {len(each) - 1} more" if len(each) > 1 else "" for claim, each in told.items()}
-    return {claim: f"this test is off ({each[0]}{more[claim]})" for claim, each in told.items()}
+        off = holds if row.misses else f"the test rejects in {number(100 * row.rejected)} %"
+        told.setdefault(row.claim, []).append(f"{off} (world: {row.scenario}")
+    more = {claim: f", and {len(each) - 1} more" if len(each) > 1 else "" for claim, each in told.items()}
+    return {claim: f"{each[0]}{more[claim]})" for claim, each in told.items()}
 
 
 def demo_power(table: pd.DataFrame) -> dict[str, float]:
