@@ -4,6 +4,7 @@ Notebooks, simulations and the check of a study ask here, and nowhere else: what
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +40,11 @@ class Asked(NamedTuple):
     among: str = ""
     #: Of a link with severity: the score.
     score: str = ""
+
+
+def asked_of(row: Mapping[str, Any]) -> Asked:
+    """The question that a row answers."""
+    return Asked(*(row[field] for field in Asked._fields))
 
 
 class Data(NamedTuple):
@@ -178,10 +184,8 @@ def arms(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimate
     found = treatment.arm_contrasts(pairs, adjust, **_resampling(settings)).to_dict("index")
     if not _rests_on(asked.measure, study):
         return found
-    whole = sensitivity.imputed(
-        pairs, lambda p: treatment.ancova(p, adjust, alpha=settings.alpha), ["treated", *adjust],
-        **_imputing(settings),
-    )  # fmt: skip
+    ancova = partial(treatment.ancova, covariates=adjust, alpha=settings.alpha)
+    whole = sensitivity.imputed(pairs, ancova, ["treated", *adjust], **_imputing(settings))
     return found | ({} if np.isnan(whole["estimate"]) else {IMPUTED: whole})
 
 
@@ -236,10 +240,6 @@ def _told_group(row: dict[str, Any], beside: Beside, study: Study) -> str:
     return f"{told} {narrate.beside(row, {k: v for k, v in beside.items() if k == WITHIN_RUNS})}".strip()
 
 
-def _told_severity(row: dict[str, Any], beside: Beside, study: Study) -> str:
-    return narrate.linked(row["label"], study.column_names().get(row["score"], "severity"), row)
-
-
 def _told_change(row: dict[str, Any], beside: Beside, study: Study) -> str:
     who = getattr(study.labels, row["arm"])
     stratum = f", {AMONG[row['among']]}" if row["among"] else ""
@@ -273,7 +273,7 @@ CONTRASTS = {
         lambda asked: ("severity", "patients"),
         {"diversity": "Diversity and severity at baseline", "taxon": "Taxa of interest and severity at baseline"},
         lambda label, asked, study: f"{label} and {study.column_names().get(asked.score, 'severity')}",
-        _told_severity,
+        lambda row, _, study: narrate.linked(row["label"], study.column_names().get(row["score"], "severity"), row),
     ),
     "change": Contrast(
         change,
@@ -288,9 +288,7 @@ CONTRASTS = {
     ),
     "change_in": Contrast(
         change_in,
-        lambda asked: (
-            *(("severity",) if asked.among == "non_responders" else ()), asked.arm, f"{asked.among} {asked.arm}"
-        ),
+        lambda asked: (*["severity"] * (asked.among == "non_responders"), asked.arm, f"{asked.among} {asked.arm}"),
         dict.fromkeys(("diversity", "taxon"), "Change in strata"),
         lambda label, asked, study: f"{label}, change under {getattr(study.labels, asked.arm)}, {AMONG[asked.among]}",
         _told_change,
@@ -418,17 +416,16 @@ def answer_records(asked: Iterable[Asked], data: Data, study: Study, settings: S
     rows = []
     for question in dict.fromkeys(asked):
         measure, contrast = find(question.measure, study), CONTRASTS[question.contrast]
+        linked = question.contrast == "severity"
         about = {
             **question._asdict(),
             "what": contrast.what(measure.label, question, study),
             "label": measure.label,
-            "unit": "ρ" if question.contrast == "severity" else measure.unit,
+            "unit": "ρ" if linked else measure.unit,
             "scale": measure.scale,
             "section": section_of(question, study),
+            "sd": np.nan if linked else estimates.control_sd(data.visits, question.measure),
         }
-        about["sd"] = np.nan
-        if question.contrast != "severity":
-            about["sd"] = estimates.control_sd(data.visits, question.measure)
         margin = settings.equivalence_margin * about["sd"]
         for i, (estimator, found) in enumerate(contrast.estimate(question, data, study, settings).items()):
             tested = estimates.equivalence(found, margin if "unit" not in found else np.nan)
@@ -448,18 +445,17 @@ def gather(
     """
     if answered is None:
         answered = answers(asked_by(claims, study), swabs, study, settings)
-    known = {Asked(*(row[f] for f in Asked._fields)): row for row in standing(answered)}
-    lacks = lacking(swabs, study)
-    rows = []
+    known = {asked_of(row): row for row in standing(answered)}
+    lacks, rows = lacking(swabs, study), []
     for name, part, asked in parts_of(claims, study):
         if asked not in known:
             continue
-        row, expect = known[asked], part.expect
-        sign = sign_of(asked, expect, by_visit(swabs.obs, [asked.measure]), study)
+        row, visits = known[asked], by_visit(swabs.obs, [asked.measure])
+        sign = sign_of(asked, part.expect, visits, study)
         tested = tested_against(row, claims[name], sign, settings)
         if not np.isnan(tested["margin"]):
             tested |= _margin_known(row, swabs.obs, settings)
-        reason = cannot(asked, expect, lacks, swabs, study) or _not_estimated(row, claims[name], study)
+        reason = cannot(asked, part.expect, lacks, swabs, study) or _not_estimated(row, claims[name], study)
         rows.append(
             {
                 "claim": name,
@@ -491,9 +487,7 @@ AGAINST_MARGIN = (
     "margin", "margin_low", "margin_high", "p_equivalence", "power_equivalence", "reachable_margin", "n_needed"
 )  # fmt: skip
 #: Of a part of a claim, what was tested: numbers.
-TESTED = (
-    "estimate", "ci_low", "ci_high", "level", "p_value", *AGAINST_MARGIN, "attainable", "p_support", "p_against"
-)  # fmt: skip
+TESTED = ("estimate", "ci_low", "ci_high", "level", "p_value", *AGAINST_MARGIN, "attainable", "p_support", "p_against")
 #: Columns of `gather` after the key.
 COLUMNS = ("estimator", "what", "unit", "scale", "section", "n", "n_dropped", *TESTED, "sign", "sd", "cannot", "beside")
 
@@ -554,8 +548,7 @@ def healthier(measure: str, visits: pd.DataFrame, study: Study) -> int:
 
 def untestable(claims: Mapping[str, Claim], swabs: AnnData, study: Study) -> dict[str, str]:
     """Why the study's shape leaves a claim, or a part of it, without a test: a reason, or nothing, by claim."""
-    lacks = lacking(swabs, study)
-    found = {}
+    lacks, found = lacking(swabs, study), {}
     for name, claim in claims.items():
         asked = [(a, part.expect) for part in claim.parts for a in questions(part, study)]
         reasons = [cannot(a, expect, lacks, swabs, study) for a, expect in asked]
@@ -590,7 +583,7 @@ def overturning(claims: Mapping[str, Claim], swabs: AnnData, study: Study, setti
     parts = gather(claims, swabs, study, settings, found).query("margin.isna() and cannot == ''")
     rows = []
     for part in parts[(parts["p_value"] < settings.alpha) | parts["contrast"].eq("arms")].to_dict("records"):
-        question = Asked(*(part[f] for f in Asked._fields))
+        question = asked_of(part)
         pairs = treatment.arms(paired(followed, question.measure))
         treated = pairs[pairs["treated"] & pairs[["y0", "y1"]].notna().any(axis=1)]
         lost, of = int(treated["change"].isna().sum()), len(treated)
@@ -650,10 +643,8 @@ def of_section(
     asked += [a._replace(measure=key) for a in asked if a.measure == POSITION and a.arm != "control" for key in others]
     found = answers(asked, swabs, study, settings)
     parts = gather(claims, swabs, study, settings, found)
-    fields = list(Asked._fields)
-    names = parts.groupby(fields)["claim"].agg(", ".join)
-    found["claims"] = [names.get(tuple(question), "") for question in found[fields].itertuples(index=False)]
-    found["claims"] = found["claims"].where(found["stands"], "")
+    names = parts.groupby(list(Asked._fields))["claim"].agg(", ".join)
+    found["claims"] = [names.get(asked_of(row), "") if row["stands"] else "" for row in found.to_dict("records")]
     reach = [narrate.reach(row) for row in parts[parts["margin"].notna()].to_dict("records")]
     return Section(found, parts, " ".join(reach), [*sentences(found, study), *seen_otherwise(found, swabs, study)])
 
@@ -688,12 +679,11 @@ def table(found: pd.DataFrame, study: Study, *more: str, estimators: bool = Fals
     With `estimators` those of all of them; else those on which claims rest.
     """
     rows = found if estimators else found[found["stands"]]
-    scores = study.column_names()
     words = {
         "measure": rows["label"],
         "patients": rows["arm"].map({"": "", **study.labels.model_dump()}),
         "among": rows["among"].map(AMONG),
-        "score": rows["score"].map({"": "", **scores}),
+        "score": rows["score"].map({"": "", **study.column_names()}),
         "estimator": rows["estimator"] if estimators else "",
         "unit": rows["unit"],
     }

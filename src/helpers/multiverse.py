@@ -275,7 +275,7 @@ def _estimates(
     for of_arms, how in ((True, more), (False, settings)):
         questions = [question for question in asked if (question.contrast == "arms") == of_arms]
         for row in evidence.answer_records(questions, data, study, how):
-            found[Asked(*(row[f] for f in Asked._fields))][row["estimator"]] = row
+            found[evidence.asked_of(row)][row["estimator"]] = row
     return found
 
 
@@ -535,7 +535,7 @@ def curve(multiverse: Multiverse, claim: str, study: Study) -> tuple[pd.DataFram
     of = of[of["what"].eq(multiverse.claims.set_index("claim").loc[claim, "what"]) & of["effect"].notna()]
     rows = of.drop_duplicates("cell").sort_values(["effect", "specification"], kind="stable")
     records = rows.to_dict("records")
-    taken = pd.DataFrame([touched(Asked(*(r[f] for f in Asked._fields)), r, choices, study) or {} for r in records])
+    taken = pd.DataFrame([touched(evidence.asked_of(r), r, choices, study) or {} for r in records])
     matrix = {
         f"{choices[name].says}: {choices[name].word(option)}": taken[name].eq(option).to_numpy()
         for name in taken
