@@ -98,19 +98,18 @@ def load_choices(study: Study, settings: Settings) -> dict[str, Choice]:
     file = CLAIMS / CHOICES.name
     content = read_yaml(file, "a file of choices", "lay it there", CHOICES_KEYS)
     choices = validated(Choices, content, file, "a valid file of choices", CHOICES_KEYS).choices
-    for name, options in study.without_choices.items():
-        for option in options:
-            where, known = f"without_choices.{name}", choices[name].options if name in choices else choices
-            wrong = option if name in choices else name
-            if wrong not in known:
-                close = difflib.get_close_matches(wrong, known, 1)
-                raise StudyError("switches off a choice that there is not", file=study.folder / "study.yaml",
-                                 found=wrong, where=where, expected=f"one of {', '.join(known)}",
-                                 fix=f"did you mean {close[0]}?" if close else f"see {CHOICES_KEYS}")  # fmt: skip
-            if option == choices[name].own(settings):
-                raise StudyError("switches off what the report itself does", file=study.folder / "study.yaml",
-                                 found=option, where=where, fix="change the setting, or leave the option")  # fmt: skip
-    off = study.without_choices
+    off, in_file = study.without_choices, study.folder / "study.yaml"
+    for name, option in ((name, option) for name, options in off.items() for option in options):
+        where, known = f"without_choices.{name}", choices[name].options if name in choices else choices
+        wrong = option if name in choices else name
+        if wrong not in known:
+            close = difflib.get_close_matches(wrong, known, 1)
+            fix = f"did you mean {close[0]}?" if close else f"see {CHOICES_KEYS}"
+            raise StudyError("switches off a choice that there is not", file=in_file, where=where, found=wrong,
+                             expected=f"one of {', '.join(known)}", fix=fix)  # fmt: skip
+        if option == choices[name].own(settings):
+            raise StudyError("switches off what the report itself does", file=in_file, where=where, found=option,
+                             fix="change the setting, or leave the option")  # fmt: skip
     left = {name: {k: o for k, o in of.options.items() if k not in off.get(name, [])} for name, of in choices.items()}
     return {name: choice.model_copy(update={"options": left[name]}) for name, choice in choices.items()}
 
