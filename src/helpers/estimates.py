@@ -125,9 +125,9 @@ def by_run(
 
 
 def coefficients(
-    y: np.ndarray, x: np.ndarray, column: int = 1, weights: np.ndarray | None = None
+    y: np.ndarray, x: np.ndarray, weights: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Coefficients of one column of `x` for many outcomes, by least squares.
+    """Coefficients of the second column of `x` for many outcomes, by least squares.
 
     `y` are outcomes x people, `x` people x columns. Estimates come back, their HC3 errors, and those of equal
     variances, an outcome each; and the degrees of freedom.
@@ -140,7 +140,7 @@ def coefficients(
     u, s, vt = np.linalg.svd(x * root[:, None], full_matrices=False)
     there = s > 1e-15 * max(x.shape) * s[0]
     basis, df = u[:, there], len(x) - int(there.sum())
-    row, y = (vt[there, column] / s[there]) @ basis.T, y * root
+    row, y = (vt[there, 1] / s[there]) @ basis.T, y * root
     squares = (y - (y @ basis) @ basis.T) ** 2
     left = 1 - (basis**2).sum(axis=1)
     alone = left < 1e-10  # in a category: fitted exactly, as if left out
@@ -377,8 +377,8 @@ def equivalence_reach(
 
     ``power_equivalence``, of this study; ``reachable_margin``, the smallest margin shown with the wanted power, in the
     unit of the error; ``attainable``, whether an estimate of exactly zero would pass; ``n_needed``, the patients with
-    whom the margin is shown with the wanted power, in groups of the same proportions: the error falls with the root of
-    their number. NaN without an error, degrees of freedom, or a margin above zero.
+    whom the margin is shown with it, in groups of the same proportions: the error falls with the root of their
+    number. NaN without an error, degrees of freedom, or a margin above zero.
 
     References
     ----------
@@ -424,8 +424,7 @@ def minimum_detectable_effect(estimate: dict[str, Any], *, alpha: float = 0.05, 
     ----------
     Cohen, Statistical Power Analysis for the Behavioral Sciences, 1988, from the noncentral t distribution.
     """
-    se, df = estimate["se"], estimate["df"]
-    if not np.isfinite(se) or not np.isfinite(df):
+    nobs, se = estimate["df"] + 1, estimate["se"]
+    if not np.isfinite(nobs * se):
         return np.nan
-    nobs = df + 1
     return float(TTestPower().solve_power(nobs=nobs, alpha=alpha, power=power) * np.sqrt(nobs) * se)

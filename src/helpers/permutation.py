@@ -173,9 +173,8 @@ def _bases(design: pd.DataFrame, formula: str, by: str) -> tuple[list[str], np.n
         if any(own < other for other, _ in spans.values()):
             continue
         others = mean
-        for other, (_, y) in spans.items():
-            if other != name:
-                others = np.hstack([others, added(y, others)])
+        for y in (y for other, (_, y) in spans.items() if other != name):
+            others = np.hstack([others, added(y, others)])
         marginal[name] = added(x, others)
         if not marginal[name].shape[1]:
             raise ValueError(f"the term {name!r} is a sum of the other terms")
@@ -306,8 +305,7 @@ def paired_permanova(
     tests = [_time(g, k, obs, subjects, permutations, seed) | {"n_dropped": dropped}]
     if arm:
         patients = obs[obs["visit"].eq("baseline")].groupby("subject", observed=True)[[arm, *covariates]].first()
-        patients = patients.loc[subjects]
-        both = _given(k, patients, arm, covariates, permutations, seed)
+        both = _given(k, patients.loc[subjects], arm, covariates, permutations, seed)
         tests.append(both | {"term": "visit:arm", "n_dropped": both["n_dropped"] + dropped})
     return pd.DataFrame(tests)
 
@@ -332,9 +330,8 @@ def _time(
     if n < 5:
         return _not_estimable("visit", n)
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(permutations, n))
-    observed, within = k.sum(), np.trace(k)
     null = np.einsum("pi,ij,pj->p", signs, k, signs, optimize=True)
-    explained = observed / n
+    explained, within = k.sum() / n, np.trace(k)
     dispersion_f, dispersion_p = _paired_dispersion(g, obs, subjects, signs)
     return {
         "term": "visit",
@@ -342,7 +339,7 @@ def _time(
         "sum_of_squares": explained,
         "r2": explained / within,
         "pseudo_f": explained / ((within - explained) / (n - 1)),
-        "p_value": _p_value(observed, null),
+        "p_value": _p_value(k.sum(), null),
         "n": n,
         "dispersion_f": dispersion_f,
         "dispersion_p": dispersion_p,
