@@ -460,12 +460,7 @@ def without(swabs: AnnData, genus: str) -> DistanceMatrix:
 
 
 def square_root(distmat: DistanceMatrix) -> DistanceMatrix:
-    """Square root of each distance, which makes Bray-Curtis Euclidean.
-
-    References
-    ----------
-    Legendre & Legendre, Numerical Ecology, 2012, section 7.4.
-    """
+    """Square root of each distance, which makes that of `bray_curtis` Euclidean."""
     return DistanceMatrix(np.sqrt(distmat.data), distmat.ids)
 
 

@@ -127,14 +127,10 @@ def by_run(
 def coefficients(
     y: np.ndarray, x: np.ndarray, weights: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Coefficients of the second column of `x` for many outcomes, by least squares.
+    """Coefficients of the second column of `x` for many outcomes, by least squares as of `linear_contrast`.
 
     `y` are outcomes x people, `x` people x columns. Estimates come back, their HC3 errors, and those of equal
     variances, an outcome each; and the degrees of freedom.
-
-    References
-    ----------
-    MacKinnon & White, J Econometrics 1985;29:305 (HC3).
     """
     root = np.ones(len(x)) if weights is None else np.sqrt(weights)
     u, s, vt = np.linalg.svd(x * root[:, None], full_matrices=False)

@@ -164,14 +164,10 @@ def within_between_slopes(
 def change_over_sites(swabs: pd.DataFrame, measure: str, *, alpha: float = 0.05) -> dict[str, float]:
     """Mean change between the visits where patients were not swabbed at the same sites: a model with site effects.
 
-    Generalised estimating equations over the swabs of those with both visits, on visit and site, clustered on the
-    patient, exchangeable correlation, bias-reduced covariance. `swabs` has a row a swab of one group: subject, visit,
+    Generalised estimating equations as of `within_between_slopes`, over the swabs of those with both visits, on visit
+    and site. `swabs` has a row a swab of one group: subject, visit,
     site and `measure`. n and n_dropped count patients; t with patients less coefficients degrees of freedom, NaN with
     fewer than five.
-
-    References
-    ----------
-    Mancl & DeRouen, Biometrics 2001;57:126.
     """
     known = swabs.dropna(subset=[measure])
     complete = known[known.groupby("subject")["visit"].transform("nunique").eq(2)]

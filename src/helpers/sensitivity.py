@@ -104,12 +104,8 @@ def who_was_lost(pairs: pd.DataFrame, columns: Names) -> pd.DataFrame:
     `pairs` as from `helpers.visits.paired`; whoever has no first visit is in neither group. One row a characteristic
     that varies, a category by its levels but the first: ``covariate``; of the two groups, lost and stayed, the patients
     in whom it is known (``n_lost``, ``n_stayed``), their mean or share (``lost``, ``stayed``) and its standard
-    deviation (``sd_lost``, ``sd_stayed``; NaN of a share); ``difference``, the standardised mean difference, lost minus
-    stayed.
-
-    References
-    ----------
-    Austin, Stat Med 2009;28:3083 (differences).
+    deviation (``sd_lost``, ``sd_stayed``; NaN of a share); ``difference``, lost minus stayed, in
+    `helpers.estimates.pooled_sd`.
     """
     started = pairs[pairs["y0"].notna()]
     numbers = pd.concat([as_numbers(started[[c]].dropna(), prefix_sep=": ") for c in columns], axis=1)

@@ -66,14 +66,10 @@ def relative_abundance(taxa: AnnData) -> pd.DataFrame:
 
 
 def clr(taxa: AnnData, zeros: float | str = PSEUDOCOUNT) -> pd.DataFrame:
-    """Centred log-ratio of each taxon (natural logarithm), swabs x taxa; zeros as of `helpers.diversity.positive`.
+    """Centred log-ratio of each taxon (natural logarithm), swabs x taxa, as of `helpers.diversity.aitchison`.
 
     The counts are rarefied to one depth, so that a zero means the same in each swab; NaN of relative abundances, in
     which it means something else in each.
-
-    References
-    ----------
-    Aitchison, J R Stat Soc B 1982;44:139.
     """
     if taxa.uns.get("relative", False):
         return pd.DataFrame(np.nan, index=taxa.obs_names, columns=taxa.var_names)

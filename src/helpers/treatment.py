@@ -117,7 +117,7 @@ def arm_contrasts(
 ) -> pd.DataFrame:
     """Difference between the arms by three estimators, each with a bootstrap interval from the same resamples.
 
-    - ANCOVA (primary): value at follow-up given the baseline value and the covariates; HC3.
+    - ANCOVA (primary): `ancova`, value at follow-up given the baseline value and the covariates; HC3.
     - Change score: change given the covariates; HC3.
     - Overlap weights: difference of the weighted mean changes (`overlap_weights`), the propensity fitted anew in each
       resample; standard error, interval and p-value from the bootstrap (`helpers.estimates.percentile_test`).
@@ -127,7 +127,6 @@ def arm_contrasts(
 
     References
     ----------
-    Vickers & Altman, BMJ 2001;323:1123 (ANCOVA); Li, Morgan & Zaslavsky, J Am Stat Assoc 2018;113:390 (overlap);
     Davison & Hinkley, Bootstrap Methods and Their Application, 1997, section 3.2 (stratified resampling).
     """
     complete = pairs.dropna(subset=["y0", "y1", "treated", *covariates])
@@ -354,11 +353,7 @@ def balance(pairs: pd.DataFrame, covariates: Names, weights: pd.Series) -> pd.Da
     differences have the same sign and unit. `weights` are those of `overlap_weights`.
 
     One row a covariate (a category at a time): ``covariate``, ``unweighted``, ``weighted``, and ``n``, the patients.
-    Both are divided by the unweighted pooled standard deviation.
-
-    References
-    ----------
-    Austin, Stat Med 2009;28:3083.
+    Both are divided by the unweighted `helpers.estimates.pooled_sd`.
     """
     numbers = as_numbers(pairs[list(covariates)], prefix_sep=": ")
     treated = pairs["treated"].astype(bool)

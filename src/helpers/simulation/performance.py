@@ -15,16 +15,7 @@ from skbio import DistanceMatrix
 from helpers import evidence, multiverse, permutation, taxa
 from helpers.claims import CONTRADICTED, KEY, ONE_SIDED, SUPPORTED, VERDICTS, Claim, load_claims, verdicts
 from helpers.files import DEMO, VALIDATION, write_whole
-from helpers.simulation.worlds import (
-    ANSWER,
-    NO_EFFECT,
-    SCENARIOS,
-    TARGET_SEEDS,
-    changed_genera,
-    examined,
-    simulated,
-    targets,
-)
+from helpers.simulation import worlds
 from helpers.study import Settings, Study, load_study
 from helpers.workers import each, workers
 
@@ -41,25 +32,25 @@ FAMILY = "family-wise error"
 #: How the joint tests of the multiverse are told from estimates: the contrast is the claim.
 JOINT, JOINT_SHARE = "multiverse, joint test", "multiverse, joint test of the share significant"
 #: Worlds in which they are tried: those of which most is null.
-JOINT_WORLDS = (NO_EFFECT, "disease only")
+JOINT_WORLDS = (worlds.NO_EFFECT, "disease only")
 #: What is counted of the genera that are tested: false ones among those found; and how many are found of those that
 #: truly do not change, and of those that do.
 FALSE, UNCHANGED, CHANGED = (f"LinDA, {what}" for what in ("false discoveries", "unchanged genera", "changed genera"))
 
 
 def one_run(scenario: str, seed: int, like: Study, joint: bool = False) -> pd.DataFrame:
-    """Simulate one cohort of one of the `SCENARIOS` and analyse it; with the `joint_tests`, if these are wanted.
+    """Simulate one cohort of one of `worlds.SCENARIOS` and analyse it; with the `joint_tests`, if these are wanted.
 
     One row an estimate: scenario, seed, `ROW`, `NUMBERS`, and, of the part that stands for its claim, the ``verdict``.
     """
     settings = like.settings.model_copy(update={"seed": seed})
-    cohort = simulated(SCENARIOS[scenario].truth, seed, like)
-    swabs = examined(cohort, like, settings)
+    cohort = worlds.simulated(worlds.SCENARIOS[scenario].truth, seed, like)
+    swabs = worlds.examined(cohort, like, settings)
     found = taxa.differential(taxa.aggregate(swabs, "genus"), like, settings.min_prevalence, alpha=settings.alpha)
     rows = [
         estimated(swabs, like, settings),
         permanova_tests(swabs, like, settings),
-        discoveries(found, changed_genera(scenario)),
+        discoveries(found, worlds.changed_genera(scenario)),
         *([joint_tests(cohort, like, settings)] if joint else []),
     ]
     columns = ["scenario", "seed", *ROW, *NUMBERS, "verdict"]
@@ -198,7 +189,7 @@ def summarise(runs: pd.DataFrame, truths: pd.DataFrame, claims: Mapping[str, Cla
     ----------
     Morris, White & Crowther, Stat Med 2019;38:2074 (performance measures and their Monte-Carlo errors).
     """
-    merged = runs.merge(truths, on=["scenario", *ANSWER], how="left", validate="many_to_one")
+    merged = runs.merge(truths, on=["scenario", *worlds.ANSWER], how="left", validate="many_to_one")
     families = false_verdicts(merged[merged["claim"].ne("")], claims)
     merged = pd.concat([merged, families], ignore_index=True)
     # A claim is false if one of its parts is of nothing.
@@ -238,10 +229,10 @@ def summarise(runs: pd.DataFrame, truths: pd.DataFrame, claims: Mapping[str, Cla
     return table.join(groups[list(VERDICTS)].mean()).reset_index()
 
 
-def validate(runs: int, like: Study, pool: Executor, *, pooled: int = len(TARGET_SEEDS)) -> pd.DataFrame:
+def validate(runs: int, like: Study, pool: Executor, *, pooled: int = len(worlds.TARGET_SEEDS)) -> pd.DataFrame:
     """Simulate and analyse so many cohorts of every scenario: `summarise`. `pooled` others are to know the truth by."""
-    truths = targets(like, pool, pooled)
-    jobs = [(scenario, seed) for scenario in SCENARIOS for seed in range(1, 1 + runs)]
+    truths = worlds.targets(like, pool, pooled)
+    jobs = [(scenario, seed) for scenario in worlds.SCENARIOS for seed in range(1, 1 + runs)]
     return summarise(simulate_runs(jobs, like, pool, JOINT_WORLDS), truths, load_claims(like), like.settings.alpha)
 
 
