@@ -119,16 +119,15 @@ def absent(
 ) -> dict[tuple[str, str], str]:
     """The options for which the study has nothing, and why; `cohort` has contaminants and negative controls."""
     obs = cohort.obs[cohort.obs["control_type"].eq("sample")]
-    adjust = [*study.adjust.group, *study.adjust.arm]
+    adjust, one_run = [*study.adjust.group, *study.adjust.arm], "batch" not in obs or obs["batch"].nunique() < 2
+    one_site = obs.groupby("subject", observed=True)["site"].nunique().max() < 2
     lacks = {
         "counts": not study.counted and "the study gives relative abundances",
         "tree": (not study.counted or "tree" not in cohort.uns) and "the study gives no tree",
-        "batch": ("batch" not in obs or obs["batch"].nunique() < 2 or "batch" in adjust)
-        and "there are no runs beside the covariates",
+        "batch": (one_run or "batch" in adjust) and "there are no runs beside the covariates",
         "lesional": not obs["lesional"].any() and "lesional skin is not recorded",
         "negatives": not cohort.obs["control_type"].eq("negative").any() and "there are no negative controls",
-        "sites": obs.groupby("subject", observed=True)["site"].nunique().max() < 2
-        and "everybody was swabbed at one site",
+        "sites": one_site and "everybody was swabbed at one site",
         "covariates": not adjust and "the study names no covariates",
         "controls": not (obs["group"].eq("control") & obs["visit"].eq("followup")).any() and "no control came twice",
     }

@@ -112,12 +112,9 @@ def by_run(
     the column `run` tells in which one a person is. With ``runs``, how many were pooled; ``n`` counts the people of
     those runs, ``n_dropped`` all others. NaN with fewer than three runs.
     """
-    complete = data.dropna(subset=[outcome, term, run, *covariates])
-    fits = [
-        linear_contrast(people, outcome, term, covariates, alpha=alpha)
-        for _, people in complete.groupby(run, observed=True)
-        if people[term].value_counts().min() >= ENOUGH_IN_RUN
-    ]
+    runs = (of for _, of in data.dropna(subset=[outcome, term, run, *covariates]).groupby(run, observed=True))
+    large = [people for people in runs if people[term].value_counts().min() >= ENOUGH_IN_RUN]
+    fits = [linear_contrast(people, outcome, term, covariates, alpha=alpha) for people in large]
     found = pd.DataFrame(fits, columns=ESTIMATE).query("se > 0")
     n = int(found["n"].sum())
     pooled = hartung_knapp(found["estimate"], found["se"], alpha=alpha)

@@ -47,6 +47,12 @@ def asked_of(row: Mapping[str, Any]) -> Asked:
     return Asked(*(row[field] for field in Asked._fields))
 
 
+def _alike(found: pd.DataFrame, asked: Asked, *but: str) -> pd.Series:
+    """Which answers are to a question, or to one that differs from it only in some fields."""
+    fields = {field: value for field, value in asked._asdict().items() if field not in but}
+    return found[list(fields)].eq(fields).all(axis=1)
+
+
 class Data(NamedTuple):
     """The swabs that are compared; the same by patient and visit; and these of the sites swabbed at both visits."""
 
@@ -169,10 +175,10 @@ def _resampling(settings: Settings) -> dict[str, Any]:
 
 def _mean_change(pairs: pd.DataFrame, settings: Settings) -> dict[str, Any]:
     both = pairs.dropna(subset="change")
-    means = {"baseline": both["y0"].mean(), "followup": both["y1"].mean()}
+    found = estimates.mean_change(pairs["change"], alpha=settings.alpha)
     if len(both) < FEW:
-        return estimates.not_estimable(len(both), len(pairs) - len(both)) | means
-    return estimates.mean_change(pairs["change"], alpha=settings.alpha) | means
+        found = estimates.not_estimable(len(both), len(pairs) - len(both))
+    return found | {"baseline": both["y0"].mean(), "followup": both["y1"].mean()}
 
 
 def arms(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
@@ -202,13 +208,10 @@ def against_controls(asked: Asked, data: Data, study: Study, settings: Settings)
     With the larger of robust and plain errors.
     """
     both = with_controls(data.visits, near_clear(data.visits, study, asked.arm))
-    n = both.dropna(subset=asked.measure)["case"].value_counts()
-    if n.reindex([True, False], fill_value=0).min() < FEW:
-        return {"OLS": estimates.not_estimable(int(n.sum()), len(both) - int(n.sum()))}
-    difference = estimates.linear_contrast(
-        both, asked.measure, "case", study.adjust.group, cautious=True, alpha=settings.alpha
-    )
-    return {"OLS": difference}
+    known, adjust = both.dropna(subset=asked.measure), study.adjust.group
+    if known["case"].value_counts().reindex([True, False], fill_value=0).min() < FEW:
+        return {"OLS": estimates.not_estimable(len(known), len(both) - len(known))}
+    return {"OLS": estimates.linear_contrast(both, asked.measure, "case", adjust, cautious=True, alpha=settings.alpha)}
 
 
 def with_improvement(measure: str, visits: pd.DataFrame, study: Study) -> pd.DataFrame:
@@ -473,8 +476,7 @@ def gather(
 
 def _beside(asked: Asked, answered: pd.DataFrame) -> list[dict[str, Any]]:
     """What else an effect may be: by other estimators, and of the position in other spaces; ``by`` says how."""
-    fields = [f for f in Asked._fields if f != "measure"]
-    alike = answered[fields].eq({f: getattr(asked, f) for f in fields}).all(axis=1) & answered["estimate"].notna()
+    alike = _alike(answered, asked, "measure") & answered["estimate"].notna()
     own = answered["measure"].eq(asked.measure)
     space = answered["stands"] & answered["measure"].isin(OTHER_AXES if asked.measure == POSITION else ())
     rows = answered[alike & (space | (own & ~answered["stands"]))]
@@ -562,8 +564,7 @@ def told(row: Mapping[str, Any], found: pd.DataFrame, study: Study) -> str:
 
     `row` is one that stands of `found`, the answers, which have those that stand beside it.
     """
-    fields = list(Asked._fields)
-    same = found[found[fields].eq({f: row[f] for f in fields}).all(axis=1) & ~found["stands"]]
+    same = found[_alike(found, asked_of(row)) & ~found["stands"]]
     beside = {each["estimator"]: each for each in same.to_dict("records")}
     return CONTRASTS[row["contrast"]].told(dict(row), beside, study)
 
@@ -610,8 +611,7 @@ def if_unnamed_were_the_pathogen(swabs: AnnData, study: Study, settings: Setting
     bounds = {"none": species, "all": taxa.reassign_unnamed(species, study.taxa.genus, study.taxa.pathogen)}
     found = []
     for unnamed, table in bounds.items():
-        values = taxa.clr(table).get(study.taxa.pathogen, np.nan)
-        bounded = AnnData(obs=swabs.obs.assign(**{PATHOGEN: values}), var=swabs.var, uns={"measures": [PATHOGEN]})
+        bounded = data_of(swabs.obs.assign(**{PATHOGEN: taxa.clr(table).get(study.taxa.pathogen, np.nan)}), [PATHOGEN])
         found.append(answers(asked, bounded, study, settings).query("stands").assign(unnamed=unnamed))
     columns = ["what", "unnamed", *estimates.ESTIMATE]
     return pd.concat(found).sort_values("contrast", kind="stable", ascending=False)[columns].reset_index(drop=True)
@@ -651,11 +651,10 @@ def of_section(
 
 def seen_otherwise(found: pd.DataFrame, swabs: AnnData, study: Study) -> list[str]:
     """Of each claim that rests on the position on the axis, whether it would look the same in other spaces."""
-    fields = [f for f in Asked._fields if f != "measure"]
     told, known = [], found[found["stands"] & found["estimate"].notna()]
     for row in known[known["measure"].eq(POSITION) & known["claims"].ne("")].to_dict("records"):
-        alike = known[known[fields].eq({f: row[f] for f in fields}).all(axis=1)]
-        others = {r["label"]: r for r in alike.to_dict("records") if r["measure"] in OTHER_AXES}
+        alike = known[_alike(known, asked_of(row), "measure")].to_dict("records")
+        others = {r["label"]: r for r in alike if r["measure"] in OTHER_AXES}
         absent = {find(key, study).label: why for key, why in swabs.uns["no_axis"].items() if key in OTHER_AXES}
         told.append(narrate.otherwise(row["what"], row, others, absent))
     return [sentence for sentence in told if sentence]

@@ -159,11 +159,10 @@ def sample_flow(flow: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
     for reason, lost in zip([*steps][1:], (a - b for a, b in pairwise(left)), strict=True):
         if lost["swabs"].any():
             rows.append((fill(f"Left out: {reason}", 24), told(lost[lost["swabs"] > 0])))
-    at_end = {
-        who: [f"{name}: {left[-1].loc[who, v]} people" for v, name in visits.items() if left[0].loc[who, v]]
-        for who in shown
-    }
-    rows.append(("Compared", {who: "\n".join([text, *at_end[who]]) for who, text in told(left[-1]).items()}))
+    end = told(left[-1])
+    for who, (v, name) in product(shown, visits.items()):
+        end[who] += f"\n{name}: {left[-1].loc[who, v]} people" if left[0].loc[who, v] else ""
+    rows.append(("Compared", end))
 
     heights = [0.1 + 0.15 * max(text.count("\n") + 1 for text in (said, *texts.values())) for said, texts in rows]
     tops, margin = -np.cumsum([0, *(height + 0.14 for height in heights)]), 1.5

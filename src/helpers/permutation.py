@@ -369,9 +369,8 @@ def permanova_table(
                 rows.append({"distance": name, "patients": labels[arm], **time})
         treated = swabs.index[swabs["arm"].notna()]
         if len(treated):
-            both = paired_permanova(
-                distmat.filter(list(treated)), swabs.loc[treated], arm="arm", covariates=arm_covariates, **tests
-            )
+            how = tests | {"arm": "arm", "covariates": arm_covariates}
+            both = paired_permanova(distmat.filter(list(treated)), swabs.loc[treated], **how)
             rows.append({"distance": name, "patients": "both arms", **both.iloc[1]})
     return pd.DataFrame(rows)
 

@@ -195,9 +195,8 @@ def summarise(runs: pd.DataFrame, truths: pd.DataFrame, claims: Mapping[str, Cla
     # A claim is false if one of its parts is of nothing.
     nothing = merged["claim"].ne("") & merged["target"].eq(0) & merged["target_error"].eq(0)
     false = pd.MultiIndex.from_frame(merged.loc[nothing, ["scenario", "claim"]])
-    joint = merged["estimator"].isin([JOINT, JOINT_SHARE]) & pd.MultiIndex.from_frame(
-        merged[["scenario", "contrast"]]
-    ).isin(false)
+    of_false = pd.MultiIndex.from_frame(merged[["scenario", "contrast"]]).isin(false)
+    joint = merged["estimator"].isin([JOINT, JOINT_SHARE]) & of_false
     merged.loc[joint, ["target", "target_error"]] = 0.0
     span = merged["ci_low"].notna() & merged["target"].notna()
     held = (merged["ci_low"] <= merged["target"]) & (merged["target"] <= merged["ci_high"])
