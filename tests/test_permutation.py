@@ -183,36 +183,38 @@ def test_distances_must_be_distances():
 
 def test_dispersion_agrees_with_betadisper():
     r, design, distmat = oracle()
-    got = permutation.dispersion(distmat, design, "group", permutations=9999, seed=1)
-    assert got["distances"].to_numpy() == pytest.approx(r["dispersion"]["distances"], abs=1e-8)
-    assert got["f"] == pytest.approx(r["dispersion"]["f"], abs=1e-8)
-    assert got["p_value"] == pytest.approx(r["dispersion"]["p_value"], abs=monte_carlo(0.5))
+    ids = [i for i in distmat.ids if pd.notna(design["group"][i])]
+    gram = permutation.gower(distmat.filter(ids))
+    apart, f, p = permutation.dispersion(gram, design.loc[ids, "group"].to_numpy(str), permutations=9999, seed=1)
+    assert apart == pytest.approx(r["dispersion"]["distances"], abs=1e-8)
+    assert f == pytest.approx(r["dispersion"]["f"], abs=1e-8)
+    assert p == pytest.approx(r["dispersion"]["p_value"], abs=monte_carlo(0.5))
 
 
 def test_dispersion_agrees_with_scikit_bio():
     rng = np.random.default_rng(7)
     distmat = distances(np.vstack([rng.normal(0, 1, (10, 3)), rng.normal(0, 2, (12, 3))]))
-    design = design_of(g=["a"] * 10 + ["b"] * 12)
-    theirs = permdisp(distmat, list(design["g"]), test="centroid", permutations=9, dimensions=22, warn_neg_eigval=False)
-    assert permutation.dispersion(distmat, design, "g", permutations=9, seed=1)["f"] == pytest.approx(
-        theirs["test statistic"]
-    )
+    groups = np.repeat(["a", "b"], [10, 12])
+    theirs = permdisp(distmat, list(groups), test="centroid", permutations=9, dimensions=22, warn_neg_eigval=False)
+    _, f, _ = permutation.dispersion(permutation.gower(distmat), groups, permutations=9, seed=1)
+    assert f == pytest.approx(theirs["test statistic"])
 
 
 def test_dispersion_tells_a_spread_from_a_shift():
     rng = np.random.default_rng(7)
-    design = design_of(g=["a"] * 40 + ["b"] * 40)
+    groups = np.repeat(["a", "b"], 40)
     spread = distances(np.vstack([rng.normal(0, 1, (40, 3)), rng.normal(0, 3, (40, 3))]))
     shift = distances(np.vstack([rng.normal(0, 1, (40, 3)), rng.normal(1.5, 1, (40, 3))]))
     how: dict[str, Any] = {"permutations": 199, "seed": 1}
-    assert permutation.dispersion(spread, design, "g", **how)["p_value"] < 0.01
-    assert permutation.permanova(shift, design, "g", **how)["p_value"][0] < 0.01
-    assert permutation.dispersion(shift, design, "g", **how)["p_value"] > 0.05
+    assert permutation.dispersion(permutation.gower(spread), groups, **how)[2] < 0.01
+    assert permutation.permanova(shift, design_of(g=list(groups)), "g", **how)["p_value"][0] < 0.01
+    assert permutation.dispersion(permutation.gower(shift), groups, **how)[2] > 0.05
 
 
 def test_dispersion_of_one_group_is_refused():
+    gram = permutation.gower(distances(np.arange(4.0)[:, None]))
     with pytest.raises(ValueError, match="4 samples in 1 groups; expected two groups or more"):
-        permutation.dispersion(distances(np.arange(4.0)[:, None]), design_of(g=list("aaaa")), "g", seed=1)
+        permutation.dispersion(gram, np.array(list("aaaa")), permutations=9, seed=1)
 
 
 # --- patients seen twice

@@ -127,14 +127,9 @@ def measured(cohort: AnnData, study: Study, settings: Settings, wanted: Iterable
     distance = pd.Series(np.nan, swabs.obs_names)
     if healthy.any():
         distance = diversity.distance_to_reference(root, healthy, swabs.obs["subject"])
-    table = (
-        diversity.expected_alpha(kept[swabs.obs_names], depth, metrics, tree)
-        .assign(**{DISTANCE: distance})
-        .join(axes(swabs, root, study, settings, keys))
-        .join(abundances(swabs, keys, study))
-        .astype(float)
-    )
-    table = table.reindex(columns=[*table, *(key for key in diversity.ALPHA if key in keys and key not in table)])
+    alpha = diversity.expected_alpha(kept[swabs.obs_names], depth, metrics, tree).reindex(columns=metrics)
+    others = [axes(swabs, root, study, settings, keys), abundances(swabs, keys, study)]
+    table = alpha.assign(**{DISTANCE: distance}).join(others).astype(float)
     shown = [*(key for key in keys if key in table), PRESENT]
     swabs.obs = swabs.obs.join(table[shown])
     swabs.uns["measures"] = shown
@@ -197,9 +192,8 @@ def on_axis(distmat: DistanceMatrix, obs: pd.DataFrame, study: Study, settings: 
     """
     there = obs.loc[list(distmat.ids)]
     healthy, ill = (there["group"].eq(group) & there["visit"].eq("baseline") for group in ("control", "case"))
-    gap = permutation.group_at_baseline(
-        distmat, there, study.adjust.group, permutations=settings.permutations, seed=settings.seed
-    )
+    how = {"permutations": settings.permutations, "seed": settings.seed}
+    gap = permutation.group_at_baseline(distmat, there, study.adjust.group, **how)
     if not gap["p_value"] < settings.alpha:
         raise ValueError(f"no gap between the groups is shown at baseline ({p_value(gap['p_value'])})")
     return diversity.axis_position(distmat, healthy, ill, there["subject"])

@@ -40,18 +40,6 @@ def _aligned(design: pd.DataFrame, distmat: DistanceMatrix, columns: Names) -> p
     return design.loc[list(distmat.ids)]
 
 
-def _complete(
-    distmat: DistanceMatrix, design: pd.DataFrame, columns: Names, blocks: str | None
-) -> tuple[pd.DataFrame, np.ndarray, np.ndarray | None, int]:
-    """The samples without a missing value, their inner products and blocks, and how many were dropped."""
-    g, columns = gower(distmat), [*columns, *([blocks] if blocks else [])]
-    aligned = _aligned(design, distmat, columns)
-    complete = aligned[columns].notna().all(axis=1).to_numpy()
-    kept = aligned[complete]
-    within = kept[blocks].to_numpy() if blocks else None
-    return kept, g[np.ix_(complete, complete)], within, int((~complete).sum())
-
-
 # --- several terms ---------------------------------------------------------------------------------------------------
 
 
@@ -84,10 +72,12 @@ def permanova(
     McArdle & Anderson, Ecology 2001;82:290; Anderson & ter Braak, J Stat Comput Simul 2003;73:85 (restricted
     permutation); Phipson & Smyth, Stat Appl Genet Mol Biol 2010;9:39 (p-value).
     """
-    columns = sorted(map(str, Formula(formula).required_variables))
-    kept, gram, within, dropped = _complete(distmat, design, columns, blocks)
-    table = _permanova(gram, kept, formula, by, within, permutations, seed)
-    return table.assign(n=len(kept), n_dropped=dropped)
+    columns = [*sorted(map(str, Formula(formula).required_variables)), *([blocks] if blocks else [])]
+    gram, aligned = gower(distmat), _aligned(design, distmat, columns)
+    complete = aligned[columns].notna().all(axis=1).to_numpy()
+    kept, gram = aligned[complete], gram[np.ix_(complete, complete)]
+    table = _permanova(gram, kept, formula, by, kept[blocks].to_numpy() if blocks else None, permutations, seed)
+    return table.assign(n=len(kept), n_dropped=(~complete).sum())
 
 
 def _permanova(
@@ -173,9 +163,8 @@ def _bases(design: pd.DataFrame, formula: str, by: str) -> tuple[list[str], np.n
         if any(own < other for other, _ in spans.values()):
             continue
         others = mean
-        for other, (_, y) in spans.items():
-            if other != name:
-                others = np.hstack([others, added(y, others)])
+        for y in (y for other, (_, y) in spans.items() if other != name):
+            others = np.hstack([others, added(y, others)])
         marginal[name] = added(x, others)
         if not marginal[name].shape[1]:
             raise ValueError(f"the term {name!r} is a sum of the other terms")
@@ -208,37 +197,20 @@ def _permuted(n: int, blocks: np.ndarray | None, permutations: int, size: int, s
 
 
 def dispersion(
-    distmat: DistanceMatrix,
-    design: pd.DataFrame,
-    grouping: str,
-    *,
-    blocks: str | None = None,
-    permutations: int = 999,
-    seed: int,
-) -> dict[str, Any]:
+    gram: np.ndarray, grouping: np.ndarray, *, permutations: int, seed: int
+) -> tuple[np.ndarray, float, float]:
     """Test of homogeneous multivariate dispersion: groups scatter alike around their centroids.
 
     Analysis of variance of the distances to the group's centroid in principal-coordinate space; p from permuting the
     residuals. PERMANOVA answers to spread as well as to place, so that this stands beside it.
 
-    Design and blocks are as of `permanova`; samples whose group is missing are dropped and counted. ``f``, ``p_value``,
-    ``distances`` (Series, to the group's centroid), ``n`` and ``n_dropped`` come back; `ValueError` if ids or columns
-    do not fit, there is one group only, or as many groups as samples.
+    The samples are given by their inner products, as from `gower`. Distances to the group's centroid, F and p come
+    back; `ValueError` if there is one group only, or as many as samples.
 
     References
     ----------
     Anderson, Biometrics 2006;62:245.
     """
-    kept, gram, within, dropped = _complete(distmat, design, [grouping], blocks)
-    distances, f, p = _dispersion(gram, kept[grouping].astype(str).to_numpy(), within, permutations, seed)
-    to_centroid = pd.Series(distances, index=kept.index)
-    return {"f": f, "p_value": p, "distances": to_centroid, "n": len(kept), "n_dropped": dropped}
-
-
-def _dispersion(
-    gram: np.ndarray, grouping: np.ndarray, blocks: np.ndarray | None, permutations: int, seed: int
-) -> tuple[np.ndarray, float, float]:
-    """Distances to the group's centroid, F and p, of points given by their inner products."""
     names, codes = np.unique(grouping, return_inverse=True)
     n, k = len(codes), len(names)
     if not 1 < k < n:
@@ -260,7 +232,7 @@ def _dispersion(
     residuals = distances - (distances @ mean)[codes]
     if np.allclose(residuals, 0):
         return distances, np.nan, np.nan
-    null = [anova(residuals[rows]) for rows in _permuted(n, blocks, permutations, max(1, BATCH // n), seed)]
+    null = [anova(residuals[rows]) for rows in _permuted(n, None, permutations, max(1, BATCH // n), seed)]
     return distances, observed, _p_value(observed, np.concatenate(null))
 
 
@@ -306,8 +278,7 @@ def paired_permanova(
     tests = [_time(g, k, obs, subjects, permutations, seed) | {"n_dropped": dropped}]
     if arm:
         patients = obs[obs["visit"].eq("baseline")].groupby("subject", observed=True)[[arm, *covariates]].first()
-        patients = patients.loc[subjects]
-        both = _given(k, patients, arm, covariates, permutations, seed)
+        both = _given(k, patients.loc[subjects], arm, covariates, permutations, seed)
         tests.append(both | {"term": "visit:arm", "n_dropped": both["n_dropped"] + dropped})
     return pd.DataFrame(tests)
 
@@ -332,9 +303,8 @@ def _time(
     if n < 5:
         return _not_estimable("visit", n)
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(permutations, n))
-    observed, within = k.sum(), np.trace(k)
     null = np.einsum("pi,ij,pj->p", signs, k, signs, optimize=True)
-    explained = observed / n
+    explained, within = k.sum() / n, np.trace(k)
     dispersion_f, dispersion_p = _paired_dispersion(g, obs, subjects, signs)
     return {
         "term": "visit",
@@ -342,7 +312,7 @@ def _time(
         "sum_of_squares": explained,
         "r2": explained / within,
         "pseudo_f": explained / ((within - explained) / (n - 1)),
-        "p_value": _p_value(observed, null),
+        "p_value": _p_value(k.sum(), null),
         "n": n,
         "dispersion_f": dispersion_f,
         "dispersion_p": dispersion_p,
@@ -365,7 +335,7 @@ def _given(
     except ValueError:  # the covariates determine the factor, or leave no residual
         return _not_estimable(factor, len(kept)) | {"n_dropped": dropped}
     row = table[table["term"].eq(factor)].iloc[0].to_dict()
-    _, f, p = _dispersion(gram, grouping.to_numpy(), None, permutations, seed)
+    _, f, p = dispersion(gram, grouping.to_numpy(), permutations=permutations, seed=seed)
     return row | {"n": len(kept), "n_dropped": dropped, "dispersion_f": f, "dispersion_p": p}
 
 
@@ -399,9 +369,8 @@ def permanova_table(
                 rows.append({"distance": name, "patients": labels[arm], **time})
         treated = swabs.index[swabs["arm"].notna()]
         if len(treated):
-            both = paired_permanova(
-                distmat.filter(list(treated)), swabs.loc[treated], arm="arm", covariates=arm_covariates, **tests
-            )
+            how = tests | {"arm": "arm", "covariates": arm_covariates}
+            both = paired_permanova(distmat.filter(list(treated)), swabs.loc[treated], **how)
             rows.append({"distance": name, "patients": "both arms", **both.iloc[1]})
     return pd.DataFrame(rows)
 

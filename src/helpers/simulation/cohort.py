@@ -61,13 +61,11 @@ def _tail(tail: Tail, genera: list[str], rng: Generator) -> tuple[Taxon, ...]:
     n = len(genera)
     shares = np.arange(1, n + 1) ** -tail.slope
     shares *= tail.total / shares.sum()
-    effects = np.where(rng.random(n) < tail.unaffected, 0, rng.normal(*tail.effect, n))
-    asvs = rng.integers(tail.asvs[0], tail.asvs[1] + 1, n)
-    rows = zip(genera, shares.round(5), effects.round(2), np.linspace(*tail.prevalence, n).round(2), asvs, strict=True)
-    return tuple(
-        Taxon(name=g, share=float(s), effect=float(e), prevalence=float(p), asvs=int(k), unnamed=1)
-        for g, s, e, p, k in rows
-    )
+    table = pd.DataFrame({"name": genera, "share": shares.round(5)})
+    table["effect"] = np.where(rng.random(n) < tail.unaffected, 0, rng.normal(*tail.effect, n)).round(2)
+    table["prevalence"] = np.linspace(*tail.prevalence, n).round(2)
+    table["asvs"] = rng.integers(tail.asvs[0], tail.asvs[1] + 1, n)
+    return tuple(Taxon(**row, unnamed=1) for row in table.to_dict("records"))
 
 
 def _newick(lineages: list[tuple[str, ...]], tips: list[str], rank: int, rng: Generator) -> str:
@@ -89,8 +87,7 @@ def _newick(lineages: list[tuple[str, ...]], tips: list[str], rank: int, rng: Ge
 def _catalogue(seed: int, named: tuple[Taxon, ...], contaminants: tuple[str, ...], tail: Tail) -> Catalogue:
     rng = np.random.default_rng(seed)
     ranks: dict[str, tuple[str, ...]] = {}
-    for line in LINEAGES:
-        above, *families = line.split("|")
+    for above, *families in (line.split("|") for line in LINEAGES):
         for family, genera in (f.split(":") for f in families):
             ranks |= {g: ("Bacteria", *above.split(";"), family, g) for g in genera.split(",")}
     rare = [g for g in ranks if g not in {t.name.split()[0] for t in named} | set(contaminants)]
@@ -391,12 +388,12 @@ def _yaml(value: BaseModel, indent: str = "") -> str:
         item = getattr(value, name)
         lines += [f"{indent}# {field.description}"] if field.description else []
         if isinstance(item, BaseModel):
-            lines += [f"{indent}{name}:", _yaml(item, indent + "  ").rstrip()]
+            lines += [f"{indent}{name}:", _yaml(item, indent + "  ")]
         elif isinstance(item, tuple) and isinstance(item[0], BaseModel):
             lines += [f"{indent}{name}:", *(f"{indent}  - {_flow(i.model_dump())}" for i in item)]
         else:
             lines.append(f"{indent}{name}: {_flow(list(item) if isinstance(item, tuple) else item)}")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def _flow(value: object) -> str:
@@ -415,7 +412,7 @@ def _truth_yaml(truth: Truth) -> str:
         "# Calibrated: chosen so that the cohort has the shape of published data (data/README.md).",
         "# Assumption: chosen freely; response rates and every effect of disease and treatment are assumptions.",
         "parameters:",
-        _yaml(truth, "  ").rstrip(),
+        _yaml(truth, "  "),
         "# What follows from the parameters.",
         "rare_genera:",
         *(f"  - {_flow(t.model_dump())}" for t in rare),
