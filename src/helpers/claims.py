@@ -404,7 +404,7 @@ def _reason(row: dict[str, Any]) -> str:
     if row["verdict"] == NOT_TESTABLE:
         return row["cannot"]
     which = (
-        f"{row['what']}, {standing(row['verdict'])} of {row['parts']} parts: "
+        f"{row['what']}, of {row['parts']} parts {standing(row['verdict'])}: "
         if row["parts"] > 1
         else f"{row['what']}: "
     )

@@ -299,7 +299,8 @@ def overturned(row: Mapping[str, Any]) -> str:
     told, by = [], row["tipping"]
     if not math.isnan(by):
         apart = f"{number(abs(by))}{_spaced(row['unit'])} {'above' if by > 0 else 'below'}"
-        apart = f"at {number(_exp(by))} times the level of" if _fold(row) else apart
+        times = number(_exp(by)) if abs(by) < math.log(1000) else "more than 1,000" if by > 0 else "less than 0.001"
+        apart = f"at {times} times the level of" if _fold(row) else apart
         lost = f"the {row['lost']} patients who were lost, of {row['of']} patients treated"
         told.append(f"{lost}, had ended {apart} those who stayed")
     if not math.isnan(row["load"]):

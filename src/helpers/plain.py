@@ -61,7 +61,7 @@ def sentence(row: Mapping[str, Any], study: Study, sd: float) -> str:
     zero_out, margin = excludes_zero(dict(row)), ""
     if not math.isnan(row["margin"]):
         margin = size(row, row["margin"], study, sd, way=False).removeprefix("by ")
-    stands = f"; {claims.standing(row['verdict'])} of {row['parts']} parts" if row["parts"] > 1 else ""
+    stands = f"; of {row['parts']} parts {claims.standing(row['verdict'])}" if row["parts"] > 1 else ""
     match row["verdict"]:
         case claims.SUPPORTED if margin:
             told = f"that {either} by {margin} or more is excluded: it lies between {low} and {high}{stands}"
@@ -71,10 +71,12 @@ def sentence(row: Mapping[str, Any], study: Study, sd: float) -> str:
         case claims.OUT_OF_REACH:
             told = (
                 f"that {either} cannot be excluded by a study of this size (about {row['n_needed']:,.0f} people would "
-                f"be needed{stands}): it lies between {low} and {high}{', without zero' if zero_out else ''}"
+                f"be needed{stands}): it lies between {low} and {high}{', which leaves out none' if zero_out else ''}"
             )
         case _:
-            almost = " (without zero, but not once the other claims are allowed for)" if zero_out and not margin else ""
+            almost = (
+                " (none is left out, but not once the other claims are allowed for)" if zero_out and not margin else ""
+            )
             told = f"whether {either} stays uncertain: between {low} and {high}{almost}"
     return f"{told[0].upper()}{told[1:]}."
 
@@ -86,7 +88,7 @@ def _span(row: Mapping[str, Any], study: Study, sd: float) -> str:
         for end in sorted(("ci_low", "ci_high"), key=lambda end: abs(row[end]))
     )
     if near.startswith("ρ"):
-        return f"{near} to {far.removeprefix('ρ = ')}"
+        return f"{near.removeprefix('ρ = ')} to {far.removeprefix('ρ = ')}"
     return f"{near.removesuffix('fold')} to {far}" if near.endswith("fold") else f"{near.partition(' ')[0]} to {far}"
 
 

@@ -86,7 +86,7 @@ def page(run: Run, others: list[str]) -> str:
             raw(lead),
             "## The claims",
             raw(claims_html(run, taxa)),
-            raw(forest),
+            raw(forest) if forest else "",
             "## The study",
             raw(fold_html("What was studied, source and licence", about)),
             "## Downloads",
