@@ -5,10 +5,12 @@ Notebooks, simulations and the check of a study ask here, and nowhere else: what
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import yaml
 from anndata import AnnData
 from scipy import stats
 
@@ -73,12 +75,20 @@ class Contrast(NamedTuple):
     estimate: Callable[[Asked, Data, Study, Settings], Estimates]
     #: What must be there: keys of `lacking`.
     needs: Callable[[Asked], Sequence[str]]
-    #: The notebooks' section for each kind of measure.
-    sections: Mapping[str, str]
-    #: What was estimated, in words: label of the measure, question, study.
-    what: Callable[[str, Asked, Study], str]
     #: What was found, as a sentence: of the answer that stands, and of those beside it, by estimator.
     told: Callable[[dict[str, Any], Mapping[str, dict[str, Any]], Study], str]
+    #: The notebooks' section for each kind of measure.
+    sections: Mapping[str, str]
+    #: What was estimated.
+    words: str
+
+    def what(self, label: str, asked: Asked, study: Study) -> str:
+        """What was estimated, in the study's words, of a measure by its label."""
+        labels = study.labels.model_dump()
+        score = study.column_names().get(asked.score, "severity")
+        return self.words.format(
+            label=label, score=score, among=AMONG[asked.among], **labels, arm=labels.get(asked.arm, "")
+        )
 
 
 #: Estimates that stand beside a change, or a difference, on which claims rest.
@@ -262,66 +272,32 @@ def _told_against(row: dict[str, Any], beside: Beside, study: Study) -> str:
     return narrate.equivalent(what, row, row["unit"], alpha=1 - row["level"] / 100)
 
 
+def _told_severity(row: dict[str, Any], beside: Beside, study: Study) -> str:
+    return narrate.linked(row["label"], study.column_names().get(row["score"], "severity"), row)
+
+
+_WORDS = yaml.safe_load(Path(__file__).with_name("contrasts.yaml").read_text(encoding="utf-8"))
 #: Every kind of contrast; claims name them.
 CONTRASTS = {
-    "group": Contrast(
-        group,
-        lambda asked: ("patients", "controls"),
-        {"diversity": "Diversity at baseline", "taxon": "Taxa of interest at baseline"},
-        lambda label, asked, study: f"{label}, {study.labels.case} minus {study.labels.control}",
-        _told_group,
-    ),
-    "severity": Contrast(
-        severity,
-        lambda asked: ("severity", "patients"),
-        {"diversity": "Diversity and severity at baseline", "taxon": "Taxa of interest and severity at baseline"},
-        lambda label, asked, study: f"{label} and {study.column_names().get(asked.score, 'severity')}",
-        lambda row, _, study: narrate.linked(row["label"], study.column_names().get(row["score"], "severity"), row),
-    ),
-    "change": Contrast(
-        change,
-        lambda asked: (asked.arm,),
-        {
-            "diversity": "Shift towards control skin",
-            "taxon": "Taxa of interest under treatment",
-            "severity": "Severity change",
-        },
-        lambda label, asked, study: f"{label}, change under {getattr(study.labels, asked.arm)}",
-        _told_change,
-    ),
-    "change_in": Contrast(
-        change_in,
-        lambda asked: (*["severity"] * (asked.among == "non_responders"), asked.arm, f"{asked.among} {asked.arm}"),
-        dict.fromkeys(("diversity", "taxon"), "Change in strata"),
-        lambda label, asked, study: f"{label}, change under {getattr(study.labels, asked.arm)}, {AMONG[asked.among]}",
-        _told_change,
-    ),
-    "arms": Contrast(
-        arms,
-        lambda asked: ("both arms",),
-        dict.fromkeys(("diversity", "taxon", "severity"), "Difference between the arms"),
-        lambda label, asked, study: f"{label}, {study.labels.treatment} minus {study.labels.comparator}",
-        _told_arms,
-    ),
-    "arms_given_improvement": Contrast(
-        arms_given_improvement,
-        lambda asked: ("severity", "both arms"),
-        dict.fromkeys(("diversity", "taxon"), "Effect given clinical improvement"),
-        lambda label, asked, study: (
-            f"{label} given improvement, {study.labels.treatment} minus {study.labels.comparator}"
+    estimate.__name__: Contrast(estimate, needs, told, **_WORDS[estimate.__name__])
+    for estimate, needs, told in (
+        (group, lambda asked: ("patients", "controls"), _told_group),
+        (severity, lambda asked: ("severity", "patients"), _told_severity),
+        (change, lambda asked: (asked.arm,), _told_change),
+        (
+            change_in,
+            lambda asked: (*["severity"] * (asked.among == "non_responders"), asked.arm, f"{asked.among} {asked.arm}"),
+            _told_change,
         ),
-        _told_arms,
-    ),
-    "against_controls": Contrast(
-        against_controls,
-        lambda asked: ("controls", "severity", asked.arm, f"near clear {asked.arm}"),
-        dict.fromkeys(("diversity", "taxon"), "Near-clear patients against controls"),
-        lambda label, asked, study: (
-            f"{label}, near clear under {getattr(study.labels, asked.arm)} minus {study.labels.control}"
+        (arms, lambda asked: ("both arms",), _told_arms),
+        (arms_given_improvement, lambda asked: ("severity", "both arms"), _told_arms),
+        (
+            against_controls,
+            lambda asked: ("controls", "severity", asked.arm, f"near clear {asked.arm}"),
+            _told_against,
         ),
-        _told_against,
-    ),
-}  # fmt: skip
+    )
+}
 
 
 # --- what a study lacks ----------------------------------------------------------------------------------------------

@@ -5,8 +5,8 @@ Groups are told apart by colour, marker and place, so that they read in greyscal
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
-from inspect import signature
+from functools import cache, wraps
+from inspect import getfile, signature
 from itertools import pairwise, product
 from pathlib import Path
 from string import ascii_uppercase
@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 import yaml
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.collections import PolyCollection
@@ -44,46 +45,34 @@ FEWEST = 5
 #: Inches: the text width of a printed page.
 WIDTH = 7.0
 
-STYLE: Any = {
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "axes.grid": False,
-    "axes.axisbelow": True,
-    "text.parse_math": False,  # a dollar sign in a label is a dollar sign; `italic` names are parsed
-    "mathtext.fontset": "dejavusans",
-}
-
-#: Captions and alternative texts, by the name of the function that draws the figure.
-SAID = yaml.safe_load(Path(__file__).with_name("captions.yaml").read_text(encoding="utf-8"))
+#: Of all figures, as matplotlib reads it.
+STYLE = Path(__file__).with_name("report.mplstyle")
 
 P = ParamSpec("P")
 
 
-def styled(caption: str = "", alt: str = "") -> Callable[[Callable[P, Figure]], Callable[P, Figure]]:
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     """Draw in the report's style without changing anybody else's, and say how the figure is read.
 
-    The figure keeps as ``caption`` and ``alt`` how it is read, and what it shows to who cannot see it; the arguments of
-    the drawing function stand there in braces.
+    The figure keeps as ``caption`` and ``alt`` what ``captions.yaml`` beside the drawing function's module says of it.
     """
+    texts = {"caption": "", "alt": ""} | _captions(Path(getfile(draw)).with_name("captions.yaml"))[draw.__name__]
 
-    def decorate(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-        @wraps(draw)
-        def wrapped(*args: P.args, **kwargs: P.kwargs) -> Figure:
-            with mpl.rc_context(STYLE):
-                fig = draw(*args, **kwargs)
-            given = signature(draw).bind(*args, **kwargs)
-            given.apply_defaults()
-            vars(fig).update(caption=caption.format(**given.arguments), alt=alt.format(**given.arguments))
-            return fig
+    @wraps(draw)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with style.context(STYLE):
+            fig = draw(*args, **kwargs)
+        given = signature(draw).bind(*args, **kwargs)
+        given.apply_defaults()
+        vars(fig).update({name: text.format(**given.arguments) for name, text in texts.items()})
+        return fig
 
-        return wrapped
+    return wrapped
 
-    return decorate
+
+@cache
+def _captions(file: Path) -> dict[str, dict[str, str]]:
+    return yaml.safe_load(file.read_text(encoding="utf-8"))
 
 
 def panels(height: float, rows: int = 1, columns: int = 1, **shared: Any) -> tuple[Figure, np.ndarray]:
@@ -140,7 +129,7 @@ def groups(who: pd.Series) -> list[str]:
     return [g for g in COLOURS if who.eq(g).any()]
 
 
-@styled(**SAID["sample_flow"])
+@styled
 def sample_flow(flow: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
     """Draw who was in the files, who was left out and why, and who is compared, a column a group.
 
@@ -186,7 +175,7 @@ def sample_flow(flow: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
     return fig
 
 
-@styled(**SAID["depth"])
+@styled
 def depth(obs: pd.DataFrame, labels: Mapping[str, str], thresholds: Mapping[str, int]) -> Figure:
     """Reads of each swab by group, on a logarithmic axis; `thresholds`, named depths, are lines.
 
@@ -209,7 +198,7 @@ def depth(obs: pd.DataFrame, labels: Mapping[str, str], thresholds: Mapping[str,
     return fig
 
 
-@styled(**SAID["rarefaction"])
+@styled
 def rarefaction(
     curves: pd.DataFrame, measures: Mapping[str, str], labels: Mapping[str, str], rarefaction_depth: int
 ) -> Figure:
@@ -237,7 +226,7 @@ def rarefaction(
     return fig
 
 
-@styled(**SAID["by_visit"])
+@styled
 def by_visit(
     visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylabel: str, notes: Mapping[Any, str] | None = None
 ) -> Figure:
@@ -272,7 +261,7 @@ def by_visit(
     return fig
 
 
-@styled(**SAID["against"])
+@styled
 def against(data: pd.DataFrame, xs: Mapping[str, str], y: str, ylabel: str, labels: Mapping[str, str]) -> Figure:
     """Scatter of a measure against others, a panel each, with a straight guide line and its 95 % band for each group.
 
@@ -305,7 +294,7 @@ def against(data: pd.DataFrame, xs: Mapping[str, str], y: str, ylabel: str, labe
     return fig
 
 
-@styled(**SAID["pcoa_paths"])
+@styled
 def pcoa_paths(
     coordinates: pd.DataFrame, labels: Mapping[str, str], explained: Sequence[float], distance: str
 ) -> Figure:
@@ -339,7 +328,7 @@ def pcoa_paths(
     return fig
 
 
-@styled(**SAID["forest"])
+@styled
 def forest(rows: pd.DataFrame) -> Figure:
     """Estimates with intervals, one a line, the numbers beside them; a panel for each measure.
 
@@ -375,7 +364,7 @@ def _as_fold(axis: Axis) -> None:
     axis.set_major_formatter(lambda x, _: f"{np.exp(x):.0f}" if x > -0.1 else f"1/{np.exp(-x):.0f}")
 
 
-@styled(**SAID["overview"])
+@styled
 def overview(claims: pd.DataFrame) -> Figure:
     """A row a claim: the median effect and its span over the analyses, the report's own, and how many agree with it.
 
@@ -398,7 +387,7 @@ def overview(claims: pd.DataFrame) -> Figure:
     return fig
 
 
-@styled(**SAID["specification_curve"])
+@styled
 def specification_curve(rows: pd.DataFrame, taken: pd.DataFrame, band: np.ndarray, alpha: float) -> Figure:
     """Effects under all specifications, sorted, and which options each takes.
 
@@ -429,7 +418,7 @@ def _in_italics(legend: Legend) -> None:
         text.set(text=italic(text.get_text()), parse_math=True)
 
 
-@styled(**SAID["composition"])
+@styled
 def composition(visits: pd.DataFrame, taxa: Sequence[str], labels: Mapping[str, str]) -> Figure:
     """Stacked bars of mean composition, by group and visit, in the colours of `composition_by_patient`.
 
@@ -456,7 +445,7 @@ def composition(visits: pd.DataFrame, taxa: Sequence[str], labels: Mapping[str, 
     return fig
 
 
-@styled(**SAID["composition_by_patient"])
+@styled
 def composition_by_patient(visits: pd.DataFrame, taxa: Sequence[str], labels: Mapping[str, str]) -> Figure:
     """Every person's composition as a bar, ordered by the first taxon at baseline; panels by visit and group.
 
@@ -525,7 +514,7 @@ def reword(fig: Figure, which: Callable[[Text], object], told: Callable[[str], s
         text.set(text=told(text.get_text()), **how)
 
 
-@styled(**SAID["differential"])
+@styled
 def differential(table: pd.DataFrame, xlabel: str, *, top: int = 15) -> Figure:
     """Differential taxa as a forest: how many times as abundant, with intervals, and the frame of reference behind.
 
@@ -550,7 +539,7 @@ def differential(table: pd.DataFrame, xlabel: str, *, top: int = 15) -> Figure:
     return fig
 
 
-@styled(**SAID["strata"])
+@styled
 def strata(changes: pd.DataFrame, labels: Mapping[str, str], noise: Mapping[str, tuple[float, float]]) -> Figure:
     """Change in each stratum of response, by arm: patients, means with intervals, n; a panel for each measure.
 
@@ -585,7 +574,7 @@ def strata(changes: pd.DataFrame, labels: Mapping[str, str], noise: Mapping[str,
     return fig
 
 
-@styled(**SAID["percentiles"])
+@styled
 def percentiles(table: pd.DataFrame, control: str) -> Figure:
     """Percentile of each patient in the distribution of the controls, in words: columns measure, percentile."""
     measures = list(dict.fromkeys(table["measure"]))
@@ -604,7 +593,7 @@ def percentiles(table: pd.DataFrame, control: str) -> Figure:
     return fig
 
 
-@styled(**SAID["love_plot"])
+@styled
 def love_plot(balance: pd.DataFrame, n: int, contrast: str, threshold: float = 0.1) -> Figure:
     """Standardised differences between the arms of `n` patients before and after weighting.
 
@@ -623,7 +612,7 @@ def love_plot(balance: pd.DataFrame, n: int, contrast: str, threshold: float = 0
     return fig
 
 
-@styled(**SAID["subsampled"])
+@styled
 def subsampled(table: pd.DataFrame, sizes: Mapping[str, int], labels: Mapping[str, str], alpha: float) -> Figure:
     """How often a subsample of the treatment arm shows its own change, by size.
 
@@ -631,9 +620,9 @@ def subsampled(table: pd.DataFrame, sizes: Mapping[str, int], labels: Mapping[st
     that of the comparator is marked.
     """
     fig, (ax,) = panels(3.1)
-    for style, (measure, part) in zip(("-o", "--s", ":^"), table.groupby("measure", sort=False), strict=False):
+    for line, (measure, part) in zip(("-o", "--s", ":^"), table.groupby("measure", sort=False), strict=False):
         share, error = 100 * part["significant"], 196 * part["mc_error"]
-        ax.errorbar(part["n"], share, yerr=error, fmt=style, color="black", mfc="white", label=measure)
+        ax.errorbar(part["n"], share, yerr=error, fmt=line, color="black", mfc="white", label=measure)
     actual = sizes.get("comparator", 0)
     ax.axvline(actual, color=COLOURS["comparator"], lw=1.5)
     beside: Any = {"textcoords": "offset points", "color": COLOURS["comparator"], "size": 8}

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.stats import percentileofscore
 from statsmodels.genmod.cov_struct import Exchangeable
 from statsmodels.genmod.generalized_estimating_equations import GEE
 from statsmodels.tools import add_constant
@@ -210,8 +211,5 @@ def places(both: pd.DataFrame, measures: Mapping[str, Measure]) -> pd.DataFrame:
 
 def percentiles(values: pd.Series, controls: pd.Series) -> pd.Series:
     """Percentile of each patient in the distribution of the controls: per cent below the value, ties counted half."""
-    reference = np.sort(controls.dropna().to_numpy())
-    below = np.searchsorted(reference, values, side="left")
-    at_most = np.searchsorted(reference, values, side="right")
-    shares = 50 * (below + at_most) / len(reference) if len(reference) else np.full(len(values), np.nan)
+    shares = percentileofscore(controls.dropna(), values, kind="mean")
     return pd.Series(shares, index=values.index, name="percentile").where(values.notna())

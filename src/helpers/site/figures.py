@@ -19,11 +19,7 @@ from helpers.study import FEW
 WORLD_MARKERS = "o^sDvPX*<>"
 
 
-@styled(
-    "{ylabel}. Small marks: people; large ones, joined: means of those who came twice, with 95 % intervals. Band: the "
-    "middle half of {labels[control]} at {labels[baseline]}.",
-    "{ylabel} of both arms at both visits, over the band of {labels[control]}.",
-)
+@styled
 def overview(visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylabel: str) -> Figure:
     """A measure of all patients at both visits, over the band of the controls: the study in one picture.
 
@@ -61,10 +57,7 @@ def draw_pairs(ax: Axes, wide: pd.DataFrame, who: str, x: float) -> None:
                     lw=2, capsize=4, zorder=5)  # fmt: skip
 
 
-@styled(
-    "Each patient before treatment (across) and after (upwards), a panel a measure; on the line nothing changed.",
-    "Scatter of each patient's values after treatment against those before.",
-)
+@styled
 def before_after(table: pd.DataFrame, measures: Sequence[str], labels: Mapping[str, str]) -> Figure:
     """Patients at both visits; `table` and `measures` as from `helpers.site.pages.patients.both_visits`."""
     fig, axes = panels(2.9, columns=len(measures))
@@ -81,10 +74,7 @@ def before_after(table: pd.DataFrame, measures: Sequence[str], labels: Mapping[s
     return fig
 
 
-@styled(
-    "The people behind the claim, a panel a part of it. Large marks: means with 95 % intervals, from five on.",
-    "The values of the people behind the claim, a panel a part of it.",
-)
+@styled
 def behind_claim(parts: Sequence[tuple[str, str, str, pd.DataFrame]], labels: Mapping[str, str]) -> Figure:
     """The people on whom each part of a claim rests.
 
@@ -123,10 +113,7 @@ def behind_claim(parts: Sequence[tuple[str, str, str, pd.DataFrame]], labels: Ma
     return fig
 
 
-@styled(
-    "Each effect with its interval, in standard deviations of {control} (of a link with severity: ρ). Filled: shown as "
-    "claimed; cross: the contrary; open: neither; diamond: out of reach. Grey: the margin of claims of no change.",
-)
+@styled
 def claims_forest(claims: pd.DataFrame, control: str) -> Figure:
     """Every claim's effect on one scale, by family; columns of `helpers.claims.verdicts`."""
     fig, (ax,) = panels(0.26 * (len(claims) + claims["family"].nunique()) + 0.7)
@@ -155,7 +142,7 @@ def claims_forest(claims: pd.DataFrame, control: str) -> Figure:
     return fig
 
 
-@styled()
+@styled
 def validation(table: pd.DataFrame, alpha: float) -> Figure:
     """Share of simulated cohorts in which each test rejects (A), and in which each interval holds the truth (B).
 
