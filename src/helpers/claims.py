@@ -301,7 +301,7 @@ def _check_measure(part: Part, study: Study, file: Path, where: str) -> None:
 COLUMNS = (
     "id", "statement", "estimate", "unit", "ci_low", "ci_high", "level", "p_value", "n", "verdict", "reason",
     "notebook", "section", "family", "kind", "scale", "sd", "margin", "margin_low", "margin_high", "p_equivalence",
-    "power_equivalence", "reachable_margin", "n_needed", "reported", "source",
+    "power_equivalence", "reachable_margin", "n_needed", "detectable", "reported", "source",
 )  # fmt: skip
 
 #: And what the multiverse adds: how many specifications estimate the same, which share of them has this verdict, and

@@ -14,7 +14,6 @@ from scipy import special, stats
 from scipy.integrate import fixed_quad
 from scipy.optimize import brentq
 from statsmodels.stats.meta_analysis import combine_effects
-from statsmodels.stats.power import TTestPower
 
 #: Names of columns.
 Names = Sequence[str]
@@ -417,7 +416,12 @@ def minimum_detectable_effect(estimate: dict[str, Any], *, alpha: float = 0.05, 
     ----------
     Cohen, Statistical Power Analysis for the Behavioral Sciences, 1988, from the noncentral t distribution.
     """
-    nobs, se = estimate["df"] + 1, estimate["se"]
-    if not np.isfinite(nobs * se):
+    df, se = estimate["df"], estimate["se"]
+    if not np.isfinite(df * se):
         return np.nan
-    return float(TTestPower().solve_power(nobs=nobs, alpha=alpha, power=power) * np.sqrt(nobs) * se)
+    t = stats.t.ppf(1 - alpha / 2, df)
+
+    def lacks(errors: float) -> float:
+        return power - stats.nct.sf(t, df, errors)  # the other tail has next to nothing
+
+    return float(brentq(lacks, 0, 10 + 3 * t) * se)

@@ -418,9 +418,9 @@ def gather(
     """The evidence of claims: one tidy row a part, or a part that asks what stands in `answered`, as from `answers`.
 
     Columns: `helpers.claims.KEY`, which no two rows share; what stands for the part of the columns of `answers`;
-    `TESTED`, with p_support of what the part claims and p_against of the contrary; sign, the direction that the claim
-    asserts or denies (0: either); sd, of the controls; cannot, why it cannot be tested, empty if it can; beside, what
-    else the effect may be.
+    `TESTED`, with p_support of what the part claims and p_against of the contrary; detectable, the smallest effect
+    found with 80 % power; sign, the direction that the claim asserts or denies (0: either); sd, of the controls;
+    cannot, why it cannot be tested, empty if it can; beside, what else the effect may be.
     """
     if answered is None:
         answered = answers(asked_by(claims, study), swabs, study, settings)
@@ -441,6 +441,7 @@ def gather(
                 **asked._asdict(),
                 **{k: row[k] for k in ("estimator", "what", "unit", "scale", "section", "n", "n_dropped")},
                 **(dict.fromkeys(tested, np.nan) if reason else tested),
+                "detectable": np.nan if reason else detectable(row, settings.alpha),
                 "sign": sign,
                 "sd": row["margin"] / settings.equivalence_margin,
                 "cannot": reason,
@@ -467,7 +468,18 @@ AGAINST_MARGIN = (
 #: Of a part of a claim, what was tested: numbers.
 TESTED = ("estimate", "ci_low", "ci_high", "level", "p_value", *AGAINST_MARGIN, "attainable", "p_support", "p_against")
 #: Columns of `gather` after the key.
-COLUMNS = ("estimator", "what", "unit", "scale", "section", "n", "n_dropped", *TESTED, "sign", "sd", "cannot", "beside")
+COLUMNS = (
+    "estimator", "what", "unit", "scale", "section", "n", "n_dropped", *TESTED, "detectable", "sign", "sd", "cannot",
+    "beside",
+)  # fmt: skip
+
+
+def detectable(row: Mapping[str, Any], alpha: float) -> float:
+    """The smallest effect that a two-sided test finds with 80 % power; where no error is told, from the interval."""
+    if np.isfinite(found := estimates.minimum_detectable_effect(dict(row), alpha=alpha)):
+        return found
+    ends = stats.norm.ppf([1 - alpha / 2, 0.8])
+    return float(ends.sum() / ends[0] * (row["ci_high"] - row["ci_low"]) / 2)
 
 
 def tested_against(row: Mapping[str, Any], claim: Claim, sign: int, settings: Settings) -> dict[str, float]:

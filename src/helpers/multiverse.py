@@ -440,6 +440,7 @@ def _summary(
         "what": next(iter(each_once["what"].dropna()), ""),
         "effect": report["effect"],
         "way": "denied" if claim.against_margin and report["sign"] else "claimed" if report["sign"] else "positive",
+        "unit": "ρ" if report["contrast"] == "severity" else "SD",
         "median": spread[0.5],
         "low": spread[0.05],
         "high": spread[0.95],

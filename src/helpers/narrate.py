@@ -312,7 +312,9 @@ def overturned(row: Mapping[str, Any]) -> str:
             removes = number(100 * row["removes"], 2)
             like = f" (one as strong as {row['strongest']} would remove {removes} % of the difference)"
         told.append(f"something unmeasured explained {share} % of what is left of both allocation and outcome{like}")
-    return f"{row['claim']} ({row['what']}) would no longer be shown if {'; or if '.join(told)}." if told else ""
+    return (
+        f"The interval of {row['claim']} ({row['what']}) would include zero if {'; or if '.join(told)}." if told else ""
+    )
 
 
 def otherwise(
@@ -375,7 +377,8 @@ def robust(row: Mapping[str, Any], alpha: float) -> str:
     told = [
         f"**{row['claim']}** ({row['what']}) is {row['verdict']} in {row['agree']:.0f} of {row['specifications']:.0f} "
         f"analyses that estimate the same, and in {row['all_agree']:.0f} of {row['all']:.0f} of all.",
-        f"The median effect is {number(row['median'])} SD (90 % of the analyses: {interval(row['low'], row['high'])}), "
+        f"The median effect is {number(row['median'])} {row['unit']} (90 % of the analyses: "
+        f"{interval(row['low'], row['high'])}), "
         f"{'above zero' if row['way'] == 'positive' else 'in the direction that is ' + row['way']} in "
         f"{number(100 * row['in_direction'])} % of them.",
     ]

@@ -69,16 +69,29 @@ def sentence(row: Mapping[str, Any], study: Study, sd: float) -> str:
             beyond = f", more than the margin of {margin}" if margin else ""
             told = f"{shown} ({_span(row, study, sd)}{stands}){beyond}"
         case claims.OUT_OF_REACH:
-            told = (
-                f"that {either} cannot be excluded by a study of this size (about {row['n_needed']:,.0f} people would "
-                f"be needed{stands}): it lies between {low} and {high}{', which leaves out none' if zero_out else ''}"
-            )
+            told = f"that {either} cannot be excluded: it lies between {low} and {high}"
+            if zero_out:
+                told = f"{shown} ({_span(row, study, sd)}), but not surely once the other claims are allowed for"
+            few = f"about {row['n_needed']:,.0f} people would be needed{stands}"
+            told += f"; the contrary could not have been shown by a study of this size ({few})"
+        case _ if zero_out and not margin:
+            told = f"{shown} ({_span(row, study, sd)}), but not surely once the other claims are allowed for"
         case _:
-            almost = (
-                " (none is left out, but not once the other claims are allowed for)" if zero_out and not margin else ""
-            )
-            told = f"whether {either} stays uncertain: between {low} and {high}{almost}"
+            small = "; if any, it is small" if _widest(row) < study.settings.equivalence_margin * sd else ""
+            told = f"whether {either} stays uncertain: between {low} and {high}{small}"
     return f"{told[0].upper()}{told[1:]}."
+
+
+def _widest(row: Mapping[str, Any]) -> float:
+    return max(abs(row["ci_low"]), abs(row["ci_high"]))
+
+
+def reachable(row: Mapping[str, Any], study: Study) -> str:
+    """What a study of this size shows with 80 % power: an effect, or, of a claim of no change, a margin."""
+    least = row["detectable"] if math.isnan(row["margin"]) else row["reachable_margin"]
+    if math.isnan(least) or row["verdict"] == claims.CONTRADICTED:
+        return ""
+    return size(row, least, study, row["sd"], way=False).removeprefix("by ")
 
 
 def _span(row: Mapping[str, Any], study: Study, sd: float) -> str:

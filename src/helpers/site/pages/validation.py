@@ -80,12 +80,6 @@ def off_claims(table: pd.DataFrame) -> dict[str, str]:
     return {claim: f"{each[0]}{more[claim]})" for claim, each in told.items()}
 
 
-def demo_power(table: pd.DataFrame) -> dict[str, float]:
-    """Share of the demo world's cohorts in which the test of each claim of one part rejects."""
-    demo = table.query("scenario == @DEMO_WORLD and claim != ''")
-    return demo.drop_duplicates("claim", keep=False).set_index("claim")["rejected"].to_dict()
-
-
 def validation_page(table: pd.DataFrame, like: Study, parts: pd.DataFrame | None, files: Path) -> str:
     """The page that says how the report's tests and intervals do on simulated cohorts of known truth, as Markdown.
 
