@@ -70,7 +70,7 @@ def page(run: Run, others: list[str]) -> str:
     control = study.labels.control
     caption = (
         f"In SD of {control} (severity: ρ). Filled: shown; cross: contrary; open: neither; diamond: out of reach; "
-        "grey: margin."
+        "grey: margin. Intervals: 95 %, of no change 90 %."
     )
     forest = figure_html(FOREST, f"Forest plot of the claims' effects. {found}.", caption, run.files, CLAIMS_TABLE)
     forest = forest if claims["sd"].notna().any() else ""  # without controls there is no common scale
@@ -112,9 +112,11 @@ def _picture(run: Run) -> str:
 def studied(run: Run) -> str:
     """Say who was studied, as HTML: the people of each group by visit, as chapter 1 counted them, if it did."""
     labels, people = run.study.labels, saved_table(run.report.results, "01_people")
-    each = [f"{r.group} {r.baseline} and {r.followup} ({r.both} at both)" for r in people.itertuples()]
+    each = [f"{r.group} {r.baseline} and {r.followup} ({r.both})" for r in people.itertuples()]
     kind = "<b>Simulated data.</b> " if run.study.simulated else ""
-    told = html.escape(f"People at {labels.baseline} and {labels.followup}: {'; '.join(each)}.") if each else ""
+    told = (
+        html.escape(f"People at {labels.baseline} and {labels.followup} (at both): {'; '.join(each)}.") if each else ""
+    )
     return f"{kind}{told}"
 
 
@@ -151,7 +153,7 @@ def claims_html(run: Run, taxa: list[str]) -> str:
         "",
         f"Claim of {html.escape(claims_of(run.study).of)}",
         "Verdict",
-        "Effect (95 % interval; of no change 90 %)",
+        "Effect (interval)",
         "n",
         "Agree",
         "Could show",
