@@ -51,7 +51,7 @@ STEP := $(PYTHON) -m helpers
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9][0-9]_*.ipynb))
 RAN := $(NOTEBOOKS:%=$(OUT)/%)
 FIRST := $(firstword $(RAN))
-HELPERS := $(sort $(wildcard src/helpers/*.py src/helpers/*.yaml src/helpers/run/*.py))
+HELPERS := $(sort $(wildcard src/helpers/*.py src/helpers/*.yaml src/helpers/*.mplstyle src/helpers/run/*.py))
 CLAIMS := $(sort $(wildcard data/claims/*.yaml))
 SITE := $(sort $(shell find src/helpers/site src/helpers/simulation notebooks/reference data/demo/validation.tsv \
   -type f ! -name '.*' ! -name '*~' ! -name '*.pyc' 2>/dev/null))
@@ -158,7 +158,7 @@ $(addprefix $(OUT)/,.set .against .study .inputs .helpers .site): FORCE
 	@mkdir -p $(@D); note=$$($(NOTE)); printf '%s\n' "$$note" | cmp -s - $@ || printf '%s\n' "$$note" > $@
 
 $(OUT)/parameters.yaml: $(OUT)/.study $(OUT)/.set $(OUT)/.inputs requirements.lock \
-  $(filter %/study.py %/measures.py %/claims.py %/parameters.py,$(HELPERS)) | $(INSTALLED)
+  $(filter %/study.py %/measures.py %/measures.yaml %/claims.py %/parameters.py,$(HELPERS)) | $(INSTALLED)
 	@$(HAS_HELPERS)
 	@$(STEP) parameters "$$STUDY" --set="$$SET"
 	@$(MAKE) --no-print-directory --silent $(OUT)/.inputs # now that inputs.mk is known

@@ -29,10 +29,10 @@ tasks <- list(
     d <- matrix(readBin(file.path(folder, "dist.bin"), "double", n * n), nrow = n)
     design <- read.delim(file.path(folder, "design.tsv"), stringsAsFactors = TRUE)
     d <- as.dist(d)
-    plan <- permute::how(blocks = design$subject, nperm = draws)
+    plan <- permute::how(nperm = draws)
     function() {
       set.seed(1)
-      adonis2(d ~ batch + visit, data = design, permutations = plan, by = "terms")$F[1:2]
+      adonis2(d ~ batch + visit, data = design, permutations = plan, by = "margin")$F[2]
     }
   },
   unifrac = function() {

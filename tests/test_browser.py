@@ -90,6 +90,8 @@ IMAGES = """async () => {
   const column = document.querySelector("article")?.getBoundingClientRect().toJSON();
   return {
     wide: document.documentElement.scrollWidth,
+    cut: [...document.querySelectorAll(".report-table")].filter(frame => frame.scrollWidth > frame.clientWidth + 1)
+      .map(frame => frame.getAttribute("aria-label")),
     images: images.map(image => ({
       source: image.getAttribute("src"), alt: image.alt, drawn: image.complete && image.naturalWidth > 0,
       box: image.getBoundingClientRect().toJSON(), column, natural: image.naturalWidth,
@@ -164,6 +166,7 @@ def test_figures_are_seen_whole_and_pages_do_not_scroll_sideways(html: Path, vis
     figures = 0
     for page, found in ((page, found) for (page, at), found in visit.seen.items() if at == width):
         assert found["wide"] <= width, page
+        assert width < 1440 or found["cut"] == [], (page, "tables that are cut")
         for image in found["images"]:
             box, column = image["box"], image["column"]
             assert image["alt"], f"{page}: an image without alternative text"

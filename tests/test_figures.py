@@ -223,7 +223,7 @@ def test_taxa_are_set_in_italics_and_groups_of_taxa_are_not():
 
 
 def test_names_of_taxa_in_a_figures_texts_are_set_in_italics_and_nothing_else_is_read_as_math():
-    with figures.mpl.rc_context(figures.STYLE):
+    with figures.style.context(figures.STYLE):
         fig = figures.Figure()
         ax: Any = fig.subplots()
     ax.set(xlabel="S. aureus ($1)", ylabel="x_1 $2$", title="S. aureuses")

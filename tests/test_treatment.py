@@ -40,10 +40,9 @@ def test_adjusted_contrasts_recover_an_effect_that_the_crude_one_misses():
 
 def test_ancova_change_score_and_mediation_agree_with_r(models_oracle):
     r, _, pairs = models_oracle
-    for got, expected in (
-        (treatment.ancova(pairs, ["age", "sex"]), r["ancova"]),
-        (treatment.change_score(pairs, ["age", "sex"]), r["change"]),
-    ):
+    contrasts = treatment.arm_contrasts(pairs, ["age", "sex"], bootstraps=100, seed=1)
+    for estimator, expected in (("ANCOVA", r["ancova"]), ("change score", r["change"])):
+        got = contrasts.loc[estimator]
         at = expected["term"].index("treated")
         assert (got["estimate"], got["se"]) == pytest.approx((expected["estimate"][at], expected["se"][at]), abs=1e-8)
     effects = treatment.mediation(pairs, "improvement", ["age"], bootstraps=100, seed=1)

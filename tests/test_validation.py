@@ -146,8 +146,8 @@ def test_a_changed_estimator_changes_the_simulations(monkeypatch, null_runs):
 
 #: What `helpers.evidence` is asked for instead.
 WRAPPED = {
-    "linear_contrast", "partial_spearman", "mean_change", "arm_contrasts", "ancova", "change_score", "mediation",
-    "imputed", "beyond_regression", "by_run",
+    "linear_contrast", "partial_spearman", "mean_change", "arm_contrasts", "ancova", "mediation", "imputed",
+    "beyond_regression", "by_run",
 }  # fmt: skip
 
 

@@ -98,19 +98,18 @@ def load_choices(study: Study, settings: Settings) -> dict[str, Choice]:
     file = CLAIMS / CHOICES.name
     content = read_yaml(file, "a file of choices", "lay it there", CHOICES_KEYS)
     choices = validated(Choices, content, file, "a valid file of choices", CHOICES_KEYS).choices
-    for name, options in study.without_choices.items():
-        for option in options:
-            where, known = f"without_choices.{name}", choices[name].options if name in choices else choices
-            wrong = option if name in choices else name
-            if wrong not in known:
-                close = difflib.get_close_matches(wrong, known, 1)
-                raise StudyError("switches off a choice that there is not", file=study.folder / "study.yaml",
-                                 found=wrong, where=where, expected=f"one of {', '.join(known)}",
-                                 fix=f"did you mean {close[0]}?" if close else f"see {CHOICES_KEYS}")  # fmt: skip
-            if option == choices[name].own(settings):
-                raise StudyError("switches off what the report itself does", file=study.folder / "study.yaml",
-                                 found=option, where=where, fix="change the setting, or leave the option")  # fmt: skip
-    off = study.without_choices
+    off, in_file = study.without_choices, study.folder / "study.yaml"
+    for name, option in ((name, option) for name, options in off.items() for option in options):
+        where, known = f"without_choices.{name}", choices[name].options if name in choices else choices
+        wrong = option if name in choices else name
+        if wrong not in known:
+            close = difflib.get_close_matches(wrong, known, 1)
+            fix = f"did you mean {close[0]}?" if close else f"see {CHOICES_KEYS}"
+            raise StudyError("switches off a choice that there is not", file=in_file, where=where, found=wrong,
+                             expected=f"one of {', '.join(known)}", fix=fix)  # fmt: skip
+        if option == choices[name].own(settings):
+            raise StudyError("switches off what the report itself does", file=in_file, where=where, found=option,
+                             fix="change the setting, or leave the option")  # fmt: skip
     left = {name: {k: o for k, o in of.options.items() if k not in off.get(name, [])} for name, of in choices.items()}
     return {name: choice.model_copy(update={"options": left[name]}) for name, choice in choices.items()}
 
@@ -120,16 +119,15 @@ def absent(
 ) -> dict[tuple[str, str], str]:
     """The options for which the study has nothing, and why; `cohort` has contaminants and negative controls."""
     obs = cohort.obs[cohort.obs["control_type"].eq("sample")]
-    adjust = [*study.adjust.group, *study.adjust.arm]
+    adjust, one_run = [*study.adjust.group, *study.adjust.arm], "batch" not in obs or obs["batch"].nunique() < 2
+    one_site = obs.groupby("subject", observed=True)["site"].nunique().max() < 2
     lacks = {
         "counts": not study.counted and "the study gives relative abundances",
         "tree": (not study.counted or "tree" not in cohort.uns) and "the study gives no tree",
-        "batch": ("batch" not in obs or obs["batch"].nunique() < 2 or "batch" in adjust)
-        and "there are no runs beside the covariates",
+        "batch": (one_run or "batch" in adjust) and "there are no runs beside the covariates",
         "lesional": not obs["lesional"].any() and "lesional skin is not recorded",
         "negatives": not cohort.obs["control_type"].eq("negative").any() and "there are no negative controls",
-        "sites": obs.groupby("subject", observed=True)["site"].nunique().max() < 2
-        and "everybody was swabbed at one site",
+        "sites": one_site and "everybody was swabbed at one site",
         "covariates": not adjust and "the study names no covariates",
         "controls": not (obs["group"].eq("control") & obs["visit"].eq("followup")).any() and "no control came twice",
     }

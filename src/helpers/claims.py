@@ -150,9 +150,8 @@ class Claim(Strict):
             where = f"parts.{i}"
             denies = part.expect is not None and part.expect.startswith("not ")
             if self.kind == "direction" and (part.expect is None or denies):
-                raise ValueError(
-                    f"{where}: a claim of a direction expects up, down or healthier, not {part.expect or 'nothing'}"
-                )
+                told = f"a claim of a direction expects up, down or healthier, not {part.expect or 'nothing'}"
+                raise ValueError(f"{where}: {told}")
             if self.kind in ONE_SIDED and part.expect != ONE_SIDED[self.kind]:
                 raise ValueError(f"{where}: a claim that something {self.kind} expects {ONE_SIDED[self.kind]}")
             if self.kind == "no change" and part.expect is not None and not denies:
@@ -292,19 +291,17 @@ def _check_measure(part: Part, study: Study, file: Path, where: str) -> None:
                          found=f"group of {part.measure}", expected="0 in controls and 100 % in patients at baseline",
                          fix="compare an alpha diversity or a taxon")  # fmt: skip
     if measure.kind == "severity" and part.contrast not in OF_SEVERITY:
-        raise StudyError(
-            "compares what cannot be compared", file=file, where=f"{where}.contrast",
-            found=f"{part.contrast} of {part.measure}",
-            expected=f"of a severity score, the contrast {' or '.join(OF_SEVERITY)}: controls have none",
-            fix="change the contrast or the measure",
-        )  # fmt: skip
+        expected = f"of a severity score, the contrast {' or '.join(OF_SEVERITY)}: controls have none"
+        raise StudyError("compares what cannot be compared", file=file, where=f"{where}.contrast",
+                         found=f"{part.contrast} of {part.measure}", expected=expected,
+                         fix="change the contrast or the measure")  # fmt: skip
 
 
 #: Columns of claims.tsv and keys of claims.json, those first that say what was found.
 COLUMNS = (
     "id", "statement", "estimate", "unit", "ci_low", "ci_high", "level", "p_value", "n", "verdict", "reason",
     "notebook", "section", "family", "kind", "scale", "sd", "margin", "margin_low", "margin_high", "p_equivalence",
-    "power_equivalence", "reachable_margin", "n_needed", "reported", "source",
+    "power_equivalence", "reachable_margin", "n_needed", "detectable", "reported", "source",
 )  # fmt: skip
 
 #: And what the multiverse adds: how many specifications estimate the same, which share of them has this verdict, and
@@ -336,8 +333,10 @@ def verdicts(parts: pd.DataFrame, claims: Mapping[str, Claim], study: Study, alp
     claimed = pd.DataFrame([together(groups.get_group(name)) for name in claims], index=list(claims))
     family = pd.Series({name: claim.family for name, claim in claims.items()})
     untested, reached = claimed["cannot"].ne(""), claimed["attainable"]
-    support = _within_families(claimed["p_support"].where(reached & ~untested), family)
-    contrary = _within_families(claimed["p_against"], family)
+    support, contrary = (
+        p.groupby(family, sort=False).transform(adjusted_p, "holm")
+        for p in (claimed["p_support"].where(reached & ~untested), claimed["p_against"])
+    )
     contradicted = contrary < alpha
     verdict = decided(untested, reached, support, contrary, alpha)
     stands = claimed["weakest"].where(~contradicted, claimed["strongest_against"])
@@ -369,10 +368,6 @@ def adjusted_among(p: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(p), np.nan, np.minimum(np.maximum((len(known) + 1 - before) * p, steps[before]), 1))
 
 
-def _within_families(p: pd.Series, family: pd.Series) -> pd.Series:
-    return p.groupby(family, sort=False).transform(lambda of_family: adjusted_p(of_family, "holm"))
-
-
 def together(group: pd.DataFrame) -> dict[str, Any]:
     """What the parts of a claim say together, and which of them stands for it, by the index of its row."""
     testable, others = group[group["cannot"].eq("")], group[group["cannot"].ne("")]
@@ -397,21 +392,28 @@ def why_not(whats: Sequence[str] | pd.Series, reasons: Sequence[str] | pd.Series
     return reason if all(reasons) else reason and f"{what}: {reason}"
 
 
+def standing(verdict: str) -> str:
+    """Which of several parts a claim is told by."""
+    return {CONTRADICTED: "the one most against it", OUT_OF_REACH: "the farthest out of reach"}.get(
+        verdict, "the weakest"
+    )
+
+
 def _reason(row: dict[str, Any]) -> str:
     """A verdict's reason in words."""
-    several = row["parts"] > 1
     if row["verdict"] == NOT_TESTABLE:
         return row["cannot"]
-    stands = {CONTRADICTED: "against it most", OUT_OF_REACH: "farthest out of reach"}.get(row["verdict"], "the weakest")
-    which = f"{row['what']}, {stands} of {row['parts']} parts: " if several else f"{row['what']}: "
+    which = (
+        f"{row['what']}, of {row['parts']} parts {standing(row['verdict'])}: "
+        if row["parts"] > 1
+        else f"{row['what']}: "
+    )
     span = f"interval {interval(row['ci_low'], row['ci_high'], row['unit'])}"
     holm = f"Holm {p_value(row['p_holm'])}"
     if row["kind"] == "direction":
-        if row["verdict"] != INCONCLUSIVE:
-            way = "the claimed" if row["verdict"] == SUPPORTED else "the other"
-            return f"{which}{span} excludes zero in {way} direction; {holm}"
-        state = "excludes zero, but not after Holm" if excludes_zero(row) else "includes zero"
-        return f"{which}{span} {state}; {holm}"
+        way = {SUPPORTED: "the claimed", CONTRADICTED: "the other"}.get(row["verdict"])
+        unsure = "excludes zero, but not after Holm" if excludes_zero(row) else "includes zero"
+        return f"{which}{span} {f'excludes zero in {way} direction' if way else unsure}; {holm}"
     sides = "±" if row["kind"] not in ONE_SIDED else "−" if row["sign"] < 0 else "+"
     margin = f"the margin {sides}{number(row['margin'])} {row['unit']}".rstrip()
     zero = f"against zero {p_value(row['p_value'])}"

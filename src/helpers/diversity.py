@@ -209,7 +209,9 @@ def expected_alpha(
             same = np.add.reduceat(reads.data * (reads.data - 1.0), reads.indptr[:-1])
             values = (1 - same / np.maximum(totals * (totals - 1.0), 1)) * (depth - 1) / depth
         else:
-            values = _expected_faith_pd(reads, totals, depth, log_factorial, _branches(tree, table.features))
+            branches, values = _branches(tree, table.features), np.empty(len(totals))
+            for rows, below in _reads_below(reads, branches):
+                values[rows] = _found(below, totals[rows, None], depth, log_factorial) @ branches.length
         expected.loc[deep, metric] = values
     return expected
 
@@ -225,15 +227,6 @@ def _found(k: np.ndarray, total: np.ndarray, depth: int, log_factorial: np.ndarr
     missed = log_factorial[others] - log_factorial[np.maximum(others - depth, 0)]
     missed -= log_factorial[total] - log_factorial[total - depth]
     return np.where(others < depth, 1.0, -np.expm1(missed))
-
-
-def _expected_faith_pd(
-    counts: sparse.csr_array, totals: np.ndarray, depth: int, log_factorial: np.ndarray, branches: _Branches
-) -> np.ndarray:
-    values = np.empty(len(totals))
-    for rows, below in _reads_below(counts, branches):
-        values[rows] = _found(below, totals[rows, None], depth, log_factorial) @ branches.length
-    return values
 
 
 def _expected_shannon(reads: sparse.csr_array, totals: np.ndarray, depth: int, log_factorial: np.ndarray) -> np.ndarray:
@@ -375,47 +368,38 @@ def _in_common(features: np.ndarray) -> np.ndarray:
     return common
 
 
-def unifrac(
-    counts: AnnData | pd.DataFrame, tree: TreeNode, *, weighted: bool, normalized: bool = False
-) -> DistanceMatrix:
+def unifrac(counts: AnnData | pd.DataFrame, tree: TreeNode, *, weighted: bool) -> DistanceMatrix:
     """UniFrac distance between swabs: how much of the tree they do not have in common.
 
     With l the length of a branch and a, b the shares of reads below it in two swabs, weighted UniFrac is
-    ``sum l |a - b| = sum l a + sum l b - 2 sum l min(a, b)``; normalized, it is divided by ``sum l (a + b)``. For the
-    unweighted, a and b are presence (0 or 1), and the divisor is the length that either has.
+    ``sum l |a - b| = sum l a + sum l b - 2 sum l min(a, b)``. For the unweighted, a and b are presence (0 or 1), and it
+    is divided by the length that either has.
 
     All counts are used: rarefy first where depths differ and `weighted` is False, since presence depends on depth. The
-    tree is as of `expected_alpha`. In branch length (weighted), or between 0 and 1 (unweighted, or normalized).
-    `ValueError` also if a swab has no reads, or the tree does not fit.
+    tree is as of `expected_alpha`. In branch length (weighted), or between 0 and 1 (unweighted). `ValueError` also if a
+    swab has no reads, or the tree does not fit.
 
     References
     ----------
     Lozupone & Knight, Appl Environ Microbiol 2005;71:8228 (unweighted); Lozupone et al., ibid. 2007;73:1576 (weighted).
     """
-    if normalized and not weighted:
-        raise ValueError("unweighted UniFrac is always normalized; expected normalized=False")
     table = _table(counts)
     if empty := [swab for swab, total in zip(table.ids, table.totals, strict=True) if not total]:
         found = f"{len(empty)} swabs have no reads, the first {empty[0]!r}"
         raise ValueError(f"{found}: they have no distance; leave them out")
-    common = _branch_length_in_common(table, _branches(tree, table.features), weighted)
-    own = common.diagonal().copy()
-    total = np.add.outer(own, own)
-    apart = np.maximum(total - 2 * common, 0)  # rounding may leave -1e-17 between equal swabs
-    if not weighted:
-        total -= common
-    if normalized or not weighted:
-        apart /= np.maximum(total, np.finfo(float).tiny)  # only branches of no length: nothing apart
-    return DistanceMatrix(apart, table.ids)
-
-
-def _branch_length_in_common(table: _Table, branches: _Branches, weighted: bool) -> np.ndarray:
-    """Branch length that two swabs have in common; weighted, times the smaller of their shares of reads below it."""
+    branches = _branches(tree, table.features)
     by_branch = np.empty((len(branches.length), len(table.ids)))
     for rows, below in _reads_below(table.counts, branches):
         each = below / table.totals[rows, None] * branches.length if weighted else (below > 0) * branches.length**0.5
         by_branch[:, rows] = each.T
-    return _in_common(by_branch) if weighted else by_branch.T @ by_branch
+    # Branch length in common; weighted, times the smaller of the shares of reads below it.
+    common = _in_common(by_branch) if weighted else by_branch.T @ by_branch
+    own = common.diagonal().copy()
+    total = np.add.outer(own, own)
+    apart = np.maximum(total - 2 * common, 0)  # rounding may leave -1e-17 between equal swabs
+    if not weighted:
+        apart /= np.maximum(total - common, np.finfo(float).tiny)  # only branches of no length: nothing apart
+    return DistanceMatrix(apart, table.ids)
 
 
 def positive(counts: np.ndarray, zeros: float | str = PSEUDOCOUNT) -> np.ndarray:
@@ -476,12 +460,7 @@ def without(swabs: AnnData, genus: str) -> DistanceMatrix:
 
 
 def square_root(distmat: DistanceMatrix) -> DistanceMatrix:
-    """Square root of each distance, which makes Bray-Curtis Euclidean.
-
-    References
-    ----------
-    Legendre & Legendre, Numerical Ecology, 2012, section 7.4.
-    """
+    """Square root of each distance, which makes that of `bray_curtis` Euclidean."""
     return DistanceMatrix(np.sqrt(distmat.data), distmat.ids)
 
 
@@ -522,7 +501,7 @@ def distance_to_reference(
     Gower, Biometrika 1966;53:325; Anderson, Biometrics 2006;62:245 (distance to centroid).
     """
     ids = list(distmat.ids)
-    d2, subject = _squared(distmat), _coded(subjects, ids)
+    d2, subject = _squared(distmat, subjects)
     inside = _in_order(reference, ids, "reference").astype(bool)
     if not inside.any():
         raise ValueError(f"none of the {len(ids)} swabs is in the reference; expected at least one")
@@ -530,16 +509,12 @@ def distance_to_reference(
     return pd.Series(np.sqrt(np.maximum(squared, 0)), index=ids, name="distance_to_healthy")
 
 
-def _squared(distmat: DistanceMatrix) -> np.ndarray:
+def _squared(distmat: DistanceMatrix, subjects: Sequence[str] | pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Squared distances, all of them known, and the subjects as numbers."""
     d2 = np.asarray(distmat.data) ** 2
     if not np.isfinite(d2).all():
         raise ValueError(f"{(~np.isfinite(d2)).sum()} distances are not finite numbers")
-    return d2
-
-
-def _coded(subjects: Sequence[str] | pd.Series, ids: Sequence[str]) -> np.ndarray:
-    """Subjects as numbers."""
-    return pd.factorize(_in_order(subjects, ids, "subjects"))[0]
+    return d2, pd.factorize(_in_order(subjects, distmat.ids, "subjects"))[0]
 
 
 def _to_centroid(d2: np.ndarray, inside: np.ndarray, subject: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -587,7 +562,7 @@ def axis_position(
     analysis of principal coordinates); De Cáceres et al., Ecol Monogr 2019;89:e01350 (geometry of trajectories).
     """
     ids = list(distmat.ids)
-    d2, subject = _squared(distmat), _coded(subjects, ids)
+    d2, subject = _squared(distmat, subjects)
     healthy = _in_order(controls, ids, "controls").astype(bool)
     ill = _in_order(patients, ids, "patients").astype(bool)
     for name, group in (("controls", healthy), ("patients", ill)):

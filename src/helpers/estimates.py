@@ -14,7 +14,6 @@ from scipy import special, stats
 from scipy.integrate import fixed_quad
 from scipy.optimize import brentq
 from statsmodels.stats.meta_analysis import combine_effects
-from statsmodels.stats.power import TTestPower
 
 #: Names of columns.
 Names = Sequence[str]
@@ -112,12 +111,9 @@ def by_run(
     the column `run` tells in which one a person is. With ``runs``, how many were pooled; ``n`` counts the people of
     those runs, ``n_dropped`` all others. NaN with fewer than three runs.
     """
-    complete = data.dropna(subset=[outcome, term, run, *covariates])
-    fits = [
-        linear_contrast(people, outcome, term, covariates, alpha=alpha)
-        for _, people in complete.groupby(run, observed=True)
-        if people[term].value_counts().min() >= ENOUGH_IN_RUN
-    ]
+    runs = (of for _, of in data.dropna(subset=[outcome, term, run, *covariates]).groupby(run, observed=True))
+    large = [people for people in runs if people[term].value_counts().min() >= ENOUGH_IN_RUN]
+    fits = [linear_contrast(people, outcome, term, covariates, alpha=alpha) for people in large]
     found = pd.DataFrame(fits, columns=ESTIMATE).query("se > 0")
     n = int(found["n"].sum())
     pooled = hartung_knapp(found["estimate"], found["se"], alpha=alpha)
@@ -125,22 +121,18 @@ def by_run(
 
 
 def coefficients(
-    y: np.ndarray, x: np.ndarray, column: int = 1, weights: np.ndarray | None = None
+    y: np.ndarray, x: np.ndarray, weights: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Coefficients of one column of `x` for many outcomes, by least squares.
+    """Coefficients of the second column of `x` for many outcomes, by least squares as of `linear_contrast`.
 
     `y` are outcomes x people, `x` people x columns. Estimates come back, their HC3 errors, and those of equal
     variances, an outcome each; and the degrees of freedom.
-
-    References
-    ----------
-    MacKinnon & White, J Econometrics 1985;29:305 (HC3).
     """
     root = np.ones(len(x)) if weights is None else np.sqrt(weights)
     u, s, vt = np.linalg.svd(x * root[:, None], full_matrices=False)
     there = s > 1e-15 * max(x.shape) * s[0]
     basis, df = u[:, there], len(x) - int(there.sum())
-    row, y = (vt[there, column] / s[there]) @ basis.T, y * root
+    row, y = (vt[there, 1] / s[there]) @ basis.T, y * root
     squares = (y - (y @ basis) @ basis.T) ** 2
     left = 1 - (basis**2).sum(axis=1)
     alone = left < 1e-10  # in a category: fitted exactly, as if left out
@@ -377,8 +369,8 @@ def equivalence_reach(
 
     ``power_equivalence``, of this study; ``reachable_margin``, the smallest margin shown with the wanted power, in the
     unit of the error; ``attainable``, whether an estimate of exactly zero would pass; ``n_needed``, the patients with
-    whom the margin is shown with the wanted power, in groups of the same proportions: the error falls with the root of
-    their number. NaN without an error, degrees of freedom, or a margin above zero.
+    whom the margin is shown with it, in groups of the same proportions: the error falls with the root of their
+    number. NaN without an error, degrees of freedom, or a margin above zero.
 
     References
     ----------
@@ -424,8 +416,12 @@ def minimum_detectable_effect(estimate: dict[str, Any], *, alpha: float = 0.05, 
     ----------
     Cohen, Statistical Power Analysis for the Behavioral Sciences, 1988, from the noncentral t distribution.
     """
-    se, df = estimate["se"], estimate["df"]
-    if not np.isfinite(se) or not np.isfinite(df):
+    df, se = estimate["df"], estimate["se"]
+    if not np.isfinite(df * se):
         return np.nan
-    nobs = df + 1
-    return float(TTestPower().solve_power(nobs=nobs, alpha=alpha, power=power) * np.sqrt(nobs) * se)
+    t = stats.t.ppf(1 - alpha / 2, df)
+
+    def lacks(errors: float) -> float:
+        return power - stats.nct.sf(t, df, errors)  # the other tail has next to nothing
+
+    return float(brentq(lacks, 0, 10 + 3 * t) * se)

@@ -4,10 +4,13 @@ Notebooks, simulations and the check of a study ask here, and nowhere else: what
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import yaml
 from anndata import AnnData
 from scipy import stats
 
@@ -41,6 +44,17 @@ class Asked(NamedTuple):
     score: str = ""
 
 
+def asked_of(row: Mapping[str, Any]) -> Asked:
+    """The question that a row answers."""
+    return Asked(*(row[field] for field in Asked._fields))
+
+
+def _alike(found: pd.DataFrame, asked: Asked, *but: str) -> pd.Series:
+    """Which answers are to a question, or to one that differs from it only in some fields."""
+    fields = {field: value for field, value in asked._asdict().items() if field not in but}
+    return found[list(fields)].eq(fields).all(axis=1)
+
+
 class Data(NamedTuple):
     """The swabs that are compared; the same by patient and visit; and these of the sites swabbed at both visits."""
 
@@ -61,12 +75,20 @@ class Contrast(NamedTuple):
     estimate: Callable[[Asked, Data, Study, Settings], Estimates]
     #: What must be there: keys of `lacking`.
     needs: Callable[[Asked], Sequence[str]]
-    #: The notebooks' section for each kind of measure.
-    sections: Mapping[str, str]
-    #: What was estimated, in words: label of the measure, question, study.
-    what: Callable[[str, Asked, Study], str]
     #: What was found, as a sentence: of the answer that stands, and of those beside it, by estimator.
     told: Callable[[dict[str, Any], Mapping[str, dict[str, Any]], Study], str]
+    #: The notebooks' section for each kind of measure.
+    sections: Mapping[str, str]
+    #: What was estimated.
+    words: str
+
+    def what(self, label: str, asked: Asked, study: Study) -> str:
+        """What was estimated, in the study's words, of a measure by its label."""
+        labels = study.labels.model_dump()
+        score = study.column_names().get(asked.score, "severity")
+        return self.words.format(
+            label=label, score=score, among=AMONG[asked.among], **labels, arm=labels.get(asked.arm, "")
+        )
 
 
 #: Estimates that stand beside a change, or a difference, on which claims rest.
@@ -163,10 +185,10 @@ def _resampling(settings: Settings) -> dict[str, Any]:
 
 def _mean_change(pairs: pd.DataFrame, settings: Settings) -> dict[str, Any]:
     both = pairs.dropna(subset="change")
-    means = {"baseline": both["y0"].mean(), "followup": both["y1"].mean()}
+    found = estimates.mean_change(pairs["change"], alpha=settings.alpha)
     if len(both) < FEW:
-        return estimates.not_estimable(len(both), len(pairs) - len(both)) | means
-    return estimates.mean_change(pairs["change"], alpha=settings.alpha) | means
+        found = estimates.not_estimable(len(both), len(pairs) - len(both))
+    return found | {"baseline": both["y0"].mean(), "followup": both["y1"].mean()}
 
 
 def arms(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
@@ -178,10 +200,8 @@ def arms(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimate
     found = treatment.arm_contrasts(pairs, adjust, **_resampling(settings)).to_dict("index")
     if not _rests_on(asked.measure, study):
         return found
-    whole = sensitivity.imputed(
-        pairs, lambda p: treatment.ancova(p, adjust, alpha=settings.alpha), ["treated", *adjust],
-        **_imputing(settings),
-    )  # fmt: skip
+    ancova = partial(treatment.ancova, covariates=adjust, alpha=settings.alpha)
+    whole = sensitivity.imputed(pairs, ancova, ["treated", *adjust], **_imputing(settings))
     return found | ({} if np.isnan(whole["estimate"]) else {IMPUTED: whole})
 
 
@@ -198,13 +218,10 @@ def against_controls(asked: Asked, data: Data, study: Study, settings: Settings)
     With the larger of robust and plain errors.
     """
     both = with_controls(data.visits, near_clear(data.visits, study, asked.arm))
-    n = both.dropna(subset=asked.measure)["case"].value_counts()
-    if n.reindex([True, False], fill_value=0).min() < FEW:
-        return {"OLS": estimates.not_estimable(int(n.sum()), len(both) - int(n.sum()))}
-    difference = estimates.linear_contrast(
-        both, asked.measure, "case", study.adjust.group, cautious=True, alpha=settings.alpha
-    )
-    return {"OLS": difference}
+    known, adjust = both.dropna(subset=asked.measure), study.adjust.group
+    if known["case"].value_counts().reindex([True, False], fill_value=0).min() < FEW:
+        return {"OLS": estimates.not_estimable(len(known), len(both) - len(known))}
+    return {"OLS": estimates.linear_contrast(both, asked.measure, "case", adjust, cautious=True, alpha=settings.alpha)}
 
 
 def with_improvement(measure: str, visits: pd.DataFrame, study: Study) -> pd.DataFrame:
@@ -236,10 +253,6 @@ def _told_group(row: dict[str, Any], beside: Beside, study: Study) -> str:
     return f"{told} {narrate.beside(row, {k: v for k, v in beside.items() if k == WITHIN_RUNS})}".strip()
 
 
-def _told_severity(row: dict[str, Any], beside: Beside, study: Study) -> str:
-    return narrate.linked(row["label"], study.column_names().get(row["score"], "severity"), row)
-
-
 def _told_change(row: dict[str, Any], beside: Beside, study: Study) -> str:
     who = getattr(study.labels, row["arm"])
     stratum = f", {AMONG[row['among']]}" if row["among"] else ""
@@ -259,68 +272,32 @@ def _told_against(row: dict[str, Any], beside: Beside, study: Study) -> str:
     return narrate.equivalent(what, row, row["unit"], alpha=1 - row["level"] / 100)
 
 
+def _told_severity(row: dict[str, Any], beside: Beside, study: Study) -> str:
+    return narrate.linked(row["label"], study.column_names().get(row["score"], "severity"), row)
+
+
+_WORDS = yaml.safe_load(Path(__file__).with_name("contrasts.yaml").read_text(encoding="utf-8"))
 #: Every kind of contrast; claims name them.
 CONTRASTS = {
-    "group": Contrast(
-        group,
-        lambda asked: ("patients", "controls"),
-        {"diversity": "Diversity at baseline", "taxon": "Taxa of interest at baseline"},
-        lambda label, asked, study: f"{label}, {study.labels.case} minus {study.labels.control}",
-        _told_group,
-    ),
-    "severity": Contrast(
-        severity,
-        lambda asked: ("severity", "patients"),
-        {"diversity": "Diversity and severity at baseline", "taxon": "Taxa of interest and severity at baseline"},
-        lambda label, asked, study: f"{label} and {study.column_names().get(asked.score, 'severity')}",
-        _told_severity,
-    ),
-    "change": Contrast(
-        change,
-        lambda asked: (asked.arm,),
-        {
-            "diversity": "Shift towards control skin",
-            "taxon": "Taxa of interest under treatment",
-            "severity": "Severity change",
-        },
-        lambda label, asked, study: f"{label}, change under {getattr(study.labels, asked.arm)}",
-        _told_change,
-    ),
-    "change_in": Contrast(
-        change_in,
-        lambda asked: (
-            *(("severity",) if asked.among == "non_responders" else ()), asked.arm, f"{asked.among} {asked.arm}"
+    estimate.__name__: Contrast(estimate, needs, told, **_WORDS[estimate.__name__])
+    for estimate, needs, told in (
+        (group, lambda asked: ("patients", "controls"), _told_group),
+        (severity, lambda asked: ("severity", "patients"), _told_severity),
+        (change, lambda asked: (asked.arm,), _told_change),
+        (
+            change_in,
+            lambda asked: (*["severity"] * (asked.among == "non_responders"), asked.arm, f"{asked.among} {asked.arm}"),
+            _told_change,
         ),
-        dict.fromkeys(("diversity", "taxon"), "Change in strata"),
-        lambda label, asked, study: f"{label}, change under {getattr(study.labels, asked.arm)}, {AMONG[asked.among]}",
-        _told_change,
-    ),
-    "arms": Contrast(
-        arms,
-        lambda asked: ("both arms",),
-        dict.fromkeys(("diversity", "taxon", "severity"), "Difference between the arms"),
-        lambda label, asked, study: f"{label}, {study.labels.treatment} minus {study.labels.comparator}",
-        _told_arms,
-    ),
-    "arms_given_improvement": Contrast(
-        arms_given_improvement,
-        lambda asked: ("severity", "both arms"),
-        dict.fromkeys(("diversity", "taxon"), "Effect given clinical improvement"),
-        lambda label, asked, study: (
-            f"{label} given improvement, {study.labels.treatment} minus {study.labels.comparator}"
+        (arms, lambda asked: ("both arms",), _told_arms),
+        (arms_given_improvement, lambda asked: ("severity", "both arms"), _told_arms),
+        (
+            against_controls,
+            lambda asked: ("controls", "severity", asked.arm, f"near clear {asked.arm}"),
+            _told_against,
         ),
-        _told_arms,
-    ),
-    "against_controls": Contrast(
-        against_controls,
-        lambda asked: ("controls", "severity", asked.arm, f"near clear {asked.arm}"),
-        dict.fromkeys(("diversity", "taxon"), "Near-clear patients against controls"),
-        lambda label, asked, study: (
-            f"{label}, near clear under {getattr(study.labels, asked.arm)} minus {study.labels.control}"
-        ),
-        _told_against,
-    ),
-}  # fmt: skip
+    )
+}
 
 
 # --- what a study lacks ----------------------------------------------------------------------------------------------
@@ -418,17 +395,16 @@ def answer_records(asked: Iterable[Asked], data: Data, study: Study, settings: S
     rows = []
     for question in dict.fromkeys(asked):
         measure, contrast = find(question.measure, study), CONTRASTS[question.contrast]
+        linked = question.contrast == "severity"
         about = {
             **question._asdict(),
             "what": contrast.what(measure.label, question, study),
             "label": measure.label,
-            "unit": "ρ" if question.contrast == "severity" else measure.unit,
+            "unit": "ρ" if linked else measure.unit,
             "scale": measure.scale,
             "section": section_of(question, study),
+            "sd": np.nan if linked else estimates.control_sd(data.visits, question.measure),
         }
-        about["sd"] = np.nan
-        if question.contrast != "severity":
-            about["sd"] = estimates.control_sd(data.visits, question.measure)
         margin = settings.equivalence_margin * about["sd"]
         for i, (estimator, found) in enumerate(contrast.estimate(question, data, study, settings).items()):
             tested = estimates.equivalence(found, margin if "unit" not in found else np.nan)
@@ -442,30 +418,30 @@ def gather(
     """The evidence of claims: one tidy row a part, or a part that asks what stands in `answered`, as from `answers`.
 
     Columns: `helpers.claims.KEY`, which no two rows share; what stands for the part of the columns of `answers`;
-    `TESTED`, with p_support of what the part claims and p_against of the contrary; sign, the direction that the claim
-    asserts or denies (0: either); sd, of the controls; cannot, why it cannot be tested, empty if it can; beside, what
-    else the effect may be.
+    `TESTED`, with p_support of what the part claims and p_against of the contrary; detectable, the smallest effect
+    found with 80 % power; sign, the direction that the claim asserts or denies (0: either); sd, of the controls;
+    cannot, why it cannot be tested, empty if it can; beside, what else the effect may be.
     """
     if answered is None:
         answered = answers(asked_by(claims, study), swabs, study, settings)
-    known = {Asked(*(row[f] for f in Asked._fields)): row for row in standing(answered)}
-    lacks = lacking(swabs, study)
-    rows = []
+    known = {asked_of(row): row for row in standing(answered)}
+    lacks, rows = lacking(swabs, study), []
     for name, part, asked in parts_of(claims, study):
         if asked not in known:
             continue
-        row, expect = known[asked], part.expect
-        sign = sign_of(asked, expect, by_visit(swabs.obs, [asked.measure]), study)
+        row, visits = known[asked], by_visit(swabs.obs, [asked.measure])
+        sign = sign_of(asked, part.expect, visits, study)
         tested = tested_against(row, claims[name], sign, settings)
         if not np.isnan(tested["margin"]):
             tested |= _margin_known(row, swabs.obs, settings)
-        reason = cannot(asked, expect, lacks, swabs, study) or _not_estimated(row, claims[name], study)
+        reason = cannot(asked, part.expect, lacks, swabs, study) or _not_estimated(row, claims[name], study)
         rows.append(
             {
                 "claim": name,
                 **asked._asdict(),
                 **{k: row[k] for k in ("estimator", "what", "unit", "scale", "section", "n", "n_dropped")},
                 **(dict.fromkeys(tested, np.nan) if reason else tested),
+                "detectable": np.nan if reason else detectable(row, settings.alpha),
                 "sign": sign,
                 "sd": row["margin"] / settings.equivalence_margin,
                 "cannot": reason,
@@ -477,8 +453,7 @@ def gather(
 
 def _beside(asked: Asked, answered: pd.DataFrame) -> list[dict[str, Any]]:
     """What else an effect may be: by other estimators, and of the position in other spaces; ``by`` says how."""
-    fields = [f for f in Asked._fields if f != "measure"]
-    alike = answered[fields].eq({f: getattr(asked, f) for f in fields}).all(axis=1) & answered["estimate"].notna()
+    alike = _alike(answered, asked, "measure") & answered["estimate"].notna()
     own = answered["measure"].eq(asked.measure)
     space = answered["stands"] & answered["measure"].isin(OTHER_AXES if asked.measure == POSITION else ())
     rows = answered[alike & (space | (own & ~answered["stands"]))]
@@ -491,11 +466,20 @@ AGAINST_MARGIN = (
     "margin", "margin_low", "margin_high", "p_equivalence", "power_equivalence", "reachable_margin", "n_needed"
 )  # fmt: skip
 #: Of a part of a claim, what was tested: numbers.
-TESTED = (
-    "estimate", "ci_low", "ci_high", "level", "p_value", *AGAINST_MARGIN, "attainable", "p_support", "p_against"
-)  # fmt: skip
+TESTED = ("estimate", "ci_low", "ci_high", "level", "p_value", *AGAINST_MARGIN, "attainable", "p_support", "p_against")
 #: Columns of `gather` after the key.
-COLUMNS = ("estimator", "what", "unit", "scale", "section", "n", "n_dropped", *TESTED, "sign", "sd", "cannot", "beside")
+COLUMNS = (
+    "estimator", "what", "unit", "scale", "section", "n", "n_dropped", *TESTED, "detectable", "sign", "sd", "cannot",
+    "beside",
+)  # fmt: skip
+
+
+def detectable(row: Mapping[str, Any], alpha: float) -> float:
+    """The smallest effect that a two-sided test finds with 80 % power; where no error is told, from the interval."""
+    if np.isfinite(found := estimates.minimum_detectable_effect(dict(row), alpha=alpha)):
+        return found
+    ends = stats.norm.ppf([1 - alpha / 2, 0.8])
+    return float(ends.sum() / ends[0] * (row["ci_high"] - row["ci_low"]) / 2)
 
 
 def tested_against(row: Mapping[str, Any], claim: Claim, sign: int, settings: Settings) -> dict[str, float]:
@@ -530,7 +514,8 @@ def _margin_known(row: Mapping[str, Any], obs: pd.DataFrame, settings: Settings)
 
 def _not_estimated(row: Mapping[str, Any], claim: Claim, study: Study) -> str:
     if np.isnan(row["estimate"]):
-        few = f"too few people have what is needed (n = {study.privacy.shown(row['n'])})"
+        where = "have what is needed" if row["n"] < FEW else "in one of the groups have what is needed"
+        few = f"too few people {where} (n = {study.privacy.shown(row['n'])})"
         return few if study.counted else NEEDS_COUNTS
     if claim.against_margin and np.isnan(row["p_equivalence"]):
         return "there is no standard deviation of controls to set the margin by"
@@ -554,8 +539,7 @@ def healthier(measure: str, visits: pd.DataFrame, study: Study) -> int:
 
 def untestable(claims: Mapping[str, Claim], swabs: AnnData, study: Study) -> dict[str, str]:
     """Why the study's shape leaves a claim, or a part of it, without a test: a reason, or nothing, by claim."""
-    lacks = lacking(swabs, study)
-    found = {}
+    lacks, found = lacking(swabs, study), {}
     for name, claim in claims.items():
         asked = [(a, part.expect) for part in claim.parts for a in questions(part, study)]
         reasons = [cannot(a, expect, lacks, swabs, study) for a, expect in asked]
@@ -569,8 +553,7 @@ def told(row: Mapping[str, Any], found: pd.DataFrame, study: Study) -> str:
 
     `row` is one that stands of `found`, the answers, which have those that stand beside it.
     """
-    fields = list(Asked._fields)
-    same = found[found[fields].eq({f: row[f] for f in fields}).all(axis=1) & ~found["stands"]]
+    same = found[_alike(found, asked_of(row)) & ~found["stands"]]
     beside = {each["estimator"]: each for each in same.to_dict("records")}
     return CONTRASTS[row["contrast"]].told(dict(row), beside, study)
 
@@ -590,7 +573,7 @@ def overturning(claims: Mapping[str, Claim], swabs: AnnData, study: Study, setti
     parts = gather(claims, swabs, study, settings, found).query("margin.isna() and cannot == ''")
     rows = []
     for part in parts[(parts["p_value"] < settings.alpha) | parts["contrast"].eq("arms")].to_dict("records"):
-        question = Asked(*(part[f] for f in Asked._fields))
+        question = asked_of(part)
         pairs = treatment.arms(paired(followed, question.measure))
         treated = pairs[pairs["treated"] & pairs[["y0", "y1"]].notna().any(axis=1)]
         lost, of = int(treated["change"].isna().sum()), len(treated)
@@ -617,8 +600,7 @@ def if_unnamed_were_the_pathogen(swabs: AnnData, study: Study, settings: Setting
     bounds = {"none": species, "all": taxa.reassign_unnamed(species, study.taxa.genus, study.taxa.pathogen)}
     found = []
     for unnamed, table in bounds.items():
-        values = taxa.clr(table).get(study.taxa.pathogen, np.nan)
-        bounded = AnnData(obs=swabs.obs.assign(**{PATHOGEN: values}), var=swabs.var, uns={"measures": [PATHOGEN]})
+        bounded = data_of(swabs.obs.assign(**{PATHOGEN: taxa.clr(table).get(study.taxa.pathogen, np.nan)}), [PATHOGEN])
         found.append(answers(asked, bounded, study, settings).query("stands").assign(unnamed=unnamed))
     columns = ["what", "unnamed", *estimates.ESTIMATE]
     return pd.concat(found).sort_values("contrast", kind="stable", ascending=False)[columns].reset_index(drop=True)
@@ -650,21 +632,18 @@ def of_section(
     asked += [a._replace(measure=key) for a in asked if a.measure == POSITION and a.arm != "control" for key in others]
     found = answers(asked, swabs, study, settings)
     parts = gather(claims, swabs, study, settings, found)
-    fields = list(Asked._fields)
-    names = parts.groupby(fields)["claim"].agg(", ".join)
-    found["claims"] = [names.get(tuple(question), "") for question in found[fields].itertuples(index=False)]
-    found["claims"] = found["claims"].where(found["stands"], "")
+    names = parts.groupby(list(Asked._fields))["claim"].agg(", ".join)
+    found["claims"] = [names.get(asked_of(row), "") if row["stands"] else "" for row in found.to_dict("records")]
     reach = [narrate.reach(row) for row in parts[parts["margin"].notna()].to_dict("records")]
     return Section(found, parts, " ".join(reach), [*sentences(found, study), *seen_otherwise(found, swabs, study)])
 
 
 def seen_otherwise(found: pd.DataFrame, swabs: AnnData, study: Study) -> list[str]:
     """Of each claim that rests on the position on the axis, whether it would look the same in other spaces."""
-    fields = [f for f in Asked._fields if f != "measure"]
     told, known = [], found[found["stands"] & found["estimate"].notna()]
     for row in known[known["measure"].eq(POSITION) & known["claims"].ne("")].to_dict("records"):
-        alike = known[known[fields].eq({f: row[f] for f in fields}).all(axis=1)]
-        others = {r["label"]: r for r in alike.to_dict("records") if r["measure"] in OTHER_AXES}
+        alike = known[_alike(known, asked_of(row), "measure")].to_dict("records")
+        others = {r["label"]: r for r in alike if r["measure"] in OTHER_AXES}
         absent = {find(key, study).label: why for key, why in swabs.uns["no_axis"].items() if key in OTHER_AXES}
         told.append(narrate.otherwise(row["what"], row, others, absent))
     return [sentence for sentence in told if sentence]
@@ -688,12 +667,11 @@ def table(found: pd.DataFrame, study: Study, *more: str, estimators: bool = Fals
     With `estimators` those of all of them; else those on which claims rest.
     """
     rows = found if estimators else found[found["stands"]]
-    scores = study.column_names()
     words = {
         "measure": rows["label"],
         "patients": rows["arm"].map({"": "", **study.labels.model_dump()}),
         "among": rows["among"].map(AMONG),
-        "score": rows["score"].map({"": "", **scores}),
+        "score": rows["score"].map({"": "", **study.column_names()}),
         "estimator": rows["estimator"] if estimators else "",
         "unit": rows["unit"],
     }

@@ -5,9 +5,10 @@ Groups are told apart by colour, marker and place, so that they read in greyscal
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
-from inspect import signature
+from functools import cache, wraps
+from inspect import getfile, signature
 from itertools import pairwise, product
+from pathlib import Path
 from string import ascii_uppercase
 from textwrap import fill
 from typing import Any, ParamSpec
@@ -16,6 +17,8 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import seaborn as sns
+import yaml
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.collections import PolyCollection
@@ -42,43 +45,34 @@ FEWEST = 5
 #: Inches: the text width of a printed page.
 WIDTH = 7.0
 
-STYLE: Any = {
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "axes.grid": False,
-    "axes.axisbelow": True,
-    "text.parse_math": False,  # a dollar sign in a label is a dollar sign; `italic` names are parsed
-    "mathtext.fontset": "dejavusans",
-}
+#: Of all figures, as matplotlib reads it.
+STYLE = Path(__file__).with_name("report.mplstyle")
 
 P = ParamSpec("P")
 
 
-def styled(caption: str = "", alt: str = "") -> Callable[[Callable[P, Figure]], Callable[P, Figure]]:
+def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     """Draw in the report's style without changing anybody else's, and say how the figure is read.
 
-    The figure keeps as ``caption`` and ``alt`` how it is read, and what it shows to who cannot see it; the arguments of
-    the drawing function stand there in braces.
+    The figure keeps as ``caption`` and ``alt`` what ``captions.yaml`` beside the drawing function's module says of it.
     """
+    texts = {"caption": "", "alt": ""} | _captions(Path(getfile(draw)).with_name("captions.yaml"))[draw.__name__]
 
-    def decorate(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-        @wraps(draw)
-        def wrapped(*args: P.args, **kwargs: P.kwargs) -> Figure:
-            with mpl.rc_context(STYLE):
-                fig = draw(*args, **kwargs)
-            given = signature(draw).bind(*args, **kwargs)
-            given.apply_defaults()
-            vars(fig).update(caption=caption.format(**given.arguments), alt=alt.format(**given.arguments))
-            return fig
+    @wraps(draw)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with style.context(STYLE):
+            fig = draw(*args, **kwargs)
+        given = signature(draw).bind(*args, **kwargs)
+        given.apply_defaults()
+        vars(fig).update({name: text.format(**given.arguments) for name, text in texts.items()})
+        return fig
 
-        return wrapped
+    return wrapped
 
-    return decorate
+
+@cache
+def _captions(file: Path) -> dict[str, dict[str, str]]:
+    return yaml.safe_load(file.read_text(encoding="utf-8"))
 
 
 def panels(height: float, rows: int = 1, columns: int = 1, **shared: Any) -> tuple[Figure, np.ndarray]:
@@ -124,12 +118,10 @@ def _mean_interval(values: pd.Series) -> tuple[float, float]:
 
 def _mean_mark(ax: Axes, x: float, values: pd.Series, who: str) -> None:
     """Mean with its 95 % interval, drawn so that it stands out from the points; nothing of few people."""
-    if values.count() < FEW:
-        return
-    mean, half = _mean_interval(values)
-    ax.errorbar(
-        x, mean, yerr=half, zorder=5, fmt=MARKERS[who], color="black", mfc=COLOURS[who], ms=7, capsize=3, lw=1.5
-    )
+    if values.count() >= FEW:
+        mean, half = _mean_interval(values)
+        mark: Any = {"fmt": MARKERS[who], "mfc": COLOURS[who], "ms": 7}
+        ax.errorbar(x, mean, yerr=half, zorder=5, color="black", capsize=3, lw=1.5, **mark)
 
 
 def groups(who: pd.Series) -> list[str]:
@@ -137,10 +129,7 @@ def groups(who: pd.Series) -> list[str]:
     return [g for g in COLOURS if who.eq(g).any()]
 
 
-@styled(
-    "Who was in the files, who was left out and why, and who is compared, by group: people, and below them swabs.",
-    "Flow diagram, a column a group: from all in the files through those left out to those compared.",
-)
+@styled
 def sample_flow(flow: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
     """Draw who was in the files, who was left out and why, and who is compared, a column a group.
 
@@ -159,11 +148,10 @@ def sample_flow(flow: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
     for reason, lost in zip([*steps][1:], (a - b for a, b in pairwise(left)), strict=True):
         if lost["swabs"].any():
             rows.append((fill(f"Left out: {reason}", 24), told(lost[lost["swabs"] > 0])))
-    at_end = {
-        who: [f"{name}: {left[-1].loc[who, v]} people" for v, name in visits.items() if left[0].loc[who, v]]
-        for who in shown
-    }
-    rows.append(("Compared", {who: "\n".join([text, *at_end[who]]) for who, text in told(left[-1]).items()}))
+    end = told(left[-1])
+    for who, (v, name) in product(shown, visits.items()):
+        end[who] += f"\n{name}: {left[-1].loc[who, v]} people" if left[0].loc[who, v] else ""
+    rows.append(("Compared", end))
 
     heights = [0.1 + 0.15 * max(text.count("\n") + 1 for text in (said, *texts.values())) for said, texts in rows]
     tops, margin = -np.cumsum([0, *(height + 0.14 for height in heights)]), 1.5
@@ -171,10 +159,9 @@ def sample_flow(flow: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
     fig, (ax,) = panels(-tops[-1])
     ax.set(xlim=(0, WIDTH), ylim=(tops[-1], 0.05))
     ax.axis("off")
+    arrow = {"arrowstyle": "-|>", "color": "black", "shrinkA": 0}
     for x in margin + width * (np.arange(len(shown)) + 0.1):
-        ax.annotate(
-            "", (x, tops[-2]), (x, -heights[0]), arrowprops={"arrowstyle": "-|>", "color": "black", "shrinkA": 0}
-        )
+        ax.annotate("", (x, tops[-2]), (x, -heights[0]), arrowprops=arrow)
     for row, ((said, texts), top, height) in enumerate(zip(rows, tops, heights, strict=False)):
         whole = row in (0, len(rows) - 1)
         ax.text(0, top - height / 2, said, va="center", size=8, weight="bold" if whole else "normal")
@@ -188,10 +175,7 @@ def sample_flow(flow: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
     return fig
 
 
-@styled(
-    "Reads of each swab, by group (one mark a swab; box: quartiles). Lines: the minimum and the rarefaction depth.",
-    "Reads of each swab by group, on a logarithmic axis.",
-)
+@styled
 def depth(obs: pd.DataFrame, labels: Mapping[str, str], thresholds: Mapping[str, int]) -> Figure:
     """Reads of each swab by group, on a logarithmic axis; `thresholds`, named depths, are lines.
 
@@ -214,11 +198,7 @@ def depth(obs: pd.DataFrame, labels: Mapping[str, str], thresholds: Mapping[str,
     return fig
 
 
-@styled(
-    "Mean expectation over all subsamples of a swab, with 95 % intervals, over the same swabs at every depth: those "
-    "that reach the greatest. Thin: the middle 80 % of these swabs. Dotted: the depth used.",
-    "Rarefaction curves of alpha diversity, by group.",
-)
+@styled
 def rarefaction(
     curves: pd.DataFrame, measures: Mapping[str, str], labels: Mapping[str, str], rarefaction_depth: int
 ) -> Figure:
@@ -246,11 +226,7 @@ def rarefaction(
     return fig
 
 
-@styled(
-    "{ylabel}. Small marks: people, joined by a line if they came twice; large ones: means of these (of all, where "
-    "nobody did), with 95 % intervals, if there are five. Blue band, if any: the middle half of controls at baseline.",
-    "{ylabel} of each person by group and visit.",
-)
+@styled
 def by_visit(
     visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylabel: str, notes: Mapping[Any, str] | None = None
 ) -> Figure:
@@ -285,11 +261,7 @@ def by_visit(
     return fig
 
 
-@styled(
-    "{ylabel}, one mark a patient. Lines with 95 % bands, over the range that the patients have: least squares, to "
-    "guide the eye.",
-    "Scatter of {ylabel}, by arm.",
-)
+@styled
 def against(data: pd.DataFrame, xs: Mapping[str, str], y: str, ylabel: str, labels: Mapping[str, str]) -> Figure:
     """Scatter of a measure against others, a panel each, with a straight guide line and its 95 % band for each group.
 
@@ -322,11 +294,7 @@ def against(data: pd.DataFrame, xs: Mapping[str, str], y: str, ylabel: str, labe
     return fig
 
 
-@styled(
-    "Grey: controls at baseline. Each patient is a hollow mark at baseline and a filled one at follow-up, joined by a "
-    "line; the arrow joins the means of those who came twice, if they are at least five.",
-    "Principal coordinates of the community, a panel an arm.",
-)
+@styled
 def pcoa_paths(
     coordinates: pd.DataFrame, labels: Mapping[str, str], explained: Sequence[float], distance: str
 ) -> Figure:
@@ -351,9 +319,8 @@ def pcoa_paths(
             ax.scatter(*end.to_numpy().T, s=14, marker=MARKERS[arm], fc=face, ec=COLOURS[arm], lw=0.7, zorder=2,
                        label=f"patients, {labels[v]}")  # fmt: skip
         if len(both) >= FEWEST:
-            bold: Any = {"arrowstyle": "-|>", "lw": 2.5, "color": "black", "mutation_scale": 11}
-            ends_at = {"xy": stop.mean(axis=0), "xytext": start.mean(axis=0)}
-            ax.annotate("", **ends_at, zorder=5, arrowprops=bold | {"shrinkA": 0, "shrinkB": 0})
+            bold = {"arrowstyle": "-|>", "lw": 2.5, "color": "black", "mutation_scale": 11, "shrinkA": 0, "shrinkB": 0}
+            ax.annotate("", stop.mean(axis=0), start.mean(axis=0), zorder=5, arrowprops=bold)
         ax.set(title=f"{labels[arm]} (both visits: n = {len(both)})", xlabel=f"PC1 ({100 * explained[0]:.1f} %)")
     _lettered(axes)
     _legend_above(fig, axes[0], handletextpad=0.2)
@@ -361,9 +328,7 @@ def pcoa_paths(
     return fig
 
 
-@styled(
-    "Estimates with their intervals; grey, if any: the margin of equivalence.", "Forest of estimates with intervals."
-)
+@styled
 def forest(rows: pd.DataFrame) -> Figure:
     """Estimates with intervals, one a line, the numbers beside them; a panel for each measure.
 
@@ -399,12 +364,7 @@ def _as_fold(axis: Axis) -> None:
     axis.set_major_formatter(lambda x, _: f"{np.exp(x):.0f}" if x > -0.1 else f"1/{np.exp(-x):.0f}")
 
 
-@styled(
-    "Effect of each claim over all analyses, in SD of the controls in the direction that is claimed or denied: median "
-    "and 90 % of the analyses; links with severity as correlations. Diamond: the report's own, filled if most of those "
-    "that estimate the same agree with it; at the right how many do.",
-    "Median effect and span of each claim over all analyses, the report's own marked.",
-)
+@styled
 def overview(claims: pd.DataFrame) -> Figure:
     """A row a claim: the median effect and its span over the analyses, the report's own, and how many agree with it.
 
@@ -427,12 +387,7 @@ def overview(claims: pd.DataFrame) -> Figure:
     return fig
 
 
-@styled(
-    "Each line is an analysis with its interval, sorted by effect, in SD in the direction that is claimed or denied; "
-    "below, the options that it takes. Diamond: the report's own. Red: significant. Blue band: where most curves lie "
-    "in which people were permuted so that there is no effect.",
-    "Specification curve: effects of all analyses, sorted, over a matrix of their choices.",
-)
+@styled
 def specification_curve(rows: pd.DataFrame, taken: pd.DataFrame, band: np.ndarray, alpha: float) -> Figure:
     """Effects under all specifications, sorted, and which options each takes.
 
@@ -463,11 +418,7 @@ def _in_italics(legend: Legend) -> None:
         text.set(text=italic(text.get_text()), parse_math=True)
 
 
-@styled(
-    "Mean share of the leading taxa, each person once; the rest together in grey. Groups of fewer than five people are "
-    "in the table.",
-    "Stacked bars of mean shares, by group and visit.",
-)
+@styled
 def composition(visits: pd.DataFrame, taxa: Sequence[str], labels: Mapping[str, str]) -> Figure:
     """Stacked bars of mean composition, by group and visit, in the colours of `composition_by_patient`.
 
@@ -484,10 +435,8 @@ def composition(visits: pd.DataFrame, taxa: Sequence[str], labels: Mapping[str, 
         dark = np.dot(mpl.colors.to_rgb(colour), [0.299, 0.587, 0.114]) < 0.5
         for at, start, share in zip(y, left, shares, strict=True):
             if share >= 6:
-                text = number(share, 2)
-                ax.text(
-                    start + share / 2, at, text, ha="center", va="center", size=8, color="white" if dark else "black"
-                )
+                inside: Any = {"ha": "center", "va": "center", "size": 8, "color": "white" if dark else "black"}
+                ax.text(start + share / 2, at, number(share, 2), **inside)
         left += shares
     ax.set_yticks(y, [f"{labels[who]}, {labels[visit]}\n(n = {n})" for (who, visit), _, n in drawn])
     ax.set(xlabel="Mean share of reads (%)", xlim=(0, 100))
@@ -496,11 +445,7 @@ def composition(visits: pd.DataFrame, taxa: Sequence[str], labels: Mapping[str, 
     return fig
 
 
-@styled(
-    "Every person's composition, a bar each, ordered by the share of {taxa[0]} at baseline. A person has the same "
-    "place at both visits; white: not swabbed then.",
-    "Stacked bars, one a person, by group and visit, ordered by the share of {taxa[0]} at baseline.",
-)
+@styled
 def composition_by_patient(visits: pd.DataFrame, taxa: Sequence[str], labels: Mapping[str, str]) -> Figure:
     """Every person's composition as a bar, ordered by the first taxon at baseline; panels by visit and group.
 
@@ -569,11 +514,7 @@ def reword(fig: Figure, which: Callable[[Text], object], told: Callable[[str], s
         text.set(text=told(text.get_text()), **how)
 
 
-@styled(
-    "The genera of lowest p-value by LinDA, with 95 % intervals, on a logarithmic scale. Grey band: the frame, in "
-    "which one may lie; filled: found to lie outside of it.",
-    "Forest of the genera of lowest p-value.",
-)
+@styled
 def differential(table: pd.DataFrame, xlabel: str, *, top: int = 15) -> Figure:
     """Differential taxa as a forest: how many times as abundant, with intervals, and the frame of reference behind.
 
@@ -598,11 +539,7 @@ def differential(table: pd.DataFrame, xlabel: str, *, top: int = 15) -> Figure:
     return fig
 
 
-@styled(
-    "Change by improvement of severity. Small marks: patients; large ones: means with 95 % intervals, of five patients "
-    "or more. Blue band, if any: the mean change of {labels[control]}, with its interval.",
-    "Change of each measure by stratum of response and arm.",
-)
+@styled
 def strata(changes: pd.DataFrame, labels: Mapping[str, str], noise: Mapping[str, tuple[float, float]]) -> Figure:
     """Change in each stratum of response, by arm: patients, means with intervals, n; a panel for each measure.
 
@@ -614,9 +551,8 @@ def strata(changes: pd.DataFrame, labels: Mapping[str, str], noise: Mapping[str,
     fig, axes = panels(2.1 * len(scales) + 0.6, len(scales), sharex=True)
     for ax, scale in zip(axes, scales, strict=True):
         if np.isfinite(noise[scale]).all():
-            ax.axhspan(
-                *noise[scale], color=COLOURS["control"], alpha=0.35, lw=0, label=f"{labels['control']}, mean change"
-            )
+            name = f"{labels['control']}, mean change"
+            ax.axhspan(*noise[scale], color=COLOURS["control"], alpha=0.35, lw=0, label=name)
         ax.axhline(0, color="black", lw=0.8)
         for arm in arms:  # whose patients may be too few for a mean
             ax.scatter([], [], color=COLOURS[arm], marker=MARKERS[arm], ec="black", s=45, label=labels[arm])
@@ -638,11 +574,7 @@ def strata(changes: pd.DataFrame, labels: Mapping[str, str], noise: Mapping[str,
     return fig
 
 
-@styled(
-    "Each mark is the place of a near-clear patient among {control}: were they alike, the places would spread evenly "
-    "from 0 to 100. Bar: median of five patients or more; shaded: middle half of {control}.",
-    "Percentiles of near-clear patients among {control}.",
-)
+@styled
 def percentiles(table: pd.DataFrame, control: str) -> Figure:
     """Percentile of each patient in the distribution of the controls, in words: columns measure, percentile."""
     measures = list(dict.fromkeys(table["measure"]))
@@ -655,16 +587,13 @@ def percentiles(table: pd.DataFrame, control: str) -> Figure:
                    s=20, alpha=0.7, lw=0)  # fmt: skip
         if len(values) >= FEW:
             ax.plot([values.median()] * 2, [-i - 0.3, -i + 0.3], color="black", lw=2.5)
-    counts = [int(table.loc[table["measure"].eq(m), "percentile"].notna().sum()) for m in measures]
-    ax.set_yticks([-i for i in range(len(measures))], [f"{m} (n = {n})" for m, n in zip(measures, counts, strict=True)])
+    n = table.groupby("measure")["percentile"].count()
+    ax.set_yticks([-i for i in range(len(measures))], [f"{m} (n = {n[m]})" for m in measures])
     ax.set(xlim=(-2, 102), xlabel=f"Percentile among {control}", ylim=(-len(measures) + 0.4, 0.6))
     return fig
 
 
-@styled(
-    "Standardised mean differences between the arms ({contrast}), as observed and weighted; grey: acceptable.",
-    "Love plot of the standardised differences before and after weighting.",
-)
+@styled
 def love_plot(balance: pd.DataFrame, n: int, contrast: str, threshold: float = 0.1) -> Figure:
     """Standardised differences between the arms of `n` patients before and after weighting.
 
@@ -678,16 +607,12 @@ def love_plot(balance: pd.DataFrame, n: int, contrast: str, threshold: float = 0
     ax.scatter(balance["unweighted"], y, marker="o", fc="white", ec="black", s=45, label="as observed")
     ax.scatter(balance["weighted"], y, marker="D", color="black", s=40, label="overlap weighted")
     ax.set_yticks(y, list(balance["covariate"]))
-    ax.set(xlabel=f"Standardised mean difference, {contrast} (n = {n} patients)")
-    ax.set_ylim(-0.6, len(balance) - 0.4)
+    ax.set(xlabel=f"Standardised mean difference, {contrast} (n = {n} patients)", ylim=(-0.6, len(balance) - 0.4))
     fig.legend(loc="outside upper left", ncols=2)
     return fig
 
 
-@styled(
-    "Share of draws from the treatment arm in which its own change is significant, with Monte-Carlo intervals.",
-    "Share of significant draws by their size.",
-)
+@styled
 def subsampled(table: pd.DataFrame, sizes: Mapping[str, int], labels: Mapping[str, str], alpha: float) -> Figure:
     """How often a subsample of the treatment arm shows its own change, by size.
 
@@ -695,15 +620,14 @@ def subsampled(table: pd.DataFrame, sizes: Mapping[str, int], labels: Mapping[st
     that of the comparator is marked.
     """
     fig, (ax,) = panels(3.1)
-    styles = zip(("-", "--", ":"), ("o", "s", "^"), table.groupby("measure", sort=False), strict=False)
-    for style, marker, (measure, part) in styles:
-        ax.errorbar(part["n"], 100 * part["significant"], yerr=196 * part["mc_error"], ls=style, marker=marker,
-                    color="black", mfc="white", label=measure)  # fmt: skip
+    for line, (measure, part) in zip(("-o", "--s", ":^"), table.groupby("measure", sort=False), strict=False):
+        share, error = 100 * part["significant"], 196 * part["mc_error"]
+        ax.errorbar(part["n"], share, yerr=error, fmt=line, color="black", mfc="white", label=measure)
     actual = sizes.get("comparator", 0)
     ax.axvline(actual, color=COLOURS["comparator"], lw=1.5)
-    ax.annotate(f"{labels['comparator']} arm: n = {actual}", (actual, 3), (4, 0), textcoords="offset points",
-                color=COLOURS["comparator"], size=8)  # fmt: skip
-    ax.set(xlabel=f"Patients drawn from {labels['treatment']} (n = {sizes.get('treatment', 0)})")
-    ax.set(ylabel=f"Draws with p < {alpha:g} (%)", ylim=(0, 102))
+    beside: Any = {"textcoords": "offset points", "color": COLOURS["comparator"], "size": 8}
+    ax.annotate(f"{labels['comparator']} arm: n = {actual}", (actual, 3), (4, 0), **beside)
+    ax.set(xlabel=f"Patients drawn from {labels['treatment']} (n = {sizes.get('treatment', 0)})", ylim=(0, 102))
+    ax.set_ylabel(f"Draws with p < {alpha:g} (%)")
     ax.legend(loc="lower right")
     return fig

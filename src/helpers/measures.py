@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+import yaml
 from anndata import AnnData
 from skbio import DistanceMatrix
 
@@ -37,6 +39,10 @@ class Measure(NamedTuple):
     needs: tuple[str, ...] = ()
 
 
+#: The measures but those of study.yaml's own scores.
+OF_SWABS = yaml.safe_load(Path(__file__).with_name("measures.yaml").read_text(encoding="utf-8"))
+
+
 def registry(study: Study) -> dict[str, Measure]:
     """All measures with a name of their own, by key, their column in ``obs``. Any taxon is one too: see `find`."""
     scores = {s.name: Measure(s.label, "points", "points", "severity", -1) for s in study.severity}
@@ -46,35 +52,15 @@ def registry(study: Study) -> dict[str, Measure]:
 def of_swabs(study: Study) -> dict[str, Measure]:
     """The registry without severity scores.
 
-    A measure is added here and in `measured`, and is then known to claims, chapters and simulations.
+    A measure is added to measures.yaml and in `measured`, and is then known to claims, chapters and simulations.
     """
-    counts, named = ("counts",), study.taxa
-    names = {role: short_name(getattr(named, role)) for role in ("genus", "pathogen", "commensal")}
-    ratio = f"Log ratio of {names['pathogen']} to {names['commensal']}"
+    taxa = study.taxa.model_dump(include={"genus", "pathogen", "commensal"})
+    short = {role: short_name(taxon) for role, taxon in taxa.items()}
     return {
-        "observed_features": Measure("Observed ASVs", "ASVs", "SD of controls", "diversity", 0, counts),
-        SHANNON: Measure("Shannon diversity", "nats", "SD of controls", "diversity", 0, counts),
-        "simpson": Measure("Simpson", "", "SD of controls", "diversity", 0, counts),
-        "faith_pd": Measure("Faith's PD", "branch length", "SD of controls", "diversity", 0, ("counts", "tree")),
-        **{
-            key: Measure(label, "% of the gap", "per cent", "diversity", -1, (*needs, "controls", f"axis of {key}"))
-            for key, label, needs in (
-                (POSITION, "Position on the axis", ()),
-                (OTHER_AXES[0], f"Position without {names['genus']}", counts),
-                (OTHER_AXES[1], "Position in Aitchison space", counts),
-                (OTHER_AXES[2], "Position in weighted UniFrac space", (*counts, "tree")),
-            )
-        },
-        OFF_AXIS: Measure(
-            "Distance from the axis", "", "SD of controls", "diversity", 0, ("controls", f"axis of {POSITION}")
-        ),
-        DISTANCE: Measure("Distance to healthy", "", "SD of controls", "diversity", -1, ("controls",)),
-        "genus": Measure(names["genus"], "CLR", "fold change", "taxon", -1, (*counts, named.genus)),
-        PATHOGEN: Measure(names["pathogen"], "CLR", "fold change", "taxon", -1, (*counts, named.pathogen)),
-        "commensal": Measure(names["commensal"], "CLR", "fold change", "taxon", 1, (*counts, named.commensal)),
-        "log_ratio": Measure(ratio, "", "fold change", "taxon", -1, (*counts, named.pathogen, named.commensal)),
-        "genus_share": Measure(f"{names['genus']}, share", "%", "per cent", "taxon", -1, (named.genus,)),
-        "pathogen_share": Measure(f"{names['pathogen']}, share", "%", "per cent", "taxon", -1, (named.pathogen,)),
+        key: Measure(
+            **of | {"label": of["label"].format(**short), "needs": tuple(n.format(**taxa) for n in of["needs"])}
+        )
+        for key, of in OF_SWABS.items()
     }
 
 
@@ -127,14 +113,9 @@ def measured(cohort: AnnData, study: Study, settings: Settings, wanted: Iterable
     distance = pd.Series(np.nan, swabs.obs_names)
     if healthy.any():
         distance = diversity.distance_to_reference(root, healthy, swabs.obs["subject"])
-    table = (
-        diversity.expected_alpha(kept[swabs.obs_names], depth, metrics, tree)
-        .assign(**{DISTANCE: distance})
-        .join(axes(swabs, root, study, settings, keys))
-        .join(abundances(swabs, keys, study))
-        .astype(float)
-    )
-    table = table.reindex(columns=[*table, *(key for key in diversity.ALPHA if key in keys and key not in table)])
+    alpha = diversity.expected_alpha(kept[swabs.obs_names], depth, metrics, tree).reindex(columns=metrics)
+    others = [axes(swabs, root, study, settings, keys), abundances(swabs, keys, study)]
+    table = alpha.assign(**{DISTANCE: distance}).join(others).astype(float)
     shown = [*(key for key in keys if key in table), PRESENT]
     swabs.obs = swabs.obs.join(table[shown])
     swabs.uns["measures"] = shown
@@ -197,9 +178,8 @@ def on_axis(distmat: DistanceMatrix, obs: pd.DataFrame, study: Study, settings: 
     """
     there = obs.loc[list(distmat.ids)]
     healthy, ill = (there["group"].eq(group) & there["visit"].eq("baseline") for group in ("control", "case"))
-    gap = permutation.group_at_baseline(
-        distmat, there, study.adjust.group, permutations=settings.permutations, seed=settings.seed
-    )
+    how = {"permutations": settings.permutations, "seed": settings.seed}
+    gap = permutation.group_at_baseline(distmat, there, study.adjust.group, **how)
     if not gap["p_value"] < settings.alpha:
         raise ValueError(f"no gap between the groups is shown at baseline ({p_value(gap['p_value'])})")
     return diversity.axis_position(distmat, healthy, ill, there["subject"])

@@ -193,24 +193,12 @@ def answered(
     permutations: int,
     estimate: bool = True,
 ) -> Answers:
-    """Estimate the cells of one base.
+    """Estimate the cells of one base, options of `BASE`; the cohort has contaminants and negative controls.
 
-    Parameters
-    ----------
-    base : mapping
-        Options of `BASE`.
-    cohort : AnnData
-        With contaminants and negative controls.
-    estimate : bool
-        Else only what can be permuted.
-
-    Returns
-    -------
-    tuple
-        A row a cell, NaN where it has no estimate: what `helpers.evidence.tested_against` tells, estimated_by, what,
-        n, sign, and ``sd``, in which effects are compared: of the controls at baseline, else of the patients, 1 of a
-        correlation. Then cells x (1 + permutations): the effect in SD in the claimed direction, NaN where nothing can
-        be permuted; whether it is significant there; and the effect in its error, t.
+    A row a cell, NaN where it has no estimate: what `helpers.evidence.tested_against` tells, estimated_by, what, n,
+    sign, and ``sd``, in which effects are compared: of the controls at baseline, else of the patients, 1 of a
+    correlation. Then cells x (1 + permutations): the effect in SD in the claimed direction, NaN where nothing can be
+    permuted; whether it is significant there; and the effect in its error, t. Without `estimate`, only these.
     """
     of, claims = _Base(cohort, base, study, settings), load_claims(study)
     drawn = joint.Draws(sorted(set(cohort.obs["subject"])), permutations, settings.seed)
@@ -239,7 +227,9 @@ def answered(
         found = _estimates(asked, data, adjusted, resampled) if estimate else {}
         directed = {cells[i].asked for i in members if not claims[cells[i].claim].against_margin}
         null = {question: joint.permuted(question, data, adjusted, drawn) for question in directed}
-        unit = _unit(data.visits, measure)
+        patients = data.visits.loc[data.visits["visit"].eq("baseline") & data.visits["case"], measure]
+        of_controls = control_sd(data.visits, measure)
+        unit = of_controls if of_controls > 0 else float(patients.std())
         for i in members:
             cell, seen, claim = cells[i], dict(cells[i].seen), claims[cells[i].claim]
             estimators: Mapping[str, Any] = found[cell.asked] if estimate else null[cell.asked]
@@ -275,14 +265,8 @@ def _estimates(
     for of_arms, how in ((True, more), (False, settings)):
         questions = [question for question in asked if (question.contrast == "arms") == of_arms]
         for row in evidence.answer_records(questions, data, study, how):
-            found[Asked(*(row[f] for f in Asked._fields))][row["estimator"]] = row
+            found[evidence.asked_of(row)][row["estimator"]] = row
     return found
-
-
-def _unit(visits: pd.DataFrame, measure: str) -> float:
-    patients = visits.loc[visits["visit"].eq("baseline") & visits["case"], measure]
-    sd = control_sd(visits, measure)
-    return sd if sd > 0 else float(patients.std())
 
 
 # --- all of them -----------------------------------------------------------------------------------------------------
@@ -345,15 +329,7 @@ def planned(
 
 
 def explore(cohort: AnnData, study: Study, settings: Settings, pool: Executor) -> Multiverse:
-    """Every claim under every specification.
-
-    Parameters
-    ----------
-    cohort : AnnData
-        As from `helpers.ingest.build_cohort`, with contaminants and negative controls.
-    pool : concurrent.futures.Executor
-        As from `helpers.workers.workers`; the results do not depend on it.
-    """
+    """Every claim under every specification; the cohort has contaminants and negative controls."""
     grid, choices, tested = grid_of(cohort, settings), load_choices(study, settings), load_claims(study)
     lacking = absent(choices, cohort, study, settings)
     plan = planned(tested, choices, set(lacking), study, settings, grid)
@@ -387,10 +363,7 @@ def grid_of(cohort: AnnData, settings: Settings) -> str:
 def _judged(found: pd.DataFrame, claims: Mapping[str, Claim], alpha: float) -> pd.DataFrame:
     """The verdict on the claim in each specification, all other claims as in the report, and effects in SD.
 
-    Parameters
-    ----------
-    found : DataFrame
-        One row a part of a claim and specification, the report's specification first.
+    `found` has a row a part of a claim and specification, the report's specification first.
     """
     low, high = ((found[c] - found["estimate"]) / found["sd"] for c in ("ci_low", "ci_high"))
     down = found["sign"].lt(0)
@@ -443,7 +416,9 @@ def _summary(
     effect, agree = analysed["effect"], analysed["verdict"].eq(report["verdict"])
     same = analysed["keeps_estimand"].astype(bool)
     varied = [name for name in choices if analysed[name].nunique() > 1]
-    explained = pd.Series({choices[name].says: _explained(effect, analysed[name]) for name in varied}, dtype=float)
+    # The variance between a choice's options.
+    between = {choices[n].says: effect.groupby(analysed[n]).transform("mean").var() for n in varied}
+    explained = pd.Series(between, dtype=float) / effect.var() if effect.var() > 0 else pd.Series(0.0, list(between))
     explained = explained.sort_values(ascending=False, kind="stable")
     apart = analysed[varied].ne(report[varied])
     alone = {name: analysed[apart[name] & apart.sum(axis=1).eq(1)] for name in varied}
@@ -465,6 +440,7 @@ def _summary(
         "what": next(iter(each_once["what"].dropna()), ""),
         "effect": report["effect"],
         "way": "denied" if claim.against_margin and report["sign"] else "claimed" if report["sign"] else "positive",
+        "unit": "ρ" if report["contrast"] == "severity" else "SD",
         "median": spread[0.5],
         "low": spread[0.05],
         "high": spread[0.95],
@@ -480,12 +456,6 @@ def _summary(
         "least_agree": shares[least]["sum"] if least else np.nan,
         "least_of": shares[least]["size"] if least else np.nan,
     }
-
-
-def _explained(effect: pd.Series, option: pd.Series) -> float:
-    """Share of the variance of the effects that lies between a choice's options."""
-    means = effect.groupby(option).transform("mean")
-    return float(means.var() / effect.var()) if effect.var() > 0 else 0.0
 
 
 def _joint(of: pd.DataFrame, shown: np.ndarray, studentised: np.ndarray) -> dict[str, float]:
@@ -525,17 +495,14 @@ def _band(null: np.ndarray, alpha: float) -> np.ndarray:
 def curve(multiverse: Multiverse, claim: str, study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The specification curve of a claim, of the part that stands for it.
 
-    Returns
-    -------
-    tuple of DataFrame
-        Rows of `Multiverse.found` sorted by effect, each once; and options, in words, x these: whether each is taken,
-        of the choices that touch the part and vary.
+    Rows of `Multiverse.found` sorted by effect, each once; and options, in words, x these: whether each is taken, of
+    the choices that touch the part and vary.
     """
     of, choices = multiverse.found[multiverse.found["claim"].eq(claim)], multiverse.choices
     of = of[of["what"].eq(multiverse.claims.set_index("claim").loc[claim, "what"]) & of["effect"].notna()]
     rows = of.drop_duplicates("cell").sort_values(["effect", "specification"], kind="stable")
     records = rows.to_dict("records")
-    taken = pd.DataFrame([touched(Asked(*(r[f] for f in Asked._fields)), r, choices, study) or {} for r in records])
+    taken = pd.DataFrame([touched(evidence.asked_of(r), r, choices, study) or {} for r in records])
     matrix = {
         f"{choices[name].says}: {choices[name].word(option)}": taken[name].eq(option).to_numpy()
         for name in taken
@@ -549,10 +516,10 @@ def offered(multiverse: Multiverse) -> pd.DataFrame:
     """The choices and their options as a reader sees them."""
     rows = []
     for name, choice in multiverse.choices.items():
-        taken = multiverse.found.loc[multiverse.found["specification"].eq(0), name].iloc[0]
-        others = [choice.word(option) for option in multiverse.found[name].unique() if option != taken]
+        # The report's specification is the first.
+        taken, *others = map(choice.word, multiverse.found[name].unique())
         same = "yes" if choice.keeps_estimand else "no"
-        rows.append([choice.says, choice.word(taken), ", ".join(others) or "none", same])
+        rows.append([choice.says, taken, ", ".join(others) or "none", same])
     return pd.DataFrame(rows, columns=["choice", "the report", "other options", "estimates the same"])
 
 

@@ -62,11 +62,12 @@ def effect(estimate: dict[str, Any], unit: str = "") -> str:
     """Estimate with interval, p-value and n, as it stands in a sentence; keys of `helpers.estimates.ESTIMATE`."""
     if math.isnan(estimate["estimate"]):
         return f"not estimable (n = {estimate['n']:.0f})"
-    span = interval(estimate["ci_low"], estimate["ci_high"])
-    return (
-        f"{number(estimate['estimate'])}{_spaced(unit)} "
-        f"({estimate['level']:g} % interval {span}; {p_value(estimate['p_value'])}; n = {estimate['n']:.0f})"
-    )
+    details = _details(estimate, estimate["ci_low"], estimate["ci_high"])
+    return f"{number(estimate['estimate'])}{_spaced(unit)} {details}"
+
+
+def _details(row: Mapping[str, Any], low: float, high: float) -> str:
+    return f"({row['level']:g} % interval {interval(low, high)}; {p_value(row['p_value'])}; n = {row['n']:.0f})"
 
 
 def _exp(x: float) -> float:
@@ -92,8 +93,7 @@ def on_scale(row: Mapping[str, Any], sd: float = math.nan) -> tuple[float, float
 def introduction(study: Study) -> str:
     """Say what the data are, as Markdown, and loudly whether they are simulated."""
     kind = "SIMULATED DATA: no result here is a finding about patients." if study.simulated else "Real data."
-    told = f"**{kind}** {study.title}. Source: {study.source.rstrip('.')}. {suppression(study)}"
-    return told.strip()
+    return f"**{kind}** {study.title}. Source: {study.source.rstrip('.')}. {suppression(study)}".strip()
 
 
 def suppression(study: Study) -> str:
@@ -119,10 +119,8 @@ def allocation(study: Study) -> str:
     """Say what the way in which the arms were allocated allows."""
     if study.randomised:
         return "The arms were allocated by chance; in few patients, chance too leaves differences between them."
-    return (
-        "The arms were not allocated by chance. Weighting and adjusting balance what was recorded, not the reasons "
-        "for a prescription that were not."
-    )
+    balanced = "Weighting and adjusting balance what was recorded, not the reasons for a prescription that were not."
+    return f"The arms were not allocated by chance. {balanced}"
 
 
 def differing(table: pd.DataFrame, what: str, *, shown: int = 3) -> str:
@@ -179,9 +177,8 @@ def permanova(tests: pd.DataFrame, *, alpha: float = 0.05) -> str:
         first, *rest = rows.to_dict("records")
         name, significant, p = what[str(term)].format(patients), first["p_value"] < alpha, p_value(first["p_value"])
         # A share of the variation within patients is about 1/n by chance and cannot be compared between groups.
-        share = (
-            "" if term == "visit" or math.isnan(first["r2"]) else f"{number(100 * first['r2'])} % of the variation, "
-        )
+        known = term != "visit" and not math.isnan(first["r2"])
+        share = f"{number(100 * first['r2'])} % of the variation, " if known else ""
         spread = ", of which part may be spread" if significant and first["dispersion_p"] < alpha else ""
         group = "could not be tested" if math.isnan(first["p_value"]) else "shown" if significant else "not shown"
         told[group].append(f"{name} ({share}{p}, n = {first['n']:.0f}{spread})")
@@ -196,10 +193,7 @@ def permanova(tests: pd.DataFrame, *, alpha: float = 0.05) -> str:
 
 
 def compared(what: str, estimate: dict[str, Any], unit: str, this: str, other: str) -> str:
-    """Tell a difference between two groups, `this` minus `other`, in the direction the data have.
-
-    One whose interval includes zero is uncertain, and told by how far its interval goes either way.
-    """
+    """Tell a difference between two groups, `this` minus `other`, in the direction the data have, as `changed` does."""
     if math.isnan(estimate["estimate"]):
         return f"{what} could not be compared between {this} and {other} (n = {estimate['n']:.0f})."
     if not excludes_zero(estimate):
@@ -262,13 +256,15 @@ def reach(part: Mapping[str, Any]) -> str:
 
     `part` is a row of `helpers.evidence.gather`, tested against a margin.
     """
-    power, unit = 100 * part["power_equivalence"], part["unit"]
-    low, high = (_exp(part[c]) if _fold(part) else part[c] for c in ("margin_low", "margin_high"))
+    power, known = 100 * part["power_equivalence"], {"ci_low": part["margin_low"], "ci_high": part["margin_high"]}
+    margin, low, high, unit = on_scale({**part, **known, "estimate": part["margin"]}, part["sd"])
+    least = on_scale({**part, **known, "estimate": part["reachable_margin"]}, part["sd"])[0]
+    of = "a factor of {}" if unit == "times" else f"±{{}} {unit}".rstrip()
     told = (
         f"{part['claim']} ({part['what']}): if truly nothing differed, a study of this size would show it to within "
-        f"the margin of {_margin(part['margin'], part, unit)} (known to {interval(low, high)}) with a power of "
+        f"the margin of {of.format(number(margin))} (known to {interval(low, high)}) with a power of "
         f"{number(power, 2) if power >= 1 else 'less than 1'} %; with 80 %, only to within "
-        f"{_margin(part['reachable_margin'], part, unit)}."
+        f"{of.format(number(least))}."
     )
     return told if part["attainable"] else f"{told} Out of reach: it takes a sample of about {part['n_needed']:,.0f}."
 
@@ -282,10 +278,9 @@ def worth(what: str, estimate: dict[str, Any], unit: str) -> str:
         return ""
     if estimate["p_equivalence"] < 1 - estimate["level"] / 100:
         return f"{what}: {_either(estimate, unit, FALL_RISE if estimate.get('contrast') == 'change' else LESS_MORE)}."
-    x, of = estimate["detectable"], _margin if _fold(estimate) else _size
+    least = (_margin if _fold(estimate) else _size)(estimate["detectable"], estimate, unit)
     kind = "changes" if estimate.get("contrast") == "change" else "differences"
-    least = f"{kind} above {of(x, estimate, unit)}"
-    return f"{what}: the study could reliably detect only {least}; smaller ones remain possible."
+    return f"{what}: the study could reliably detect only {kind} above {least}; smaller ones remain possible."
 
 
 def beside(row: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> str:
@@ -309,25 +304,22 @@ def overturned(row: Mapping[str, Any]) -> str:
     told, by = [], row["tipping"]
     if not math.isnan(by):
         apart = f"{number(abs(by))}{_spaced(row['unit'])} {'above' if by > 0 else 'below'}"
-        apart = f"at {number(_exp(by))} times the level of" if _fold(row) else apart
-        told.append(
-            f"the {row['lost']} patients who were lost, of {row['of']} patients treated, had ended {apart} those who "
-            "stayed"
-        )
+        times = number(_exp(by)) if abs(by) < math.log(1000) else "more than 1,000" if by > 0 else "less than 0.001"
+        apart = f"at {times} times the level of" if _fold(row) else apart
+        lost = f"the {row['lost']} patients who were lost, of {row['of']} patients treated"
+        told.append(f"{lost}, had ended {apart} those who stayed")
     if not math.isnan(row["load"]):
-        told.append(
-            f"the typical bacterium had become {number(row['load'])} times as abundant, which no share can tell"
-        )
+        times = f"{number(row['load'])} times as abundant"
+        told.append(f"the typical bacterium had become {times}, which no share can tell")
     if row.get("robustness_interval", 0) > 0:
-        like = ""
+        like, share = "", number(100 * row["robustness_interval"], 2)
         if row["strongest"] and not math.isnan(row["removes"]):
             removes = number(100 * row["removes"], 2)
             like = f" (one as strong as {row['strongest']} would remove {removes} % of the difference)"
-        told.append(
-            f"something unmeasured explained {number(100 * row['robustness_interval'], 2)} % of what is left of both "
-            f"allocation and outcome{like}"
-        )
-    return f"{row['claim']} ({row['what']}) would no longer be shown if {'; or if '.join(told)}." if told else ""
+        told.append(f"something unmeasured explained {share} % of what is left of both allocation and outcome{like}")
+    return (
+        f"The interval of {row['claim']} ({row['what']}) would include zero if {'; or if '.join(told)}." if told else ""
+    )
 
 
 def otherwise(
@@ -390,7 +382,8 @@ def robust(row: Mapping[str, Any], alpha: float) -> str:
     told = [
         f"**{row['claim']}** ({row['what']}) is {row['verdict']} in {row['agree']:.0f} of {row['specifications']:.0f} "
         f"analyses that estimate the same, and in {row['all_agree']:.0f} of {row['all']:.0f} of all.",
-        f"The median effect is {number(row['median'])} SD (90 % of the analyses: {interval(row['low'], row['high'])}), "
+        f"The median effect is {number(row['median'])} {row['unit']} (90 % of the analyses: "
+        f"{interval(row['low'], row['high'])}), "
         f"{'above zero' if row['way'] == 'positive' else 'in the direction that is ' + row['way']} in "
         f"{number(100 * row['in_direction'])} % of them.",
     ]
@@ -415,10 +408,8 @@ def multiverse(claims: pd.DataFrame, analyses: int, grid: str) -> str:
     """Tell how many specifications there are; `claims` as of `helpers.multiverse.Multiverse`."""
     light = " The light grid: fewer options and permutations (chosen, or because the cohort is large)."
     tested = claims["all"].dropna()
-    return (
-        f"{len(tested)} of {len(claims)} claims can be tested, under {tested.min():.0f} to {tested.max():.0f} "
-        f"specifications each, {analyses:,} estimates in all.{light if grid == 'light' else ''}"
-    )
+    under = f"under {tested.min():.0f} to {tested.max():.0f} specifications each, {analyses:,} estimates in all."
+    return f"{len(tested)} of {len(claims)} claims can be tested, {under}{light if grid == 'light' else ''}"
 
 
 def left_out(absent: Mapping[tuple[str, str], str], choices: Mapping[str, Any]) -> str:
@@ -437,10 +428,9 @@ def shared_verdicts(claims: pd.DataFrame) -> str:
     tested = claims[claims["specifications"] > 1]
     alone = tested[most_differ(tested["agree"], tested["specifications"])]
     told = ", ".join(f"{c.claim} ({c.agree:.0f} of {c.specifications:.0f})" for c in alone.itertuples())
-    most = (
-        f"{len(tested) - len(alone)} of {len(tested)} verdicts are shared by most other analyses that estimate the same"
-    )
-    return f"{most}; not so {told}." if told else f"{most}."
+    shared = f"{len(tested) - len(alone)} of {len(tested)} verdicts"
+    apart = f"; not so {told}" if told else ""
+    return f"{shared} are shared by most other analyses that estimate the same{apart}."
 
 
 def moved(claims: pd.DataFrame) -> str:
@@ -470,10 +460,8 @@ def levelling(means: pd.DataFrame, rarefaction_depth: int, labels: Mapping[str, 
     """
     greatest = means["depth"].max()
     if not greatest > rarefaction_depth:
-        return (
-            f"Fewer than half of the swabs have more than {rarefaction_depth:,} reads: whether diversity would rise "
-            "beyond them cannot be told."
-        )
+        few = f"Fewer than half of the swabs have more than {rarefaction_depth:,} reads"
+        return f"{few}: whether diversity would rise beyond them cannot be told."
     ends = means[means["depth"].isin([rarefaction_depth, greatest])]
     rises = ends.pivot_table(index="group", columns="depth", values="shannon", observed=True, sort=False)
     counts = ends.groupby("group", observed=True)[["swabs", "of"]].first()
@@ -482,10 +470,8 @@ def levelling(means: pd.DataFrame, rarefaction_depth: int, labels: Mapping[str, 
         f"of {counts['of'][group]} swabs)"
         for group, rise in (rises[greatest] - rises[rarefaction_depth]).items()
     ]
-    return (
-        f"From {rarefaction_depth:,} to {greatest:,} reads the mean Shannon diversity of the same swabs rises: "
-        f"{'; '.join(told)}."
-    )
+    span = f"From {rarefaction_depth:,} to {greatest:,} reads"
+    return f"{span} the mean Shannon diversity of the same swabs rises: {'; '.join(told)}."
 
 
 def top_of(bars: pd.DataFrame, rank: str) -> str:
@@ -503,10 +489,10 @@ def unnamed(bounds: pd.DataFrame, share: float, genus: str) -> list[str]:
     told = [f"{number(share)} % of the {genus} reads have no species name."]
     if bounds["estimate"].isna().all():
         return [*told, "Nothing can be tested."]
-    same = bounds.groupby("what", sort=False)[["ci_low", "ci_high"]].apply(same_side)
-    return told + [
-        f"{what}: {'holds' if holds else 'does not hold'} in both scenarios." for what, holds in same.items()
-    ]
+    for what, of in bounds.groupby("what", sort=False):
+        holds = (of["ci_low"] > 0).all() or (of["ci_high"] < 0).all()
+        told.append(f"{what}: {'holds' if holds else 'does not hold'} in both scenarios.")
+    return told
 
 
 def seen(presence: pd.DataFrame, privacy: Privacy) -> str:
@@ -538,15 +524,8 @@ def balanced(balance: pd.DataFrame, threshold: float = 0.1) -> str:
     left = balance.loc[balance["weighted"].abs() > threshold, "covariate"]
     if left.empty:
         return f"within ±{threshold:g}"
-    return (
-        f"beyond ±{threshold:g} in {', '.join(left)}, so that the weighted difference may be partly due "
-        "to it: ANCOVA, which adjusts for it, is the one to read"
-    )
-
-
-def same_side(estimates: pd.DataFrame) -> bool:
-    """Say whether all intervals, ci_low to ci_high, lie on the same side of zero."""
-    return bool((estimates["ci_low"] > 0).all() or (estimates["ci_high"] < 0).all())
+    due = "so that the weighted difference may be partly due to it: ANCOVA, which adjusts for it, is the one to read"
+    return f"beyond ±{threshold:g} in {', '.join(left)}, {due}"
 
 
 def short_name(species: str) -> str:
@@ -593,8 +572,7 @@ def _shown(row: Mapping[str, Any], unit: str, of: str) -> str:
     """An effect whose direction is told, with interval, p-value and n; `of` is what a fold change multiplies."""
     ends = row["ci_low"], row["ci_high"]
     low, high = map(_exp, ends) if _fold(row) else sorted(map(abs, ends))
-    details = f"({row['level']:g} % interval {interval(low, high)}; {p_value(row['p_value'])}; n = {row['n']:.0f})"
-    return f"{_size(row['estimate'], row, unit)} {f'{of} ' if _fold(row) else ''}{details}"
+    return f"{_size(row['estimate'], row, unit)} {f'{of} ' if _fold(row) else ''}{_details(row, low, high)}"
 
 
 def _span(row: Mapping[str, Any], unit: str, words: tuple[str, str, str]) -> str:

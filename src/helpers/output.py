@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import matplotlib as mpl
 import pandas as pd
+import yaml
 from IPython.display import display
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -26,8 +27,8 @@ from helpers.measures import taxa_named
 from helpers.narrate import interval, italicised, number, p_number
 from helpers.study import Study
 
-#: Dots an inch of saved pictures: what journals ask for.
-PRINT = 300
+#: Dots an inch of saved pictures: sharp on dense screens; for print there is the SVG.
+PRINT = 200
 #: And of those that are for the screen alone.
 SCREEN = 150
 #: Points of the smallest lettering: 9 px where a figure of 7 inches is shown 42 rem wide.
@@ -193,39 +194,8 @@ def _folded(heading: str) -> dict[str, str]:
     return {"fold": heading} if heading else {}
 
 
-#: Columns of estimates as a reader sees them.
-_HEADINGS = {
-    "p_value": "p",
-    "q_value": "q",
-    "overturned": "overturning load (×)",
-    "p_holm": "p (Holm)",
-    "p_equivalence": "p (equivalence)",
-    "n_dropped": "dropped",
-    "cliffs_delta": "Cliff's delta",
-    "claims": "claim",
-    "unnamed": "unnamed counted",
-    "reference_present": "present, reference",
-    "reference_of": "of, reference",
-    "r2": "R²",
-    "pseudo_f": "pseudo-F",
-    "dispersion_f": "dispersion F",
-    "dispersion_p": "p, dispersion",
-    "mc_error": "Monte-Carlo error",
-    "gap_low": "gap, lower bound",
-    "gap_high": "gap, upper bound",
-    "n_missing": "missing",
-    "per_cent": "missing (%)",
-    "swabs_before": "swabs before",
-    "swabs_after": "swabs after",
-    "present_before": "present at baseline",
-    "present_after": "present at follow-up",
-    "prevalence_negatives": "prevalence, negative controls",
-    "prevalence_swabs": "prevalence, swabs",
-    "mean_negatives": "mean share, negative controls",
-    "mean_swabs": "mean share, swabs",
-    "followup": "follow-up",
-}
-
+#: Columns as a reader sees them.
+_HEADINGS = yaml.safe_load(Path(__file__).with_name("headings.yaml").read_text(encoding="utf-8"))
 
 #: Columns that count what was lost.
 _LOST = {"n_dropped", "n_missing", "n_lost", "missing"}
@@ -279,16 +249,14 @@ def table_html(texts: dict[str, list[str]], numeric: set[str], caption: str, tax
             return f"<em>{escape(value)}</em>"
         return emphasised(italicised(value, taxa)) if taxa and "*" not in value else escape(value)
 
-    side = {
-        c: ' class="number" style="text-align:right"' if c in numeric else ' style="text-align:left"' for c in texts
-    }
+    right, left = ' class="number" style="text-align:right"', ' style="text-align:left"'
+    side = {c: right if c in numeric else left for c in texts}
     head = [f'<th scope="col"{side[c]}>{cell(c, "taxon" if c in taxa else "")}</th>' for c in texts]
     rows = []
     for values in zip(*texts.values(), strict=True):
-        cells = [f"<td{side[c]}>{cell(v, c)}</td>" for c, v in zip(texts, values, strict=True)]
-        first = next(iter(texts))
-        cells[0] = f'<th scope="row"{side[first]}>{cell(values[0], first)}</th>'
-        rows.append(f"<tr>{''.join(cells)}</tr>")
+        first, *others = ((c, cell(v, c)) for c, v in zip(texts, values, strict=True))
+        cells = "".join(f"<td{side[c]}>{shown}</td>" for c, shown in others)
+        rows.append(f'<tr><th scope="row"{side[first[0]]}>{first[1]}</th>{cells}</tr>')
     wide = f"{' wide' if len(texts) > 9 else ''}{' long' if len(rows) > LONG else ''}"
     above = f"<caption>{emphasised(caption)}</caption>\n"
     return framed(head, rows, escape(caption.replace("*", "")), wide, above)

@@ -1,15 +1,14 @@
-"""PERMANOVA with several terms and restricted permutations, and of patients seen twice; each with a dispersion test."""
+"""PERMANOVA given covariates, and of patients seen twice; each with a test of dispersion."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from formulaic import Formula
 from scipy.linalg.blas import dtrmm
 from skbio import DistanceMatrix
 
-from helpers.estimates import Names
+from helpers.estimates import Names, as_numbers
 from helpers.visits import who
 
 #: Permuted columns that are multiplied at a time, as numbers held in memory.
@@ -40,209 +39,106 @@ def _aligned(design: pd.DataFrame, distmat: DistanceMatrix, columns: Names) -> p
     return design.loc[list(distmat.ids)]
 
 
-def _complete(
-    distmat: DistanceMatrix, design: pd.DataFrame, columns: Names, blocks: str | None
-) -> tuple[pd.DataFrame, np.ndarray, np.ndarray | None, int]:
-    """The samples without a missing value, their inner products and blocks, and how many were dropped."""
-    g, columns = gower(distmat), [*columns, *([blocks] if blocks else [])]
-    aligned = _aligned(design, distmat, columns)
-    complete = aligned[columns].notna().all(axis=1).to_numpy()
-    kept = aligned[complete]
-    within = kept[blocks].to_numpy() if blocks else None
-    return kept, g[np.ix_(complete, complete)], within, int((~complete).sum())
-
-
-# --- several terms ---------------------------------------------------------------------------------------------------
+# --- a factor given covariates ---------------------------------------------------------------------------------------
 
 
 def permanova(
-    distmat: DistanceMatrix,
-    design: pd.DataFrame,
-    formula: str,
-    *,
-    by: Literal["terms", "margin"] = "terms",
-    blocks: str | None = None,
-    permutations: int = 999,
-    seed: int,
-) -> pd.DataFrame:
-    """Permutational analysis of variance of distances on several terms.
+    gram: np.ndarray, people: pd.DataFrame, factor: str, covariates: Names = (), *, permutations: int, seed: int
+) -> dict[str, Any]:
+    """Permutational analysis of variance of a factor given covariates, and a test that its groups scatter alike.
 
-    The sum of squares of a term is tr(H G), with H the projection on what the term adds to those before it (`by` terms)
-    or to all others (`by` margin, without the terms that another one contains). F compares it with the residual of the
-    full model. The rows of the design are permuted against the distances, all terms together.
+    `gram` has the inner products of people's points, as from `gower`, wherever the origin lies. The sum of squares of
+    the factor is tr(H G), with H the projection on what it adds to the covariates. F compares it with the residual of
+    the full model; people are permuted against their points, factor and covariates together.
 
-    The design is indexed by the ids of `distmat`, in any order; samples with a missing value are dropped and counted.
-    The formula is the right-hand side, such as ``"batch + group"``; what is not a number is a factor. Samples are
-    permuted within the values of the column `blocks` only; blocks of one sample stay as they are.
-
-    Columns term, df, sum_of_squares, r2, pseudo_f, p_value, n, n_dropped; a row a term, then ``Residual`` and
-    ``Total``. p = (1 + hits) / (1 + permutations). `ValueError` if ids, columns, blocks or distances do not fit, a term
-    is constant or a sum of others, or no residual is left.
+    `people` has a row a person; what is not a number is a category, who has a missing value is dropped and counted.
+    Keys term, the factor; df, sum_of_squares, r2, pseudo_f, p_value, (1 + hits) / (1 + permutations); n, n_dropped;
+    dispersion_f, dispersion_p, as from `dispersion`. NaN of one group, or a group of fewer than three people, if a term
+    is a sum of those before it, or no residual is left.
 
     References
     ----------
-    McArdle & Anderson, Ecology 2001;82:290; Anderson & ter Braak, J Stat Comput Simul 2003;73:85 (restricted
-    permutation); Phipson & Smyth, Stat Appl Genet Mol Biol 2010;9:39 (p-value).
+    McArdle & Anderson, Ecology 2001;82:290; Phipson & Smyth, Stat Appl Genet Mol Biol 2010;9:39 (p-value).
     """
-    columns = sorted(map(str, Formula(formula).required_variables))
-    kept, gram, within, dropped = _complete(distmat, design, columns, blocks)
-    table = _permanova(gram, kept, formula, by, within, permutations, seed)
-    return table.assign(n=len(kept), n_dropped=dropped)
-
-
-def _permanova(
-    g: np.ndarray, design: pd.DataFrame, formula: str, by: str, blocks: np.ndarray | None, permutations: int, seed: int
-) -> pd.DataFrame:
-    """`permanova` of points given by their inner products, wherever the origin lies."""
-    if by not in ("terms", "margin"):
-        raise ValueError(f"by is {by!r}; expected 'terms' or 'margin'")
-    n = len(design)
-    names, full, tested = _bases(design, formula, by)
+    complete = people[[factor, *covariates]].notna().all(axis=1).to_numpy()
+    kept, n, dropped = people[complete], int(complete.sum()), int((~complete).sum())
+    grouping = kept[factor].astype(str)
+    nothing = _not_estimable(factor, n) | {"n_dropped": dropped}
+    if grouping.nunique() < 2 or grouping.value_counts().min() < 3:
+        return nothing
+    basis, df = np.full((n, 1), n**-0.5), 0
+    for column in [*(kept[c] for c in covariates if kept[c].nunique() > 1), grouping]:
+        added = _added(as_numbers(column.to_frame()).to_numpy(), basis)
+        df = added.shape[1]
+        basis = np.hstack([basis, added])
+        if not df:
+            return nothing
+    full = basis[:, 1:]
     df_residual = n - 1 - full.shape[1]
     if df_residual < 1:
-        raise ValueError(f"{n} samples leave no residual beside {full.shape[1]} coefficients")
-    centred = g - g.mean(axis=0) - g.mean(axis=1)[:, None] + g.mean()
+        return nothing
+    gram = gram[np.ix_(complete, complete)]
+    centred = gram - gram.mean(axis=0) - gram.mean(axis=1)[:, None] + gram.mean()
     total = float(np.trace(centred))
-    df = np.array([basis.shape[1] for basis in tested])
-    widths = np.cumsum([0, *df])
-    rotation = full.T @ np.hstack(tested) if tested else np.zeros((full.shape[1], 0))
     # q'Gq = 2 q'Tq, with T the lower triangle of G and half its diagonal: half the multiplications.
     triangle = np.asfortranarray(np.tril(centred))
     triangle[np.diag_indices(n)] /= 2
 
-    def sums(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Sums of squares of the terms, and of the residual, for each permutation of the rows."""
-        count, k = len(rows), full.shape[1]
+    def tested(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Sum of squares of the factor, and F, for each permutation of the rows."""
         q = np.ascontiguousarray(full.T)[:, rows]
-        product = dtrmm(1.0, triangle, q.reshape(k * count, n).T, lower=1).T.reshape(k, count, n)
-        half = np.matmul(q.transpose(1, 0, 2), product.transpose(1, 2, 0))
-        explained = half + half.transpose(0, 2, 1)
-        of_columns = np.einsum("pij,ic,jc->pc", explained, rotation, rotation, optimize=True)
-        of_terms = np.add.reduceat(of_columns, widths[:-1], axis=1)
-        return of_terms, total - np.trace(explained, axis1=1, axis2=2)
+        product = dtrmm(1.0, triangle, q.reshape(-1, n).T, lower=1).T.reshape(q.shape)
+        squares = 2 * np.einsum("kpn,kpn->kp", q, product)
+        of_factor = squares[-df:].sum(axis=0)
+        return of_factor, (of_factor / df) / ((total - squares.sum(axis=0)) / df_residual)
 
-    def ratio(of_terms: np.ndarray, residual: np.ndarray) -> np.ndarray:
-        return (of_terms / df) / (residual / df_residual)[:, None]
-
-    of_terms, residual = sums(np.arange(n)[None])
-    observed = ratio(of_terms, residual)[0]
-    size = max(1, BATCH // (n * max(full.shape[1], 1)))
-    null = [ratio(*sums(rows)) for rows in _permuted(n, blocks, permutations, size, seed)]
-    squares, untested = np.array([*of_terms[0], residual[0], total]), [np.nan, np.nan]
-    return pd.DataFrame(
-        {
-            "term": [*names, "Residual", "Total"],
-            "df": [*df, df_residual, n - 1],
-            "sum_of_squares": squares,
-            "r2": squares / total,
-            "pseudo_f": [*observed, *untested],
-            "p_value": [*_p_value(observed, np.concatenate(null)), *untested],
-        }
-    )
+    (squares,), (observed,) = tested(np.arange(n)[None])
+    size = max(1, BATCH // (n * full.shape[1]))
+    null = np.concatenate([tested(rows)[1] for rows in _permuted(n, permutations, size, seed)])
+    dispersion_f, dispersion_p = dispersion(gram, grouping.to_numpy(), permutations=permutations, seed=seed)
+    return {
+        "term": factor,
+        "df": df,
+        "sum_of_squares": squares,
+        "r2": squares / total,
+        "pseudo_f": observed,
+        "p_value": _p_value(observed, null),
+        "n": n,
+        "n_dropped": dropped,
+        "dispersion_f": dispersion_f,
+        "dispersion_p": dispersion_p,
+    }
 
 
-def _bases(design: pd.DataFrame, formula: str, by: str) -> tuple[list[str], np.ndarray, list[np.ndarray]]:
-    """Names of the tested terms, an orthonormal basis of the full model without its mean, and one of each term."""
-    # A factor's unused or single levels have no column of their own.
-    factors = {c: design[c].astype(str) for c in design if not pd.api.types.is_float_dtype(design[c].dtype)
-               and not pd.api.types.is_integer_dtype(design[c].dtype)}  # fmt: skip
-    model = Formula(formula).get_model_matrix(design.assign(**factors))
-    columns, slices = np.asarray(model, float), model.model_spec.term_slices
-    mean = np.full((len(design), 1), len(design) ** -0.5)
-    spans = {str(t): (set(map(str, t.factors)), columns[:, s]) for t, s in slices.items() if str(t) != "1"}
-
-    def added(x: np.ndarray, to: np.ndarray) -> np.ndarray:
-        """Orthonormal basis of what the columns of `x` add to the span of the orthonormal columns of `to`."""
-        scale = np.linalg.norm(x - x.mean(axis=0), axis=0).max(initial=0)
-        rest = x - to @ (to.T @ x)
-        rest -= to @ (to.T @ rest)
-        u, s, _ = np.linalg.svd(rest, full_matrices=False)
-        return u[:, s > 1e-9 * max(scale, 1e-300)]
-
-    basis, sequential = mean, {}
-    for name, (_, x) in spans.items():
-        sequential[name] = added(x, basis)
-        if not sequential[name].shape[1]:
-            raise ValueError(f"the term {name!r} is constant, or a sum of the terms before it")
-        basis = np.hstack([basis, sequential[name]])
-    full = basis[:, 1:]
-    if by == "terms":
-        return list(sequential), full, list(sequential.values())
-    marginal = {}
-    for name, (own, x) in spans.items():
-        if any(own < other for other, _ in spans.values()):
-            continue
-        others = mean
-        for other, (_, y) in spans.items():
-            if other != name:
-                others = np.hstack([others, added(y, others)])
-        marginal[name] = added(x, others)
-        if not marginal[name].shape[1]:
-            raise ValueError(f"the term {name!r} is a sum of the other terms")
-    return list(marginal), full, list(marginal.values())
+def _added(x: np.ndarray, to: np.ndarray) -> np.ndarray:
+    """Orthonormal basis of what the columns of `x` add to the span of the orthonormal columns of `to`."""
+    scale = np.linalg.norm(x - x.mean(axis=0), axis=0).max(initial=0)
+    rest = x - to @ (to.T @ x)
+    rest -= to @ (to.T @ rest)
+    u, s, _ = np.linalg.svd(rest, full_matrices=False)
+    return u[:, s > 1e-9 * max(scale, 1e-300)]
 
 
-def _permuted(n: int, blocks: np.ndarray | None, permutations: int, size: int, seed: int) -> Iterator[np.ndarray]:
-    """Random permutations of n rows within blocks, up to `size` at a time, one a row."""
-    if permutations < 1:
-        raise ValueError(f"permutations is {permutations}; expected 1 or more")
+def _permuted(n: int, permutations: int, size: int, seed: int) -> Iterator[np.ndarray]:
+    """Random permutations of n rows, up to `size` at a time, one a row."""
     rng = np.random.default_rng(seed)
-    codes = np.zeros(n, int) if blocks is None else pd.factorize(blocks)[0]
-    members = [np.flatnonzero(codes == code) for code in range(codes.max() + 1)]
-    sizes = sorted({len(m) for m in members} - {1})
-    if not sizes:
-        raise ValueError(f"each of the {len(members)} blocks has one sample: nothing can be permuted within them")
-    # Blocks of one size are permuted together.
-    together = [np.array([m for m in members if len(m) == s]) for s in sizes]
     for start in range(0, permutations, size):
-        count = min(size, permutations - start)
-        rows = np.tile(np.arange(n), (count, 1))
-        for places in together:
-            drawn = np.broadcast_to(places, (count, *places.shape)).copy()
-            rng.permuted(drawn, axis=2, out=drawn)
-            rows[:, places.ravel()] = drawn.reshape(count, -1)
-        yield rows
+        yield rng.permuted(np.tile(np.arange(n), (min(size, permutations - start), 1)), axis=1)
 
 
-# --- dispersion ------------------------------------------------------------------------------------------------------
+def dispersion(gram: np.ndarray, grouping: np.ndarray, *, permutations: int, seed: int) -> tuple[float, float]:
+    """Test of homogeneous multivariate dispersion, F and p: groups scatter alike around their centroids.
 
-
-def dispersion(
-    distmat: DistanceMatrix,
-    design: pd.DataFrame,
-    grouping: str,
-    *,
-    blocks: str | None = None,
-    permutations: int = 999,
-    seed: int,
-) -> dict[str, Any]:
-    """Test of homogeneous multivariate dispersion: groups scatter alike around their centroids.
-
-    Analysis of variance of the distances to the group's centroid in principal-coordinate space; p from permuting the
-    residuals. PERMANOVA answers to spread as well as to place, so that this stands beside it.
-
-    Design and blocks are as of `permanova`; samples whose group is missing are dropped and counted. ``f``, ``p_value``,
-    ``distances`` (Series, to the group's centroid), ``n`` and ``n_dropped`` come back; `ValueError` if ids or columns
-    do not fit, there is one group only, or as many groups as samples.
+    Analysis of variance of the distances to the group's centroid in principal-coordinate space, of points given by
+    their inner products; p from permuting the residuals. PERMANOVA answers to spread as well as to place, so that this
+    stands beside it.
 
     References
     ----------
     Anderson, Biometrics 2006;62:245.
     """
-    kept, gram, within, dropped = _complete(distmat, design, [grouping], blocks)
-    distances, f, p = _dispersion(gram, kept[grouping].astype(str).to_numpy(), within, permutations, seed)
-    to_centroid = pd.Series(distances, index=kept.index)
-    return {"f": f, "p_value": p, "distances": to_centroid, "n": len(kept), "n_dropped": dropped}
-
-
-def _dispersion(
-    gram: np.ndarray, grouping: np.ndarray, blocks: np.ndarray | None, permutations: int, seed: int
-) -> tuple[np.ndarray, float, float]:
-    """Distances to the group's centroid, F and p, of points given by their inner products."""
     names, codes = np.unique(grouping, return_inverse=True)
     n, k = len(codes), len(names)
-    if not 1 < k < n:
-        raise ValueError(f"{n} samples in {k} groups; expected two groups or more, and more samples than groups")
     member = (codes[:, None] == np.arange(k)).astype(float)
     mean = member / member.sum(axis=0)
     to_centroid = np.diag(gram) - 2 * (gram @ mean)[np.arange(n), codes]
@@ -259,9 +155,9 @@ def _dispersion(
     observed = float(anova(distances))
     residuals = distances - (distances @ mean)[codes]
     if np.allclose(residuals, 0):
-        return distances, np.nan, np.nan
-    null = [anova(residuals[rows]) for rows in _permuted(n, blocks, permutations, max(1, BATCH // n), seed)]
-    return distances, observed, _p_value(observed, np.concatenate(null))
+        return np.nan, np.nan
+    null = [anova(residuals[rows]) for rows in _permuted(n, permutations, max(1, BATCH // n), seed)]
+    return observed, _p_value(observed, np.concatenate(null))
 
 
 # --- patients seen twice ---------------------------------------------------------------------------------------------
@@ -307,7 +203,7 @@ def paired_permanova(
     if arm:
         patients = obs[obs["visit"].eq("baseline")].groupby("subject", observed=True)[[arm, *covariates]].first()
         patients = patients.loc[subjects]
-        both = _given(k, patients, arm, covariates, permutations, seed)
+        both = permanova(k, patients, arm, covariates, permutations=permutations, seed=seed)
         tests.append(both | {"term": "visit:arm", "n_dropped": both["n_dropped"] + dropped})
     return pd.DataFrame(tests)
 
@@ -347,26 +243,6 @@ def _time(
         "dispersion_f": dispersion_f,
         "dispersion_p": dispersion_p,
     }
-
-
-def _given(
-    gram: np.ndarray, patients: pd.DataFrame, factor: str, covariates: Names, permutations: int, seed: int
-) -> dict[str, Any]:
-    """Marginal test of a factor between patients, given by the inner products of their points, with its dispersion."""
-    complete = patients[[factor, *covariates]].notna().all(axis=1).to_numpy()
-    kept, dropped = patients[complete], int((~complete).sum())
-    grouping = kept[factor].astype(str)
-    if grouping.nunique() < 2 or grouping.value_counts().min() < 3:
-        return _not_estimable(factor, len(kept)) | {"n_dropped": dropped}
-    gram = gram[np.ix_(complete, complete)]
-    varying = [c for c in covariates if kept[c].nunique() > 1]
-    try:
-        table = _permanova(gram, kept, " + ".join([*varying, factor]), "margin", None, permutations, seed)
-    except ValueError:  # the covariates determine the factor, or leave no residual
-        return _not_estimable(factor, len(kept)) | {"n_dropped": dropped}
-    row = table[table["term"].eq(factor)].iloc[0].to_dict()
-    _, f, p = _dispersion(gram, grouping.to_numpy(), None, permutations, seed)
-    return row | {"n": len(kept), "n_dropped": dropped, "dispersion_f": f, "dispersion_p": p}
 
 
 # --- the report's table ----------------------------------------------------------------------------------------------
@@ -413,7 +289,8 @@ def group_at_baseline(
     swabs = _aligned(obs, distmat, ["subject", "visit", "group", *covariates])
     means, subjects = _contrasts(swabs, ["baseline"], [1.0])
     people = swabs[swabs["visit"].eq("baseline")].groupby("subject", observed=True).first().loc[subjects]
-    return _given(means @ gower(distmat) @ means.T, people, "group", covariates, permutations, seed)
+    gram = means @ gower(distmat) @ means.T
+    return permanova(gram, people, "group", covariates, permutations=permutations, seed=seed)
 
 
 def _p_value(observed: Any, null: np.ndarray) -> Any:

@@ -15,7 +15,7 @@ _SHOWN = {
     "group": ("{label} is {how} in {case} than in {control}", "{label} differs between {case} and {control}"),
     "severity": ("{label} {goes} with {score}, {how}", "{label} goes with {score}"),
     "change": ("under {arm}, {label} {moved}", "{label} changed under {arm}"),
-    "change_in": ("under {arm}, {label} {moved} ({among})", "{label} changed under {arm} ({among})"),
+    "change_in": ("under {arm} ({among}), {label} {moved}", "{label} changed under {arm} ({among})"),
     "arms": (
         "at {followup}, {label} is {how} under {treatment} than under {comparator}",
         "{label} differs between {treatment} and {comparator} at {followup}",
@@ -44,7 +44,7 @@ def sentence(row: Mapping[str, Any], study: Study, sd: float) -> str:
     `sd` is that of the measure in the controls, NaN if there is none.
     """
     if row["verdict"] == claims.NOT_TESTABLE or math.isnan(row["estimate"]):
-        return f"This study cannot tell: {row['reason']}."
+        return f"{row['statement']}: this study cannot tell, since {row['reason']}."
     gap = row["measure"] == POSITION
     words = study.labels.model_dump() | {
         "label": "the whole community" if gap else find(row["measure"], study).label,
@@ -53,41 +53,60 @@ def sentence(row: Mapping[str, Any], study: Study, sd: float) -> str:
         "among": AMONG[row["among"]],
     }
     estimate = row["estimate"]
-    words["how"], words["goes"] = _size(row, estimate, study, sd), "rises" if estimate > 0 else "falls"
+    words["how"], words["goes"] = size(row, estimate, study, sd), "rises" if estimate > 0 else "falls"
     way = "moved " if gap else "rose " if estimate > 0 else "fell "
-    words["moved"] = way + (words["how"] if gap else _size(row, estimate, study, sd, way=False))
+    words["moved"] = way + (words["how"] if gap else size(row, estimate, study, sd, way=False))
     shown, either = (text.format(**words) for text in _SHOWN[row["contrast"]])
-    ends = [_size(row, row[end], study, sd) for end in ("ci_low", "ci_high")]
-    span = f"between {' and '.join(ends)}"
-    if excludes_zero(dict(row)):  # one way, so that it need not be said twice
-        far, near = (_size(row, row[end], study, sd, way=False).removeprefix("by ") for end in ("ci_low", "ci_high"))
-        span = f"between {near} and {far}" if estimate < 0 else f"between {far} and {near}"
-    margin = "" if math.isnan(row["margin"]) else _size(row, row["margin"], study, sd, way=False).removeprefix("by ")
+    low, high = (size(row, row[end], study, sd) for end in ("ci_low", "ci_high"))
+    zero_out, margin = excludes_zero(dict(row)), ""
+    if not math.isnan(row["margin"]):
+        margin = size(row, row["margin"], study, sd, way=False).removeprefix("by ")
+    stands = f"; of {row['parts']} parts {claims.standing(row['verdict'])}" if row["parts"] > 1 else ""
     match row["verdict"]:
         case claims.SUPPORTED if margin:
-            told = f"that {either} by {margin} or more is excluded: it lies between {' and '.join(ends)}"
-        case claims.CONTRADICTED if margin:
-            told = f"{shown} ({span}), more than the margin of {margin}"
-        case claims.OUT_OF_REACH:
-            told = (
-                f"whether {either} is beyond what this study can exclude, which would take about "
-                f"{row['n_needed']:,.0f} people; it lies between "
-                f"{' and '.join(ends)}"
-            )
+            told = f"that {either} by {margin} or more is excluded: it lies between {low} and {high}{stands}"
         case claims.SUPPORTED | claims.CONTRADICTED:
-            told = f"{shown} ({span.removeprefix('between ').replace(' and ', ' to ')})"
+            beyond = f", more than the margin of {margin}" if margin else ""
+            told = f"{shown} ({_span(row, study, sd)}{stands}){beyond}"
+        case claims.OUT_OF_REACH:
+            told = f"that {either} cannot be excluded: it lies between {low} and {high}"
+            if zero_out:
+                told = f"{shown} ({_span(row, study, sd)}), but not surely once the other claims are allowed for"
+            few = f"about {row['n_needed']:,.0f} people would be needed{stands}"
+            told += f"; the contrary could not have been shown by a study of this size ({few})"
+        case _ if zero_out and not margin:
+            told = f"{shown} ({_span(row, study, sd)}), but not surely once the other claims are allowed for"
         case _:
-            almost = " (the interval leaves zero out, but not after adjusting for the other claims)"
-            told = (
-                f"whether {either} stays uncertain: {span}{almost if excludes_zero(dict(row)) and not margin else ''}"
-            )
-    if row["parts"] > 1 and row["verdict"] in (claims.SUPPORTED, claims.CONTRADICTED, claims.OUT_OF_REACH):
-        told += f" (of {row['parts']} parts, the one that decides)"
+            small = "; if any, it is small" if _widest(row) < study.settings.equivalence_margin * sd else ""
+            told = f"whether {either} stays uncertain: between {low} and {high}{small}"
     return f"{told[0].upper()}{told[1:]}."
 
 
-def _size(row: Mapping[str, Any], value: float, study: Study, sd: float, *, way: bool = True) -> str:
-    """An effect without its sign, and, if wanted, its way in words."""
+def _widest(row: Mapping[str, Any]) -> float:
+    return max(abs(row["ci_low"]), abs(row["ci_high"]))
+
+
+def reachable(row: Mapping[str, Any], study: Study) -> str:
+    """What a study of this size shows with 80 % power: an effect, or, of a claim of no change, a margin."""
+    least = row["detectable"] if math.isnan(row["margin"]) else row["reachable_margin"]
+    if math.isnan(least) or row["verdict"] == claims.CONTRADICTED:
+        return ""
+    return size(row, least, study, row["sd"], way=False).removeprefix("by ")
+
+
+def _span(row: Mapping[str, Any], study: Study, sd: float) -> str:
+    """An interval whose way is said already, from what is nearer to nothing: ``2.1- to 20-fold``."""
+    near, far = (
+        size(row, row[end], study, sd, way=False).removeprefix("by ")
+        for end in sorted(("ci_low", "ci_high"), key=lambda end: abs(row[end]))
+    )
+    if near.startswith("ρ"):
+        return f"{near.removeprefix('ρ = ')} to {far.removeprefix('ρ = ')}"
+    return f"{near.removesuffix('fold')} to {far}" if near.endswith("fold") else f"{near.partition(' ')[0]} to {far}"
+
+
+def size(row: Mapping[str, Any], value: float, study: Study, sd: float, *, way: bool = True) -> str:
+    """An effect without its sign, and, if wanted, its `way` in words."""
     unit, down = on_scale(row, sd)[3], value < 0
     if unit == "ρ":
         return f"ρ = {number(value, 2)}"

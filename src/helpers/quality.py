@@ -111,10 +111,8 @@ def _table_one(people: pd.DataFrame, columns: list[str], groups: tuple[str, ...]
         frame, columns=columns, categorical=[c for c in columns if not numbers[c]], groupby="who",
         order={"who": list(groups)}, pval=False, overall=False, label_suffix=False,
     )  # fmt: skip
-    flat = made.tableone.copy()
-    flat.columns = [str(c[-1]) for c in flat.columns]
-    flat.index = flat.index.set_names(["characteristic", "level"])
-    return flat.reset_index().rename(columns={"Missing": "missing"}).astype(str).replace({"nan": "", "None": ""})
+    flat = made.tableone.droplevel(0, axis=1).rename_axis(["characteristic", "level"]).reset_index()
+    return flat.rename(columns={"Missing": "missing"}).astype(str).replace({"nan": "", "None": ""})
 
 
 def people(obs: pd.DataFrame) -> pd.DataFrame:
@@ -159,7 +157,7 @@ def flag_contaminants(cohort: AnnData, alpha: float) -> pd.DataFrame:
     ----------
     Davis et al., Microbiome 2018;6:226.
     """
-    negative = (cohort.obs["control_type"] == "negative").to_numpy()
+    negative = cohort.obs["control_type"].eq("negative").to_numpy()
     columns = ["prevalence_negatives", "prevalence_swabs", "mean_negatives", "mean_swabs", "p_value", "q_value"]
     if not negative.any() or negative.all():
         return pd.DataFrame(columns=[*columns, "contaminant", *RANKS], index=pd.Index([], name="feature"))
@@ -169,17 +167,9 @@ def flag_contaminants(cohort: AnnData, alpha: float) -> pd.DataFrame:
     n, in_negatives = len(present), present[negative].sum(axis=0)
     # The upper tail of the hypergeometric distribution is Fisher's one-sided p-value.
     p = np.clip(stats.hypergeom.sf(in_negatives - 1, n, present.sum(axis=0), negative.sum()), 0, 1)
-    found = pd.DataFrame(
-        {
-            "prevalence_negatives": present[negative].mean(axis=0),
-            "prevalence_swabs": present[~negative].mean(axis=0),
-            "mean_negatives": shares[negative].mean(axis=0),
-            "mean_swabs": shares[~negative].mean(axis=0),
-            "p_value": p,
-            "q_value": stats.false_discovery_control(p),
-        },
-        index=cohort.var_names.rename("feature"),
-    )
+    means = [of[which].mean(axis=0) for of in (present, shares) for which in (negative, ~negative)]
+    values = zip(columns, (*means, p, stats.false_discovery_control(p)), strict=True)
+    found = pd.DataFrame(dict(values), index=cohort.var_names.rename("feature"))
     found["contaminant"] = (found["q_value"] < alpha) & (found["mean_negatives"] > found["mean_swabs"])
     found = found.join(cohort.var[list(RANKS)])
     return found.sort_values(["p_value", "mean_negatives", "feature"], ascending=[True, False, True])
@@ -243,10 +233,8 @@ def tree_differs(cohort: AnnData) -> str:
     told = []
     if without:
         lost = cohort[:, cohort.var_names.isin(without)].X.sum() / cohort.X.sum()
-        told.append(
-            f"{len(without)} features without a tip ({few(without)}) with {100 * lost:.2g} % of the reads, which count "
-            "for nothing in Faith's PD and UniFrac"
-        )
+        which = f"{len(without)} features without a tip ({few(without)}) with {100 * lost:.2g} % of the reads"
+        told.append(f"{which}, which count for nothing in Faith's PD and UniFrac")
     if others:
         told.append(f"{len(others)} tips of the file that are no feature ({few(others)}), left out")
     return "; ".join(told) or "every feature has one"

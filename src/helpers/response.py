@@ -1,10 +1,12 @@
 """Severity change, response strata, and what the shift has to do with them."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from scipy.stats import percentileofscore
 from statsmodels.genmod.cov_struct import Exchangeable
 from statsmodels.genmod.generalized_estimating_equations import GEE
 from statsmodels.tools import add_constant
@@ -77,12 +79,10 @@ def shift_by_stratum(
         trends.append(about | trend(treated, alpha=alpha))
         means.append(table.assign(measure=measure.label, scale=scale))
         changes.append(treated.assign(scale=scale).dropna(subset=["stratum", "change"]))
-    return Shift(_together(means), pd.DataFrame(trends), _together(changes), noise)
-
-
-def _together(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """Those tables one below the other that have rows."""
-    return pd.concat([t for t in tables if len(t)] or [pd.DataFrame()], ignore_index=True)
+    whole = [
+        pd.concat([t for t in tables if len(t)] or [pd.DataFrame()], ignore_index=True) for tables in (means, changes)
+    ]
+    return Shift(whole[0], pd.DataFrame(trends), whole[1], noise)
 
 
 def mean_by_stratum(pairs: pd.DataFrame, *, alpha: float = 0.05, fewest: int = 1) -> pd.DataFrame:
@@ -155,9 +155,8 @@ def within_between_slopes(
     names = pd.Index(["between", "within"], name="slope")
     if df < 10 or x["between"].nunique() < 2 or np.allclose(x["within"], 0):
         return pd.DataFrame([not_estimable(n, dropped)] * 2, index=names)
-    model = GEE(
-        complete[outcome].to_numpy(float), add_constant(x), groups=complete["subject"], cov_struct=Exchangeable()
-    )
+    y = complete[outcome].to_numpy(float)
+    model = GEE(y, add_constant(x), groups=complete["subject"], cov_struct=Exchangeable())
     fit = model.fit(cov_type="bias_reduced")
     rows = [with_t(fit.params[s], fit.bse[s], df, n, dropped, alpha=alpha) for s in names]
     return pd.DataFrame(rows, index=names)
@@ -166,14 +165,10 @@ def within_between_slopes(
 def change_over_sites(swabs: pd.DataFrame, measure: str, *, alpha: float = 0.05) -> dict[str, float]:
     """Mean change between the visits where patients were not swabbed at the same sites: a model with site effects.
 
-    Generalised estimating equations over the swabs of those with both visits, on visit and site, clustered on the
-    patient, exchangeable correlation, bias-reduced covariance. `swabs` has a row a swab of one group: subject, visit,
+    Generalised estimating equations as of `within_between_slopes`, over the swabs of those with both visits, on visit
+    and site. `swabs` has a row a swab of one group: subject, visit,
     site and `measure`. n and n_dropped count patients; t with patients less coefficients degrees of freedom, NaN with
     fewer than five.
-
-    References
-    ----------
-    Mancl & DeRouen, Biometrics 2001;57:126.
     """
     known = swabs.dropna(subset=[measure])
     complete = known[known.groupby("subject")["visit"].transform("nunique").eq(2)]
@@ -195,14 +190,10 @@ def change_over_sites(swabs: pd.DataFrame, measure: str, *, alpha: float = 0.05)
 
 def slopes(visits: pd.DataFrame, measures: Mapping[str, Measure], study: Study, *, alpha: float = 0.05) -> pd.DataFrame:
     """Slopes of several measures on each severity score: their names, and the keys of `helpers.estimates.ESTIMATE`."""
-    rows = [
-        {"measure": measure.label, "score": score.label, "slope": slope, **estimate}
-        for key, measure in measures.items()
-        for score in study.severity
-        for slope, estimate in within_between_slopes(visits, key, score.name, study.adjust.group, alpha=alpha)
-        .to_dict("index")
-        .items()
-    ]
+    rows = []
+    for (key, measure), score in product(measures.items(), study.severity):
+        found = within_between_slopes(visits, key, score.name, study.adjust.group, alpha=alpha).to_dict("index")
+        rows += [{"measure": measure.label, "score": score.label, "slope": name, **e} for name, e in found.items()]
     return pd.DataFrame(rows)
 
 
@@ -220,8 +211,5 @@ def places(both: pd.DataFrame, measures: Mapping[str, Measure]) -> pd.DataFrame:
 
 def percentiles(values: pd.Series, controls: pd.Series) -> pd.Series:
     """Percentile of each patient in the distribution of the controls: per cent below the value, ties counted half."""
-    reference = np.sort(controls.dropna().to_numpy())
-    below = np.searchsorted(reference, values, side="left")
-    at_most = np.searchsorted(reference, values, side="right")
-    shares = 50 * (below + at_most) / len(reference) if len(reference) else np.full(len(values), np.nan)
+    shares = percentileofscore(controls.dropna(), values, kind="mean")
     return pd.Series(shares, index=values.index, name="percentile").where(values.notna())

@@ -14,13 +14,12 @@ from helpers.estimates import Names, as_estimate, as_numbers, not_estimable, per
 # ---------------------------------------------------------------- an unmeasured cause
 
 
-def robustness_value(t: float, df: float, *, q: float = 1, alpha: float = 1) -> float:
+def robustness_value(t: float, df: float, *, alpha: float = 1) -> float:
     """How strong an unmeasured cause of both treatment and outcome would have to be to overturn a coefficient.
 
     That is the share, 0 to 1, that it would have to explain of the variance that the model leaves in treatment and
-    outcome, of each, to take away the share `q` of the coefficient: with q = 1 to take it to zero. With alpha = 1 the
-    estimate itself is to go; with less, its interval of 1 - alpha is to include zero, and 0 is said where it does
-    already.
+    outcome, of each, to take the coefficient to zero: with alpha = 1 the estimate itself; with less, its interval of
+    1 - alpha is to include zero, and 0 is said where it does already.
 
     `t` is the coefficient's t value by ordinary least squares, with its plain standard error (a robust one has no such
     algebra), and `df` the residual degrees of freedom.
@@ -29,7 +28,7 @@ def robustness_value(t: float, df: float, *, q: float = 1, alpha: float = 1) -> 
     ----------
     Cinelli & Hazlett, J R Stat Soc B 2020;82:39, section 4.2; Biometrika 2025 (the case of a very large t).
     """
-    f = q * abs(t) / np.sqrt(df)
+    f = abs(t) / np.sqrt(df)
     needed = stats.t.isf(alpha / 2, df - 1) / np.sqrt(df - 1)
     if f <= needed:
         return 0.0
@@ -105,12 +104,8 @@ def who_was_lost(pairs: pd.DataFrame, columns: Names) -> pd.DataFrame:
     `pairs` as from `helpers.visits.paired`; whoever has no first visit is in neither group. One row a characteristic
     that varies, a category by its levels but the first: ``covariate``; of the two groups, lost and stayed, the patients
     in whom it is known (``n_lost``, ``n_stayed``), their mean or share (``lost``, ``stayed``) and its standard
-    deviation (``sd_lost``, ``sd_stayed``; NaN of a share); ``difference``, the standardised mean difference, lost minus
-    stayed.
-
-    References
-    ----------
-    Austin, Stat Med 2009;28:3083 (differences).
+    deviation (``sd_lost``, ``sd_stayed``; NaN of a share); ``difference``, lost minus stayed, in
+    `helpers.estimates.pooled_sd`.
     """
     started = pairs[pairs["y0"].notna()]
     numbers = pd.concat([as_numbers(started[[c]].dropna(), prefix_sep=": ") for c in columns], axis=1)
@@ -215,12 +210,12 @@ def imputed(
     return with_t(*pooled, n, dropped, alpha=alpha)
 
 
-def _chained(numbers: np.ndarray, imputations: int, rng: np.random.Generator, cycles: int = 10) -> np.ndarray:
-    """Complete copies of a table of numbers, imputations x rows x columns."""
+def _chained(numbers: np.ndarray, imputations: int, rng: np.random.Generator) -> np.ndarray:
+    """Complete copies of a table of numbers, imputations x rows x columns, after ten cycles."""
     missing = np.isnan(numbers)
     drawn = np.repeat(np.where(missing, np.nanmean(numbers, axis=0), numbers)[None], imputations, axis=0)
     incomplete = np.flatnonzero(missing.any(axis=0))
-    for _ in range(cycles if len(incomplete) > 1 else 1):
+    for _ in range(10 if len(incomplete) > 1 else 1):
         for j in incomplete:
             gone = missing[:, j]
             x = np.concatenate([np.ones((*drawn.shape[:2], 1)), np.delete(drawn, j, axis=2)], axis=2)
@@ -241,21 +236,6 @@ def _times(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
 
 
 # ---------------------------------------------------------------- regression to the mean
-
-
-def elevation_at_cutoff(share: float) -> float:
-    """How far above the mean of all those are who are above a cut-off, in their own standard deviations.
-
-    `share` is that of all people with the disease who are above the cut-off on a given day.
-
-    References
-    ----------
-    Barnett, van der Pols & Dobson, Int J Epidemiol 2005;34:215, C(z); Johnson, Kotz & Balakrishnan, Continuous
-    Univariate Distributions 1, 1994, section 13.10 (the variance beyond a cut-off).
-    """
-    z = stats.norm.isf(share)
-    elevation = stats.norm.pdf(z) / share
-    return float(elevation / np.sqrt(1 - elevation * (elevation - z)))
 
 
 def beyond_regression(
@@ -281,17 +261,13 @@ def beyond_regression(
     With r = 1, patients are taken to be chosen by the measure itself: the worst case. What stays beyond zero is more
     than regression; what regression could explain, and a change the other way, comes out as zero.
 
-    Keys of `helpers.estimates.ESTIMATE` (of patients; interval and p-value from a bootstrap of patients and controls,
-    `helpers.estimates.percentile_test`), and ``n_controls``; ``reliability``; ``correlation``, r; ``regression``, what
-    was subtracted; ``elevation_to_explain`` and ``elevation_to_overturn``, the elevations that would explain the whole
-    change, and so much that the interval includes zero (NaN where none is needed). NaN with fewer than five patients or
-    controls.
+    Keys of `helpers.estimates.ESTIMATE`, of patients; interval and p-value from a bootstrap of patients and controls
+    (`helpers.estimates.percentile_test`). NaN with fewer than five patients or controls.
 
     `pairs` have a row a patient, `controls` one a control: ``y0`` and ``y1``; whoever lacks one is dropped. The `sign`
     is 1 where more is healthier, else -1; `severity` is the column of that by which they were enrolled, at baseline:
     without it, r = 1. The `elevation` is how much worse the patients were when enrolled than people with the disease
-    are on an average day, in standard deviations of the patients at baseline; of selection by a cut-off, see
-    `elevation_at_cutoff`.
+    are on an average day, in standard deviations of the patients at baseline.
 
     References
     ----------
@@ -299,45 +275,29 @@ def beyond_regression(
     """
     columns = ["y0", "y1", *([severity] if severity else [])]
     patients, steady = pairs[columns].dropna().to_numpy(float), controls[["y0", "y1"]].dropna().to_numpy(float)
-    n, m = len(patients), len(steady)
-    extra = dict.fromkeys(
-        ["reliability", "correlation", "regression", "elevation_to_explain", "elevation_to_overturn"], np.nan
-    )
-    if min(n, m) < 5 or np.ptp(patients[:, 0]) == 0:
-        return not_estimable(n, len(pairs) - n) | {"n_controls": m} | extra
+    n, dropped = len(patients), len(pairs) - len(patients)
+    if min(n, len(steady)) < 5 or np.ptp(patients[:, 0]) == 0:
+        return not_estimable(n, dropped)
     rng = np.random.default_rng(seed)
     drawn, healthy = (p[rng.integers(len(p), size=(bootstraps, len(p)))] for p in (patients, steady))
-    change, _, _, regression = _change_and_regression(drawn, healthy, sign)
-    (mean,), (reliability,), (r,), (expected,) = _change_and_regression(patients[None], steady[None], sign)
+    change, regression = _change_and_regression(drawn, healthy, sign)
+    (mean,), (expected,) = _change_and_regression(patients[None], steady[None], sign)
     beyond = sign * np.maximum(sign * change - elevation * regression, 0)
     low, high, p = percentile_test(beyond, alpha)
-    # Zero is in the interval of `beyond` at those elevations that are in the interval of their ratio.
-    ratio = np.divide(sign * change, regression, out=np.full(bootstraps, np.inf), where=regression > 0)
-    needed = {
-        "elevation_to_explain": sign * mean / expected if expected > 0 else np.inf,
-        "elevation_to_overturn": percentile_test(ratio, alpha)[0],
-    }
     left = sign * max(sign * mean - elevation * expected, 0)
-    found = as_estimate(left, (low, high), p, n, len(pairs) - n, se=beyond.std(ddof=1), alpha=alpha)
-    known = {"n_controls": m, "reliability": float(reliability), "correlation": float(r)}
-    known["regression"] = float(sign * elevation * expected)
-    return found | known | {name: float(x) if x > 0 else np.nan for name, x in needed.items()}
+    return as_estimate(left, (low, high), p, n, dropped, se=beyond.std(ddof=1), alpha=alpha)
 
 
-def _change_and_regression(
-    patients: np.ndarray, controls: np.ndarray, sign: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Mean change, reliability, correlation with severity, and the regression of an elevation of severity by one SD.
+def _change_and_regression(patients: np.ndarray, controls: np.ndarray, sign: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean change, and the regression of an elevation of severity by one SD.
 
     Of samples x people x visits; of patients, the severity may come after the visits.
     """
     # What does not vary among the controls tells of no reliability: all of an elevation is then taken for passing.
     reliability = _correlation(controls[..., 0], controls[..., 1])
     start, end = patients[..., 0], patients[..., 1]
-    r = np.ones(len(patients))
-    if patients.shape[2] > 2:
-        r = np.maximum(-sign * _correlation(start, patients[..., 2]), 0)
-    return (end - start).mean(axis=1), reliability, r, r * (1 - reliability) * start.std(axis=1, ddof=1)
+    followed = -sign * _correlation(start, patients[..., 2]) if patients.shape[2] > 2 else np.ones(len(patients))
+    return (end - start).mean(axis=1), np.maximum(followed, 0) * (1 - reliability) * start.std(axis=1, ddof=1)
 
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -66,14 +66,10 @@ def relative_abundance(taxa: AnnData) -> pd.DataFrame:
 
 
 def clr(taxa: AnnData, zeros: float | str = PSEUDOCOUNT) -> pd.DataFrame:
-    """Centred log-ratio of each taxon (natural logarithm), swabs x taxa; zeros as of `helpers.diversity.positive`.
+    """Centred log-ratio of each taxon (natural logarithm), swabs x taxa, as of `helpers.diversity.aitchison`.
 
     The counts are rarefied to one depth, so that a zero means the same in each swab; NaN of relative abundances, in
     which it means something else in each.
-
-    References
-    ----------
-    Aitchison, J R Stat Soc B 1982;44:139.
     """
     if taxa.uns.get("relative", False):
         return pd.DataFrame(np.nan, index=taxa.obs_names, columns=taxa.var_names)
@@ -231,7 +227,8 @@ def linda(
         x = np.hstack([group.to_numpy()[:, None], one, numbers])[: None if enough else 0]
     n, df = len(x), len(x) - x.shape[1]
     if len(taxa) < 5 or df < 3:
-        return _no_taxa()
+        columns = (*ESTIMATE, "q_value", "found", "frame_low", "frame_high", "bias", "overturned")
+        return pd.DataFrame(columns=["taxon", *columns]).astype(dict.fromkeys(columns, float) | {"found": bool})
     y = complete[list(taxa)].to_numpy(float)
     inverse = np.linalg.pinv(x)
     residuals = y - x @ (inverse @ y)
@@ -263,13 +260,6 @@ def linda(
     nearer = np.sign(estimate) * np.maximum(abs(estimate) - half, 0)
     overturned = np.where(table["found"], np.exp(-nearer), np.nan)
     return table.assign(frame_low=low, frame_high=high, bias=bias, overturned=overturned)
-
-
-def _no_taxa() -> pd.DataFrame:
-    """A table of no taxa, whose columns have the types of those with some."""
-    columns = (*ESTIMATE, "q_value", "found", "frame_low", "frame_high", "bias", "overturned")
-    kinds = {"taxon": object, **dict.fromkeys(columns, float), "found": bool}
-    return pd.DataFrame({c: pd.Series(dtype=kind) for c, kind in kinds.items()})
 
 
 def _outside(distance: np.ndarray, se: np.ndarray, df: int, margin: float) -> np.ndarray:
@@ -340,14 +330,13 @@ def differential(
             continue
         used = data.dropna(subset=[*tested, *([term] if term else []), *covariates])
         first, last = (seen.loc[used.index, table["taxon"]] for seen in (before, before if term == "case" else after))
-        if term is None:
-            told = {"present_before": first, "present_after": last, "gained": ~first & last, "lost": first & ~last}
-        else:
+        told = {"present_before": first, "present_after": last, "gained": ~first & last, "lost": first & ~last}
+        sizes = {}
+        if term is not None:
             ours = used[term].astype(bool)
             told = {"present": last[ours], "reference_present": last[~ours]}
-        counts = {column: seen.sum().to_numpy() for column, seen in told.items()}
-        sizes = {"of": "present", "reference_of": "reference_present"} if term else {}
-        tables[question] = table.assign(**counts, **{size: len(told[column]) for size, column in sizes.items()})
+            sizes = {"of": ours.sum(), "reference_of": (~ours).sum()}
+        tables[question] = table.assign(**{column: seen.sum().to_numpy() for column, seen in told.items()}, **sizes)
     return tables
 
 
@@ -367,13 +356,10 @@ def differing_genera(
     genus = aggregate(swabs, "genus")
     persons = by_patient(genus.obs, clr(genus))
     chosen = persons[~persons["case"] | persons["subject"].isin(patients)]
-    found = {}
-    for visit, compared in (
-        ("baseline", chosen[chosen["visit"].eq("baseline")]),
-        ("followup", with_controls(persons, patients)),
-    ):
-        of_them = swabs.obs.set_index(["subject", "visit"], append=True).index.droplevel(0)
-        among = of_them.isin(pd.MultiIndex.from_frame(compared[["subject", "visit"]]))
+    groups = {"baseline": chosen[chosen["visit"].eq("baseline")], "followup": with_controls(persons, patients)}
+    swab, found = pd.MultiIndex.from_frame(swabs.obs[["subject", "visit"]]), {}
+    for visit, compared in groups.items():
+        among = swab.isin(pd.MultiIndex.from_frame(compared[["subject", "visit"]]))
         tested = prevalent(genus, min_prevalence, pd.Series(among, swabs.obs_names)) if study.counted else []
         table = linda(compared, tested, "case", study.adjust.group, alpha=alpha)
         if len(table):
@@ -391,12 +377,11 @@ def presence_by_group(pairs: pd.DataFrame, labels: Mapping[str, str]) -> pd.Data
 
     `pairs` has a row a patient: ``who``, and ``y0``, ``y1``, shares of swabs with a read.
     """
-    rows = [
-        {"patients": labels[who], **presence_change(of["y0"] > 0, of["y1"] > 0), "n_dropped": lost}
-        for who, each in pairs.groupby("who")
-        if each["change"].notna().any()
-        for of, lost in [(each.dropna(subset="change"), int(each["change"].isna().sum()))]
-    ]
+    rows = []
+    for who, each in pairs.groupby("who"):
+        if len(of := each.dropna(subset="change")):
+            change = presence_change(of["y0"] > 0, of["y1"] > 0)
+            rows.append({"patients": labels[who], **change, "n_dropped": len(each) - len(of)})
     return pd.DataFrame(rows)
 
 
@@ -409,8 +394,7 @@ def presence_change(before: pd.Series, after: pd.Series) -> dict[str, float]:
     ----------
     McNemar, Psychometrika 1947;12:153.
     """
-    gained, lost = int((~before & after).sum()), int((before & ~after).sum())
-    both, neither = int((before & after).sum()), int((~before & ~after).sum())
+    both, lost, gained, neither = (int((a & b).sum()) for a in (before, ~before) for b in (after, ~after))
     return {
         "n": len(before),
         "present_before": int(before.sum()),
@@ -442,10 +426,8 @@ def presence_contrasts(
     both = f"{labels['treatment']} against {labels['comparator']}"
     arm = f"{both}, {labels['followup']}, given presence at {labels['baseline']}"
     rows = []
-    for contrast, comparison, data, term, given in (
-        ("group", group, start, "case", list(covariates)),
-        ("arms", arm, arms, "treated", ["before"]),
-    ):
+    asked = (("group", group, start, "case", list(covariates)), ("arms", arm, arms, "treated", ["before"]))
+    for contrast, comparison, data, term, given in asked:
         used = data[["present", term, *given]].dropna()
         counts = used.groupby(used[term].astype(bool))["present"].agg(["sum", "size"]).astype(int)
         (present, n), (reference, m) = counts.reindex([True, False], fill_value=0).to_numpy()

@@ -32,11 +32,6 @@ def ancova(pairs: pd.DataFrame, covariates: Names = (), *, alpha: float = 0.05) 
     return linear_contrast(pairs, "y1", "treated", ["y0", *covariates], alpha=alpha)
 
 
-def change_score(pairs: pd.DataFrame, covariates: Names = (), *, alpha: float = 0.05) -> dict[str, float]:
-    """Difference between the arms in change from baseline, given the covariates, with HC3 errors."""
-    return linear_contrast(pairs, "change", "treated", covariates, alpha=alpha)
-
-
 def _design(pairs: pd.DataFrame, covariates: Names) -> np.ndarray:
     """Intercept and covariates as standardised numbers."""
     numbers = as_numbers(pairs[list(covariates)])
@@ -122,7 +117,7 @@ def arm_contrasts(
 ) -> pd.DataFrame:
     """Difference between the arms by three estimators, each with a bootstrap interval from the same resamples.
 
-    - ANCOVA (primary): value at follow-up given the baseline value and the covariates; HC3.
+    - ANCOVA (primary): `ancova`, value at follow-up given the baseline value and the covariates; HC3.
     - Change score: change given the covariates; HC3.
     - Overlap weights: difference of the weighted mean changes (`overlap_weights`), the propensity fitted anew in each
       resample; standard error, interval and p-value from the bootstrap (`helpers.estimates.percentile_test`).
@@ -132,12 +127,10 @@ def arm_contrasts(
 
     References
     ----------
-    Vickers & Altman, BMJ 2001;323:1123 (ANCOVA); Li, Morgan & Zaslavsky, J Am Stat Assoc 2018;113:390 (overlap);
     Davison & Hinkley, Bootstrap Methods and Their Application, 1997, section 3.2 (stratified resampling).
     """
     complete = pairs.dropna(subset=["y0", "y1", "treated", *covariates])
-    treated = complete["treated"].to_numpy(bool)
-    dropped = len(pairs) - len(complete)
+    treated, dropped = complete["treated"].to_numpy(bool), len(pairs) - len(complete)
     if min(treated.sum(), (~treated).sum()) < 5:
         nothing = dict.fromkeys(("ANCOVA", "change score", "overlap weights"), not_estimable(len(complete)))
         return _with_bootstrap(nothing, {}, dropped, "estimator", alpha)
@@ -152,12 +145,12 @@ def arm_contrasts(
         "change score": _least_squares(np.column_stack([x, t]), change, counts)[:, -1],
         "overlap weights": means[0] - means[1],
     }
-    weighted, resampled = drawn["overlap weights"][0], drawn["overlap weights"][1:]
+    weighted, *resampled = drawn["overlap weights"]
     low, high, p = percentile_test(resampled, alpha)
-    se = resampled.std(ddof=1)
+    se = np.std(resampled, ddof=1)
     rows = {
         "ANCOVA": ancova(complete, covariates, alpha=alpha),
-        "change score": change_score(complete, covariates, alpha=alpha),
+        "change score": linear_contrast(complete, "change", "treated", covariates, alpha=alpha),
         "overlap weights": as_estimate(weighted, (low, high), p, len(complete), 0, se=se, alpha=alpha),
     }
     return _with_bootstrap(rows, drawn, dropped, "estimator", alpha)
@@ -232,13 +225,12 @@ def mediation(
     Baron & Kenny, J Pers Soc Psychol 1986;51:1173; VanderWeele, Explanation in Causal Inference, 2015, chapter 2;
     Aroian, Ann Math Stat 1947;18:265 (standard error of a product).
     """
-    fit = _mediation_draws(pairs, mediator, covariates, bootstraps, seed)
-    if fit is None:
-        effects = ("total", "direct", "indirect", "interaction", "arm to mediator", "mediator to outcome")
-        n = int(pairs[["y0", "y1", "treated", mediator, *covariates]].notna().all(axis=1).sum())
-        return _with_bootstrap(dict.fromkeys(effects, not_estimable(n)), {}, len(pairs) - n, "effect", alpha)
-    complete, drawn = fit
     given = ["y0", *covariates]
+    complete, drawn = _mediation_draws(pairs, mediator, covariates, bootstraps, seed)
+    if not drawn:
+        effects = ("total", "direct", "indirect", "interaction", "arm to mediator", "mediator to outcome")
+        nothing = dict.fromkeys(effects, not_estimable(len(complete)))
+        return _with_bootstrap(nothing, {}, len(pairs) - len(complete), "effect", alpha)
     centred = complete.assign(
         mediator=complete[mediator] - complete[mediator].mean(),
         product=lambda p: p["mediator"] * (p["treated"] - p["treated"].mean()),
@@ -261,15 +253,16 @@ def mediation(
 
 def _mediation_draws(
     pairs: pd.DataFrame, mediator: str, covariates: Names, bootstraps: int, seed: int
-) -> tuple[pd.DataFrame, dict[str, np.ndarray]] | None:
+) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
     """The complete patients; and of the sample and each resample the effects, the errors' correlation and ``own``.
 
-    The last is the share of the mediator's variance that baseline, covariates and arm do not explain.
+    The last is the share of the mediator's variance that baseline, covariates and arm do not explain. Nothing of fewer
+    than five patients in an arm, or a constant mediator.
     """
     complete = pairs.dropna(subset=["y0", "y1", "treated", mediator, *covariates])
     treated = complete["treated"].to_numpy(bool)
     if min(treated.sum(), (~treated).sum()) < 5 or complete[mediator].nunique() < 2:
-        return None
+        return complete, {}
     counts = _resamples(treated, bootstraps, seed)
     x = np.column_stack([_design(complete, ["y0", *covariates]), treated.astype(float)])
     y, m = complete["y1"].to_numpy(float), complete[mediator].to_numpy(float)
@@ -320,10 +313,10 @@ def direct_given_reliability(
     Buonaccorsi, Measurement Error, 2010, chapter 5.
     """
     columns = ["reliability", "direct", "direct_low", "direct_high", "p_value", "indirect"]
-    fit = _mediation_draws(pairs, mediator, covariates, bootstraps, seed)
-    if fit is None:
+    _, drawn = _mediation_draws(pairs, mediator, covariates, bootstraps, seed)
+    if not drawn:
         return pd.DataFrame(columns=columns, dtype=float)
-    total, product, own = (fit[1][name] for name in ("total", "indirect", "own"))
+    total, product, own = (drawn[name] for name in ("total", "indirect", "own"))
     rows = []
     for reliability in reliabilities:
         left = own - (1 - reliability)
@@ -345,10 +338,10 @@ def rho_of_no_direct_effect(pairs: pd.DataFrame, mediator: str, covariates: Name
     ----------
     Imai, Keele & Yamamoto, Stat Sci 2010;25:51, theorem 4 (linear models without interaction), solved for it.
     """
-    fit = _mediation_draws(pairs, mediator, covariates, 1, 0)
-    if fit is None:
+    _, drawn = _mediation_draws(pairs, mediator, covariates, 1, 0)
+    if not drawn:
         return np.nan
-    total, link, sd_ratio, seen = (fit[1][name][0] for name in ("total", "on_mediator", "sd_ratio", "correlation"))
+    total, link, sd_ratio, seen = (drawn[name][0] for name in ("total", "on_mediator", "sd_ratio", "correlation"))
     odds = (seen - total / (link * sd_ratio)) / np.sqrt(1 - seen**2)
     return float(odds / np.sqrt(1 + odds**2))
 
@@ -360,11 +353,7 @@ def balance(pairs: pd.DataFrame, covariates: Names, weights: pd.Series) -> pd.Da
     differences have the same sign and unit. `weights` are those of `overlap_weights`.
 
     One row a covariate (a category at a time): ``covariate``, ``unweighted``, ``weighted``, and ``n``, the patients.
-    Both are divided by the unweighted pooled standard deviation.
-
-    References
-    ----------
-    Austin, Stat Med 2009;28:3083.
+    Both are divided by the unweighted `helpers.estimates.pooled_sd`.
     """
     numbers = as_numbers(pairs[list(covariates)], prefix_sep=": ")
     treated = pairs["treated"].astype(bool)
@@ -396,9 +385,7 @@ def subsampled_significance(
     x = change.dropna().to_numpy(float)
     rng = np.random.default_rng(seed)
     rows = []
-    for n in sizes:
-        if not 3 <= n <= len(x):
-            continue
+    for n in (n for n in sizes if 3 <= n <= len(x)):
         samples = rng.choice(x, (draws, n))
         bound = stats.t.ppf(1 - alpha / 2, n - 1) * samples.std(axis=1, ddof=1) / np.sqrt(n)
         share = float((abs(samples.mean(axis=1)) > bound).mean())

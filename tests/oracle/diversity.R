@@ -62,8 +62,7 @@ result <- list(
     bray_curtis_filled = lower(vegdist(filled, "bray")),
     aitchison = lower(vegdist(counts, "aitchison", pseudocount = 0.5)),
     unweighted_unifrac = lower(UniFrac(both, weighted = FALSE)),
-    weighted_unifrac = lower(UniFrac(both, weighted = TRUE, normalized = FALSE)),
-    normalized_unifrac = lower(UniFrac(both, weighted = TRUE, normalized = TRUE))
+    weighted_unifrac = lower(UniFrac(both, weighted = TRUE, normalized = FALSE))
   )
 )
 jsonlite::write_json(result, "diversity.json", digits = NA, auto_unbox = TRUE, dataframe = "columns")

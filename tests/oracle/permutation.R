@@ -7,12 +7,11 @@ suppressMessages({
 counts <- as.matrix(read.delim("counts.tsv", row.names = 1))
 design <- read.delim("metadata.tsv", row.names = 1, stringsAsFactors = TRUE)
 bray <- vegdist(counts, "bray")
-within <- how(blocks = design$subject, nperm = 9999)
 free <- how(nperm = 9999)
 
-answer <- function(by, plan, formula) {
+answer <- function(formula) {
   set.seed(1)
-  fit <- adonis2(formula, data = design, permutations = plan, by = by)
+  fit <- adonis2(formula, data = design, permutations = free, by = "margin")
   list(
     term = rownames(fit), df = fit$Df, sum_of_squares = fit$SumOfSqs, r2 = fit$R2,
     pseudo_f = fit$F, p_value = fit$`Pr(>F)`
@@ -22,13 +21,9 @@ spread <- betadisper(bray, design$group, type = "centroid")
 set.seed(2)
 write_json(
   list(
-    terms = answer("terms", free, bray ~ age + batch + group),
-    margin = answer("margin", free, bray ~ age + batch + group),
-    interaction = answer("margin", free, bray ~ sex + group * age),
-    blocks = answer("terms", within, bray ~ batch + visit),
-    blocks_margin = answer("margin", within, bray ~ batch + visit),
+    margin = answer(bray ~ age + batch + group),
     dispersion = list(
-      distances = as.numeric(spread$distances), f = anova(spread)$F[1],
+      f = anova(spread)$F[1],
       p_value = permutest(spread, permutations = free)$tab$`Pr(>F)`[1]
     )
   ),

@@ -7,7 +7,7 @@ import pandas as pd
 from skbio import TreeNode
 
 from helpers.simulation.cohort import simulate_cohort
-from helpers.simulation.truth import Population, Truth
+from helpers.simulation.truth import Truth
 
 HERE = Path(__file__).parent
 NAMES = {"visit": {"M0": "baseline", "M3": "followup"}, "arm": {"dupilumab": "treatment", "cyclosporine": "comparator"}}
@@ -19,7 +19,7 @@ def main() -> None:
     sequencing = truth.sequencing.model_copy(
         update={"lost": 0.0, "missing": 0.0, "shallow": 0.0, "negatives": 0, "depth": (6.5, 0.5)}
     )
-    population = Population(patients={"dupilumab": 12, "cyclosporine": 8}, controls=10)
+    population = truth.population.model_copy(update={"patients": {"dupilumab": 12, "cyclosporine": 8}, "controls": 10})
     cohort = simulate_cohort(truth.model_copy(update={"population": population, "sequencing": sequencing}), seed=11)
     obs = cohort.metadata.rename(
         columns={"patient_id": "subject", "drug": "arm", "sequencing_run": "batch", "EASI": "easi"}

@@ -123,8 +123,8 @@ def _reason(error: Any) -> str:
 
 
 def _size(count: float) -> str:
-    units = iter(("B", "kB", "MB", "GB"))
-    unit = next(units)
-    while count >= 1000 and unit != "GB":
-        count, unit = count / 1000, next(units)
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            break
+        count /= 1000
     return f"{count:.3g} {unit}"

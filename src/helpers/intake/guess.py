@@ -202,12 +202,9 @@ def _severity(draft: Draft) -> None:
             draft.check("severity", why + "are no numbers, or all the same.")
             continue
         low, high = min(0, math.floor(numbers.min())), max(highest, math.ceil(numbers.max()))
-        draft.check(
-            "severity",
-            f"the range of '{column}' is made from its values, {numbers.min():g} to {numbers.max():g}"
-            f"; {label} is usually 0 to {highest}. Write the lowest and the highest possible value.",
-            (low, high) != (0, highest),
-        )
+        why = f"the range of '{column}' is made from its values, {numbers.min():g} to {numbers.max():g}; {label} is "
+        why += f"usually 0 to {highest}. Write the lowest and the highest possible value."
+        draft.check("severity", why, (low, high) != (0, highest))
         draft.severity.append({"name": name, "column": column, "label": label, "range": [low, high]})
     draft.severity.sort(key=lambda score: list(words.SCORES).index(score["name"]))
     why = "no column is named like a severity score (EASI, SCORAD, IGA, …); claims about severity and response cannot "
@@ -447,22 +444,15 @@ def _depth(draft: Draft, depths: np.ndarray, whole: bool) -> None:
         return
     lowest, fifth, middle, highest = np.percentile(depths, [0, 5, 50, 100])
     shares = middle <= 150 or highest - lowest <= 0.001 * middle
-    draft.check(
-        "files.counts",
-        "some counts are not whole numbers, and the report stops at them until you choose `fractions`: `round` if they "
-        "are means of replicates; `relative` if they are relative abundances and there is nothing else. The best is to "
-        f"give the reads. The totals ({lowest:,.0f} to {highest:,.0f}) look like "
-        f"{'relative abundances' if shares else 'means of replicates'}.",
-        not whole,
-    )
+    why = "some counts are not whole numbers, and the report stops at them until you choose `fractions`: `round` if "
+    why += "they are means of replicates; `relative` if they are relative abundances and there is nothing else. The "
+    why += f"best is to give the reads. The totals ({lowest:,.0f} to {highest:,.0f}) look like "
+    draft.check("files.counts", why + f"{'relative abundances' if shares else 'means of replicates'}.", not whole)
     enough = np.mean(depths >= 1000)
     draft.minimum_depth = 1000 if enough >= 0.9 else max(int(fifth // 10 * 10), 1)
-    draft.check(
-        "minimum_depth",
-        f"swabs have {lowest:,.0f} to {highest:,.0f} reads, half of them at least {middle:,.0f}; {enough:.0%} have "
-        f"1,000 or more. With {draft.minimum_depth:,}, {np.sum(depths < draft.minimum_depth)} of {len(depths)} swabs "
-        "are left out. All are rarefied to rarefaction_depth, below.",
-    )
+    why = f"swabs have {lowest:,.0f} to {highest:,.0f} reads, half of them at least {middle:,.0f}; {enough:.0%} have "
+    why += f"1,000 or more. With {draft.minimum_depth:,}, {np.sum(depths < draft.minimum_depth)} of {len(depths)} "
+    draft.check("minimum_depth", why + "swabs are left out. All are rarefied to rarefaction_depth, below.")
 
 
 def _taxonomy(draft: Draft, counts: Counts) -> None:

@@ -76,11 +76,10 @@ def _vocabulary(demo: Study) -> dict[str, str]:
         given = ", ".join(["`arm`"] * (name in OF_ONE_ARM) + ["`among`"] * (name == "change_in")) or "nothing"
         reasons = "; ".join(lacks[need] for need in needs)
         contrasts.append((f"`{name}`", about, given, ", ".join(contrast.sections), reasons))
+    heads = ("contrast", "what it compares, and how", "asks for", "of measures", f"{NOT_TESTABLE} if")
     return {
         "braces": _table("name", "key of study.yaml", "what it is", "in the demo", rows=braces),
-        "contrasts": _table(
-            "contrast", "what it compares, and how", "asks for", "of measures", f"{NOT_TESTABLE} if", rows=contrasts
-        ),
+        "contrasts": _table(*heads, rows=contrasts),
         "measures": _table("measure", "label", "kind", "unit", "told in", "healthier", "needs", rows=measures),
     }
 
@@ -133,9 +132,8 @@ def _section(model: type[BaseModel], top: str, paths: list[str], given: Any) -> 
     examples = given if isinstance(given, dict) else {}
     rows = [_row(name, field, examples.get(name)) for name, field in model.model_fields.items()]
     about = (model.__doc__ or "").strip().splitlines()[0]
-    return "\n".join(
-        [title, "", about, "", "| key | type | default | example | what it is |", "|---|---|---|---|---|", *rows]
-    )
+    heads = ["| key | type | default | example | what it is |", "|---|---|---|---|---|"]
+    return "\n".join([title, "", about, "", *heads, *rows])
 
 
 def _row(name: str, field: FieldInfo, given: Any) -> str:
@@ -147,9 +145,7 @@ def _row(name: str, field: FieldInfo, given: Any) -> str:
 
 
 def _value(value: Any) -> str:
-    if isinstance(value, BaseModel):
-        return "see below"
-    if isinstance(value, dict) and any(isinstance(v, dict) for v in value.values()):
+    if isinstance(value, BaseModel) or (isinstance(value, dict) and any(isinstance(v, dict) for v in value.values())):
         return "see below"
     if value is None or value == [] or value == {}:
         return "none"

@@ -34,7 +34,7 @@ def gathered(results: Path, chapters: list[str], claims: Mapping[str, Claim], st
     if parts.duplicated(list(KEY)).any():
         twice = parts.loc[parts.duplicated(list(KEY)), "claim"].iloc[0]
         raise StudyError(f"two notebooks gathered the same evidence for {twice}", file=results / EVIDENCE)
-    numbers = [*TESTED, "sd"]
+    numbers = [*TESTED, "detectable", "sd"]
     parts[numbers] = parts[numbers].apply(pd.to_numeric)
     return parts
 

@@ -35,9 +35,8 @@ def notebook_defaults(path: str | Path) -> dict[str, Any]:
             assert isinstance(line, ast.Assign)
             values[ast.unparse(line.targets[0])] = ast.literal_eval(line.value)
         except (AssertionError, ValueError):
-            raise StudyError(
-                "the parameters cell may only assign literals", file=path, found=ast.unparse(line), expected="name = 1"
-            ) from None
+            problem, found = "the parameters cell may only assign literals", ast.unparse(line)
+            raise StudyError(problem, file=path, found=found, expected="name = 1") from None
     return values
 
 
@@ -84,11 +83,8 @@ def write_parameters(name: str, overrides: str = "") -> None:
     load_claims(study)
     settings = resolve_settings(study, overrides)
     load_choices(study, settings)
-    parameters = {
-        **settings.model_dump(),
-        "study_dir": from_notebook(DATA / name),
-        "results_dir": from_notebook(report.results),
-    }
+    folders = {"study_dir": from_notebook(DATA / name), "results_dir": from_notebook(report.results)}
+    parameters = settings.model_dump() | folders
     for notebook in notebooks():
         declared(notebook, parameters)
     files = study.files.each()

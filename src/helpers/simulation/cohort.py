@@ -21,18 +21,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from textwrap import indent
 
 import numpy as np
 import pandas as pd
 import yaml
 from numpy.random import Generator
-from pydantic import BaseModel
 from scipy import sparse
 from scipy.special import expit, logit, ndtr, ndtri
 from skbio import TreeNode
 
 from helpers.files import DEMO, write_whole
-from helpers.simulation.truth import ARMS, LINEAGES, PATHOGEN, Arm, Tail, Taxon, Truth
+from helpers.simulation.truth import ARMS, LINEAGES, PARAMETERS, PATHOGEN, Arm, Tail, Taxon, Truth
 
 VISITS = ("M0", "M3")
 COLUMNS = (
@@ -61,13 +61,11 @@ def _tail(tail: Tail, genera: list[str], rng: Generator) -> tuple[Taxon, ...]:
     n = len(genera)
     shares = np.arange(1, n + 1) ** -tail.slope
     shares *= tail.total / shares.sum()
-    effects = np.where(rng.random(n) < tail.unaffected, 0, rng.normal(*tail.effect, n))
-    asvs = rng.integers(tail.asvs[0], tail.asvs[1] + 1, n)
-    rows = zip(genera, shares.round(5), effects.round(2), np.linspace(*tail.prevalence, n).round(2), asvs, strict=True)
-    return tuple(
-        Taxon(name=g, share=float(s), effect=float(e), prevalence=float(p), asvs=int(k), unnamed=1)
-        for g, s, e, p, k in rows
-    )
+    table = pd.DataFrame({"name": genera, "share": shares.round(5)})
+    table["effect"] = np.where(rng.random(n) < tail.unaffected, 0, rng.normal(*tail.effect, n)).round(2)
+    table["prevalence"] = np.linspace(*tail.prevalence, n).round(2)
+    table["asvs"] = rng.integers(tail.asvs[0], tail.asvs[1] + 1, n)
+    return tuple(Taxon(**row, unnamed=1) for row in table.to_dict("records"))
 
 
 def _newick(lineages: list[tuple[str, ...]], tips: list[str], rank: int, rng: Generator) -> str:
@@ -89,8 +87,7 @@ def _newick(lineages: list[tuple[str, ...]], tips: list[str], rank: int, rng: Ge
 def _catalogue(seed: int, named: tuple[Taxon, ...], contaminants: tuple[str, ...], tail: Tail) -> Catalogue:
     rng = np.random.default_rng(seed)
     ranks: dict[str, tuple[str, ...]] = {}
-    for line in LINEAGES:
-        above, *families = line.split("|")
+    for above, *families in (line.split("|") for line in LINEAGES):
         for family, genera in (f.split(":") for f in families):
             ranks |= {g: ("Bacteria", *above.split(";"), family, g) for g in genera.split(",")}
     rare = [g for g in ranks if g not in {t.name.split()[0] for t in named} | set(contaminants)]
@@ -384,28 +381,14 @@ def _biom(cohort: SimulatedCohort, features: np.ndarray) -> str:
     return json.dumps(table, separators=(",", ":")) + "\n"
 
 
-def _yaml(value: BaseModel, indent: str = "") -> str:
-    """A model as YAML, each field's description a comment above it."""
-    lines = []
-    for name, field in type(value).model_fields.items():
-        item = getattr(value, name)
-        lines += [f"{indent}# {field.description}"] if field.description else []
-        if isinstance(item, BaseModel):
-            lines += [f"{indent}{name}:", _yaml(item, indent + "  ").rstrip()]
-        elif isinstance(item, tuple) and isinstance(item[0], BaseModel):
-            lines += [f"{indent}{name}:", *(f"{indent}  - {_flow(i.model_dump())}" for i in item)]
-        else:
-            lines.append(f"{indent}{name}: {_flow(list(item) if isinstance(item, tuple) else item)}")
-    return "\n".join(lines) + "\n"
-
-
 def _flow(value: object) -> str:
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000)
     return text.removesuffix("...\n").strip()
 
 
-def _truth_yaml(truth: Truth) -> str:
-    """Every parameter, and what the catalogue made of them: the rare genera and the ASVs that are S. aureus."""
+def _truth_yaml() -> str:
+    """Every parameter of the demo, and what the catalogue made of them: rare genera, and ASVs that are S. aureus."""
+    truth = Truth()
     kinds = catalogue(truth)
     aureus = kinds.taxon == [t.name for t in kinds.taxa].index(PATHOGEN)
     unnamed = kinds.taxonomy["Taxon"].str.endswith("s__").to_numpy()
@@ -415,7 +398,9 @@ def _truth_yaml(truth: Truth) -> str:
         "# Calibrated: chosen so that the cohort has the shape of published data (data/README.md).",
         "# Assumption: chosen freely; response rates and every effect of disease and treatment are assumptions.",
         "parameters:",
-        _yaml(truth, "  ").rstrip(),
+        indent(PARAMETERS, "  ") + "  # effects are assumptions; shares are calibrated",
+        "  taxa:",
+        *(f"    - {_flow(t.model_dump())}" for t in truth.taxa),
         "# What follows from the parameters.",
         "rare_genera:",
         *(f"  - {_flow(t.model_dump())}" for t in rare),
@@ -435,7 +420,7 @@ def metadata_text(cohort: SimulatedCohort) -> str:
 def write_study(truth: Truth, folder: str | Path) -> dict[str, str]:
     """Write a cohort's files, the same bytes for the same truth; returns SHA-256 by file name, as in ``SHA256SUMS``.
 
-    The file study.yaml, written by hand, stays as it is.
+    The demo cohort's have its truth, too. The file study.yaml, written by hand, stays as it is.
     """
     cohort = simulate_cohort(truth)
     tree = TreeNode.read([cohort.tree]).shear(list(cohort.taxonomy.index[cohort.seen]))
@@ -444,8 +429,7 @@ def write_study(truth: Truth, folder: str | Path) -> dict[str, str]:
         "metadata.tsv": metadata_text(cohort),
         "taxonomy.tsv": cohort.taxonomy.iloc[cohort.seen].to_csv(sep="\t", lineterminator="\n"),
         "tree.nwk": str(tree),
-        "truth.yaml": _truth_yaml(truth),
-    }
+    } | ({"truth.yaml": _truth_yaml()} if truth == Truth() else {})
     sums = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in contents.items()}
     contents["SHA256SUMS"] = "".join(f"{digest}  {name}\n" for name, digest in sums.items())
     for name, text in contents.items():

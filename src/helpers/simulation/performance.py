@@ -15,16 +15,7 @@ from skbio import DistanceMatrix
 from helpers import evidence, multiverse, permutation, taxa
 from helpers.claims import CONTRADICTED, KEY, ONE_SIDED, SUPPORTED, VERDICTS, Claim, load_claims, verdicts
 from helpers.files import DEMO, VALIDATION, write_whole
-from helpers.simulation.worlds import (
-    ANSWER,
-    NO_EFFECT,
-    SCENARIOS,
-    TARGET_SEEDS,
-    changed_genera,
-    examined,
-    simulated,
-    targets,
-)
+from helpers.simulation import worlds
 from helpers.study import Settings, Study, load_study
 from helpers.workers import each, workers
 
@@ -41,30 +32,29 @@ FAMILY = "family-wise error"
 #: How the joint tests of the multiverse are told from estimates: the contrast is the claim.
 JOINT, JOINT_SHARE = "multiverse, joint test", "multiverse, joint test of the share significant"
 #: Worlds in which they are tried: those of which most is null.
-JOINT_WORLDS = (NO_EFFECT, "disease only")
+JOINT_WORLDS = (worlds.NO_EFFECT, "disease only")
 #: What is counted of the genera that are tested: false ones among those found; and how many are found of those that
 #: truly do not change, and of those that do.
 FALSE, UNCHANGED, CHANGED = (f"LinDA, {what}" for what in ("false discoveries", "unchanged genera", "changed genera"))
 
 
 def one_run(scenario: str, seed: int, like: Study, joint: bool = False) -> pd.DataFrame:
-    """Simulate one cohort of one of the `SCENARIOS` and analyse it; with the `joint_tests`, if these are wanted.
+    """Simulate one cohort of one of `worlds.SCENARIOS` and analyse it; with the `joint_tests`, if these are wanted.
 
     One row an estimate: scenario, seed, `ROW`, `NUMBERS`, and, of the part that stands for its claim, the ``verdict``.
     """
     settings = like.settings.model_copy(update={"seed": seed})
-    cohort = simulated(SCENARIOS[scenario].truth, seed, like)
-    swabs = examined(cohort, like, settings)
+    cohort = worlds.simulated(worlds.SCENARIOS[scenario].truth, seed, like)
+    swabs = worlds.examined(cohort, like, settings)
     found = taxa.differential(taxa.aggregate(swabs, "genus"), like, settings.min_prevalence, alpha=settings.alpha)
     rows = [
         estimated(swabs, like, settings),
         permanova_tests(swabs, like, settings),
-        discoveries(found, changed_genera(scenario)),
+        discoveries(found, worlds.changed_genera(scenario)),
         *([joint_tests(cohort, like, settings)] if joint else []),
     ]
-    return pd.concat(rows, ignore_index=True).assign(scenario=scenario, seed=seed)[
-        ["scenario", "seed", *ROW, *NUMBERS, "verdict"]
-    ]
+    columns = ["scenario", "seed", *ROW, *NUMBERS, "verdict"]
+    return pd.concat(rows, ignore_index=True).assign(scenario=scenario, seed=seed)[columns]
 
 
 def estimated(swabs: AnnData, like: Study, settings: Settings) -> pd.DataFrame:
@@ -76,13 +66,18 @@ def estimated(swabs: AnnData, like: Study, settings: Settings) -> pd.DataFrame:
     parts = parts.merge(judged[[*KEY, "verdict"]], how="left", on=list(KEY), validate="one_to_one")
     parts["p_value"] = parts["p_equivalence"].where(parts["margin"].notna(), parts["p_value"])
     beside = answered.assign(claim="", interval="model", margin=np.nan)
-    drawn = beside.assign(
-        interval="bootstrap", ci_low=beside.get("boot_low"), ci_high=beside.get("boot_high"), p_value=np.nan
-    )
+    limits = {"ci_low": beside.get("boot_low"), "ci_high": beside.get("boot_high")}
+    drawn = beside.assign(interval="bootstrap", p_value=np.nan, **limits)
     # Some intervals are the bootstrap's already.
     another = drawn["ci_low"].notna() & (drawn["ci_low"].ne(beside["ci_low"]) | drawn["ci_high"].ne(beside["ci_high"]))
     rows = pd.concat([parts, beside[~beside["stands"]], drawn[another]], ignore_index=True)
-    return rows.reindex(columns=[*ROW, *NUMBERS, "verdict"]).fillna({"verdict": ""})
+    return _estimates(rows)
+
+
+def _estimates(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows as from `estimated`, blank or NaN where they lack something; of a model's interval, unless they say."""
+    blank = dict.fromkeys([*ROW, "verdict"], "") | {"interval": "model"}
+    return rows.reindex(columns=[*ROW, *NUMBERS, "verdict"]).fillna(blank)
 
 
 def permanova_tests(swabs: AnnData, like: Study, settings: Settings) -> pd.DataFrame:
@@ -101,9 +96,7 @@ def permanova_tests(swabs: AnnData, like: Study, settings: Settings) -> pd.DataF
         seed=settings.seed,
     )
     rows = table.rename(columns={"term": "contrast", "patients": "arm"}).replace({"arm": {"all": "", "both arms": ""}})
-    rows = rows.reindex(columns=[*ROW, *NUMBERS, "verdict"])
-    blank = [column for column in (*ROW, "verdict") if column not in ("contrast", "arm")]
-    return rows.assign(**dict.fromkeys(blank, "")).assign(estimator="PERMANOVA", interval="model")
+    return _estimates(rows.assign(estimator="PERMANOVA"))
 
 
 def discoveries(found: Mapping[str, pd.DataFrame], changed: Mapping[str, Set[str]]) -> pd.DataFrame:
@@ -128,12 +121,9 @@ def discoveries(found: Mapping[str, pd.DataFrame], changed: Mapping[str, Set[str
             CHANGED: hit[true].mean(),
         }
         arm = "treatment" if question == "change" else ""
-        rows += [
-            {"contrast": question, "arm": arm, "estimator": what, "rejects": share, "n": len(table)}
-            for what, share in shares.items()
-        ]
-    frame = pd.DataFrame(rows).reindex(columns=[*ROW, *NUMBERS, "verdict"])
-    return frame.fillna(dict.fromkeys([*ROW, "verdict"], "")).assign(interval="model")
+        about = {"contrast": question, "arm": arm, "n": len(table)}
+        rows += [about | {"estimator": what, "rejects": share} for what, share in shares.items()]
+    return _estimates(pd.DataFrame(rows))
 
 
 def joint_tests(cohort: AnnData, like: Study, settings: Settings) -> pd.DataFrame:
@@ -144,8 +134,7 @@ def joint_tests(cohort: AnnData, like: Study, settings: Settings) -> pd.DataFram
         pd.DataFrame({"contrast": found["claim"], "estimator": name, "p_value": p, "n": found["permuted"]})
         for name, p in tests.items()
     ]
-    blank = dict.fromkeys([*ROW, "verdict"], "") | {"interval": "model"}
-    return pd.concat(rows).reindex(columns=[*ROW, *NUMBERS, "verdict"]).fillna(blank)
+    return _estimates(pd.concat(rows))
 
 
 def simulate_runs(
@@ -182,10 +171,8 @@ def false_verdicts(parts: pd.DataFrame, claims: Mapping[str, Claim]) -> pd.DataF
     told = of_claim.agg(true=("true", "all"), contrary=("contrary", "any"), verdict=("verdict", "max"))
     false = told["verdict"].eq(SUPPORTED) & ~told["true"] | told["verdict"].eq(CONTRADICTED) & ~told["contrary"]
     rows = false.groupby(["scenario", "seed", "family"], sort=False).any().astype(float).rename("rejects").reset_index()
-    blank = dict.fromkeys((*ROW, "verdict"), "")
-    return rows.rename(columns={"family": "contrast"}).assign(
-        **{k: v for k, v in blank.items() if k != "contrast"} | {"estimator": FAMILY, "interval": "model"}
-    )
+    blank = dict.fromkeys((*ROW, "verdict"), "") | {"estimator": FAMILY, "interval": "model"}
+    return rows.assign(**blank).assign(contrast=rows["family"]).drop(columns="family")
 
 
 def summarise(runs: pd.DataFrame, truths: pd.DataFrame, claims: Mapping[str, Claim], alpha: float) -> pd.DataFrame:
@@ -202,15 +189,14 @@ def summarise(runs: pd.DataFrame, truths: pd.DataFrame, claims: Mapping[str, Cla
     ----------
     Morris, White & Crowther, Stat Med 2019;38:2074 (performance measures and their Monte-Carlo errors).
     """
-    merged = runs.merge(truths, on=["scenario", *ANSWER], how="left", validate="many_to_one")
+    merged = runs.merge(truths, on=["scenario", *worlds.ANSWER], how="left", validate="many_to_one")
     families = false_verdicts(merged[merged["claim"].ne("")], claims)
     merged = pd.concat([merged, families], ignore_index=True)
     # A claim is false if one of its parts is of nothing.
     nothing = merged["claim"].ne("") & merged["target"].eq(0) & merged["target_error"].eq(0)
     false = pd.MultiIndex.from_frame(merged.loc[nothing, ["scenario", "claim"]])
-    joint = merged["estimator"].isin([JOINT, JOINT_SHARE]) & pd.MultiIndex.from_frame(
-        merged[["scenario", "contrast"]]
-    ).isin(false)
+    of_false = pd.MultiIndex.from_frame(merged[["scenario", "contrast"]]).isin(false)
+    joint = merged["estimator"].isin([JOINT, JOINT_SHARE]) & of_false
     merged.loc[joint, ["target", "target_error"]] = 0.0
     span = merged["ci_low"].notna() & merged["target"].notna()
     held = (merged["ci_low"] <= merged["target"]) & (merged["target"] <= merged["ci_high"])
@@ -221,42 +207,37 @@ def summarise(runs: pd.DataFrame, truths: pd.DataFrame, claims: Mapping[str, Cla
     # Another part may stand for the claim in each run: the claim's shares are those of all its parts together.
     merged = merged.assign(**{verdict: merged["verdict"].eq(verdict) for verdict in VERDICTS})
     groups = merged.groupby(["scenario", *ROW], sort=False)
-    table = groups.agg(
-        runs=("told", "sum"),
-        target=("target", "first"),
-        target_error=("target_error", "first"),
-        mean_estimate=("estimate", "mean"),
-        bias_error=("estimate", "sem"),
-        coverage=("held", "mean"),
-        level=("level", "mean"),
-        rejected=("rejects", "mean"),
-        margin=("margin", "mean"),
+    means = groups[["estimate", "held", "level", "rejects", "margin"]].mean()
+    first = groups[["target", "target_error"]].first()
+    error = {of: groups[of].std(ddof=0) / np.sqrt(groups[of].count()) for of in ("held", "rejects")}
+    table = pd.DataFrame(
+        {
+            "runs": groups["told"].sum(),
+            **first,
+            "mean_estimate": means["estimate"],
+            "bias": means["estimate"] - first["target"],
+            "bias_error": groups["estimate"].sem(),
+            "coverage": means["held"],
+            "coverage_error": error["held"],
+            "level": means["level"] / 100,
+            "rejected": means["rejects"],
+            "rejected_error": error["rejects"],
+            "margin": means["margin"],
+        }
     )
-    table["level"] /= 100
-    table["bias"] = table["mean_estimate"] - table["target"]
-    for share, of in (("coverage", "held"), ("rejected", "rejects")):
-        table[f"{share}_error"] = groups[of].std(ddof=0) / np.sqrt(groups[of].count())
-    table = table.join(groups[list(VERDICTS)].mean())
-    order = [
-        "runs", "target", "target_error", "mean_estimate", "bias", "bias_error", "coverage", "coverage_error",
-        "level", "rejected", "rejected_error", "margin", *VERDICTS,
-    ]  # fmt: skip
-    return table[order].reset_index()
+    return table.join(groups[list(VERDICTS)].mean()).reset_index()
 
 
-def validate(
-    runs: int, like: Study, pool: Executor, *, first_seed: int = 1, pooled: int = len(TARGET_SEEDS)
-) -> pd.DataFrame:
+def validate(runs: int, like: Study, pool: Executor, *, pooled: int = len(worlds.TARGET_SEEDS)) -> pd.DataFrame:
     """Simulate and analyse so many cohorts of every scenario: `summarise`. `pooled` others are to know the truth by."""
-    truths = targets(like, pool, pooled)
-    jobs = [(scenario, seed) for scenario in SCENARIOS for seed in range(first_seed, first_seed + runs)]
+    truths = worlds.targets(like, pool, pooled)
+    jobs = [(scenario, seed) for scenario in worlds.SCENARIOS for seed in range(1, 1 + runs)]
     return summarise(simulate_runs(jobs, like, pool, JOINT_WORLDS), truths, load_claims(like), like.settings.alpha)
 
 
 def read_table(file: str | Path) -> pd.DataFrame:
     """The table as `write_validation` wrote it."""
-    table = pd.read_csv(file, sep="\t", dtype=dict.fromkeys(ROW, str))
-    return table.fillna(dict.fromkeys(ROW, ""))
+    return pd.read_csv(file, sep="\t", dtype=dict.fromkeys(ROW, str)).fillna(dict.fromkeys(ROW, ""))
 
 
 def light(study: Study) -> Study:

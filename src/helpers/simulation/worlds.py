@@ -40,12 +40,8 @@ def _scenarios() -> dict[str, Scenario]:
     inert = changed(without_effects(Truth()), treatment={"shift_sd": 0.0})
     bases = {"demo": Truth(), "no drugs": inert, "no effects": without_effects(Truth(), disease=False)}
     told = yaml.safe_load(Path(__file__).with_name("scenarios.yaml").read_text(encoding="utf-8"))
-    return {
-        name: Scenario(
-            changed(bases[of.get("from", "demo")], **of.get("changes", {})), of["told"], of.get("nothing", "")
-        )
-        for name, of in told.items()
-    }
+    truths = {name: changed(bases[of.get("from", "demo")], **of.get("changes", {})) for name, of in told.items()}
+    return {name: Scenario(truths[name], of["told"], of.get("nothing", "")) for name, of in told.items()}
 
 
 SCENARIOS = _scenarios()
@@ -120,7 +116,8 @@ def true_of(truth: Truth, seeds: Sequence[int], like: Study, pool: Executor) -> 
     that are pooled, not those of the runs.
     """
     asked = evidence.asked_by(load_claims(like), like)
-    inert = _inert(truth)
+    drugs = [getattr(truth.treatment, name) for name in ARMS]
+    inert = not any(drug.direct or drug.mediated or drug.aside for drug in drugs)
     causal = [each for each in asked if each.contrast in ("arms", "arms_given_improvement")]
     unknown = [each for each in causal if not (inert and _of_skin(each, like))]
     apart = worlds(truth) if unknown else {}
@@ -153,11 +150,6 @@ def true_of(truth: Truth, seeds: Sequence[int], like: Study, pool: Executor) -> 
     return table[[*ANSWER, "target", "target_error"]]
 
 
-def _inert(truth: Truth) -> bool:
-    """Whether no drug does anything to the skin."""
-    return not any(arm.direct or arm.mediated or arm.aside for arm in (getattr(truth.treatment, name) for name in ARMS))
-
-
 def _of_skin(asked: Asked, like: Study, estimator: str = "") -> bool:
     """Whether an answer is about the skin, and not about the severity that the drugs improve in every scenario."""
     return find(asked.measure, like).kind != "severity" and estimator != "arm to mediator"
@@ -177,11 +169,10 @@ def _effects(
     patients = treatment.arms(paired(visits, asked.measure)).dropna(subset=covariates)
     weights = treatment.overlap_weights(patients, covariates)[patients["treated"]]
     weights.index = pd.Index(patients.loc[patients["treated"], "subject"])
-    ends = {
-        name: each[each["visit"].eq("followup")].set_index("subject")[asked.measure].reindex(weights.index)
-        for name, each in there.items()
-    }
-    treated, compared, crossed = (ends[name] for name in ("treatment", "comparator", "crossed"))
+    ends = {name: each[each["visit"].eq("followup")].set_index("subject") for name, each in there.items()}
+    treated, compared, crossed = (
+        ends[name][asked.measure].reindex(weights.index) for name in ("treatment", "comparator", "crossed")
+    )
     apart = pd.concat([treated - compared, crossed - compared, treated - crossed], axis=1, keys=EFFECTS).dropna()
     own = weights[apart.index] / weights[apart.index].sum()
     means = apart.mul(own, axis=0).sum()
@@ -206,14 +197,13 @@ def changed_genera(scenario: str) -> dict[str, frozenset[str]]:
     change = under["D_M3"] - under["D_M0"]
     drugs = [getattr(truth.treatment, name) for name in ARMS]
     towards = any(drug.direct or drug.mediated for drug in drugs)
-    makes = {
-        "group": truth.skin.disease != 0,
-        "change": abs(change.mean()) > 5 * change.sem(),
-        "arms": truth.skin.disease != 0 and towards,
-    }
-    changes = {question: moved if so else frozenset() for question, so in makes.items()}
     aside = frozenset(name.split()[0] for name in truth.skin.aside if drugs[0].aside != drugs[1].aside)
-    return changes | {question: changes[question] | aside for question in ("change", "arms")}
+    ill, nothing = truth.skin.disease != 0, frozenset[str]()
+    return {
+        "group": moved if ill else nothing,
+        "change": aside | (moved if abs(change.mean()) > 5 * change.sem() else nothing),
+        "arms": aside | (moved if ill and towards else nothing),
+    }
 
 
 def targets(like: Study, pool: Executor, pooled: int = len(TARGET_SEEDS)) -> pd.DataFrame:
@@ -222,12 +212,9 @@ def targets(like: Study, pool: Executor, pooled: int = len(TARGET_SEEDS)) -> pd.
     So many cohorts are `pooled`: a target's error is that of one cohort's estimate by the root of it. With 60, coverage
     comes out lower by 0.2 points, of which 500 cohorts know one.
     """
-    known: dict[str, pd.DataFrame] = {}  # worlds that differ only in what is seen of them have the same truth
-    tables = []
-    for name, scenario in SCENARIOS.items():
-        truth = fully_seen(scenario.truth)
-        key = truth.model_dump_json()
-        if key not in known:
-            known[key] = true_of(truth, TARGET_SEEDS[:pooled], like, pool)
-        tables.append(known[key].assign(scenario=name))
-    return pd.concat(tables, ignore_index=True)
+    truths = {name: fully_seen(scenario.truth) for name, scenario in SCENARIOS.items()}
+    keys = {name: truth.model_dump_json() for name, truth in truths.items()}
+    # Worlds that differ only in what is seen of them have the same truth.
+    different = {key: truths[name] for name, key in keys.items()}
+    known = {key: true_of(truth, TARGET_SEEDS[:pooled], like, pool) for key, truth in different.items()}
+    return pd.concat([known[key].assign(scenario=name) for name, key in keys.items()], ignore_index=True)

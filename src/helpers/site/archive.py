@@ -4,32 +4,21 @@ import io
 import zipfile
 from pathlib import Path
 
+from helpers import files
 from helpers.errors import StudyError
-from helpers.files import (
-    CRATE,
-    DATA,
-    FIGURES,
-    HTML,
-    NOTEBOOKS,
-    OF_CLAIMS,
-    RESULTS,
-    TABLES,
-    Report,
-    built_report_of,
-    write_whole,
-)
+from helpers.files import built_report_of, write_whole
 from helpers.run.origin import privacy_of
 from helpers.run.parameters import notebooks
 from helpers.study import load_study
 
 #: What may be shared of a report's folder: not the cohort, not unrounded estimates, not notebooks that failed.
 SHARED = (
-    CRATE,
-    f"{HTML}/**/*",
-    *(f"{RESULTS}/{name}" for name in OF_CLAIMS),
-    f"{RESULTS}/{TABLES}/*.tsv",
-    f"{RESULTS}/{FIGURES}/*.*",
-    f"{NOTEBOOKS}/[0-9]*.ipynb",
+    files.CRATE,
+    f"{files.HTML}/**/*",
+    *(f"{files.RESULTS}/{name}" for name in files.OF_CLAIMS),
+    f"{files.RESULTS}/{files.TABLES}/*.tsv",
+    f"{files.RESULTS}/{files.FIGURES}/*.*",
+    f"{files.NOTEBOOKS}/[0-9]*.ipynb",
 )
 
 
@@ -39,9 +28,9 @@ def shared(folder: Path) -> list[Path]:
     return sorted(path for path in found if not path.name.startswith(".") and ".failed." not in path.name)
 
 
-def to_send(name: str) -> Report:
+def to_send(name: str) -> files.Report:
     """A report that was built, all of it under the privacy settings that study.yaml has now, or `StudyError`."""
-    report, now = built_report_of(name), load_study(DATA / name).privacy.model_dump_json()
+    report, now = built_report_of(name), load_study(files.DATA / name).privacy.model_dump_json()
     steps = {step: privacy_of(report, step) for step in (*(notebook.stem for notebook in notebooks()), "site")}
     under = {step: path.read_text(encoding="utf-8") if path.is_file() else "not known" for step, path in steps.items()}
     if others := {step: settings for step, settings in under.items() if settings != now}:

@@ -19,11 +19,7 @@ from helpers.study import FEW
 WORLD_MARKERS = "o^sDvPX*<>"
 
 
-@styled(
-    "{ylabel}. Small marks: people; large ones, joined: means of those who came twice, with 95 % intervals. Band: the "
-    "middle half of {labels[control]} at {labels[baseline]}.",
-    "{ylabel} of both arms at both visits, over the band of {labels[control]}.",
-)
+@styled
 def overview(visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylabel: str) -> Figure:
     """A measure of all patients at both visits, over the band of the controls: the study in one picture.
 
@@ -35,8 +31,6 @@ def overview(visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylab
     if len(healthy):
         low, high = healthy.quantile([0.25, 0.75])
         ax.axhspan(low, high, color=COLOURS["control"], alpha=0.35, lw=0)
-        ax.text(0.01, high, f"{labels['control']}, n = {len(healthy)}", transform=ax.get_yaxis_transform(), va="bottom",
-                size=8.5, color="#1B6C9B")  # fmt: skip
     shown = [who for who in groups(visits["who"]) if who != "control"]
     ticks: list[str] = []
     for i, who in enumerate(shown):
@@ -61,10 +55,7 @@ def draw_pairs(ax: Axes, wide: pd.DataFrame, who: str, x: float) -> None:
                     lw=2, capsize=4, zorder=5)  # fmt: skip
 
 
-@styled(
-    "Each patient before treatment (across) and after (upwards), a panel a measure; on the line nothing changed.",
-    "Scatter of each patient's values after treatment against those before.",
-)
+@styled
 def before_after(table: pd.DataFrame, measures: Sequence[str], labels: Mapping[str, str]) -> Figure:
     """Patients at both visits; `table` and `measures` as from `helpers.site.pages.patients.both_visits`."""
     fig, axes = panels(2.9, columns=len(measures))
@@ -81,10 +72,7 @@ def before_after(table: pd.DataFrame, measures: Sequence[str], labels: Mapping[s
     return fig
 
 
-@styled(
-    "The people behind the claim, a panel a part of it. Large marks: means with 95 % intervals, from five on.",
-    "The values of the people behind the claim, a panel a part of it.",
-)
+@styled
 def behind_claim(parts: Sequence[tuple[str, str, str, pd.DataFrame]], labels: Mapping[str, str]) -> Figure:
     """The people on whom each part of a claim rests.
 
@@ -95,14 +83,16 @@ def behind_claim(parts: Sequence[tuple[str, str, str, pd.DataFrame]], labels: Ma
     rows = -(-len(parts) // columns)
     fig, axes = panels(2.9 * rows, rows, columns)
     for ax, (what, xlabel, ylabel, rows_of) in zip(axes, parts, strict=False):
-        shown, names = groups(rows_of["who"]), []
+        shown, ticks = groups(rows_of["who"]), {}
         for i, who in enumerate(shown):
             part = rows_of[rows_of["who"].eq(who)]
-            names.append(f"{labels[who]}\nn = {len(part)}")
+            told = f"{labels[who]}\nn = {len(part)}"
+            ticks[1.7 * i + 0.5] = told
             if xlabel:
                 ax.plot(part["x"], part["after"], MARKERS[who], ms=4, alpha=0.6, mew=0, color=COLOURS[who],
-                        label=names[-1])  # fmt: skip
+                        label=told)  # fmt: skip
             elif part["before"].notna().any():
+                ticks |= {1.7 * i: labels["baseline"], 1.7 * i + 0.5: f"\n{told}", 1.7 * i + 1: labels["followup"]}
                 draw_pairs(ax, part[["before", "after"]], who, 1.7 * i)
             else:
                 spread = np.random.default_rng(0).uniform(-0.2, 0.2, len(part))
@@ -113,20 +103,17 @@ def behind_claim(parts: Sequence[tuple[str, str, str, pd.DataFrame]], labels: Ma
                     ax.errorbar(1.7 * i + 0.9, part["after"].mean(), yerr=half, color="black", marker=MARKERS[who],
                                 mfc=COLOURS[who], ms=8, lw=2, capsize=4)  # fmt: skip
         if xlabel:
-            ax.legend(loc="upper right", fontsize=7, bbox_to_anchor=(1, 1.02))
+            ax.legend(loc="upper left", fontsize=7, bbox_to_anchor=(1, 1))  # beside what could be taken for people
         else:
-            ax.set_xticks([1.7 * i + 0.5 for i in range(len(shown))], names)
+            ax.set_xticks(list(ticks), list(ticks.values()))
             ax.set_xlim(-0.5, 1.7 * max(len(shown), 1) - 0.2)
-        ax.set(xlabel=xlabel, ylabel=ylabel, title=fill(what, 100 // columns))
+        ax.set(xlabel=xlabel, ylabel=ylabel, title=fill(what, 76 // columns))
     for ax in axes[len(parts) :]:
         ax.axis("off")
     return fig
 
 
-@styled(
-    "Each effect with its interval, in standard deviations of {control} (of a link with severity: ρ). Filled: shown as "
-    "claimed; cross: the contrary; open: neither; diamond: out of reach. Grey: the margin of claims of no change.",
-)
+@styled
 def claims_forest(claims: pd.DataFrame, control: str) -> Figure:
     """Every claim's effect on one scale, by family; columns of `helpers.claims.verdicts`."""
     fig, (ax,) = panels(0.26 * (len(claims) + claims["family"].nunique()) + 0.7)
@@ -155,7 +142,7 @@ def claims_forest(claims: pd.DataFrame, control: str) -> Figure:
     return fig
 
 
-@styled()
+@styled
 def validation(table: pd.DataFrame, alpha: float) -> Figure:
     """Share of simulated cohorts in which each test rejects (A), and in which each interval holds the truth (B).
 

@@ -85,6 +85,11 @@ def _from(page: str, address: str) -> str:
     return posixpath.normpath(posixpath.join(posixpath.dirname(page), address))
 
 
+def _part(page: str) -> tuple[bool, bool]:
+    """Whether a page is a card, a chapter, or neither: on paper these three begin a sheet."""
+    return "/" in page, page[:2].isdigit()
+
+
 def _article(site: Path, page: str, pages: list[str]) -> Tag:
     """A page's content, its ids and links made to fit among those of all the pages."""
     found = BeautifulSoup((site / page).read_text(encoding="utf-8"), "html.parser").select_one("article")
@@ -102,6 +107,6 @@ def _article(site: Path, page: str, pages: list[str]) -> Tag:
             link["href"] = f"#{address}" + (f"-{anchor}" if anchor else "")
         elif "://" not in address:
             link.unwrap()  # a download: on paper it would name a folder of this machine
-    follows = page == pages[0] or (posixpath.dirname(page) and page != pages[1])  # cards are short: one after the other
-    found["style"] = "" if follows else "break-before: page"
+    before = pages[max(pages.index(page) - 1, 0)]
+    found["style"] = "break-before: page" if _part(page) != _part(before) else ""
     return found

@@ -12,6 +12,7 @@ from nbformat.v4 import new_markdown_cell
 
 from helpers.evidence import Data
 from helpers.files import FIGURES, TABLES, Report
+from helpers.narrate import number
 from helpers.output import emphasised
 from helpers.study import Study
 
@@ -176,3 +177,12 @@ def rendered(template: str, **facts: Any) -> str:
         trim_blocks=True,
     )
     return env.get_template(f"{template}.md.j2").render(facts)
+
+
+def prose(template: str, **facts: Any) -> str:
+    """HTML of prose, ``<template>.html.j2`` beside this file, on one line: what it inserts of the facts is escaped."""
+    env = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, autoescape=True, trim_blocks=True
+    )
+    env.filters["number"] = number
+    return " ".join(env.get_template(f"{template}.html.j2").render(facts).split())

@@ -9,7 +9,7 @@ import pandas as pd
 
 from helpers import multiverse, narrate, plain
 from helpers.choices import load_choices
-from helpers.claims import KEY, NOT_TESTABLE, VERDICTS, claims_of
+from helpers.claims import CONTRADICTED, INCONCLUSIVE, KEY, NOT_TESTABLE, SUPPORTED, VERDICTS, claims_of
 from helpers.disclosure import in_text
 from helpers.evidence import CONTRASTS, Asked
 from helpers.figures import italicise
@@ -26,8 +26,6 @@ from helpers.site.pages.validation import off_claims, validated
 
 #: The folder of the cards in the site, and the way back from there.
 FOLDER, BACK = "claims", "../"
-#: The effect of a two-sided test of 5 % that is found in 80 %, in half widths of its interval.
-FOUND = (1.959964 + 0.841621) / 1.959964
 
 
 class Known(NamedTuple):
@@ -83,7 +81,7 @@ def card(row: dict[str, Any], run: Run, facts: Known) -> str:
     told = italicised(in_text(plain.sentence(row, study, row["sd"]), study.privacy), taxa)
     head = (
         f'<div class="answer"><p><b>{verdict.symbol} {row["verdict"]}</b> ({html.escape(of)}): {verdict.says}.</p>'
-        f"<p>{emphasised(told)}</p></div>"
+        f"<p>{emphasised(told)}</p>{_caveat(row, parts)}</div>"
     )
     sections = {
         "The people": _people(row, parts, run),
@@ -91,13 +89,25 @@ def card(row: dict[str, Any], run: Run, facts: Known) -> str:
         "What this study could have shown": text_html(_reach(row, parts, facts, run)),
         "The same under other choices": _specifications(row, run, facts),
         "What would change the verdict": _otherwise(row, parts, facts, run),
-        "What was reported": text_html(f"{claims_of(study).of} ({row['source']}): {row['reported']}."),
+        "What was reported": text_html(
+            italicised(f"{claims_of(study).of} ({row['source']}): {row['reported']}.", taxa)
+        ),
     }
     link = f'<p>The section with its evidence, code and data: <a href="{BACK}{evidence(row)}">'
     link += f"{emphasised(row['section'])}</a>.</p>"
-    title = f"# {escaped(row['id'])} {escaped(row['statement'])}"
+    title = f"# {escaped(row['id'])} {escaped(italicised(row['statement'], taxa)).replace(chr(92) + '*', '*')}"
     blocks = [f"## {heading}\n\n{raw(content)}" for heading, content in sections.items() if content]
     return "\n\n".join([title, raw(head), *blocks, "## Evidence", raw(link + _reason(row, taxa))])
+
+
+def _caveat(row: Mapping[str, Any], parts: list[dict[str, Any]]) -> str:
+    """By which other analyses a supported claim would not be shown, as HTML."""
+    if row["verdict"] != SUPPORTED or not math.isnan(row["margin"]):
+        return ""
+    weaker = [
+        f"{part['what']}: {other['by']}" for part in parts for other in part["beside"] if not excludes_zero(other)
+    ]
+    return f"<p>No longer shown by other analyses ({html.escape('; '.join(weaker))}).</p>" if weaker else ""
 
 
 def _reason(row: Mapping[str, Any], taxa: list[str]) -> str:
@@ -158,8 +168,8 @@ def _effect(row: Mapping[str, Any], privacy: Any, taxa: list[str]) -> str:
         told["p, of a smaller effect than the margin"] = p_number(row["p_equivalence"])
     if pd.notna(row["p_holm"]):
         told["p of the verdict, adjusted for the other claims of the family (Holm)"] = p_number(row["p_holm"])
-    caption = f"{row['what']}; n = {row['n']}"
-    if row["scale"] == "fold change":
+    caption = f"{italicised(row['what'], taxa)}; n = {row['n']}"
+    if row["scale"] == "fold change" and row["contrast"] != "severity":
         caption += ". Times: relative to the other bacteria of the swab; reads tell no absolute numbers"
     columns = {"": list(told), "value": [in_text(value, privacy) for value in told.values()]}
     return table_html(columns, set(), caption, taxa)
@@ -170,21 +180,25 @@ def _reach(row: Mapping[str, Any], parts: list[dict[str, Any]], facts: Known, ru
     if math.isnan(row["estimate"]):
         return ""
     told = [narrate.reach(part) for part in parts if not math.isnan(part["margin"]) and not part["cannot"]]
-    if not told:
-        size = FOUND * (row["ci_high"] - row["ci_low"]) / 2
-        least = plain.effect(dict(row) | {"estimate": size}, row["sd"]).partition(" (")[0]
+    if row["verdict"] == CONTRADICTED:
+        told = []  # nobody asks what could have been shown of the contrary
+    elif not told and (least := plain.reachable(row, run.study)):
         told = [f"With 80 % power this study finds effects from about {least} on; it may well miss smaller ones."]
     if facts.simulated is not None and run.study.folder == DEMO:
         of = facts.simulated[facts.simulated["scenario"].eq(DEMO_WORLD) & facts.simulated["claim"].eq(row["id"])]
-        told += [
-            f"Of {part['runs']:.0f} simulated cohorts like this one ({part['measure']}), the test rejects in "
-            f"{number(100 * part['rejected'], 2)} %, and the interval holds the truth, {number(part['target'])}, in "
-            f"{number(100 * part['coverage'], 3)} %."
-            for part in of[of["interval"].eq("model")].to_dict("records")
-        ]
+        for found in of[of["interval"].eq("model")].to_dict("records"):
+            part = next(p for p in parts if all(p[key] == found[key] for key in KEY[1:]))
+            truth = dict.fromkeys(("estimate", "ci_low", "ci_high"), found["target"])
+            true = plain.effect(part | truth, part["sd"]).partition(" (")[0]
+            told.append(
+                f"{part['what'] if len(parts) > 1 else 'Simulation'}: of {found['runs']:.0f} simulated cohorts like "
+                f"this one, whose truth is {true}, the test rejects in {number(100 * found['rejected'], 2)} %, and the "
+                f"interval holds the truth in {number(100 * found['coverage'], 3)} %. The interval of this cohort "
+                f"{'holds' if part['ci_low'] <= found['target'] <= part['ci_high'] else 'misses'} it."
+            )
     if facts.simulated is not None and row["id"] in (off := off_claims(facts.simulated)):
-        told.append(f"**On simulated cohorts, {off[row['id']]}.**")
-    return " ".join(told)
+        told.append(f"**Beware: on simulated cohorts of the demo's design, {off[row['id']]}.**")
+    return italicised("\n".join(f"- {line}" for line in told), taxa_named(run.claims["measure"], run.study))
 
 
 def _specifications(row: Mapping[str, Any], run: Run, facts: Known) -> str:
@@ -192,7 +206,11 @@ def _specifications(row: Mapping[str, Any], run: Run, facts: Known) -> str:
     if facts.every is None:
         return ""
     of_claim = facts.every.claims.set_index("claim", drop=False).loc[row["id"]].to_dict()
-    sentence = narrate.robust(of_claim, run.parameters["alpha"])
+    sentence = italicised(
+        narrate.robust(of_claim, run.parameters["alpha"]), taxa_named(run.claims["measure"], run.study)
+    )
+    if of_claim["joint_p"] < run.parameters["alpha"] and row["verdict"] == INCONCLUSIVE:
+        sentence += " Together the analyses point to an effect that the report's own cannot show."
     text, name = text_html(sentence), f"06_{row['id']}"
     if not (run.files / FIGURES / f"{name}.png").is_file():
         return text
@@ -216,17 +234,29 @@ def _otherwise(row: Mapping[str, Any], parts: list[dict[str, Any]], facts: Known
     known = [part for part in parts if part["beside"] and part["contrast"] != "arms_given_improvement"]
     rows = [
         {
-            "analysis": f"{part['what']}: {other['by']}" if len(known) > 1 else other["by"],
-            "effect (95 % interval)": plain.effect(part | other, part["sd"]),
+            "analysis": f"{part['what']}: {other['by']}" if len(parts) > 1 else other["by"],
+            "effect (interval)": plain.effect(part | other, part["sd"]),
             "excludes zero": "yes" if excludes_zero(other) else "no",
         }
         for part in known
-        for other in [{"by": "the report", **part}, *part["beside"]]
+        for other in [{"by": f"the report ({part['level']:g} % interval)", **part}, *part["beside"]]
         if not math.isnan(part["estimate"])
     ]
     columns = pd.DataFrame(rows).to_dict("list")
-    table = table_html(columns, set(), "The same effect by other analyses", taxa) if rows else ""
-    of = facts.overturning
-    moved = [narrate.overturned(r) for r in of[of["claim"].eq(row["id"])].to_dict("records")] if len(of) else []
-    told = in_text(italicised(" ".join(filter(None, moved)), taxa), run.study.privacy)
-    return table + (text_html(told) if told else "")
+    caption = "The same effect by other analyses, with 95 % intervals"
+    table = table_html(columns, set(), caption, taxa) if rows else ""
+    told = _choices(row, facts)
+    if row["verdict"] == SUPPORTED and len(facts.overturning):
+        of = facts.overturning[facts.overturning["claim"].eq(row["id"])].to_dict("records")
+        told += [narrate.overturned({**next(p for p in parts if p["what"] == r["what"]), **r}) for r in of]
+    items = "\n".join(f"- {line}" for line in filter(None, told))
+    return table + (text_html(in_text(italicised(items, taxa), run.study.privacy)) if items else "")
+
+
+def _choices(row: Mapping[str, Any], facts: Known) -> list[str]:
+    """Which choice of analysis, taken alone, would give another verdict."""
+    if facts.every is None or row["verdict"] == NOT_TESTABLE:
+        return []
+    other = facts.every.claims.set_index("claim").loc[row["id"], "other"]
+    return [f"One choice of analysis alone gives another verdict: {other}." if other else
+            "No choice of analysis, taken alone, gives another verdict."]  # fmt: skip

@@ -1,7 +1,6 @@
 """The index page: the study in one picture, four sentences and one table; all else is behind the links."""
 
 import html
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,13 @@ from helpers.claims import CONTRADICTED, NOT_TESTABLE, OUT_OF_REACH, SUPPORTED, 
 from helpers.disclosure import in_text
 from helpers.evidence import Data
 from helpers.figures import italicise
-from helpers.files import CLAIMS_TABLE, DEMO, NOTEBOOKS, TABLES
+from helpers.files import CLAIMS_TABLE, NOTEBOOKS, TABLES
 from helpers.measures import PATHOGEN, POSITION, SHANNON, axis, taxa_named
-from helpers.narrate import italicised, most_differ, number, suppression
+from helpers.narrate import italicised, most_differ, suppression
 from helpers.output import emphasised, framed, save_figure, saved_table
 from helpers.site.figures import claims_forest, overview
 from helpers.site.pages import Run, figure_html, fold_html, raw, text_html
 from helpers.site.pages.cards import FOLDER, counts
-from helpers.site.pages.validation import demo_power, validated
 from helpers.study import Study
 
 FOREST, OVERVIEW = "claims", "overview"
@@ -72,9 +70,10 @@ def page(run: Run, others: list[str]) -> str:
     control = study.labels.control
     caption = (
         f"In SD of {control} (severity: ρ). Filled: shown; cross: contrary; open: neither; diamond: out of reach; "
-        "grey: margin."
+        "grey: margin. Intervals: 95 %, of no change 90 %."
     )
     forest = figure_html(FOREST, f"Forest plot of the claims' effects. {found}.", caption, run.files, CLAIMS_TABLE)
+    forest = forest if claims["sd"].notna().any() else ""  # without controls there is no common scale
     cards = [
         f"{name} {verdict} <{FOLDER}/{name}>" for name, verdict in zip(claims["id"], claims["verdict"], strict=True)
     ]
@@ -85,7 +84,7 @@ def page(run: Run, others: list[str]) -> str:
             raw(lead),
             "## The claims",
             raw(claims_html(run, taxa)),
-            raw(forest),
+            raw(forest) if forest else "",
             "## The study",
             raw(fold_html("What was studied, source and licence", about)),
             "## Downloads",
@@ -104,16 +103,20 @@ def _contents(caption: str, pages: list[str]) -> str:
 
 def _picture(run: Run) -> str:
     alt = f"Both arms at both visits over the band of {run.study.labels.control}. {' '.join(answers(run)[:2])}"
-    caption = f"Bold: means, 95 % intervals. Band: middle half of {run.study.labels.control}."
+    caption = "Bold: means, 95 % intervals."
+    healthy = 0 if run.data is None else run.data.visits.query("who == 'control' and visit == 'baseline'").shape[0]
+    caption += f" Band: middle half of {run.study.labels.control} (n = {healthy})." if healthy else ""
     return figure_html(OVERVIEW, alt, caption, run.files, CLAIMS_TABLE)
 
 
 def studied(run: Run) -> str:
     """Say who was studied, as HTML: the people of each group by visit, as chapter 1 counted them, if it did."""
     labels, people = run.study.labels, saved_table(run.report.results, "01_people")
-    each = [f"{r.group} {r.baseline} and {r.followup} ({r.both} at both)" for r in people.itertuples()]
+    each = [f"{r.group} {r.baseline} and {r.followup} ({r.both})" for r in people.itertuples()]
     kind = "<b>Simulated data.</b> " if run.study.simulated else ""
-    told = html.escape(f"People at {labels.baseline} and {labels.followup}: {'; '.join(each)}.") if each else ""
+    told = (
+        html.escape(f"People at {labels.baseline} and {labels.followup} (at both): {'; '.join(each)}.") if each else ""
+    )
     return f"{kind}{told}"
 
 
@@ -131,7 +134,7 @@ def answers(run: Run) -> list[str]:
         )
     parts = {
         "shown to be otherwise than reported": by[CONTRADICTED],
-        "beyond what a study of this size can exclude": by[OUT_OF_REACH],
+        "beyond what a study of this size can show": by[OUT_OF_REACH],
         "not testable here": by[NOT_TESTABLE],
     }
     rest = [f"{', '.join(of['id'])} {'is' if len(of) == 1 else 'are'} {what}" for what, of in parts.items() if len(of)]
@@ -145,9 +148,7 @@ def by_family(claims: pd.DataFrame, study: Study) -> pd.DataFrame:
 
 
 def claims_html(run: Run, taxa: list[str]) -> str:
-    """The claims by family: verdict, effect, people, how many analyses agree, what could have been shown."""
-    simulated = validated()
-    power = demo_power(simulated) if simulated is not None and run.study.folder == DEMO else {}
+    """The claims by family: verdict, effect, people, how many analyses agree, what 80 % power would have shown."""
     heads = [
         "",
         f"Claim of {html.escape(claims_of(run.study).of)}",
@@ -155,27 +156,26 @@ def claims_html(run: Run, taxa: list[str]) -> str:
         "Effect (interval)",
         "n",
         "Agree",
-        "Power",
+        "Could show",
     ]
     rows = []
     for family, of in by_family(run.claims, run.study).groupby("family", sort=False):
-        rows.append(
-            f'<tr class="family"><th scope="rowgroup" colspan="{len(heads)}">{html.escape(str(family))}</th></tr>'
-        )
-        rows += [_claim_row(row, run, power, taxa) for row in of.to_dict("records")]
+        alone = " (uncontrolled)" if of["contrast"].isin(["change", "change_in"]).all() else ""
+        family_of = f"{html.escape(str(family))}{alone}"
+        rows.append(f'<tr class="family"><th scope="rowgroup" colspan="{len(heads)}">{family_of}</th></tr>')
+        rows += [_claim_row(row, run, taxa) for row in of.to_dict("records")]
     return framed((f'<th scope="col">{name}</th>' for name in heads), rows, "Claims", " claims")
 
 
-def _claim_row(row: dict[str, Any], run: Run, power: Mapping[str, float], taxa: list[str]) -> str:
+def _claim_row(row: dict[str, Any], run: Run, taxa: list[str]) -> str:
     name = html.escape(row["id"])
-    reach = power.get(row["id"], row["power_equivalence"])
     cells = [
         ("claim", "", emphasised(italicised(row["statement"], taxa))),
         ("verdict", "", f"<b>{VERDICTS[row['verdict']].symbol} {html.escape(row['verdict'])}</b>"),
         ("effect", "Effect", html.escape(plain.effect(row, row["sd"])) if pd.notna(row["estimate"]) else "–"),
         ("number", "n", html.escape(counts(row, run))),
         ("number", "Analyses that agree", _agreement(row)),
-        ("number", "Power", _percent(reach)),
+        ("number", "Could show", html.escape(plain.reachable(row, run.study)) or "–"),
     ]
     # The name stands beside the value where the table is folded: on a phone.
     body = "".join(f'<td class="{kind}" data-label="{label}">{cell}</td>' for kind, label, cell in cells)
@@ -190,10 +190,6 @@ def _agreement(row: dict[str, Any]) -> str:
     bar = f'<span class="bar"><span style="width: {100 * agree / of:.0f}%"></span></span>'
     few = ' <b title="most other analyses: another verdict">!</b>' if most_differ(agree, of) else ""
     return f"{bar} {agree}/{of}{few}"
-
-
-def _percent(share: float) -> str:
-    return "–" if pd.isna(share) else "< 1 %" if share < 0.01 else f"{number(100 * share, 2)} %"
 
 
 def _downloads(files: Path) -> str:

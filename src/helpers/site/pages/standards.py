@@ -1,6 +1,5 @@
 """Two checklists of reporting: which items this report answers, and which are for the authors of a manuscript."""
 
-import html
 from collections import Counter
 from functools import cache, partial
 from pathlib import Path
@@ -15,8 +14,8 @@ from helpers.claims import NOT_TESTABLE, VERDICTS
 from helpers.disclosure import as_tsv
 from helpers.evidence import NEEDS_COUNTS
 from helpers.files import FIGURES, TABLES, write_whole
-from helpers.output import framed, saved_table
-from helpers.site.pages import Run, evidence, raw
+from helpers.output import saved_table
+from helpers.site.pages import Run, evidence, prose, raw
 from helpers.study import VOCABULARY, Column, Study
 
 #: The pages beside the notebooks that items lead to: title and address.
@@ -63,10 +62,13 @@ def page(run: Run) -> str:
     for checklist in checklists():
         told = [reply(item, known, simulated=run.study.simulated) for item in checklist["items"]]
         replies[checklist["name"]] = told
-        about = f"<p>{html.escape(checklist['about'])}</p>\n"
-        sections += [f"## {checklist['title']}", raw(about + _table(checklist["title"], told))]
+        table = prose("checklist", about=checklist["about"], title=checklist["title"], replies=told, place=place)
+        sections += [f"## {checklist['title']}", raw(table)]
     write_whole(run.files / DOWNLOAD, download(replies))
-    return "\n\n".join(["# Reporting standards", raw(_about(run.study, replies)), *sections]) + "\n"
+    states = Counter(told.state for each in replies.values() for told in each)
+    trial = run.study.randomised and len(_values(run.study, "arm")) == len(VOCABULARY["arm"])
+    about = prose("standards", states=states, trial=trial, download=DOWNLOAD)
+    return "\n\n".join(["# Reporting standards", raw(about), *sections]) + "\n"
 
 
 @cache
@@ -123,50 +125,6 @@ def place(where: str) -> tuple[str, str]:
     return f"{title}: {section}", evidence({"notebook": address.removesuffix(".html"), "section": section})
 
 
-# ---------------------------------------------------------------- HTML
-
-
-def _about(study: Study, replies: dict[str, list[Reply]]) -> str:
-    states = Counter(told.state for each in replies.values() for told in each)
-    trial = (
-        "<p>The arms were allocated by chance: the comparison of the arms is a trial's, which is reported by CONSORT. "
-        "STROBE stands here for the comparison with controls.</p>"
-        if study.randomised and len(_values(study, "arm")) == len(VOCABULARY["arm"])
-        else ""
-    )
-    return (
-        f"<p>Of {states.total()} items of two checklists, this report answers {states[ANSWERED]}, and "
-        f"{states[IN_PART]} in part; {states[FOR_AUTHORS]} are for the authors of a manuscript, and "
-        f"{states[NOT_APPLICABLE]} do not apply to these data. Answers are made from study.yaml and the results of "
-        "this run. The numbers are those of the checklists; what an item asks is told in this report's own words, so "
-        "that the originals are to be read beside it.</p>\n"
-        f'{trial}<p class="files"><a href="files/{DOWNLOAD}">both checklists as TSV, with a column to fill</a></p>'
-    )
-
-
-def _table(title: str, replies: list[Reply]) -> str:
-    head = [f'<th scope="col">{name}</th>' for name in ("Item", "What is asked", "Reply", "Where in the report")]
-    return framed(head, map(_row, replies), html.escape(title))
-
-
-def _row(told: Reply) -> str:
-    links = [f'<a href="{html.escape(place(where)[1])}">{html.escape(place(where)[0])}</a>' for where in told.where]
-    cells = [html.escape(told.item.asks), _reply(told), "<br>".join(links) or "–"]
-    body = "".join(f"<td>{cell}</td>" for cell in cells)
-    return f'<tr><th scope="row">{html.escape(told.item.number)}</th>{body}</tr>'
-
-
-def _reply(told: Reply) -> str:
-    answer, hint = html.escape(told.answer.removeprefix(_NOT)), html.escape(told.hint)
-    left = f"<b>For the authors:</b> {hint}." if hint else ""
-    return {
-        ANSWERED: f"<b>Answered.</b> {answer}",
-        IN_PART: f"<b>In part.</b> {answer}<br>{left}",
-        FOR_AUTHORS: left,
-        NOT_APPLICABLE: f"<b>Not applicable:</b> {answer}",
-    }[told.state]
-
-
 # ---------------------------------------------------------------- facts
 
 
@@ -189,18 +147,6 @@ def known(run: Run) -> dict[str, Any]:
     study, verdicts, results = run.study, Counter(run.claims["verdict"]), run.report.results
     arms, visits, groups, kinds = (_values(study, name) for name in ("arm", "visit", "group", "control_type"))
     two_arms, two_visits = len(arms) == len(VOCABULARY["arm"]), len(visits) == len(VOCABULARY["visit"])
-    adjusted = {"patients against controls": study.adjust.group, "the arms": study.adjust.arm}
-    also = {
-        "change against improvement": study.severity and two_visits,
-        "direct and indirect effect of the arm": study.severity and two_arms,
-        "equivalence and detectable effects": two_arms,
-    }
-    depends = {
-        "the total load, genus by genus": study.counted,
-        "reads without a species name": study.counted,
-        "the estimator of the arms' difference": two_arms,
-        "an unmeasured cause of improvement and skin": two_arms and study.severity,
-    }
     return {
         "study": study,
         "labels": study.labels,
@@ -216,10 +162,7 @@ def known(run: Run) -> dict[str, Any]:
         "suppression": narrate.suppression(study),
         "visits_used": narrate.visits_used(study),
         "needs_counts": NEEDS_COUNTS,
-        "batch_models": [what for what, columns in adjusted.items() if "batch" in columns],
         "recorded": [*(c for c in ("age", "sex", "batch") if getattr(study.columns, c)), *study.columns.covariates],
-        "also": [what for what, there in also.items() if there],
-        "depends": [what for what, there in depends.items() if there],
         "claims": run.claims,
         "untested": run.claims[run.claims["verdict"].eq(NOT_TESTABLE)].to_dict("records"),
         "verdicts": ", ".join(f"{verdicts[verdict]} {verdict}" for verdict in VERDICTS if verdicts[verdict]),

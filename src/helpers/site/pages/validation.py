@@ -9,12 +9,12 @@ from helpers.evidence import CONTRASTS, Asked
 from helpers.figures import italicise
 from helpers.files import VALIDATION
 from helpers.measures import find, taxa_named
-from helpers.narrate import interval, italicised, number, with_unit
-from helpers.output import SCREEN, emphasised, save_figure, save_table, table_html
+from helpers.narrate import interval, number, with_unit
+from helpers.output import SCREEN, save_figure, save_table, table_html
 from helpers.simulation.performance import CHANGED, FALSE, FAMILY, JOINT, JOINT_SHARE, ROW, read_table
 from helpers.simulation.worlds import DEMO_WORLD, NO_EFFECT, SCENARIOS
 from helpers.site.figures import validation
-from helpers.site.pages import Run, figure_html, raw
+from helpers.site.pages import Run, figure_html, fold_html, prose, raw
 from helpers.study import Study, load_study
 
 
@@ -24,11 +24,15 @@ def validated() -> pd.DataFrame | None:
 
 
 def page(run: Run) -> str:
-    """The page, empty if `make validate` was never run; for the demo cohort with its own estimates beside the truth."""
+    """The page, empty if `make validate` was never run; for the demo cohort with its own estimates beside the truth.
+
+    The simulated arms and groups are called as those of the study that stand for them.
+    """
     if (table := validated()) is None:
         return ""
     parts = run.parts if run.study.folder == VALIDATION.parent else None
-    return validation_page(table, load_study(VALIDATION.parent), parts, run.files)
+    like = load_study(VALIDATION.parent).model_copy(update={"labels": run.study.labels})
+    return validation_page(table, like, parts, run.files)
 
 
 def named(row: pd.Series, like: Study) -> str:
@@ -70,16 +74,10 @@ def off_claims(table: pd.DataFrame) -> dict[str, str]:
     told: dict[str, list[str]] = {}
     for row in wrong.itertuples():
         holds = f"the interval holds the truth in {number(100 * row.coverage)} %"
-        off = holds if row.misses else f"rejects in {number(100 * row.rejected)} %"
-        told.setdefault(row.claim, []).append(f"{row.scenario}: {off}")
-    more = {claim: f"; so in {len(each) - 1} more" if len(each) > 1 else "" for claim, each in told.items()}
-    return {claim: f"this test is off ({each[0]}{more[claim]})" for claim, each in told.items()}
-
-
-def demo_power(table: pd.DataFrame) -> dict[str, float]:
-    """Share of the demo world's cohorts in which the test of each claim of one part rejects."""
-    demo = table.query("scenario == @DEMO_WORLD and claim != ''")
-    return demo.drop_duplicates("claim", keep=False).set_index("claim")["rejected"].to_dict()
+        off = holds if row.misses else f"the test rejects in {number(100 * row.rejected)} %"
+        told.setdefault(row.claim, []).append(f"{off} (world: {row.scenario}")
+    more = {claim: f", and {len(each) - 1} more" if len(each) > 1 else "" for claim, each in told.items()}
+    return {claim: f"{each[0]}{more[claim]})" for claim, each in told.items()}
 
 
 def validation_page(table: pd.DataFrame, like: Study, parts: pd.DataFrame | None, files: Path) -> str:
@@ -97,27 +95,17 @@ def validation_page(table: pd.DataFrame, like: Study, parts: pd.DataFrame | None
     runs = int(table["runs"].max())
     null = table[of_nothing(table) & table["claim"].ne("")]
     supported = null[null["scenario"].eq(NO_EFFECT)].groupby("claim")[SUPPORTED].sum().mean()
-    worst = null.groupby(list(ROW), as_index=False)["rejected"].max()
+    worst = null.loc[null.groupby(list(ROW))["rejected"].idxmax(), [*ROW, "rejected", "runs"]]
     wrong = off_target(table, alpha)
-    told = [
-        f"<li>{emphasised(italicised(row['name'], taxa))} ({row['scenario']}): rejects in "
-        f"{number(100 * row['rejected'])} %, interval holds the truth in {number(100 * row['coverage'])} %</li>"
-        for row in wrong.to_dict("records")
-    ]
-    rule = (
-        "<p>A test is called off if its type I error is above 7 %, an interval if it holds the truth 2 points less "
-        "often than it should, both by more than two Monte-Carlo standard errors.</p>"
-    )
-    off = f"<p><b>Off are:</b></p><ul>{''.join(told)}</ul>{rule}" if told else f"<p><b>None is off.</b></p>{rule}"
     family = table[table["estimator"].eq(FAMILY)]
     in_worst = family.loc[family.groupby("contrast", sort=False)["rejected"].idxmax()]
-    families = "; ".join(f"{r.contrast} {number(100 * r.rejected)} % ({r.scenario})" for r in in_worst.itertuples())
     demo = table[table["scenario"].eq(DEMO_WORLD)]
     shown = demo[demo["claim"].ne("")].merge(worst, "left", list(ROW), suffixes=("", "_null"))
     columns = {
         "Claim": list(shown["claim"]),
         "Measure": [name.removeprefix(f"{claim} ") for claim, name in zip(shown["claim"], shown["name"], strict=True)],
         "Type I error (%)": _shown(100 * shown["rejected_null"]),
+        "of cohorts": _shown(shown["runs_null"]),
         "Rejects, demo (%)": _shown(100 * shown["rejected"]),
         "Coverage, demo (%)": _shown(100 * shown["coverage"]),
         "Truth, demo": _shown(shown["target"]),
@@ -129,28 +117,21 @@ def validation_page(table: pd.DataFrame, like: Study, parts: pd.DataFrame | None
         "claims of no change, of equivalence. The Monte-Carlo error of a share of 5 % "
         f"is {number(100 * (0.05 * 0.95 / runs) ** 0.5)} points."
     )
-    each = "".join(
-        f"<li><i>{name}</i>: {world.told}{world.null and f'. Nothing there: {world.null}'}</li>"
-        for name, world in SCENARIOS.items()
+    shares = table.assign(share=100 * table["rejected"]).set_index("estimator")
+    false = shares[shares.index == FALSE].nlargest(1, "share").to_dict("records")
+    changed = shares[(shares.index == CHANGED) & shares["scenario"].eq(DEMO_WORLD)]
+    about = prose(
+        "validation",
+        off=len(wrong),
+        all=len(table),
+        worlds=SCENARIOS,
+        supported=supported,
+        false_share=false[0] if false else None,
+        found=changed.set_index("contrast")["share"].to_dict(),
+        joint=table[table["estimator"].isin([JOINT, JOINT_SHARE]) & of_nothing(table) & table["runs"].gt(0)],
+        families=in_worst.to_dict("records"),
     )
-    simulated = "<p><b>SIMULATED.</b> How do the tests and intervals of this report do where the truth is known?</p>"
-    about = (
-        "<p>Cohorts of "
-        f"the demo study's design are simulated in {len(SCENARIOS)} worlds, and each is analysed as the chapters do:"
-        f"</p><ul>{each}</ul><p>The truth of an estimate is its value in a great many pooled cohorts, in which nobody "
-        "is lost by response or scored with error; a change within an arm is true whatever made it, regression to the "
-        "mean too. That of the arms' contrasts and of the direct and indirect effect is what the drugs do when each "
-        "patient is given the one and then the other, averaged over those who could have had either. Written by "
-        "<code>make validate</code>.</p>"
-        f"<p>On cohorts without any effect, {number(100 * supported)} % of the claims are called {SUPPORTED}.</p>"
-        f"{_false_discoveries(table)}"
-        f"{_joint_tests(table)}"
-        f"<p>Share of cohorts in which a family of claims has a false verdict, in its worst world: {families}.</p>"
-    )
-    alt = (
-        f"Rejections and coverage of every test in {len(SCENARIOS)} simulated worlds. "
-        f"{len(wrong)} of {len(table)} are off."
-    )
+    alt = f"Rejections and coverage of every test in {len(SCENARIOS)} simulated worlds."
     figure = figure_html(
         "validation",
         alt,
@@ -163,36 +144,25 @@ def validation_page(table: pd.DataFrame, like: Study, parts: pd.DataFrame | None
     )
     body = table_html(columns, set(list(columns)[2:]), caption, taxa=taxa)
     against = [] if parts is None else ["## This cohort against its truth", raw(_against_truth(parts, demo, like))]
-    blocks = [raw(simulated + off), raw(about), raw(body), raw(figure), *against]
+    blocks = [
+        raw(about),
+        raw(_off(wrong, taxa)),
+        raw(body),
+        raw(fold_html("Every test and interval", figure)),
+        *against,
+    ]
     return "\n\n".join(["# Validation on simulated cohorts", *blocks]) + "\n"
 
 
-def _joint_tests(table: pd.DataFrame) -> str:
-    """How often the joint tests of the multiverse reject where a claim is of nothing."""
-    null = table[table["estimator"].isin([JOINT, JOINT_SHARE]) & of_nothing(table) & table["runs"].gt(0)]
-    if null.empty:
-        return ""
-    worst = null.loc[null["rejected"].idxmax()]
-    return (
-        f"<p>The joint tests of the multiverse (light grid) reject in {number(100 * null['rejected'].mean())} % of the "
-        f"cohorts in which a claim is of nothing, at most in {number(100 * worst['rejected'])} % ({worst['contrast']}, "
-        f"{worst['scenario']}).</p>"
-    )
-
-
-def _false_discoveries(table: pd.DataFrame) -> str:
-    """How many of the genera found do not change, in the worst of all worlds, and how many of the others are found."""
-    shares = table.assign(share=100 * table["rejected"]).set_index("estimator")
-    if FALSE not in shares.index:
-        return ""
-    worst = shares.loc[[FALSE]].nlargest(1, "share").iloc[0]
-    found = shares.loc[[CHANGED]].query("scenario == @DEMO_WORLD").set_index("contrast")["share"].map(number)
-    return (
-        f"<p>Of the genera that are found, at most {number(worst['share'])} % do not change (mean share of false "
-        f"discoveries in {worst['scenario']}, {worst['contrast']}). Of those that do, in the demo's world there are "
-        f"found: {', '.join(f'{share} % ({contrast})' for contrast, share in found.items())}; the others are too rare, "
-        "or change too little.</p>"
-    )
+def _off(wrong: pd.DataFrame, taxa: list[str]) -> str:
+    """What the simulations show to be off, a table to be searched; nothing if nothing is."""
+    columns = {
+        "Off": list(wrong["name"]),
+        "World": list(wrong["scenario"]),
+        "Rejects (%)": _shown(100 * wrong["rejected"]),
+        "Holds the truth (%)": _shown(100 * wrong["coverage"]),
+    }
+    return table_html(columns, set(list(columns)[2:]), "What is off", taxa) if len(wrong) else ""
 
 
 def _against_truth(parts: pd.DataFrame, demo: pd.DataFrame, like: Study) -> str:

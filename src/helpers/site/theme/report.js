@@ -18,7 +18,7 @@ document.addEventListener("DOMContentLoaded", () => {
       other.textContent = interactive ? "Show the drawn figure" : "Show the interactive chart";
     };
     other.addEventListener("click", () => show(frame.hidden));
-    show(true);
+    show(matchMedia("(min-width: 640px)").matches);
     vegaEmbed(chart, specification, {actions: false, renderer: "canvas"}).catch(() => { part.removeChild(other); show(false); });
   }
   for (const table of document.querySelectorAll(".report-table.long table")) {
