@@ -73,8 +73,8 @@ ifneq ($(filter study,$(MAKECMDGOALS)),)
 # Only what stands on the command line (a machine may have its own NAME), and as it stands there: `$$` is not expanded.
 DRAFTED := NAME TABLE METADATA TAXONOMY TREE
 $(foreach v,$(DRAFTED),$(eval override $(v) := $(if $(filter override,$(origin $(v))),$$(value $(v)))))
-$(foreach v,NAME TABLE METADATA,$(if $(strip $(value $(v))),,$(error $(v) is not given; expected \
-make study NAME=mycohort TABLE=counts METADATA=metadata.tsv [TAXONOMY=file] [TREE=file])))
+$(foreach v,NAME TABLE,$(if $(strip $(value $(v))),,$(error $(v) is not given; expected \
+make study NAME=mycohort TABLE=counts [METADATA=metadata.tsv] [TAXONOMY=file] [TREE=file])))
 export $(DRAFTED)
 endif
 
@@ -184,7 +184,7 @@ $(PAGE): $(call SAVED,site)
 
 # ---------------------------------------------------------------- the rest
 
-study: environment ## draft data/NAME/study.yaml: NAME=mycohort TABLE=file METADATA=file [TAXONOMY=file] [TREE=file]
+study: environment ## draft data/NAME/study.yaml: NAME=mycohort TABLE=file [METADATA=file] [TAXONOMY=file] [TREE=file]
 	@$(STEP) study --table="$$TABLE" --metadata="$$METADATA" --taxonomy="$$TAXONOMY" --tree="$$TREE" -- "$$NAME"
 
 check: environment ## tell all problems of a study's files at once; or what it has, and which claims it can test

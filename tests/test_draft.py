@@ -124,7 +124,7 @@ def test_draft_of_a_plain_cohort_builds_as_it_is(tmp_path: Path) -> None:
     assert study.files.taxonomy == "feature_names"
     assert [(s.name, s.column, s.range) for s in study.severity] == [("easi", "EASI", (0, 72))]
     assert checks(text) == ["title, about, source, licence", "randomised", "labels", "minimum_depth"]
-    for file, path in zip((study.files.counts, study.files.metadata), paths, strict=True):
+    for file, path in zip((study.files.counts, study.described), paths, strict=True):
         assert study.path(file).read_bytes() == path.read_bytes()
     assert "make check STUDY=mine" in told
     assert told.index("make check STUDY=mine") < told.index("make report STUDY=mine")
@@ -548,7 +548,7 @@ def test_files_of_one_name_are_both_kept(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     other = metadata.rename(tmp_path / "b" / table.name)
     study, _, _ = drafted(tmp_path, table, other)
-    assert study.files.metadata.path == "raw/metadata-counts.tsv"
+    assert study.described.path == "raw/metadata-counts.tsv"
     build_cohort(study)
 
 
@@ -649,7 +649,7 @@ def test_make_passes_paths_as_they_are(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     expected = [f"--table={table}", "--metadata=a b.tsv", "--taxonomy=", "--tree=", "--", "mine"]
     assert done.stdout.splitlines()[-6:] == expected
-    for missing in ("NAME", "TABLE", "METADATA"):
-        done = make(*(f"{v}=x" for v in ("NAME", "TABLE", "METADATA") if v != missing))
+    for missing in ("NAME", "TABLE"):
+        done = make(*(f"{v}=x" for v in ("NAME", "TABLE") if v != missing))
         assert done.returncode != 0
         assert f"{missing} is not given" in done.stderr

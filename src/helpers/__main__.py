@@ -43,8 +43,10 @@ STEPS = {
         "intake.draft:draft_study",
         (
             STUDY,
-            _argument("--table", required=True, help="counts: BIOM, .qza or text"),
-            _argument("--metadata", required=True, help="a row a swab: text"),
+            _argument(
+                "--table", required=True, help="counts: BIOM, .qza, text, or R's or AnnData's object with all there is"
+            ),
+            _argument("--metadata", default="", help="a row a swab: text, if there is a file"),
             _argument("--taxonomy", default="", help="lineages of the features, if there is a file"),
             _argument("--tree", default="", help="Newick or .qza, if there is one"),
         ),

@@ -13,7 +13,8 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from helpers import tables, words
+from helpers import containers, tables, words
+from helpers.containers import Held
 from helpers.errors import Problems, StudyError
 from helpers.files import unfinished
 from helpers.study import VOCABULARY, Column, Study
@@ -97,7 +98,13 @@ def _presentable(path: Path, text: pd.Series, key: str) -> pd.Series:
 
 def _metadata_rows(study: Study, data: bytes) -> pd.DataFrame:
     """The metadata as text, its index the samples."""
-    path, name = study.path(study.files.metadata), study.columns.sample
+    path, name = study.path(study.described), study.columns.sample
+    whole = study.files.metadata or isinstance(containers.read(path, tables.unpacked(path, data)), Held)
+    if not whole:
+        fix = "give files.metadata"
+        raise StudyError(
+            "has no metadata", file=path, expected="a phyloseq or the like without files.metadata", fix=fix
+        )
     table = text_table(path, data)
     table.index = pd.Index(_column(path, table, name, "columns.sample").to_numpy())
     no_repeats(path, table.index, f"sample in column '{name}'")
@@ -109,7 +116,7 @@ def _metadata_rows(study: Study, data: bytes) -> pd.DataFrame:
 
 def _standard_columns(study: Study, table: pd.DataFrame) -> pd.DataFrame:
     """All rows, in the standard columns of ``obs`` (still as text), and ``ignored``: study.yaml leaves the swab out."""
-    path, columns, problems = study.path(study.files.metadata), study.columns, Problems()
+    path, columns, problems = study.path(study.described), study.columns, Problems()
     obs = pd.DataFrame({"ignored": False, "control_type": "sample"}, index=table.index)
 
     def text(name: str, key: str) -> pd.Series:
@@ -199,7 +206,7 @@ def _same_samples(study: Study, counts: Counts, rows: pd.Index) -> None:
         fix = "correct the identifiers; or leave such swabs out, which the flow tells: files.unmatched: ignore"
         fix = "correct the identifiers" if study.files.unmatched == "ignore" else fix
         raise StudyError(
-            f"has other swabs than {study.files.metadata.path}", file=study.path(study.files.counts),
+            f"has other swabs than {study.described.path}", file=study.path(study.files.counts),
             found=found + near,
             expected="each swab in both, by the same name, letter by letter",
             fix=mangled([*only_counts, *only_metadata]) or fix,
@@ -222,7 +229,7 @@ def _check_design(study: Study, obs: pd.DataFrame) -> None:
 
     Of an arm, swabs tell too that cannot be analysed for want of something else.
     """
-    path, problems = study.path(study.files.metadata), Problems()
+    path, problems = study.path(study.described), Problems()
     everything, obs = obs[~obs["ignored"]], obs[_usable(study, obs)]
     for column, among in (("group", obs), ("arm", everything), ("sex", obs)):
         if column in obs and (subjects := in_several(among, column)):
@@ -355,13 +362,13 @@ def build_cohort(study: Study) -> tuple[AnnData, pd.DataFrame]:
     ``tree_differs`` (features without a tip and other tips; JSON), ``study`` and ``checksums`` (JSON).
     """
     files, problems = study.files.each(), Problems()
-    data, rows, obs, counts, var, tree = {}, None, None, None, None, None
+    data, rows, obs, counts, var, tree = dict[str, bytes](), None, None, None, None, None
     for role, file in files.items():
         with problems:
             data[role] = study.read(file)
-    if "metadata" in data:
+    if (described := "metadata" if study.files.metadata else "counts") in data:
         with problems:
-            rows = _metadata_rows(study, data["metadata"])
+            rows = _metadata_rows(study, data[described])
     if rows is not None:
         with problems:
             obs = _standard_columns(study, rows)
@@ -378,16 +385,17 @@ def build_cohort(study: Study) -> tuple[AnnData, pd.DataFrame]:
             _same_samples(study, counts, rows.index)
         with problems:
             var = tables.read_taxonomy(study, data.get("taxonomy"), counts)
-        if "tree" in data:
+        newick = data.get("tree", (counts.tree or "").encode())
+        if "tree" in data or (newick and not study.files.tree):
             with problems:
-                tree = tables.read_tree(study, data["tree"], counts.features)
+                tree = tables.read_tree(study, newick, counts.features)
     problems.stop()
     assert obs is not None
     assert counts is not None
     assert var is not None
     cohort, ledger = _kept(study, obs, counts, var)
     if tree is not None:
-        tree = tables.read_tree(study, data["tree"], list(cohort.var_names))
+        tree = tables.read_tree(study, newick, list(cohort.var_names))
         cohort.uns["tree"] = tree.newick
         cohort.uns["tree_differs"] = json.dumps({"without_tip": tree.without_tip, "other_tips": tree.other_tips})
     cohort.uns["study"] = study.model_dump_json()

@@ -101,7 +101,7 @@ class DataFile(Strict):
 
 
 class CountsFile(DataFile):
-    """The feature table: BIOM, QIIME 2 artifact, or delimited text in either orientation."""
+    """The feature table: BIOM, QIIME 2 artifact, text in either orientation, or an object that holds all of a study."""
 
     format: Literal["auto", "biom", "qza", "text"] = Field("auto", description="auto: told from the file")
     orientation: Literal["auto", "samples_in_rows", "samples_in_columns"] = Field(
@@ -130,8 +130,11 @@ class TreeFile(DataFile):
 class Files(Strict):
     """The study's files."""
 
-    counts: CountsFile = Field(description="reads of each feature in each swab")
-    metadata: DataFile = Field(description="one row a swab, as text")
+    counts: CountsFile = Field(
+        description="reads of each feature in each swab; a phyloseq or TreeSummarizedExperiment of R (`.rds`), or an "
+        "AnnData (`.h5ad`), has the other files too, which then need not be given"
+    )
+    metadata: DataFile | None = Field(None, description="one row a swab, as text; not given: it is in the counts' file")
     taxonomy: TaxonomyFile | Literal["feature_names", "none"] = Field(
         "none", description="a file, or `feature_names` if the features are named by their lineage"
     )
@@ -161,7 +164,9 @@ class Column(Strict):
 class Columns(Strict):
     """Where the standard columns of the cohort are in the metadata file."""
 
-    sample: Text = Field(description="identifier of the swab, as in the count table")
+    sample: Text = Field(
+        description="identifier of the swab, as in the count table; `row names` where R or AnnData keep it aside"
+    )
     subject: Text = Field(description="identifier of the person")
     group: Column = Field(description="`control` and `case`")
     visit: Column = Field(
@@ -378,6 +383,11 @@ class Study(Strict):
     def folder(self) -> Path:
         """The folder of study.yaml, to which the files' paths are relative."""
         return self._folder
+
+    @property
+    def described(self) -> DataFile:
+        """The file with the metadata."""
+        return self.files.metadata or self.files.counts
 
     @property
     def claims_file(self) -> Path:

@@ -1,9 +1,11 @@
 """Readers of the study's files: count tables, taxonomy and tree, from bytes."""
 
+import bz2
 import csv
 import gzip
 import io
 import json
+import lzma
 import re
 import stat
 import zipfile
@@ -11,7 +13,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import biom
 import h5py
@@ -20,20 +22,27 @@ import pandas as pd
 from scipy import sparse
 from skbio import TreeNode
 
+from helpers import containers
+from helpers.containers import Held
 from helpers.errors import StudyError, visible
 from helpers.lineage import parse_lineage
 from helpers.study import RANKS, DataFile, Study, unprintable
 
+#: What compresses a file, by how it begins: R has three.
+_PACKED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+#: The column with the names of the rows, where R or AnnData keep them aside.
+ROW_NAMES = "row names"
 LINEAGE_COLUMNS = {"taxon", "taxonomy", "lineage", "classification", "consensuslineage", "consensus lineage"}
 
 
 class Counts(NamedTuple):
-    """A count table as read: ``X`` samples x features, and the lineage of each feature where the file has it."""
+    """A count table as read: ``X`` samples x features, and where the file has them, lineages of features and a tree."""
 
     X: sparse.csr_matrix
     samples: list[str]
     features: list[str]
     lineages: list[str] | None = None
+    tree: str | None = None
 
 
 def few(ids: Iterable[object]) -> str:
@@ -84,14 +93,17 @@ def _too_large(path: Path, limit: int) -> StudyError:
 
 
 def unpacked(path: Path, data: bytes) -> bytes:
-    """The content of a file that may be compressed by gzip; `StudyError` if it would unpack to what no table has."""
-    if not data.startswith(b"\x1f\x8b"):
+    """The content of a file that may be compressed; `StudyError` if it would unpack to what no table has."""
+    opener = next((opener for begins, opener in _PACKED.items() if data.startswith(begins)), None)
+    if opener is None:
         return data
     try:
-        with gzip.open(io.BytesIO(data)) as file:
-            content = file.read(_limit(len(data)) + 1)
-    except (OSError, EOFError, zlib.error) as e:
-        raise StudyError("is not a readable gzip file", file=path, found=e, fix="get it again") from None
+        with opener(io.BytesIO(data)) as file:
+            content: bytes = file.read(_limit(len(data)) + 1)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as e:
+        raise StudyError(
+            f"is not a readable {opener.__module__} file", file=path, found=e, fix="get it again"
+        ) from None
     if len(content) > _limit(len(data)):
         raise _too_large(path, _limit(len(data)))
     return content
@@ -157,13 +169,20 @@ def _decoded(path: Path, data: bytes) -> str:
 
 
 def text_table(path: Path, data: bytes) -> pd.DataFrame:
-    """A delimited text as strings: tab, comma or semicolon, LF or CRLF, perhaps compressed by gzip.
+    """A delimited text as strings: tab, comma or semicolon, LF or CRLF, perhaps compressed; or R's or AnnData's table.
 
     Comment lines above the header are left out (``# Constructed from biom file``), and so are rows whose first cell
     starts with ``#`` (``#q2:types``), and columns that repeat another in name and content. R's ``write.table``, whose
     header lacks the first cell, is understood.
     """
-    text = _decoded(path, unpacked(path, data))
+    data = unpacked(path, data)
+    held = containers.read(path, data)
+    frame = held.metadata if isinstance(held, Held) else held
+    if frame is not None:
+        table = frame.rename_axis(index=ROW_NAMES).reset_index()
+        no_repeats(path, table.columns, "column")
+        return table
+    text = _decoded(path, data)
     while text.startswith("# ") or re.match(r"#[^\t,;\n]*\n", text):
         text = text.partition("\n")[2]
     head = text.partition("\n")[0]
@@ -310,8 +329,12 @@ def read_counts(study: Study, data: bytes, samples: Iterable[str]) -> Counts:
     """The count table; the metadata's sample identifiers tell the orientation of a text."""
     file = study.files.counts
     path, data = study.path(file), unpacked(study.path(file), data)
-    kind = _format(path, data, file.format, "biom", "qza", "text")
-    if kind == "text":
+    held = containers.read(path, data)
+    kind = "text" if held is not None else _format(path, data, file.format, "biom", "qza", "text")
+    if isinstance(held, Held):
+        lineages = None if held.taxonomy is None else _lineages(held.taxonomy)
+        counts = Counts(held.X, held.samples, held.features, lineages, held.tree)
+    elif kind == "text":
         counts = _counts_from_text(path, data, file.orientation, set(samples))
     else:
         counts = _counts_from_biom(path, _member(path, data, "feature-table.biom") if kind == "qza" else data)
@@ -323,17 +346,13 @@ def read_counts(study: Study, data: bytes, samples: Iterable[str]) -> Counts:
     return _whole(path, counts, file.fractions)
 
 
-def _lineages(path: Path, table: pd.DataFrame) -> list[str]:
-    """One lineage text a row of a taxonomy table, which has one lineage column or one column a rank."""
+def _lineages(table: pd.DataFrame) -> list[str] | None:
+    """One lineage text a row of a taxonomy table, which has one lineage column or one column a rank; None without."""
     columns = {"kingdom" if c.lower() in ("domain", "superkingdom") else c.lower(): c for c in table.columns}
     if lineage := next((columns[c] for c in columns if c in LINEAGE_COLUMNS), None):
         return list(table[lineage])
     if "genus" not in columns:
-        raise StudyError(
-            "has no lineages", file=path, where="header", found=few(table.columns),
-            expected="a column Taxon (or taxonomy, lineage), or one column a rank",
-            fix="rename the column with the lineages to Taxon",
-        )  # fmt: skip
+        return None
     ranks = pd.DataFrame({r: table[columns[r]] if r in columns else "" for r in RANKS}, index=table.index)
     return list(ranks.agg(";".join, axis=1))
 
@@ -348,7 +367,13 @@ def read_taxonomy(study: Study, data: bytes | None, counts: Counts) -> pd.DataFr
         path, data = study.path(file), unpacked(study.path(file), data)
         kind = _format(path, data, file.format, "qza", "text")
         table = _named_rows(path, _member(path, data, "taxonomy.tsv") if kind == "qza" else data, "feature")
-        by_feature = dict(zip(table.index, _lineages(path, table), strict=True))
+        if (lineages := _lineages(table)) is None:
+            raise StudyError(
+                "has no lineages", file=path, where="header", found=few(table.columns),
+                expected="a column Taxon (or taxonomy, lineage), or one column a rank",
+                fix="rename the column with the lineages to Taxon",
+            )  # fmt: skip
+        by_feature = dict(zip(table.index, lineages, strict=True))
         if absent := [f for f in counts.features if f not in by_feature]:
             fix = "give the taxonomy of this table, or add the rows (an empty lineage is understood)"
             raise StudyError(
@@ -377,10 +402,9 @@ class Tree(NamedTuple):
 
 def read_tree(study: Study, data: bytes, features: list[str]) -> Tree:
     """The phylogeny; features that it lacks are left out of what needs it."""
-    file = study.files.tree
-    assert file is not None
+    file = study.files.tree or study.files.counts
     path, data = study.path(file), unpacked(study.path(file), data)
-    kind = _format(path, data, file.format, "qza", "newick")
+    kind = _format(path, data, file.format if study.files.tree else "auto", "qza", "newick")
     text = _decoded(path, _member(path, data, "tree.nwk") if kind == "qza" else data)
     try:
         tree = TreeNode.read(io.StringIO(text), format="newick", convert_underscores=False)

@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 import yaml
 
+from helpers.containers import Held, read
 from helpers.errors import StudyError
 from helpers.files import DATA, STUDY_KEYS, STUDY_YAML, unfinished
 from helpers.intake.guess import Draft, guess, quoted
 from helpers.run.lock import clear, locked
 from helpers.study import CountsFile, Files, Study, load_study
-from helpers.tables import Counts, read_counts, text_table
+from helpers.tables import Counts, read_counts, text_table, unpacked
 
 # ---------------------------------------------------------------- the text
 
@@ -153,29 +154,30 @@ def _bytes(path: Path, role: str) -> bytes:
 def _read_counts(path: Path, data: bytes) -> tuple[Counts, bool]:
     """The counts, rounded, as if the columns were the samples; and whether they are whole."""
 
-    def read(fractions: Literal["error", "round"]) -> Counts:
+    def counts(fractions: Literal["error", "round"]) -> Counts:
         file = CountsFile(path=str(path), orientation="samples_in_columns", fractions=fractions)
         content: dict[str, Any] = {"files": Files(counts=file, metadata=file)}
         return read_counts(Study.model_construct(**content), data, [])
 
     try:
-        return read("error"), True
+        return counts("error"), True
     except StudyError:
-        return read("round"), False
+        return counts("round"), False
 
 
 def draft_study(
     name: str,
     table: str | Path,
-    metadata: str | Path,
+    metadata: str | Path | None = None,
     taxonomy: str | Path | None = None,
     tree: str | Path | None = None,
     data_folder: str | Path = DATA,
 ) -> str:
     """Make ``data/<name>`` with copies of the files and a commented study.yaml, all or nothing; the summary comes back.
 
-    `table` is BIOM, .qza or text, `metadata` text; `taxonomy`, a lineage a feature, and `tree`, Newick, are empty if
-    there is none. A name has letters, digits, ``_`` and ``-``; a study of that name must not be there.
+    `table` is BIOM, .qza or text, or holds all there is (`helpers.containers`), `metadata` text; `taxonomy`, a lineage
+    a feature, and `tree`, Newick, are empty if there is none. A name has letters, digits, ``_`` and ``-``; a study of
+    that name must not be there.
     """
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name):
         expected = "letters without accents, digits, _ and - (not first)"
@@ -185,10 +187,13 @@ def draft_study(
         fix = f"give another NAME, or remove or rename {folder} if it is no longer needed"
         raise StudyError("there is such a study already; it is left as it is", file=folder, fix=fix)
     given = {"counts": table, "metadata": metadata, "taxonomy": taxonomy, "tree": tree}
-    paths = {role: Path(path or "") for role, path in given.items() if path or role in ("counts", "metadata")}
+    paths = {role: Path(path or "") for role, path in given.items() if path or role == "counts"}
     data = {role: _bytes(path, role) for role, path in paths.items()}
     counts, whole = _read_counts(paths["counts"], data["counts"])
-    draft = guess(text_table(paths["metadata"], data["metadata"]), counts, whole, "taxonomy" in paths)
+    described = "metadata" if metadata else "counts"
+    if not metadata and not isinstance(read(paths["counts"], unpacked(paths["counts"], data["counts"])), Held):
+        raise StudyError("has no metadata", file=table, fix="give them as METADATA=, one row a swab")
+    draft = guess(text_table(paths[described], data[described]), counts, whole, "taxonomy" in paths)
     taken: set[str] = set()
     for role, path in paths.items():
         copy = path.name if path.name.lower() not in taken else f"{role}-{path.name}"

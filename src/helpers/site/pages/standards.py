@@ -149,6 +149,7 @@ def known(run: Run) -> dict[str, Any]:
     two_arms, two_visits = len(arms) == len(VOCABULARY["arm"]), len(visits) == len(VOCABULARY["visit"])
     return {
         "study": study,
+        "tree": run.has_tree,
         "labels": study.labels,
         "p": run.parameters,
         "cut": study.response,
