@@ -17,7 +17,7 @@ from helpers.errors import StudyError, visible
 _R = (b"X\n\x00", b"A\n2\n", b"A\n3\n", b"RDX2\n", b"RDX3\n", b"RDA2\n", b"RDA3\n")
 #: What of R is a column of a table.
 _VECTORS = {"STR", "INT", "REAL", "LGL"}
-#: The most numbers that a sequence may stand for which R wrote as its ends.
+#: The most that a file may stand for without having it: numbers that R wrote as the ends of a sequence, or bytes.
 _LONGEST = 2**28
 
 
@@ -41,15 +41,12 @@ def read(path: Path, data: bytes) -> Held | pd.DataFrame | None:
         return _of_anndata(data) if data.startswith(b"\x89HDF") else None
     except Exception as e:  # whatever a broken file makes the readers of R's and AnnData's formats raise
         found, fix = f"{type(e).__name__}: {e}"[:300], "write the object itself by saveRDS or write_h5ad, or its tables"
-        expected = "a phyloseq or TreeSummarizedExperiment, a data.frame or a matrix of R, or an AnnData"
-        raise StudyError("is not readable", file=path, found=found, expected=f"{expected}", fix=fix) from None
-
-
-# ---------------------------------------------------------------- R
+        expected = "a phyloseq, a TreeSummarizedExperiment, a data.frame or a matrix of R, or an AnnData"
+        raise StudyError("is not readable", file=path, found=found, expected=expected, fix=fix) from None
 
 
 def _parsed(data: bytes) -> Any:
-    """The R object in unpacked bytes; of several that were saved together, the only one that there may be."""
+    """The R object in unpacked bytes, which may have been saved with its name."""
     from rdata import parser  # takes a second
 
     def short(expand: Any, state: Any) -> Any:
@@ -57,156 +54,126 @@ def _parsed(data: bytes) -> Any:
             raise ValueError(f"a sequence of {state.value[0]:g} numbers")
         return expand(state)
 
-    known = {
-        n: functools.partial(short, f) if n.startswith(b"compact") else f for n, f in parser.DEFAULT_ALTREP_MAP.items()
-    }
+    known: dict[bytes, Any] = dict(parser.DEFAULT_ALTREP_MAP)
+    known |= {name: functools.partial(short, f) for name, f in known.items() if name.startswith(b"compact")}
     extension = None if data.startswith(b"RD") else ".rds"
     top = parser.parse_data(data, altrep_constructor_dict=known, extension=extension).object
-    if top.info.type.name != "LIST":
-        return top
-    (only,) = _pairs(top).values()
-    return only
+    return next(iter(_slots(top).values())) if top.info.type.name == "LIST" else top
 
 
-def _pairs(pairs: Any) -> dict[str, Any]:
-    """A pairlist, such as the attributes of an object, which the slots of S4 are."""
-    found = {}
+def _slots(thing: Any) -> dict[str, Any]:
+    """Elements of a named list, and attributes, which the slots of S4 are; without the empty ones."""
+    found, pairs = dict[str, Any](), thing if thing.info.type.name == "LIST" else thing.attributes
     while pairs is not None and pairs.info.type.name == "LIST":
-        name = pairs.tag.referenced_object or pairs.tag
-        found[name.value.value.decode()] = pairs.value[0]
+        found[(pairs.tag.referenced_object or pairs.tag).value.value.decode()] = pairs.value[0]
         pairs = pairs.value[1]
-    return found
+    if thing.info.type.name == "VEC" and "names" in found:
+        found = dict(zip(_texts(found["names"]), thing.value, strict=True)) | found
+    return {name: slot for name, slot in found.items() if slot.info.type.name in {"VEC", "S4", *_VECTORS}}
 
 
 def _slot(thing: Any, *path: str) -> Any:
-    """What is found along a path of attributes and elements of lists; None where there is nothing."""
+    """What is found along a path of slots; None where there is nothing."""
     for name in path:
-        thing = {**_list(thing), **_pairs(thing.attributes)}.get(name) if _filled(thing) else None
-    return thing if _filled(thing) else None
-
-
-def _filled(thing: Any) -> bool:
-    """Whether there is something: R writes a symbol for an empty slot."""
-    return thing is not None and thing.info.type.name in {"VEC", "S4", *_VECTORS}
-
-
-def _list(thing: Any) -> dict[str, Any]:
-    names = _pairs(thing.attributes).get("names") if thing.info.type.name == "VEC" else None
-    return dict(zip(_texts(names), thing.value, strict=True)) if names is not None else {}
+        thing = None if thing is None else _slots(thing).get(name)
+    return thing
 
 
 def _text(value: object) -> str:
-    if value is None or value is np.ma.masked or (isinstance(value, float) and np.isnan(value)):
-        return ""
-    if isinstance(value, bytes):
-        try:
-            return visible(value.decode()).strip()
-        except UnicodeDecodeError:
-            return visible(value.decode("cp1252", "replace")).strip()
-    return f"{value:.15g}" if isinstance(value, float) else str(value)
+    missing = value is None or (isinstance(value, float) and np.isnan(value))
+    return "" if missing else f"{value:.15g}" if isinstance(value, float) else visible(str(value)).strip()
 
 
 def _texts(vector: Any) -> list[str]:
     """A vector of R as text: factors by their levels, dates as such, "" where nothing is recorded."""
-    about, values = _pairs(vector.attributes), vector.value
-    if vector.info.type.name == "STR":
-        return [_text(string.value) for string in values]
-    kind = _texts(about["class"]) if "class" in about else []
+    values, about = vector.value, _slots(vector)
+    if vector.info.type.name == "STR":  # each with a mark, if it is of Latin-1
+        latin = ("cp1252" if s.info.gp & 4 else "utf-8" for s in values)
+        return [_text(s.value and s.value.decode(code, "replace")) for s, code in zip(values, latin, strict=True)]
     if "levels" in about:
         levels = ["", *_texts(about["levels"])]
         return [levels[int(code)] for code in np.ma.filled(values, 0)]
-    if {"Date", "POSIXct"} & set(kind):
-        times = pd.to_datetime(np.ma.filled(values.astype(float), np.nan), unit="D" if "Date" in kind else "s")
-        return ["" if pd.isna(time) else time.isoformat() for time in times]
+    kinds = _texts(about["class"]) if "class" in about else []
+    if "Date" in kinds or "POSIXct" in kinds:
+        values = pd.to_datetime(np.ma.filled(values.astype(float), np.nan), unit="D" if "Date" in kinds else "s")
+        return ["" if pd.isna(time) else str(time) for time in values]
     return [_text(value) for value in values.tolist()]
 
 
-def _names(names: Any, n: int) -> list[str]:
-    """Names, or numbers where R has none: then it notes how many there are."""
-    told = _texts(names) if names is not None and names.info.type.name == "STR" else []
-    return told if len(told) == n else [str(i + 1) for i in range(n)]
-
-
-def _dimensions(matrix: Any, rows: Any = None, columns: Any = None) -> tuple[tuple[int, int], list[str], list[str]]:
-    """The size of a matrix, dense or of package Matrix, and its names, which may stand elsewhere."""
-    about = _pairs(matrix.attributes)
-    n, m = (int(i) for i in about["dim" if "dim" in about else "Dim"].value)
-    own = about.get("dimnames", about.get("Dimnames"))
-    own_rows, own_columns = (
-        (each if each.info.type.name == "STR" else None for each in own.value) if own else (None,) * 2
+def _matrix(thing: Any, *names: Any) -> tuple[tuple[int, int], list[str], list[str]]:
+    """The size of a matrix, dense or of package Matrix, and its names, or those that stand elsewhere, or numbers."""
+    about = {name.lower(): slot for name, slot in _slots(thing).items()}
+    n, m = (int(i) for i in about["dim"].value)
+    own = about["dimnames"].value if "dimnames" in about else names
+    told = [_texts(o) if o is not None and o.info.type.name == "STR" else [] for o in (*own, *names)]
+    rows, columns = (
+        next((t for t in told[axis::2] if t), [str(i + 1) for i in range(size)]) for axis, size in enumerate((n, m))
     )
-    return (n, m), _names(own_rows or rows, n), _names(own_columns or columns, m)
+    return (n, m), rows, columns
 
 
-def _numbers(matrix: Any) -> sparse.csc_matrix:
+def _numbers(thing: Any) -> sparse.csc_matrix:
     """The numbers of a matrix, dense or of package Matrix."""
-    (n, m), *_ = _dimensions(matrix)
-    about = _pairs(matrix.attributes)
+    size, about = _matrix(thing)[0], _slots(thing)
     if {"i", "p", "x"} <= set(about):
-        return sparse.csc_matrix(tuple(about[slot].value for slot in "xip"), shape=(n, m))
-    return sparse.csc_matrix(np.ma.filled(matrix.value.astype(float), np.nan).reshape((n, m), order="F"))
+        return sparse.csc_matrix(tuple(about[slot].value for slot in "xip"), shape=size)
+    return sparse.csc_matrix(np.ma.filled(thing.value.astype(float), np.nan).reshape(size, order="F"))
 
 
 def _frame(thing: Any) -> pd.DataFrame:
     """A data.frame, a DataFrame of Bioconductor, or a matrix, as text."""
-    about = _pairs(thing.attributes)
+    about = _slots(thing)
     if "dim" in about:
-        size, rows, columns = _dimensions(thing)
+        size, rows, columns = _matrix(thing)
         return pd.DataFrame(np.array(_texts(thing), dtype=object).reshape(size, order="F"), rows, columns)
-    each = _list(about["listData"]) if "listData" in about else _list(thing)
-    cells = {name: _texts(column) for name, column in each.items() if column.info.type.name in _VECTORS}
+    held = about.get("listData", thing)
+    each = zip(_texts(_slots(held)["names"]), held.value, strict=True)
+    cells = {name: _texts(column) for name, column in each if column.info.type.name in _VECTORS}
     names = about.get("rownames", about.get("row.names"))
-    n = int(about["nrows"].value[0]) if "nrows" in about else max(map(len, cells.values()), default=0)
-    return pd.DataFrame(cells, index=_names(names, n), dtype=object)
+    named = names is not None and names.info.type.name == "STR"
+    return pd.DataFrame(cells, _texts(names) if named else None, dtype=object).rename(index=str)
 
 
 def _newick(phylo: Any) -> str | None:
-    """A tree of package ape as Newick."""
-    if phylo is None or "edge" not in (parts := _list(phylo)):
+    """A tree of package ape as Newick: its tips are numbered first, then the root."""
+    if phylo is None:
         return None
-    tips, above = _texts(parts["tip.label"]), dict[int, int]()
-    edge = np.asarray(parts["edge"].value).reshape(-1, 2, order="F").tolist()
-    lengths = parts["edge.length"].value.tolist() if "edge.length" in parts else [None] * len(edge)
-    below: dict[int, list[int]] = {}
-    for parent, child in edge:
-        below.setdefault(parent, []).append(child)
-        above[child] = parent
-    root = next(iter(below.keys() - above.keys()))
-    to = {child: "" if length is None else f":{length:.15g}" for (_, child), length in zip(edge, lengths, strict=True)}
-    written, order, stack = dict[int, str](), list[int](), [root]
+    parts, below = _slots(phylo), dict[int, list[tuple[int, str]]]()
+    tips, edges = _texts(parts["tip.label"]), parts["edge"].value.reshape(2, -1).T.tolist()
+    lengths = [f":{n:.15g}" for n in parts["edge.length"].value] if "edge.length" in parts else [""] * len(edges)
+    for (parent, child), length in zip(edges, lengths, strict=True):
+        below.setdefault(parent, []).append((child, length))
+    text, stack = list[str](), list[Any]([";", len(tips) + 1])
     while stack:
-        order.append(node := stack.pop())
-        stack += below.get(node, ())
-    for node in reversed(order):  # children before their parents
-        inner = ",".join(written.pop(child) for child in below.get(node, ()))
-        name = "'" + tips[node - 1].replace("'", "''") + "'" if node <= len(tips) else f"({inner})"
-        written[node] = name + to.get(node, "")
-    return written[root] + ";"
+        if isinstance(part := stack.pop(), str):
+            text.append(part)
+        elif part <= len(tips):
+            text.append("'" + tips[part - 1].replace("'", "''") + "'")
+        else:
+            inner = [piece for child, length in below.pop(part) for piece in (",", child, length)]
+            stack += reversed(["(", *inner[1:], ")"])
+    return "".join(text)
 
 
 def _of_r(thing: Any) -> Held | pd.DataFrame:
-    slots = _pairs(thing.attributes)
+    slots = _slots(thing)
     if "otu_table" in slots:
         table, tree = slots["otu_table"], slots.get("phy_tree")
-        X, (_, rows, columns) = _numbers(table), _dimensions(table)
-        if not _pairs(table.attributes)["taxa_are_rows"].value[0]:
+        X, (_, rows, columns) = _numbers(table), _matrix(table)
+        if not _slots(table)["taxa_are_rows"].value[0]:
             X, rows, columns = X.T, columns, rows
-        taxa, swabs = (_frame(slots[name]) if _filled(slots.get(name)) else None for name in ("tax_table", "sam_data"))
+        taxa, swabs = (_frame(slots[name]) if name in slots else None for name in ("tax_table", "sam_data"))
         return Held(X.T.tocsr(), columns, rows, taxa, swabs, _newick(tree))
     if "assays" not in slots:
         return _frame(thing)
     # A SummarizedExperiment, or what is made of it: the assay ``counts``, else the first.
-    assays = _list(_slot(thing, "assays", "data", "listData"))
-    table = assays.get("counts", next(iter(assays.values())))
-    names = slots["NAMES"] if _filled(slots.get("NAMES")) else _slot(thing, "rowRanges", "partitioning", "NAMES")
-    _, rows, columns = _dimensions(table, names, _slot(thing, "colData", "rownames"))
-    described = _slot(thing, "rowRanges", "elementMetadata") or slots["elementMetadata"]
-    taxa, swabs = _frame(described).set_axis(rows), _frame(slots["colData"]).set_axis(columns)
-    trees = _list(slots["rowTree"]) if "rowTree" in slots else {}
-    return Held(_numbers(table).T.tocsr(), columns, rows, taxa, swabs, _newick(next(iter(trees.values()), None)))
-
-
-# ---------------------------------------------------------------- AnnData
+    assays = _slot(thing, "assays", "data", "listData")
+    table, about = _slots(assays).get("counts", assays.value[0]), slots["colData"]
+    names = slots.get("NAMES", _slot(thing, "rowRanges", "partitioning", "NAMES"))
+    _, rows, columns = _matrix(table, names, _slot(about, "rownames"))
+    taxa = _frame(_slot(thing, "rowRanges", "elementMetadata") or slots["elementMetadata"]).set_axis(rows)
+    tree = slots["rowTree"].value[0] if _slot(thing, "rowTree", "names") else None
+    return Held(_numbers(table).T.tocsr(), columns, rows, taxa, _frame(about).set_axis(columns), _newick(tree))
 
 
 def _of_anndata(data: bytes) -> Held | None:
@@ -223,10 +190,6 @@ def _of_anndata(data: bytes) -> Held | None:
         if sum(sizes) > max(_LONGEST, 200 * len(data)):
             raise ValueError(f"{sum(sizes) / 2**20:,.0f} MB when unpacked")
         X = read_elem(file["layers/counts"] if "layers/counts" in file else file["X"])
-        obs, var = (_as_text(read_elem(file[axis])) for axis in ("obs", "var"))
+        about = (read_elem(file[axis]).rename(index=str, columns=str).astype(object) for axis in ("obs", "var"))
+        obs, var = (frame.map(lambda cell: "" if pd.isna(cell) else _text(cell)) for frame in about)
     return Held(sparse.csr_matrix(X), list(obs.index), list(var.index), var, obs)
-
-
-def _as_text(frame: pd.DataFrame) -> pd.DataFrame:
-    cells = {str(name): ["" if pd.isna(v) else _text(v) for v in column.tolist()] for name, column in frame.items()}
-    return pd.DataFrame(cells, [visible(str(name)).strip() for name in frame.index], dtype=object)
