@@ -902,3 +902,37 @@ def test_the_real_study_gives_the_published_figures(tmp_path):
     assert (len(control), round(control.mean(), 1)) == (28, 1.8)
     assert ledger.loc[ledger["step"].eq("visit"), ["swabs_before", "swabs_after"]].sum().nunique() == 1
     assert set(quality.integrity_checks(cohort)["result"]) == {"pass"}
+
+
+def test_the_study_of_dogs_gives_the_figures_that_were_computed_without_this_code(tmp_path):
+    raw = shared("studies/kunstner2022")
+    shutil.copy(ROOT / "data" / "kunstner2022" / "study.yaml", tmp_path)
+    shutil.copytree(raw, tmp_path / "raw", copy_function=shutil.copyfile)
+    study = load_study(tmp_path)
+    cohort, _ = ingest.build_cohort(study)
+    genus = (cohort.var["genus"] == "Staphylococcus").to_numpy()
+    share = 100 * np.asarray(cohort.X[:, genus].sum(axis=1)).ravel() / cohort.obs["depth"]
+    parts = cohort.X.toarray() / cohort.obs["depth"].to_numpy()[:, None]
+    shannon = -np.where(parts > 0, parts * np.log(np.where(parts > 0, parts, 1)), 0).sum(axis=1)
+    swabs = cohort.obs.assign(share=share, shannon=shannon)
+    of = swabs.groupby(["group", "visit"], observed=True)[["share", "shannon"]].mean().round({"share": 1, "shannon": 2})
+    assert of.loc[("case", "baseline")].tolist() == [22.8, 3.09]
+    assert of.loc[("case", "followup")].tolist() == [6.2, 3.39]
+    assert of.loc[("control", "baseline")].tolist() == [5.4, 3.48]
+    dogs = swabs.groupby(["group", "visit"], observed=True)["subject"].nunique()
+    assert dogs.to_dict() == {("control", "baseline"): 18, ("case", "baseline"): 9, ("case", "followup"): 9}
+    assert set(swabs.loc[swabs["group"].eq("case"), "subject"]) == {f"A{i:02}" for i in (*range(1, 7), 8, 9, 10)}
+    assert swabs["site"].nunique() == 12
+    assert "b''" not in set(cohort.var["genus"])
+    assert len(list(TreeNode.read([cohort.uns["tree"]]).tips())) == cohort.n_vars
+    assert set(quality.integrity_checks(cohort)["result"]) == {"pass"}
+
+
+def test_what_ends_an_identifier_is_not_of_the_person_where_study_yaml_says_so(tmp_path):
+    rows = METADATA.assign(person=METADATA["person"] + METADATA["month"].map({"0": "pre", "3": ".post"}))
+    changes = {"columns": {"subject_endings": ["pre", ".post"]}}
+    cohort, _ = ingest.build_cohort(study_in(tmp_path, changes, metadata=tsv(rows, index=False)))
+    assert cohort.obs["subject"].tolist() == METADATA["person"].tolist()
+    rows["person"] = rows["person"].replace("p1pre", "pre")  # nothing would be left of this one
+    cohort, _ = ingest.build_cohort(study_in(tmp_path, changes, metadata=tsv(rows, index=False)))
+    assert cohort.obs["subject"].iloc[0] == "pre"

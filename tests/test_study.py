@@ -137,7 +137,13 @@ def test_references_lack_nothing(file, fewest):
 
 
 @pytest.mark.parametrize(
-    "file", ["data/demo/study.yaml", "data/khadka2021/study.yaml", "data/claims/hartmann2023.yaml"]
+    "file",
+    [
+        "data/demo/study.yaml",
+        "data/khadka2021/study.yaml",
+        "data/kunstner2022/study.yaml",
+        "data/claims/hartmann2023.yaml",
+    ],
 )
 def test_shipped_files_name_their_schema_and_hold_to_it(file):
     first, content = Path(file).read_text(encoding="utf-8").split("\n", 1)

@@ -89,7 +89,7 @@ def _texts(vector: Any) -> list[str]:
     values, about = vector.value, _slots(vector)
     if vector.info.type.name == "STR":  # each with a mark, if it is of Latin-1
         latin = ("cp1252" if s.info.gp & 4 else "utf-8" for s in values)
-        return [_text(s.value and s.value.decode(code, "replace")) for s, code in zip(values, latin, strict=True)]
+        return [_text((s.value or b"").decode(code, "replace")) for s, code in zip(values, latin, strict=True)]
     if "levels" in about:
         levels = ["", *_texts(about["levels"])]
         return [levels[int(code)] for code in np.ma.filled(values, 0)]

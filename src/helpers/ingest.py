@@ -4,6 +4,7 @@ import difflib
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -128,7 +129,9 @@ def _standard_columns(study: Study, table: pd.DataFrame) -> pd.DataFrame:
         return _presentable(path, cells, f"columns.{key}")
 
     with problems:
-        obs["subject"] = words.recorded(_column(path, table, columns.subject, "columns.subject"))
+        people = words.recorded(_column(path, table, columns.subject, "columns.subject"))
+        endings = "|".join(map(re.escape, columns.subject_endings))
+        obs["subject"] = people.str.replace(f"(?<=.)({endings})$", "", regex=True)
     for name in ("control_type", "group", "arm", "visit", "lesional"):
         column = getattr(columns, name)
         # Negative controls belong to no patient; controls have no arm.

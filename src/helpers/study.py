@@ -168,6 +168,12 @@ class Columns(Strict):
         description="identifier of the swab, as in the count table; `row names` where R or AnnData keep it aside"
     )
     subject: Text = Field(description="identifier of the person")
+    subject_endings: Texts = Field(
+        default_factory=list,
+        description="what at the end of that identifier is not of the person: with `pre` and `post`, A01pre and "
+        "A01post are A01",
+        examples=[["pre", "post"]],
+    )
     group: Column = Field(description="`control` and `case`")
     visit: Column = Field(
         description="`baseline` and `followup`: two visits are analysed, others are ignored; a control without a visit "
