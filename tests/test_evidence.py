@@ -121,7 +121,9 @@ def test_what_cannot_be_told_is_told_by_its_reason_once(tmp_path: Path) -> None:
 
 
 def test_no_study_could_have_shown_a_correlation_above_1() -> None:
-    row = {"contrast": "severity", "df": float("nan"), "se": float("nan"), "ci_low": -0.78, "ci_high": 0.51}
+    row = {"contrast": "severity", "df": 7.0, "se": 0.33, "ci_low": -0.78, "ci_high": 0.51}
     by_hand = np.tanh((1.959964 + 0.841621) / 1.959964 * (np.arctanh(0.51) + np.arctanh(0.78)) / 2)
     assert evidence.detectable(row, 0.05) == pytest.approx(by_hand)
-    assert evidence.detectable(row | {"contrast": "group"}, 0.05) == pytest.approx(0.645 * 2.801585 / 1.959964)
+    assert evidence.detectable(row | {"contrast": "group", "se": float("nan")}, 0.05) == pytest.approx(
+        0.645 * 2.801585 / 1.959964
+    )

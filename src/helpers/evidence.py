@@ -479,12 +479,12 @@ def detectable(row: Mapping[str, Any], alpha: float) -> float:
 
     Of a correlation, by Fisher's transformation, since none exceeds 1.
     """
-    if np.isfinite(found := estimates.minimum_detectable_effect(dict(row), alpha=alpha)):
+    of_rho, ends = row["contrast"] == "severity", stats.norm.ppf([1 - alpha / 2, 0.8])
+    if not of_rho and np.isfinite(found := estimates.minimum_detectable_effect(dict(row), alpha=alpha)):
         return found
-    ends = stats.norm.ppf([1 - alpha / 2, 0.8])
-    low, high = (np.arctanh(row[end]) if row["contrast"] == "severity" else row[end] for end in ("ci_low", "ci_high"))
+    low, high = (np.arctanh(row[end]) if of_rho else row[end] for end in ("ci_low", "ci_high"))
     found = float(ends.sum() / ends[0] * (high - low) / 2)
-    return float(np.tanh(found)) if row["contrast"] == "severity" else found
+    return float(np.tanh(found)) if of_rho else found
 
 
 def tested_against(row: Mapping[str, Any], claim: Claim, sign: int, settings: Settings) -> dict[str, float]:

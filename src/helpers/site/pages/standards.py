@@ -159,7 +159,7 @@ def known(run: Run) -> dict[str, Any]:
         "two_visits": two_visits,
         "controls": "control" in groups,
         "negatives": "negative" in kinds,
-        "allocation": narrate.allocation(study) if two_arms else "No two arms are compared.",
+        "allocation": narrate.allocation(study),
         "suppression": narrate.suppression(study),
         "visits_used": narrate.visits_used(study),
         "needs_counts": NEEDS_COUNTS,
