@@ -401,6 +401,7 @@ def build_cohort(study: Study) -> tuple[AnnData, pd.DataFrame]:
         tree = tables.read_tree(study, newick, list(cohort.var_names))
         cohort.uns["tree"] = tree.newick
         cohort.uns["tree_differs"] = json.dumps({"without_tip": tree.without_tip, "other_tips": tree.other_tips})
+    cohort.uns["counts_told"] = counts.told
     cohort.uns["study"] = study.model_dump_json()
     checksums = {Path(f.path).name: hashlib.sha256(data[role]).hexdigest() for role, f in files.items()}
     cohort.uns["checksums"] = json.dumps(checksums)

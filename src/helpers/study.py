@@ -136,7 +136,7 @@ class Files(Strict):
     )
     metadata: DataFile | None = Field(None, description="one row a swab, as text; not given: it is in the counts' file")
     taxonomy: TaxonomyFile | Literal["feature_names", "none"] = Field(
-        "none", description="a file, or `feature_names` if the features are named by their lineage"
+        "none", description="a file, or `feature_names` if features are named by their lineage, or by genus or species"
     )
     tree: TreeFile | None = Field(None, description="for Faith's PD and UniFrac")
     unmatched: Literal["error", "ignore"] = Field(

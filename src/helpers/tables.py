@@ -32,7 +32,11 @@ from helpers.study import RANKS, DataFile, Study, unprintable
 _PACKED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 #: The column with the names of the rows, where R or AnnData keep them aside.
 ROW_NAMES = "row names"
+#: What a row or column is called that sums the others up.
+_TOTAL = re.compile(r"(grand ?)?totals?|sums?|all|root|overall", re.IGNORECASE)
 LINEAGE_COLUMNS = {"taxon", "taxonomy", "lineage", "classification", "consensuslineage", "consensus lineage"}
+#: Columns beside counts that are none.
+_BESIDE = {*LINEAGE_COLUMNS, *RANKS, "domain", "superkingdom", "confidence", "sequence", "species_exact"}
 
 
 class Counts(NamedTuple):
@@ -43,6 +47,8 @@ class Counts(NamedTuple):
     features: list[str]
     lineages: list[str] | None = None
     tree: str | None = None
+    #: What was left out, as a sentence.
+    told: str = ""
 
 
 def few(ids: Iterable[object]) -> str:
@@ -225,8 +231,10 @@ def no_repeats(path: Path, names: Iterable[str], what: str) -> None:
 
 
 def _named_rows(path: Path, data: bytes, what: str) -> pd.DataFrame:
-    """A delimited text whose first column names the rows."""
+    """A delimited text whose first column names the rows; of mothur's shared files, the second."""
     table = text_table(path, data)
+    if [c.lower() for c in table.columns[:3]] == ["label", "group", "numotus"]:
+        table = table.drop(columns=table.columns[[0, 2]])
     no_repeats(path, table.iloc[:, 0], what)
     return table.set_index(table.columns[0])
 
@@ -281,9 +289,9 @@ def samples_in_rows(path: Path, table: pd.DataFrame, orientation: str, samples: 
 
 def _counts_from_text(path: Path, data: bytes, orientation: str, samples: set[str]) -> Counts:
     table = _named_rows(path, data, "row name")
-    lineages = None
-    if table.columns[-1].lower() in LINEAGE_COLUMNS:  # a QIIME export: features are in rows
-        lineages = list(table.pop(table.columns[-1]))
+    beside = [c for c in table if c.lower() in _BESIDE]  # then features are in rows
+    if (lineages := _lineages(table[beside])) is not None:
+        table = table.drop(columns=beside)
     if samples_in_rows(path, table, orientation, samples):
         table = table.T
     cells = table.to_numpy(dtype=object)
@@ -296,6 +304,36 @@ def _counts_from_text(path: Path, data: bytes, orientation: str, samples: set[st
         problem = "has a count that is not a number"
         raise StudyError(problem, file=path, where=where, found=found, expected=expected, fix=fix)
     return Counts(sparse.csr_matrix(values.T), list(table.columns), list(table.index), lineages)
+
+
+def _finest(counts: Counts) -> Counts:
+    """The counts without rows that sum others up: a total, and the ranks above the finest, where each rank has its row.
+
+    What a row of a rank has beyond those below it (reads that are named no further) stays.
+    """
+    X, parts = counts.X.tocsc().astype(float), [tuple(re.split(r"\s*[;|]\s*", f)) for f in counts.features]
+    slack = 1e-3 * np.abs(X).max(axis=1).toarray() + 1e-9
+    total = [i for i, f in enumerate(counts.features) if _TOTAL.fullmatch(f)]
+    rest = X.sum(axis=1) - X[:, total].sum(axis=1)
+    left_out = {i for i in total if (abs(X[:, [i]].toarray() - rest) <= slack).all()}
+    at = {p: i for i, p in enumerate(parts)}
+    inner = {i: at[p[:-1]] for i, p in enumerate(parts) if p[:-1] in at}
+    above = sorted(set(inner.values()))
+    if len(inner) >= 0.9 * sum(len(p) > 1 for p in parts) and above:
+        sums = sparse.csc_matrix((np.ones(len(inner)), (list(inner), list(inner.values()))), shape=[len(parts)] * 2)
+        beyond = (X - X @ sums)[:, above].toarray()
+        if (beyond >= -slack).all():
+            X[:, above] = np.where(beyond > slack, beyond, 0)
+            left_out |= {i for i, more in zip(above, (beyond > slack).any(axis=0), strict=True) if not more}
+    if not left_out:
+        return counts
+    kept = [i for i in range(len(parts)) if i not in left_out]
+    names = few(counts.features[i] for i in sorted(left_out))
+    lineages = counts.lineages and [counts.lineages[i] for i in kept]
+    told = f"{len(left_out)} rows of the counts that are sums of others are left out: {names}."
+    return counts._replace(
+        X=X.tocsr()[:, kept], features=[counts.features[i] for i in kept], lineages=lineages, told=told
+    )
 
 
 def _whole(path: Path, counts: Counts, fractions: str) -> Counts:
@@ -343,7 +381,7 @@ def read_counts(study: Study, data: bytes, samples: Iterable[str]) -> Counts:
         if wrong := [n for n in names if not n or unprintable(n)]:
             fix = "give each its name"
             raise StudyError(f"has a {what} without a readable name", file=path, found=few(map(repr, wrong)), fix=fix)
-    return _whole(path, counts, file.fractions)
+    return _whole(path, _finest(counts), file.fractions)
 
 
 def _lineages(table: pd.DataFrame) -> list[str] | None:
@@ -383,10 +421,10 @@ def read_taxonomy(study: Study, data: bytes | None, counts: Counts) -> pd.DataFr
             )  # fmt: skip
         texts = [by_feature[f] for f in counts.features]
     ranks = {text: parse_lineage(text) for text in texts}
-    if file == "feature_names" and not any(r[1] for r in ranks.values()):
+    if file == "feature_names" and not any(any(r[1:]) for r in ranks.values()):
         raise StudyError(
             "has no lineages", file=study.path(study.files.counts), where="feature names", found=few(texts),
-            expected="ranks joined by semicolons or dots, as files.taxonomy: feature_names says",
+            expected="ranks joined by semicolons or dots, genera or species, as files.taxonomy: feature_names says",
             fix="set files.taxonomy to a file, or to none",
         )  # fmt: skip
     return pd.DataFrame([ranks[t] for t in texts], index=counts.features, columns=list(RANKS), dtype=object)

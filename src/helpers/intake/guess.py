@@ -456,7 +456,7 @@ def _depth(draft: Draft, depths: np.ndarray, whole: bool) -> None:
 
 
 def _taxonomy(draft: Draft, counts: Counts) -> None:
-    named = sum(bool(parse_lineage(f)[1]) for f in counts.features) / max(len(counts.features), 1)
+    named = sum(any(parse_lineage(f)[1:]) for f in counts.features) / max(len(counts.features), 1)
     if any(counts.lineages or ()):
         draft.check("files.taxonomy", "no file was given, but the count table has lineages itself, which are used.")
         return
