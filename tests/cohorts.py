@@ -93,22 +93,27 @@ def parsed(kind: str, *text: Any) -> Any:
     return PARSE(PARSERS[kind], *text)
 
 
-def analysed(study: Study, results: Path) -> dict[str, dict[str, Any]]:
-    """Run the code of all chapters in this process; the claims by id."""
+def chapters(study: Study, results: Path, only: str = "0") -> list[str]:
+    """Run the code of all chapters, or of those whose names begin so, in this process; their names."""
     parameters = study.settings.model_dump() | {"study_dir": str(study.folder), "results_dir": str(results)}
-    chapters = sorted((ROOT / "notebooks").glob("0*.ipynb"))
+    paths = sorted((ROOT / "notebooks").glob(f"{only}*.ipynb"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MathTextParser, "_parse_cached", lambda parser, *text: parsed(parser._output_type, *text))
         # Instead of drawing, which takes most of the time: what would fail there fails here.
         patch.setattr(output, "_laid_out", Figure.draw_without_rendering)
         patch.setattr(output, "_drawn", lambda *_: b"")
         patch.setattr(seaborn, "regplot", functools.partial(seaborn.regplot, n_boot=FAST["bootstraps"]))  # not 1,000
-        for chapter in chapters:
+        for chapter in paths:
             names: dict[str, Any] = {}
             for cell in json.loads(chapter.read_text(encoding="utf-8"))["cells"]:
                 if cell["cell_type"] == "code":
                     exec(compile("".join(cell["source"]), chapter.stem, "exec"), names)
                     if "parameters" in cell["metadata"].get("tags", []):
                         names.update({k: v for k, v in parameters.items() if k in names})
-    _, claims = judge(study, results, [chapter.stem for chapter in chapters], study.settings.alpha)
+    return [chapter.stem for chapter in paths]
+
+
+def analysed(study: Study, results: Path) -> dict[str, dict[str, Any]]:
+    """Run the code of all chapters in this process; the claims by id."""
+    _, claims = judge(study, results, chapters(study, results), study.settings.alpha)
     return {row["id"]: row for row in claims.to_dict("records")}

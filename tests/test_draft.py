@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from scipy import sparse
 from test_hostile import tables
 
+from helpers import narrate, words
 from helpers.__main__ import main
 from helpers.errors import StudyError
 from helpers.ingest import build_cohort
@@ -309,6 +310,174 @@ def test_minimum_depth_follows_the_reads(low: float) -> None:
     guesses = guessed(rows.assign(id=[f"s{i}" for i in range(len(depths))]), depths)
     assert guesses.minimum_depth == (1000 if low < 0.1 else 400)
     assert f"{1 - low:.0%} have 1,000 or more" in guesses.checks["minimum_depth"][0]
+
+
+# ---------------------------------------------------------------- columns that are not quite as they should be
+
+
+def strangers(**columns: Any) -> pd.DataFrame:
+    """Eight patients in two arms and four controls at two visits, in a stranger's names; `columns` are set by row."""
+    rows = [
+        {
+            "SAMPLE": f"S{i}{t}",
+            "Subject": f"p{i}",
+            "Status": "AD" if i < 8 else "HC",
+            "Treatment": ("Dupilumab" if i % 2 else "Cyclosporine") if i < 8 else "not applicable",
+            "Timepoint": t,
+            "Age": str(30 + i),
+            "EASI": str(20 - 5 * (t == "T1") + i) if i < 8 else "missing: not collected",
+        }
+        for i in range(12)
+        for t in ("T0", "T1")
+    ]
+    table = pd.DataFrame(rows)
+    for column, by_row in columns.items():
+        table.loc[list(by_row), column] = list(by_row.values())
+    return table
+
+
+def built_of(found: Draft, metadata: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """The swabs of the study as it was drafted, without an edit."""
+    counts = pd.DataFrame({"a": 3000, "b": 2000}, index=metadata.iloc[:, 0])
+    table, rows = made(folder, counts, metadata)
+    found.files |= {"counts": {"path": table.name}, "metadata": {"path": rows.name}}
+    (folder / "study.yaml").write_text(draft._study_text("x", found))
+    return build_cohort(load_study(folder))[0].obs
+
+
+def test_words_for_nothing_recorded_are_named_and_taken_as_such(tmp_path: Path) -> None:
+    table = strangers(EASI={1: "NR", 3: "NR", 5: "-"}, Age={0: "restricted access"})
+    found = guessed(table)
+    assert [s["column"] for s in found.severity] == ["EASI"]
+    nothing = "'missing: not collected' in 8 rows, 'NR' in 2 rows, '-' in 1 row, taken for not recorded."
+    assert found.checks["severity"] == [f"'EASI' has {nothing}"]
+    assert found.checks["columns.age"] == ["'Age' has 'restricted access' in 1 row, taken for not recorded."]
+    assert found.checks["columns.arm"] == ["'Treatment' has 'not applicable' in 8 rows, taken for not recorded."]
+    obs = built_of(found, table, tmp_path)
+    assert obs["easi"].isna().sum() == 11
+    assert obs["age"].isna().sum() == 1
+    assert len(obs) == 24
+
+
+def test_an_nr_among_categories_is_a_category(tmp_path: Path) -> None:
+    table = strangers().assign(response=["R", "NR"] * 12)
+    found = guessed(table)
+    found.columns["covariates"] = {"answer": "response"}
+    assert built_of(found, table, tmp_path)["answer"].value_counts().to_dict() == {"R": 12, "NR": 12}
+
+
+def test_decimal_commas_are_read_and_named_where_no_value_has_a_point(tmp_path: Path) -> None:
+    table = strangers(EASI={0: "12,5", 1: "7,25"})
+    found = guessed(table)
+    assert "'EASI' has '12,5' in 1 row, '7,25' in 1 row, read with a decimal comma." in found.checks["severity"]
+    assert built_of(found, table, tmp_path)["easi"].tolist()[:3] == [12.5, 7.25, 21]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [["12,5", "3.5", "7,5"], ["1,250", "2,125", "3"], ["12,5", "3", "4"]],
+    ids=["also a point", "thousands", "one only"],
+)
+def test_a_comma_that_may_be_another_sign_is_no_decimal(cells: list[str]) -> None:
+    _, odd = words.numbers(pd.Series(cells))
+    assert odd.tolist() == ["," in cell for cell in cells]
+
+
+def test_an_impossible_value_is_named_and_the_column_known(tmp_path: Path) -> None:
+    table = strangers(Age={3: "430"}, EASI={2: "999", 4: "lost"})
+    found = guessed(table)
+    assert found.columns["age"] == "Age"
+    assert found.checks["columns.age"] == ["'Age' has '430' in 1 row, which is no age: correct it, or write NA."]
+    assert found.severity[0]["range"] == [0, 72]
+    told = " ".join(found.checks["severity"])
+    assert "'EASI' has '999' in 1 row, 'lost' in 1 row, which is no EASI: correct it, or write NA." in told
+    with pytest.raises(StudyError, match=r"'EASI', rows 'S1T0'(.|\n)*999") as caught:
+        built_of(found, table, tmp_path)
+    assert "correct the cell, or columns.age_unit: months" in str(caught.value)
+
+
+def test_a_date_among_scores_hides_neither_column(tmp_path: Path) -> None:
+    found = guessed(strangers(EASI={1: "4-Mar-21"}, Age={4: "4.3.2021"}))
+    assert [s["column"] for s in found.severity] == ["EASI"]
+    assert "'EASI' has '4-Mar-21' in 1 row, which is no EASI: correct it, or write NA." in found.checks["severity"]
+    assert found.checks["columns.age"] == ["'Age' has '4.3.2021' in 1 row, which is no age: correct it, or write NA."]
+    mostly = strangers().assign(seen=["4.3.2021", "5.3.2021", *[pd.NA] * 22])
+    assert "seen" not in guessed(mostly.fillna("")).free(), "however few are recorded"
+
+
+def test_ages_in_months_are_converted_said_and_to_be_confirmed(tmp_path: Path) -> None:
+    months = strangers()["Age"].astype(int)
+    for table in (strangers().assign(Age=(12 * months).astype(str)), strangers().rename(columns={"Age": "age_months"})):
+        found = guessed(table)
+        assert found.columns["age_unit"] == "months"
+        assert "looks like months" in found.checks["columns.age_unit"][0]
+        obs = built_of(found, table, tmp_path)
+        numbers = table[found.columns["age"]].astype(float)
+        np.testing.assert_allclose(obs["age"], numbers / 12)
+    assert "'age_months' looks like months: 30 to 41 are 2.5 to 3.4 years." in found.checks["columns.age_unit"][0]
+    assert "Ages, recorded in months, are in years." in narrate.ages(load_study(tmp_path))
+    both = guessed(strangers().assign(age_months=(12 * months).astype(str)))
+    assert (both.columns["age"], both.columns.get("age_unit")) == ("Age", None)
+
+
+def test_a_time_that_is_not_known_is_left_out_and_named() -> None:
+    found = guessed(strangers(Timepoint={4: "unscheduled"}))
+    assert found.columns["visit"] == values("Timepoint", ["unscheduled"], baseline=["T0"], followup=["T1"])
+    why = "'Timepoint' has 'unscheduled' in 1 row, which is no time that is known: it is left out."
+    assert found.checks["columns.visit"] == [why]
+
+
+def test_negative_controls_are_told_by_the_names_of_their_swabs(tmp_path: Path) -> None:
+    negatives = pd.DataFrame({"SAMPLE": ["NEG1", "NEG2"]}).reindex(columns=strangers().columns).fillna("not applicable")
+    table = pd.concat([strangers(), negatives], ignore_index=True)
+    found = guessed(table)
+    assert found.columns["control_type"] == values("SAMPLE", negative=["NEG1", "NEG2"])
+    assert found.columns["visit"] == values("Timepoint", baseline=["T0"], followup=["T1"])
+    assert found.checks["columns.control_type"] == ["takes 'NEG1', 'NEG2' for negative controls, by their names."]
+    kinds = built_of(found, table, tmp_path)["control_type"].value_counts().to_dict()
+    assert kinds == {"sample": 24, "negative": 2}
+
+
+@pytest.mark.parametrize(
+    ("key", "column", "cells"),
+    [
+        ("visit", "Timepoint", ["V1_pre", "V2_post"]),
+        ("arm", "Treatment", ["none", "Dupilumab"]),
+        ("severity", "EASI", ["mild", "severe"]),
+        ("subject", "Subject", ["all", "all"]),
+        ("group", "Status", ["x", "y"]),
+    ],
+)
+def test_a_column_that_is_there_is_never_said_to_be_absent(key: str, column: str, cells: list[str]) -> None:
+    found = guessed(strangers().assign(**{column: cells * 12}))
+    told = " ".join(found.checks[key if key == "severity" else f"columns.{key}"])
+    assert f"'{column}' is named " in told
+    assert f"'{cells[0]}'" in told
+    assert "no column is named" not in told
+
+
+def test_healthy_people_beside_a_control_are_the_controls() -> None:
+    found = guessed(people(Treatment=["Treatment", "Control", "Healthy"]))
+    assert found.columns["group"]["values"] == {"control": ["Healthy"], "case": ["Treatment", "Control"]}
+    assert found.columns["arm"] == values("Treatment", treatment=["Treatment"], comparator=["Control"])
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "are"),
+    [
+        ("reads", ["20110", "19991", "20115"], False),
+        ("collection_date", ["20110304", "2011104", "3"], True),
+        ("when", ["20110304", "20121231", "19991130"], True),
+        ("volume", ["20110304", "20121231", "40000000"], False),
+        ("volume", ["3/4/21", "4.3.2021", "NA"], True),
+    ],
+)
+def test_whole_numbers_are_dates_only_where_the_column_says_so_or_all_are_days(
+    column: str, cells: list[str], are: bool
+) -> None:
+    assert words.dates(pd.Series(cells, name=column)).any() == are
+    table = strangers().assign(**{column: cells * 8})
+    assert bool(guessed(table).dates(column)) == are
 
 
 # ---------------------------------------------------------------- text and files

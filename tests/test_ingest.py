@@ -384,6 +384,23 @@ def test_numbers_that_a_spreadsheet_shortened_are_explained(tmp_path):
         ingest.build_cohort(study_in(tmp_path, metadata=tsv(short, index=False), counts=tsv(long)))
 
 
+def test_a_column_of_another_spelling_is_named(tmp_path):
+    with pytest.raises(StudyError, match="did you mean 'age'"):
+        ingest.build_cohort(study_in(tmp_path, {"columns": {"age": "AGE"}}))
+
+
+def test_ages_in_months_are_told_in_the_check(tmp_path, monkeypatch):
+    monkeypatch.setattr(inspection, "DATA", tmp_path.parent)
+    study_in(tmp_path, {"columns": {"age_unit": "months"}})
+    told = "Ages, recorded in months, are in years. They are 2.4 to 3.3; if not, see columns.age_unit."
+    assert told in inspection.inspect(tmp_path.name)
+    rows = METADATA.rename(columns={"age": "age_mo"})
+    study_in(tmp_path, {"columns": {"age": "age_mo"}}, metadata=tsv(rows, index=False))
+    assert "The ages in 'age_mo' are taken for years. If they are no years, whatever" in inspection.inspect(
+        tmp_path.name
+    )
+
+
 def test_the_oldest_are_one_group_where_the_study_says_so(tmp_path):
     rows = tsv(METADATA.assign(age=["40", "40", "97", "97", "89", "90", "29", "29"]), index=False)
     grouped, _ = ingest.build_cohort(study_in(tmp_path, {"privacy": {"oldest_age": 89}}, metadata=rows))

@@ -314,7 +314,7 @@ def lacking(swabs: AnnData, study: Study) -> dict[str, str]:
         "tree": ("tree" in swabs.uns, "the study gives no tree"),
         "patients": (first["group"].eq("case").any(), "the study has no patients at baseline"),
         "controls": (first["group"].eq("control").any(), "the study has no controls at baseline"),
-        "severity": (study.severity, "the study records no severity score"),
+        "severity": (study.severity, "study.yaml names no severity score"),
         "both arms": (pairs["arm"].nunique() == 2, "the study has no second arm with patients at both visits"),
         "control": (pairs["who"].eq("control").any(), f"nobody of {labels['control']} was swabbed at both visits"),
         **{f"axis of {key}": (not (why := no_axis.get(key, "")), why) for key in (POSITION, *OTHER_AXES)},

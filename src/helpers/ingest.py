@@ -2,8 +2,8 @@
 
 import difflib
 import hashlib
+import itertools
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from helpers import tables
+from helpers import tables, words
 from helpers.errors import Problems, StudyError
 from helpers.files import unfinished
 from helpers.study import VOCABULARY, Column, Study
@@ -25,19 +25,14 @@ NEGATIVE = "negative control"
 GROUPS = ("control", *VOCABULARY["arm"], "case")
 #: Name of a step, reason for which swabs are left out by it, and which pass (bool).
 Step = tuple[str, str, pd.Series]
-MISSING = {"", "na", "nan", "n/a", "#n/a"}
-#: Dates: 2021-03-04, 20210304, 4.3.2021, 3/4/21, 4-Mar-2021.
-DATE = re.compile(
-    r"(19|20)\d\d([-/.]?)(0?[1-9]|1[0-2])\2(0?[1-9]|[12]\d|3[01])([ T].*)?"
-    r"|\d\d?[./]\d\d?[./](\d\d|\d{4})|\d\d?[- ][A-Za-z]{3}[- ](\d\d|\d{4})"
-)
 
 
 def _column(path: Path, table: pd.DataFrame, name: str, key: str) -> pd.Series:
     """A column of the metadata, as strings."""
     name = f"#{name}" if name not in table and f"#{name}" in table else name
     if name not in table:
-        near = difflib.get_close_matches(name, table.columns, n=1, cutoff=0.5)
+        near = [c for c in table if words.apart(c) == words.apart(name)]
+        near = near or difflib.get_close_matches(name, table.columns, n=1, cutoff=0.5)
         fix = f"did you mean '{near[0]}'?" if near else f"give {key} the name of a column, or leave the key out"
         raise StudyError(
             f"has no column '{name}'", file=path, where=f"{key} in study.yaml", found=few(table.columns), expected=name,
@@ -46,21 +41,14 @@ def _column(path: Path, table: pd.DataFrame, name: str, key: str) -> pd.Series:
     return table[name]
 
 
-def _recorded(text: pd.Series) -> pd.Series:
-    """Strings, NA where nothing is recorded."""
-    return text.mask(text.str.lower().isin(MISSING), pd.NA)
-
-
-def _numbers(path: Path, text: pd.Series, low: float, high: float) -> pd.Series:
-    """A column as numbers within a range, NaN where nothing is recorded."""
-    text = _recorded(text)
-    numbers = pd.to_numeric(text, errors="coerce").astype(float)
-    no_number = text.notna() & ~np.isfinite(numbers)
+def _numbers(path: Path, text: pd.Series, low: float, high: float, also: str = "the range") -> pd.Series:
+    """A column as numbers within a range, NaN where nothing is recorded; `also` what else may be to be corrected."""
+    numbers, no_number = words.numbers(text)
     problems = Problems()
     outside = (numbers < low) | (numbers > high)
     for wrong, problem, expected, fix in (
         (no_number, "is not a number", "a number with a decimal point, or NA", "correct the cell, or write NA"),
-        (outside, "is out of range", f"{low:g} to {high:g}", "correct the cell, or the range"),
+        (outside, "is out of range", f"{low:g} to {high:g}", f"correct the cell, or {also}"),
     ):
         if wrong.any():
             with problems:
@@ -78,7 +66,7 @@ def _standard(path: Path, text: pd.Series, column: Column, name: str) -> tuple[p
     meaning = {v: standard for standard, listed in column.values.items() for v in listed}  # noqa: PD011
     ignored = text.isin(column.ignore)
     values = text.map(meaning).astype(object).where(~ignored, text)
-    unknown = values.isna() & _recorded(text).notna()
+    unknown = values.isna() & words.recorded(text).notna()
     if unknown.any():
         where, found = f"column '{text.name}', rows {few(text.index[unknown])}", few(sorted(set(text[unknown])))
         expected, fix = few([*meaning, *column.ignore]), f"add it to columns.{name}.values or columns.{name}.ignore"
@@ -90,15 +78,15 @@ def _standard(path: Path, text: pd.Series, column: Column, name: str) -> tuple[p
 def _presentable(path: Path, text: pd.Series, key: str) -> pd.Series:
     """The column, if its values may stand in the report: they are not dates, and do not tell people apart."""
     where = f"column '{text.name}' ({key} in study.yaml)"
-    recorded = _recorded(text).dropna()
-    if len(dates := recorded[[bool(DATE.fullmatch(value)) for value in recorded]]):
+    recorded = words.recorded(text).dropna()
+    if len(dates := recorded[words.dates(recorded)]):
         raise StudyError(
             "has dates, which a report must not show", file=path, where=f"{where}, rows {few(dates.index)}",
             found=f"{len(dates)} dates", expected="categories or numbers",
             fix="count days from baseline, give a season or a number of the batch, or leave the column out",
         )  # fmt: skip
     levels = recorded.nunique()
-    if levels > 12 and levels > len(text) / 4 and pd.to_numeric(recorded, errors="coerce").isna().any():
+    if levels > 12 and levels > len(text) / 4 and words.numbers(recorded)[1].any():
         raise StudyError(
             "has values that tell people apart, which a report must not show", file=path, where=where,
             found=f"{levels} different values in {len(text)} rows", expected="categories or numbers",
@@ -125,10 +113,15 @@ def _standard_columns(study: Study, table: pd.DataFrame) -> pd.DataFrame:
     obs = pd.DataFrame({"ignored": False, "control_type": "sample"}, index=table.index)
 
     def text(name: str, key: str) -> pd.Series:
-        return _presentable(path, _column(path, table, name, f"columns.{key}"), f"columns.{key}")
+        cells = _column(path, table, name, f"columns.{key}")
+        if key == "control_type.column" and name == columns.sample and columns.control_type is not None:
+            kinds = columns.control_type  # told by the names of swabs, which are not shown
+            listed = itertools.chain(kinds.ignore, *kinds.values.values())  # noqa: PD011
+            return cells.where(cells.isin(list(listed)), pd.NA)
+        return _presentable(path, cells, f"columns.{key}")
 
     with problems:
-        obs["subject"] = _recorded(_column(path, table, columns.subject, "columns.subject"))
+        obs["subject"] = words.recorded(_column(path, table, columns.subject, "columns.subject"))
     for name in ("control_type", "group", "arm", "visit", "lesional"):
         column = getattr(columns, name)
         # Negative controls belong to no patient; controls have no arm.
@@ -147,12 +140,13 @@ def _standard_columns(study: Study, table: pd.DataFrame) -> pd.DataFrame:
     for name in ("site", "sex", "batch"):
         if getattr(columns, name):
             with problems:
-                obs[name] = _recorded(text(getattr(columns, name), name))
+                obs[name] = words.recorded(text(getattr(columns, name), name))
     obs["site"] = obs["site"].fillna(NOT_RECORDED)
     if columns.age:
         with problems:
-            oldest = study.privacy.oldest_age
-            ages = _numbers(path, _column(path, table, columns.age, "columns.age"), 0, 120)
+            oldest, unit = study.privacy.oldest_age, 12 if columns.age_unit == "months" else 1
+            also = f"columns.age_unit: {'years' if unit == 12 else 'months'}"
+            ages = _numbers(path, _column(path, table, columns.age, "columns.age"), 0, 120 * unit, also) / unit
             obs["age"] = ages if oldest is None else ages.mask(ages > oldest, oldest + 1)
     for score in study.severity:
         with problems:
@@ -160,9 +154,9 @@ def _standard_columns(study: Study, table: pd.DataFrame) -> pd.DataFrame:
             obs[score.name] = _numbers(path, values, *score.range)
     for name, column in columns.covariates.items():
         with problems:
-            values = _recorded(text(column, f"covariates.{name}"))
-            numbers = pd.to_numeric(values, errors="coerce").astype(float)
-            obs[name] = numbers if (np.isfinite(numbers) == values.notna()).all() else values
+            values = words.recorded(text(column, f"covariates.{name}"))
+            numbers, no_number = words.numbers(values)
+            obs[name] = values if no_number.any() or numbers.isna().all() else numbers
     problems.stop()
     return _pairs_of_skin(study, _of_persons(obs))
 

@@ -110,6 +110,11 @@ def visits_used(study: Study) -> str:
     return f"Visits analysed: {used}; left out: {', '.join(visit.ignore) or 'none'}."
 
 
+def ages(study: Study) -> str:
+    """Say that ages were converted, if they were."""
+    return "Ages, recorded in months, are in years." if study.columns.age and study.columns.age_unit == "months" else ""
+
+
 def allocation(study: Study) -> str:
     """Say what the way in which the arms were allocated allows."""
     if study.randomised:

@@ -66,13 +66,13 @@ def table_one(
     for first, second in (pair for pair in CONTRASTS if set(pair) <= set(order)):
         # A difference would tell a count that is hidden, at whatever level of the characteristic.
         hidden = table[[first, second]].eq(f"≤{SMALL}").any(axis=1).groupby(table["characteristic"]).transform("any")
-        differences = _differences(people, columns, first, second).reindex(rows).mask(hidden.to_numpy())
-        smd[f"SMD: {labels[first]} minus {labels[second]}"] = ["" if np.isnan(d) else f"{d:.3f}" for d in differences]
+        each = differences(people, columns, first, second).reindex(rows).mask(hidden.to_numpy())
+        smd[f"SMD: {labels[first]} minus {labels[second]}"] = ["" if np.isnan(d) else f"{d:.3f}" for d in each]
     table = table[["characteristic", "level", "missing", *order]].rename(columns=dict(labels))
     return table.assign(**{name: shown for name, shown in smd.items() if any(shown)})
 
 
-def _differences(people: pd.DataFrame, columns: Sequence[str], first: str, second: str) -> pd.Series:
+def differences(people: pd.DataFrame, columns: Sequence[str], first: str, second: str) -> pd.Series:
     """Standardised differences of two groups, by characteristic and level ("" for a number)."""
     found = {}
     for column in columns:

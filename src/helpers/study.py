@@ -173,8 +173,13 @@ class Columns(Strict):
     )
     site: Text | None = Field(None, description="where on the body; needed if a person has several swabs at a visit")
     lesional: Column | None = Field(None, description="`lesional` and `non_lesional`: the swabbed skin, that day")
-    control_type: Column | None = Field(None, description="`sample` and `negative` (a control that touched no skin)")
-    age: Text | None = Field(None, description="in years")
+    control_type: Column | None = Field(
+        None,
+        description="`sample` and `negative` (a control that touched no skin); in the column of `sample`, whatever is "
+        "not listed is a sample",
+    )
+    age: Text | None = Field(None, description="in the unit of age_unit; the report has years")
+    age_unit: Literal["years", "months"] = Field("years", description="months are divided by 12", examples=["months"])
     sex: Text | None = Field(None, description="categories")
     batch: Text | None = Field(None, description="sequencing run or plate; categories, no dates")
     covariates: dict[Name, Text] = Field(default_factory=dict, description="further columns, name: column of the file")

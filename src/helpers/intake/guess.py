@@ -5,90 +5,30 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
-from helpers.ingest import DATE, MISSING
+from helpers import words
 from helpers.lineage import parse_lineage
 from helpers.study import STANDARD_COLUMNS, Labels
 from helpers.tables import Counts, bare, few, near_misses
 
-# ---------------------------------------------------------------- the vocabulary
-
-_WORDS = yaml.safe_load(Path(__file__).with_name("vocabulary.yaml").read_text(encoding="utf-8"))
-NAMES, SCORES, NAMED_VALUES, PERIODS, SPELLED, PLAIN = (
-    _WORDS[key] for key in ("names", "scores", "named_values", "periods", "spelled", "plain")
-)
-VALUES = {meaning: "|".join(any_of) for meaning, any_of in _WORDS["values"].items()}
-PRIOR, DERIVED, BASELINE, EARLY, LATE = (
-    re.compile(_WORDS[key]) for key in ("prior", "derived", "baseline", "early", "late")
-)
-TIME = re.compile(r"(?:({unit}) ?)?(-?\d+(?:\.\d+)?) ?({unit})?".format(unit=_WORDS["unit"]))
+#: The part of the values that tells what a column is.
+MOST = 0.8
+#: Nothing recorded, which needs no word.
+PLAINLY_MISSING = {"", "na", "nan", "n/a", "#n/a"}
 #: The most values of a column whose values are told apart, and of one whose values are all to be listed.
 MOST_VALUES, MOST_LISTED = 20, 50
-
-
-def _words(name: str) -> str:
-    """The words of a column's name in lower case, separated by single blanks."""
-    return " ".join(re.findall(r"[^\W\d_]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()))
-
-
-def _spaced(value: str) -> str:
-    return re.sub(r"[\s_]+", " ", value).strip()
-
-
-def _folded(value: str) -> str:
-    """A value in lower case, with blanks for ``_ - .``."""
-    return re.sub(r"[\s_.\-]+", " ", value.lower()).strip()
-
-
-def _named(column: str, key: str) -> int:
-    """How well a column's name fits a key of study.yaml: 0 not at all."""
-    patterns = NAMES[key]
-    return next((len(patterns) - i for i, p in enumerate(patterns) if re.search(p, _words(column))), 0)
-
-
-def _means(value: str, what: str, named: object = False) -> bool:
-    """Whether a value is in a vocabulary; where the column is named for it, "yes" and "N" mean something too."""
-    known = f"{VALUES[what]}|{NAMED_VALUES[what]}" if named and what in NAMED_VALUES else VALUES[what]
-    return bool(re.fullmatch(known, _folded(value)))
 
 
 def _by_meaning(values: list[str], named: object, *meanings: str) -> dict[str, list[str]]:
     """The values by the first of the meanings that each has; under ``other`` those that have none."""
     parts: dict[str, list[str]] = {meaning: [] for meaning in (*meanings, "other")}
     for value in values:
-        parts[next((m for m in meanings if _means(value, m, named)), "other")].append(value)
+        parts[next((m for m in meanings if words.means(value, m, named)), "other")].append(value)
     return parts
-
-
-def _when(value: str, named: object) -> float | None:
-    """When a visit was, in days where it has a unit; None if it is no time. Plain numbers need a column named so."""
-    text = _spaced(value.lower())
-    if BASELINE.fullmatch(text):
-        return 0
-    if EARLY.fullmatch(text):
-        return -1
-    if late := LATE.fullmatch(text):
-        return 1e6 + float(late[1] or 0)
-    if not (time := TIME.fullmatch(text)) or not (named or time[1] or time[3]):
-        return None
-    unit = time[1] or time[3] or "v"
-    return float(time[2]) * PERIODS.get(unit[0], ("", 1))[1]
-
-
-def _label(value: str, column: str) -> str:
-    """A value as it may stand in a figure: "AD" is "Atopic dermatitis", "3" in a column "month" is "Month 3"."""
-    text = SPELLED.get(_folded(value), _spaced(value))
-    if time := TIME.fullmatch(text.lower()):
-        named = re.search("visit|day|week|month|year", _words(column))
-        unit = time[1] or time[3] or (named[0] if named else "visit")
-        text = f"{PERIODS.get(unit[0], ('Visit', 1))[0]} {time[2]}"
-    return text[:1].upper() + text[1:60]
 
 
 def quoted(values: Iterable[str]) -> str:
@@ -144,25 +84,49 @@ class Draft:
 
     def used(self) -> set[str | None]:
         """The columns that are taken."""
-        return {*map(self.column_of, self.columns), *(score["column"] for score in self.severity)}
+        return {
+            *(self.column_of(key) for key in self.columns if key != "age_unit"),
+            *(score["column"] for score in self.severity),
+        }
 
     def free(self, *again: str) -> list[str]:
-        """The columns that are not taken and have no dates; and those of the keys named."""
+        """The columns that are not taken and not of dates; and those of the keys named."""
         also = {self.column_of(key) for key in again}
-        return [c for c in self.swabs if c in also or (c not in self.used() and not self.dates(c))]
+        return [c for c in self.swabs if c in also or (c not in self.used() and self.dates(c) <= 0.5)]
 
     def levels(self, column: str, rows: Any = slice(None)) -> list[str]:
         """The values of a column, the most frequent first."""
         return list(self.swabs.loc[rows, column].value_counts().index)
 
-    def dates(self, column: str) -> bool:
-        """Whether any value is a date."""
-        return any(DATE.fullmatch(v) for v in self.levels(column))
+    def dates(self, column: str) -> float:
+        """The part of the different values that are dates."""
+        return float(np.nan_to_num(words.dates(pd.Series(self.levels(column), dtype=object, name=column)).mean()))
 
     def numbers(self, column: str) -> pd.Series | None:
         """The recorded values as numbers, or None where there are others."""
-        numbers = pd.to_numeric(self.swabs[column].dropna(), errors="coerce").astype(float)
-        return numbers if len(numbers) and np.isfinite(numbers).all() else None
+        numbers, others = words.numbers(self.swabs[column])
+        return None if others.any() or numbers.isna().all() else numbers.dropna()
+
+    def most(self, key: str, column: str, low: float, high: float, what: str) -> pd.Series | None:
+        """The numbers of a column if most of it are, and between limits; notes the others, which are not such."""
+        numbers, odd = words.numbers(self.swabs[column])
+        odd |= numbers.notna() & ~numbers.between(low, high)
+        if odd.sum() > (1 - MOST) * (odd | numbers.notna()).sum() or numbers[~odd].isna().all():
+            return None
+        self.odd(key, self.swabs[column], odd, f"which is no {what}: correct it, or write NA")
+        return numbers[~odd].dropna()
+
+    def odd(self, key: str, cells: pd.Series, odd: pd.Series, why: str) -> None:
+        """Note which cells of a column, in how many rows, are to be checked, if there are any."""
+        told = few(f"'{v}' in {n} row{'s' if n > 1 else ''}" for v, n in cells[odd].value_counts().items())
+        self.check(key, f"'{cells.name}' has {told}, {why}.", odd.any())
+
+    def lacking(self, key: str, like: str, why: str) -> str:
+        """Why nothing was found: what the columns hold that are named so, or that none is."""
+        # Such as "treatment group", also if it was taken for the group; but not "group".
+        near = [c for c in self.swabs if words.named(c, key) > (c in self.used())]
+        told = few(f"'{c}' is named so ({quoted(self.levels(c)) or 'empty'})" for c in near)
+        return f"{told}, but {why}" if told else f"no column is named like {like}"
 
     def changing(self, values: pd.Series) -> list[str]:
         """The subjects that have more than one of the values."""
@@ -182,7 +146,7 @@ def _matching(metadata: pd.DataFrame, *sides: list[str]) -> tuple[str, int, str]
             same, alike = len(known & set(cells)), len(like & set(map(bare, cells)))
             # Ages and scores may be like some identifiers by chance.
             alike *= cells.is_unique and alike > min(len(known), len(cells)) / 2
-            rank = (same, alike, cells.is_unique, column != "", _named(column, "sample"))
+            rank = (same, alike, cells.is_unique, column != "", words.named(column, "sample"))
             found.append((rank, column, side, names))
     (same, alike, *_), column, side, names = max(found, key=_rank)
     cells, why = list(metadata[column]), ""
@@ -198,7 +162,7 @@ def _matching(metadata: pd.DataFrame, *sides: list[str]) -> tuple[str, int, str]
 def _split(draft: Draft, key: str, *meanings: str) -> Iterator[tuple[tuple[int, int], str, dict[str, list[str]]]]:
     """The columns of few values, how well each is named, and its values by what they mean."""
     for column in draft.free():
-        levels, named = draft.levels(column), _named(column, key)
+        levels, named = draft.levels(column), words.named(column, key)
         if len(levels) <= MOST_VALUES:
             yield (named, -len(levels)), column, _by_meaning(levels, named, *meanings)
 
@@ -206,6 +170,12 @@ def _split(draft: Draft, key: str, *meanings: str) -> Iterator[tuple[tuple[int, 
 def _control_type(draft: Draft) -> None:
     found = [f for f in _split(draft, "control_type", "negative", "mock") if f[2]["negative"] and f[2]["other"]]
     if not found:
+        sample = draft.columns["sample"]
+        negative = _by_meaning(draft.levels(sample), True, "negative")["negative"]
+        if 0 < len(negative) < len(draft.swabs) / 4:
+            draft.choose("control_type", sample, {"negative": negative})
+            draft.check("columns.control_type", f"takes {quoted(negative)} for negative controls, by their names.")
+            draft.swabs = draft.swabs[~draft.swabs[sample].isin(negative)]
         return
     (named, _), column, parts = max(found, key=_rank)
     negative, mock = parts["negative"], parts["mock"]
@@ -217,39 +187,58 @@ def _control_type(draft: Draft) -> None:
 
 def _severity(draft: Draft) -> None:
     for column in draft.free():
-        numbers, words = draft.numbers(column), _words(column)
-        name = next((name for name, (pattern, *_) in SCORES.items() if re.search(pattern, words)), "")
-        if not name or DERIVED.search(words) or numbers is None or numbers.nunique() < 2:
+        name_of = words.apart(column)
+        name = next((name for name, (pattern, *_) in words.SCORES.items() if re.search(pattern, name_of)), "")
+        if not name or words.DERIVED.search(name_of):
             continue
         if others := [score["column"] for score in draft.severity if score["name"] == name]:
             draft.check("severity", f"'{column}' is like '{others[0]}'; only that is taken.")
             continue
-        _, label, highest = SCORES[name]
+        _, label, highest = words.SCORES[name]
+        numbers = draft.most("severity", column, -highest, 1.5 * highest, label)
+        numbers = draft.most("severity", column, -math.inf, math.inf, "number") if numbers is None else numbers
+        if numbers is None or numbers.nunique() < 2:
+            why = f"'{column}' is named like {label}, and left out: {quoted(draft.levels(column)) or 'nothing'} "
+            draft.check("severity", why + "are no numbers, or all the same.")
+            continue
         low, high = min(0, math.floor(numbers.min())), max(highest, math.ceil(numbers.max()))
         why = f"the range of '{column}' is made from its values, {numbers.min():g} to {numbers.max():g}; {label} is "
         why += f"usually 0 to {highest}. Write the lowest and the highest possible value."
         draft.check("severity", why, (low, high) != (0, highest))
         draft.severity.append({"name": name, "column": column, "label": label, "range": [low, high]})
-    draft.severity.sort(key=lambda score: list(SCORES).index(score["name"]))
+    draft.severity.sort(key=lambda score: list(words.SCORES).index(score["name"]))
     why = "no column is named like a severity score (EASI, SCORAD, IGA, …); claims about severity and response cannot "
-    draft.check("severity", why + "be tested without one.", not draft.severity)
+    draft.check("severity", why + "be tested without one.", not draft.severity and "severity" not in draft.checks)
 
 
 def _plain(draft: Draft, *keys: str) -> None:
     """Columns that are found by their names."""
 
     def suits(column: str, key: str) -> bool:
-        numbers = draft.numbers(column)
         if key == "age":
-            return numbers is not None and bool(numbers.between(0, 120).all())
+            recorded = max(draft.swabs[column].notna().sum(), 1)
+            return bool(words.numbers(draft.swabs[column])[0].between(0, 1440).sum() >= MOST * recorded)
         return 1 <= len(draft.levels(column)) <= (4 if key == "sex" else max(12, len(draft.swabs) / 4))
 
     for key in keys:
-        if found := [(named, c) for c in draft.free() if (named := _named(c, key)) and suits(c, key)]:
+        if found := [(named, c) for c in draft.free() if (named := words.named(c, key)) and suits(c, key)]:
+            found.sort(key=lambda f: bool(words.MONTHS.search(words.apart(f[1]))))  # years before months
             named, draft.columns[key] = max(found, key=_rank)
             values = quoted(draft.levels(draft.columns[key]))
             why = f"{values} may be places of the body, or clinics; take the line out if it is clinics."
             draft.check(f"columns.{key}", why, key == "site" and named == 1)
+    if "age" in keys and "age" in draft.columns:
+        _age(draft, draft.columns["age"])
+
+
+def _age(draft: Draft, column: str) -> None:
+    """The unit of ages, and what is none."""
+    months = words.MONTHS.search(words.apart(column)) or words.numbers(draft.swabs[column])[0].median() > 120
+    ages = draft.most("columns.age", column, 0, 1440 if months else 120, "age")
+    if months and ages is not None:
+        draft.columns["age_unit"] = "months"
+        told = f"'{column}' looks like months: {ages.min():g} to {ages.max():g} are {ages.min() / 12:.1f} to "
+        draft.check("columns.age_unit", f"{told}{ages.max() / 12:.1f} years. If they are years, take the line out.")
 
 
 def _subject(draft: Draft) -> None:
@@ -258,13 +247,13 @@ def _subject(draft: Draft) -> None:
     kept = {draft.columns[key]: most for key, most in (("age", 2), ("sex", 1)) if key in draft.columns}
     for column in draft.free():
         cells = draft.swabs[column]
-        people, named = cells.nunique(), bool(_named(column, "subject"))
+        people, named = cells.nunique(), bool(words.named(column, "subject"))
         steady = kept and all(draft.swabs[c].groupby(cells).nunique().le(most).all() for c, most in kept.items())
         names = draft.numbers(column) is None or cells.dropna().str.fullmatch(r"\d+").all()
         alike = steady and names and swabs / 8 <= people <= swabs * 0.7 and cells.value_counts().median() >= 2
         if (named or alike) and people >= max(2, swabs / 50) and cells.notna().mean() >= 0.5:
             found.append(((named, people < swabs, people), column))
-    why = "no column is named like subject or patient"
+    why = draft.lacking("subject", "subject or patient", "does not tell people apart that have several swabs")
     if not found:
         draft.columns["subject"] = draft.columns["sample"]
         why += ", so each swab is taken for a person of its own. If a person has several swabs, name the column that "
@@ -289,21 +278,24 @@ def _lesional(draft: Draft) -> None:
 def _visit(draft: Draft) -> None:
     found = []
     for column in draft.free():
-        levels, named = draft.levels(column), _named(column, "visit")
-        times = {v: time for v in levels if (time := _when(v, named)) is not None}
+        levels, named = draft.levels(column), words.named(column, "visit")
+        times = {v: time for v in levels if (time := words.when(v, named)) is not None}
         told = named or len(levels) > 1
-        if told and 0 < len(times) == len(levels) <= MOST_VALUES and not PRIOR.search(_words(column)):
+        most = MOST if named else 1
+        known = times and draft.swabs[column].isin(times).sum() >= most * draft.swabs[column].notna().sum()
+        if told and known and len(levels) <= MOST_VALUES and not words.PRIOR.search(words.apart(column)):
             repeated = bool(draft.changing(draft.swabs[column]))
             found.append(((repeated, len(levels) > 1, named, -len(levels)), column, times))
     if not found:
         return
     _, column, times = max(found, key=_rank)
     ordered = sorted(times, key=lambda v: times[v])
-    first = next((v for v in ordered if BASELINE.fullmatch(_folded(v))), ordered[0])
+    first = next((v for v in ordered if words.BASELINE.fullmatch(words.folded(v))), ordered[0])
     baseline = [v for v in ordered if times[v] == times[first]]
     followup = [v for v in ordered if times[v] == max(times.values()) > times[first]]
-    ignore = [v for v in ordered if v not in baseline + followup]
-    draft.choose("visit", column, {"baseline": baseline, "followup": followup}, ignore)
+    ignore, odd = [v for v in ordered if v not in baseline + followup], ~draft.swabs[column].isin([*times, pd.NA])
+    draft.choose("visit", column, {"baseline": baseline, "followup": followup}, ignore + draft.levels(column, odd))
+    draft.odd("columns.visit", draft.swabs[column], odd, "which is no time that is known: it is left out")
     people = draft.swabs[draft.columns["subject"]].groupby(draft.swabs[column]).nunique()
     each = ", ".join(f"'{v}' {people[v]}" for v in ordered)
     why = "more than two visits; the first and the last are taken, the others left out. People at each: "
@@ -315,17 +307,21 @@ def _visit(draft: Draft) -> None:
 def _group(draft: Draft) -> None:
     found = []
     for column in draft.free("control_type", "lesional"):
-        levels, named = draft.levels(column), _named(column, "group")
+        levels, named = draft.levels(column), words.named(column, "group")
         parts = _by_meaning(levels, False, "control", "mock")
         sure = bool(parts["control"])
         # "N" or "0" are controls only where the name says that the column is of a disease, and the others are "Y".
         if not sure and named and len(levels) == 2 and column not in draft.used():
             parts = _by_meaning(levels, True, "control", "mock")
+        # Healthy people beside a "control" are the controls; that is an arm.
+        if healthy := [v for v in parts["control"] if words.means(v, "healthy")]:
+            arms = [v for v in parts["control"] if v not in healthy and words.means(v, "comparator")]
+            parts |= {"control": [v for v in parts["control"] if v not in arms], "other": parts["other"] + arms}
         control, case = parts["control"], parts["other"]
-        trial = all(_means(v, "treatment") or _means(v, "comparator") for v in levels)
+        trial = all(words.means(v, "treatment") or words.means(v, "comparator") for v in levels)
         if not control or not case or len(levels) > MOST_VALUES or trial:
             continue
-        known = all(_means(v, "case", named) for v in case)
+        known = all(words.means(v, "case", named) for v in case)
         mixed = draft.changing(draft.swabs[column].dropna().isin(control))
         rank = (not mixed, bool(named) + known, sure, -len(levels))
         found.append((rank, column, parts, bool(named and known)))
@@ -349,8 +345,8 @@ def _arm(draft: Draft) -> None:
     found = []
     for column in draft.free("group"):
         levels, shared = draft.levels(column, cases), column == draft.column_of("group")
-        named = 0 if shared else _named(column, "arm")
-        drugs = sum(_means(v, "treatment") or _means(v, "comparator") for v in levels)
+        named = 0 if shared else words.named(column, "arm")
+        drugs = sum(words.means(v, "treatment") or words.means(v, "comparator") for v in levels)
         # What only patients have, and each of them: a treatment, or something else of their disease.
         patients_only = not draft.levels(column, controls) and draft.swabs.loc[cases, column].notna().mean() > 0.9
         if len(levels) < 2 or shared:
@@ -358,12 +354,13 @@ def _arm(draft: Draft) -> None:
         else:
             told = bool(named or drugs or (patients_only and len(levels) == 2 and controls.any()))
         mixed = len(draft.changing(draft.swabs.loc[cases, column]))
-        if told and 1 <= len(levels) <= 6 and mixed <= few_people and not PRIOR.search(_words(column)):
+        if told and 1 <= len(levels) <= 6 and mixed <= few_people and not words.PRIOR.search(words.apart(column)):
             rank = (drugs >= min(2, len(levels)), named, patients_only, len(levels) == 2)
             found.append((rank, column, levels, named or drugs))
     if not found:
-        why = "no column is named like arm, treatment or drug, or has two values that only patients have. Claims about "
-        draft.check("columns.arm", why + "the treatments cannot be tested without columns.arm.")
+        why = "not with two to six values of which each patient has one (and nothing, NA, before treatment)"
+        why = draft.lacking("arm", "arm, treatment or drug, or has two values that only patients have", why)
+        draft.check("columns.arm", f"{why}. Claims about the treatments cannot be tested without columns.arm.")
         return
     (_, named, *_), column, levels, known = max(found, key=_rank)
     parts = _by_meaning(levels, True, "comparator")
@@ -399,12 +396,12 @@ def _labels(draft: Draft) -> None:
     draft.labels = Labels().model_dump()
     for key in (key for key in ("group", "arm", "visit") if key in draft.columns):
         for name, values in draft.columns[key]["values"].items():
-            told = key == "visit" or not re.fullmatch(PLAIN, _folded(values[0]))
-            label = _label(values[0], draft.columns[key]["column"]) if len(values) == 1 and told else ""
+            told = key == "visit" or not re.fullmatch(words.PLAIN, words.folded(values[0]))
+            label = words.label(values[0], draft.columns[key]["column"]) if len(values) == 1 and told else ""
             if label and name != "baseline" and label not in draft.labels.values():
                 draft.labels[name] = label
     if "site" in draft.columns and len(sites := draft.levels(draft.columns["site"])) == 1:
-        draft.labels["site"] = _spaced(sites[0])[:60] or draft.labels["site"]
+        draft.labels["site"] = words.spaced(sites[0])[:60] or draft.labels["site"]
 
 
 def _adjust(draft: Draft) -> None:
@@ -425,6 +422,19 @@ def _stand_in(draft: Draft, key: str, standard: str, why: str) -> None:
         why += f". As a stand-in, all values of '{column}' mean {standard}, so that nothing about it can be tested. If "
         why += "a column tells it, name it and its values here; if none does, it has to be added."
         draft.check(f"columns.{key}", why)
+
+
+def _not_recorded(draft: Draft, metadata: pd.DataFrame) -> None:
+    """Name the words, other than NA, that are taken for nothing recorded."""
+    keys = [(f"columns.{key}", draft.column_of(key)) for key in draft.columns if key != "age_unit"]
+    for key, column in keys + [("severity", score["column"]) for score in draft.severity]:
+        cells = metadata.loc[draft.swabs.index, str(column)]
+        numeric = key in ("columns.age", "severity")
+        numbers, others = words.numbers(cells)
+        nothing = numbers.isna() & ~others if numeric else words.recorded(cells).isna()
+        draft.odd(key, cells, nothing & ~cells.str.lower().isin(PLAINLY_MISSING), "taken for not recorded")
+        commas = cells.str.contains(",", regex=False) & numbers.notna() & numeric
+        draft.odd(key, cells, commas, "read with a decimal comma")
 
 
 def _depth(draft: Draft, depths: np.ndarray, whole: bool) -> None:
@@ -466,7 +476,7 @@ def guess(metadata: pd.DataFrame, counts: Counts, whole: bool, taxonomy: bool) -
     sample, in_rows, why = _matching(metadata, counts.samples, counts.features)
     if in_rows:
         counts = Counts(counts.X.T.tocsr(), counts.features, counts.samples)
-    draft = Draft(metadata.mask(metadata.map(str.lower).isin(MISSING), pd.NA), {"sample": sample})
+    draft = Draft(metadata.apply(words.recorded), {"sample": sample})
     draft.check("columns.sample", why, why)
     # Each guess takes a column from those that the others left, and some build on what was found.
     _control_type(draft)
@@ -480,9 +490,14 @@ def guess(metadata: pd.DataFrame, counts: Counts, whole: bool, taxonomy: bool) -
     _plain(draft, "site", "batch")
     _covariates(draft)
     _labels(draft)
-    _stand_in(draft, "visit", "baseline", "no column is named like visit, week or month, or has such values")
-    _stand_in(draft, "group", "case", "no column has values like healthy or control beside others")
+    why = draft.lacking(
+        "visit", "visit, week or month, or has such values", "no order in time is known of these values"
+    )
+    _stand_in(draft, "visit", "baseline", why)
+    why = "no value of these is like healthy or control beside others"
+    _stand_in(draft, "group", "case", draft.lacking("group", "group, or has values like healthy beside others", why))
     _adjust(draft)
+    _not_recorded(draft, metadata)
     swabs = set(map(bare, draft.swabs[sample].dropna()))
     _depth(draft, np.asarray(counts.X.sum(axis=1)).ravel()[[bare(s) in swabs for s in counts.samples]], whole)
     if not taxonomy:

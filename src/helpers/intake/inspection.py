@@ -5,11 +5,12 @@ from anndata import AnnData
 
 from helpers.choices import load_choices
 from helpers.claims import Claim, load_claims, statement
+from helpers.doubts import doubts, summary
 from helpers.errors import Problems
 from helpers.evidence import untestable
 from helpers.files import DATA
 from helpers.ingest import NOT_RECORDED, build_cohort
-from helpers.narrate import visits_used
+from helpers.narrate import ages, visits_used
 from helpers.quality import flow, people, tree_differs
 from helpers.run.parameters import resolve_settings
 from helpers.study import VOCABULARY, Column, Settings, Study, load_study
@@ -32,7 +33,9 @@ def inspect(name: str, overrides: str = "") -> str:
         cohort, ledger = build_cohort(study)
     problems.stop()
     steps, _ = flow(ledger, cohort, settings.swabs, settings.rarefaction_depth)
+    doubted = doubts(cohort, study)
     told = [*_swabs(study, cohort, ledger), *_people(study, cohort), *_vanished(study, steps)]
+    told += ["", f"Is this right? {summary(doubted)}", *(f"  - {line}" for line in doubted.values())]
     told += _testable(claims, study, cohort, settings)
     return "\n".join(told)
 
@@ -62,7 +65,11 @@ def _people(study: Study, cohort: AnnData) -> list[str]:
     swabs = cohort.obs[cohort.obs["control_type"].eq("sample")]
     table = people(swabs).rename(columns={**labels, "both": "both visits"}, index=labels).rename_axis(index=None)
     sites = f"; up to {swabs.groupby(['subject', 'visit'], observed=True).size().max()} swabs a person and visit"
-    return ["", f"People{sites}:", *(f"  {line}" for line in table.to_string().splitlines())]
+    told = ["", f"People{sites}:", *(f"  {line}" for line in table.to_string().splitlines())]
+    if converted := ages(study):
+        oldest, youngest = swabs["age"].max(), swabs["age"].min()
+        told.append(f"{converted} They are {youngest:.1f} to {oldest:.1f}; if not, see columns.age_unit.")
+    return told
 
 
 def _vanished(study: Study, steps: pd.DataFrame) -> list[str]:
