@@ -15,7 +15,7 @@ from helpers.estimates import adjusted_p
 from helpers.files import CHOICES, CLAIMS_FOLDER, CLAIMS_KEYS
 from helpers.measures import OTHER_AXES, POSITION, find, registry, taken
 from helpers.narrate import excludes_zero, interval, number, p_value
-from helpers.study import Labels, Strict, Study, read_yaml, validated
+from helpers.study import Described, Labels, Strict, Study, read_yaml, validated
 
 Kind = Literal["direction", "no change", "does not fall", "does not rise", "little difference"]
 #: What a part of a claim of one direction that is denied expects.
@@ -73,34 +73,14 @@ Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max
 MeasureKey = Annotated[str, StringConstraints(min_length=1, max_length=60)]
 
 
-class Part(Strict):
+class Part(Described):
     """One measure in one contrast, with what is expected of it."""
 
-    measure: MeasureKey = Field(
-        description="a key of the registry (`src/helpers/measures.py`): an alpha diversity, `position`, "
-        "`genus`, `pathogen`, `commensal`, …; or the name of any genus or species",
-        examples=["pathogen", "Staphylococcus epidermidis"],
-    )
-    contrast: Contrast = Field(
-        description="`group`: patients against controls at baseline; `severity`: link to each severity score among "
-        "patients at baseline; `change`: between the visits in one arm; `change_in`: the same in a stratum; `arms`: "
-        "treatment against comparator at follow-up; `arms_given_improvement`: the same at equal improvement of "
-        "severity; `against_controls`: near-clear patients at follow-up against controls",
-    )
-    arm: Literal["treatment", "comparator"] | None = Field(
-        None, description="of `change`, `change_in` and `against_controls`", examples=["treatment"]
-    )
-    among: Literal["lesional", "non_lesional", "non_responders"] | None = Field(
-        None,
-        description="of `change_in`: sites that were lesional or not at baseline, or patients whose severity improved "
-        "by less than the study's `response.non_responder`",
-        examples=["lesional"],
-    )
-    expect: Literal["up", "down", "healthier", "not up", "not down", "not healthier"] | None = Field(
-        None,
-        description="the direction that the claim asserts; with `not`, that it denies (claims of no change). "
-        "`healthier`, of changes and between arms: as the measure's registry entry says, or towards the controls' mean",
-    )
+    measure: MeasureKey
+    contrast: Contrast
+    arm: Literal["treatment", "comparator"] | None = None
+    among: Literal["lesional", "non_lesional", "non_responders"] | None = None
+    expect: Literal["up", "down", "healthier", "not up", "not down", "not healthier"] | None = None
 
     @model_validator(mode="after")
     def _has_what_its_contrast_needs(self) -> "Part":
@@ -113,19 +93,15 @@ class Part(Strict):
         return self
 
 
-class Claim(Strict):
+class Claim(Described):
     """A claim: the sentence, what would show it, and where it comes from. It is as strong as its weakest part."""
 
-    says: Text = Field(description="the sentence, with names of study.yaml in braces, such as {treatment}")
-    kind: Kind = Field(
-        "direction",
-        description="`direction`: tested against zero; `no change` and `little difference`: shown to be smaller than "
-        "the margin of equivalence, whichever way; `does not fall`, `does not rise`: shown not to do so by the margin",
-    )
-    family: Text = Field("own", description="a family of the claims file, or `own`")
-    reported: Text | None = Field(None, description="what the source says, in its words or shorter")
-    source: Text | None = Field(None, description="where it says so", examples=["abstract"])
-    parts: list[Part] = Field(min_length=1, max_length=20, description="all must be shown")
+    says: Text
+    kind: Kind = "direction"
+    family: Text = "own"
+    reported: Text | None = None
+    source: Text | None = None
+    parts: list[Part] = Field(min_length=1, max_length=20)
 
     @field_validator("says")
     @classmethod
@@ -171,13 +147,13 @@ class Claim(Strict):
 ClaimId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,15}$")]
 
 
-class Claims(Strict):
+class Claims(Described):
     """A file of claims, in ``data/claims/``."""
 
-    of: Text = Field(description="whose claims they are, as it is shown")
-    reference: Text = Field(description="the publication")
-    families: list[Text] = Field(min_length=1, description="families in order: the first has the primary claims")
-    claims: dict[ClaimId, Claim] = Field(min_length=1, max_length=100, description="claims by their short names")
+    of: Text
+    reference: Text
+    families: list[Text] = Field(min_length=1)
+    claims: dict[ClaimId, Claim] = Field(min_length=1, max_length=100)
 
     @model_validator(mode="after")
     def _families_are_listed(self) -> "Claims":
