@@ -12,7 +12,7 @@ from helpers.errors import StudyError
 from helpers.files import CLAIMS_TABLE, DEMO, FIGURES, REFERENCE, TABLES, Report, write_whole
 from helpers.narrate import interval, number
 from helpers.output import as_text, save_table, table_html
-from helpers.site.pages import Run, raw
+from helpers.site.pages import Run, prose, raw
 
 #: Numbers that differ by less, relative to their size, are the same: other processors round otherwise.
 TOLERANCE = 1e-6
@@ -155,24 +155,13 @@ def page(run: Run) -> str:
     title = "# What changed"
     against = run.against or (REFERENCE if run.study.folder == DEMO and REFERENCE.is_dir() else None)
     if against is None:
-        how = f"make report STUDY={html.escape(run.study.folder.name)} AGAINST=folder"
-        told = (
-            "<p>No earlier run of this study was named to compare with. Keep a copy of <code>reports</code>, and name "
-            f"it: <code>{how}</code>.</p>"
-        )
-        return f"{title}\n\n{raw(told)}\n"
+        return f"{title}\n\n{raw(prose('changes', after=None, study=run.study.folder.name))}\n"
     before, after = (_comparable(read_results(folder), run) for folder in (against, run.report.results))
     claims, tables = moved_claims(before.claims, after.claims), moved_tables(before.tables, after.tables)
     names = sorted({*before.figures, *after.figures})
     figures = [name for name in names if before.figures.get(name) != after.figures.get(name)]
-    what = "the run that was named" if run.against else "the committed reference"
-    verdicts = claims["verdict"].str.contains("→").sum()
-    told = (
-        f"<p>This run beside {what}: {len(claims)} of {len(after.claims)} claims moved, {verdicts} of them to another "
-        f"verdict; {len(tables)} of {len({*before.tables, *after.tables})} tables and {len(figures)} of {len(names)} "
-        f"figures differ. Numbers within {TOLERANCE:g} of each other, relative to their size, count as the same; a "
-        "figure differs if its picture does.</p>"
-    )
+    facts = {"named": run.against, "before": before, "after": after, "moved": (claims, tables, figures)}
+    told = prose("changes", **facts, tolerance=f"{TOLERANCE:g}")
     sections = [title, raw(told)]
     for heading, table, name in (("Claims", claims, "changed_claims"), ("Tables", tables, "changed_tables")):
         if len(table):
