@@ -106,7 +106,8 @@ def write_source(source: Path, run: Run) -> None:
         page = as_page(nbformat.read(report.notebooks / f"{chapter}.ipynb", as_version=4), files)
         write_whole(source / f"{chapter}.ipynb", nbformat.writes(page))
     here = Path(__file__).parent / "theme"
-    write_whole(source / "conf.py", (here / "conf.py").read_bytes())
+    for name in ("conf.py", "conf.yaml"):
+        write_whole(source / name, (here / name).read_bytes())
     write_whole(source / "references.bib", (Path(__file__).parent / "pages" / "references.bib").read_bytes())
     for name in ("report.css", "report.js"):
         write_whole(source / "static" / name, (here / name).read_bytes())
