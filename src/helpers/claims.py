@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+import yaml
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
 from helpers.errors import Problems, StudyError
@@ -32,24 +33,19 @@ OF_HEALTHIER = ("change", "change_in", "arms", "arms_given_improvement")
 
 
 class Verdict(NamedTuple):
-    """How a verdict is shown, and what it says."""
+    """A verdict, as verdicts.yaml explains it."""
 
     symbol: str
-    #: In figures.
     marker: str
     says: str
+    told_by: str
+    of_direction: str
+    of_margin: str
 
 
+_TOLD = yaml.safe_load(Path(__file__).with_name("verdicts.yaml").read_text(encoding="utf-8"))
 #: Every verdict by its word.
-VERDICTS = {
-    "supported": Verdict("●", "o", "what is claimed is shown"),
-    "contradicted": Verdict("✕", "X", "the contrary is shown: an effect the other way, or one beyond the margin"),
-    "inconclusive": Verdict("○", "o", "neither: the interval says what remains possible"),
-    "out of reach": Verdict(
-        "◌", "D", "a study of this size cannot show it: not even an estimate of zero would lie surely within the margin"
-    ),
-    "not testable": Verdict("–", "", "the study lacks what the claim needs"),
-}
+VERDICTS = {word: Verdict(**told) for word, told in _TOLD.items()}
 SUPPORTED, CONTRADICTED, INCONCLUSIVE, OUT_OF_REACH, NOT_TESTABLE = VERDICTS
 
 #: What tells a part of a claim from all others: claim, and what was asked (`helpers.evidence.Asked`).
@@ -370,37 +366,19 @@ def why_not(whats: Sequence[str] | pd.Series, reasons: Sequence[str] | pd.Series
 
 def standing(verdict: str) -> str:
     """Which of several parts a claim is told by."""
-    return {CONTRADICTED: "the one most against it", OUT_OF_REACH: "the farthest out of reach"}.get(
-        verdict, "the weakest"
-    )
+    return VERDICTS[verdict].told_by
 
 
 def _reason(row: dict[str, Any]) -> str:
     """A verdict's reason in words."""
-    if row["verdict"] == NOT_TESTABLE:
-        return row["cannot"]
-    which = (
-        f"{row['what']}, of {row['parts']} parts {standing(row['verdict'])}: "
-        if row["parts"] > 1
-        else f"{row['what']}: "
-    )
-    span = f"interval {interval(row['ci_low'], row['ci_high'], row['unit'])}"
-    holm = f"Holm {p_value(row['p_holm'])}"
-    if row["kind"] == "direction":
-        way = {SUPPORTED: "the claimed", CONTRADICTED: "the other"}.get(row["verdict"])
-        unsure = "excludes zero, but not after Holm" if excludes_zero(row) else "includes zero"
-        return f"{which}{span} {f'excludes zero in {way} direction' if way else unsure}; {holm}"
+    verdict, parts = VERDICTS[row["verdict"]], f", of {row['parts']} parts {standing(row['verdict'])}"
     sides = "±" if row["kind"] not in ONE_SIDED else "−" if row["sign"] < 0 else "+"
-    margin = f"the margin {sides}{number(row['margin'])} {row['unit']}".rstrip()
-    zero = f"against zero {p_value(row['p_value'])}"
-    match row["verdict"]:
-        case "supported":
-            return f"{which}{span} lies within {margin}; equivalence {holm}"
-        case "contradicted":
-            return f"{which}{span} lies beyond {margin}; {holm}"
-        case "out of reach":
-            return (
-                f"{which}even an estimate of zero would not surely lie within {margin}; that would "
-                f"take a sample of about {row['n_needed']:,.0f}; seen: {span}, {zero}"
-            )
-    return f"{which}neither within {margin} nor beyond it is shown: {span}; equivalence {holm}, {zero}"
+    told = verdict.of_direction if row["kind"] == "direction" else verdict.of_margin
+    return told.format(
+        **row | {"margin": f"the margin {sides}{number(row['margin'])} {row['unit']}".rstrip()},
+        which=f"{row['what']}{parts if row['parts'] > 1 else ''}: ",
+        span=f"interval {interval(row['ci_low'], row['ci_high'], row['unit'])}",
+        holm=f"Holm {p_value(row['p_holm'])}",
+        zero="excludes zero, but not after Holm" if excludes_zero(row) else "includes zero",
+        against_zero=f"against zero {p_value(row['p_value'])}",
+    )
