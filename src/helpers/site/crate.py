@@ -11,6 +11,7 @@ Leo S, et al. Recording provenance of workflow runs with RO-Crate. PLoS ONE 2024
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from platform import python_version
 from typing import Any
 
 import nbformat
@@ -19,7 +20,7 @@ from rocrate.model import ComputerLanguage, ContextEntity, Entity
 from rocrate.rocrate import ROCrate
 
 from helpers.files import CRATE, HTML, LOCK, MAKEFILE, NOTEBOOKS
-from helpers.run.origin import Ran, command, commit, inputs, machine, python, run_times, sha256, utc
+from helpers.run.origin import Ran, command, commit, inputs, machine, run_times, sha256, utc
 from helpers.run.parameters import declared
 from helpers.site.archive import shared
 from helpers.site.pages import Run
@@ -195,7 +196,7 @@ def _add_whole_run(
     properties = {
         **FIXED["run"],
         "name": f"Run of {command(run.report) or 'the steps one by one'}",
-        "description": f"Python {python()} on {machine()}, {lock}. {FIXED['whole_run']}",
+        "description": f"Python {python_version()} on {machine()}, {lock}. {FIXED['whole_run']}",
         **_times(runs),
     }
     return crate.add_action(workflow, "#run", objects, made, properties)

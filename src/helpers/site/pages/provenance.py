@@ -2,6 +2,7 @@
 
 import ast
 import html
+import platform
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -32,7 +33,7 @@ def page(run: Run) -> str:
         dirty=DIRTY,
         makefile=MAKEFILE if (run.files / MAKEFILE).is_file() else "",
         command=line,
-        python=origin.python(),
+        python=platform.python_version(),
         machine=origin.machine(),
         lock=LOCK,
         pinned=pinned,
