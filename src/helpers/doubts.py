@@ -211,7 +211,5 @@ def summary(doubted: dict[str, str]) -> str:
     if doubted:
         things = "thing looks" if len(doubted) == 1 else "things look"
         return f"{len(doubted)} {things} wrong: who knows the study should see to it before the report is read."
-    none = (
-        f"None of the {len(DOUBTS)} things that are looked for looks wrong. What data cannot show, such as two drugs "
-    )
-    return none + "under each other's names throughout the file, is not among them."
+    none = f"None of the {len(DOUBTS)} things that are looked for looks wrong. What data cannot show, such as two "
+    return none + "drugs under each other's names throughout the file, is not among them."

@@ -1,6 +1,5 @@
 """What changed: this run beside the committed reference, or beside an earlier run that the user names."""
 
-import hashlib
 import html
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from helpers.errors import StudyError
 from helpers.files import CLAIMS_TABLE, DEMO, FIGURES, REFERENCE, TABLES, Report, write_whole
 from helpers.narrate import interval, number
 from helpers.output import as_text, save_table, table_html
+from helpers.run.origin import sha256
 from helpers.site.pages import Run, prose, raw
 
 #: Numbers that differ by less, relative to their size, are the same: other processors round otherwise.
@@ -33,8 +33,7 @@ def read_results(folder: Path) -> Results:
     if (folder / _CHECKSUMS).is_file():
         figures = dict(as_text(folder / _CHECKSUMS).to_numpy())
     else:
-        pictures = sorted((folder / FIGURES).glob("*.png"))
-        figures = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in pictures}
+        figures = {path.stem: sha256(path) for path in sorted((folder / FIGURES).glob("*.png"))}
     tables = {path.stem: as_text(path) for path in sorted((folder / TABLES).glob("*.tsv"))}
     return Results(as_text(folder / CLAIMS_TABLE), tables, figures)
 
