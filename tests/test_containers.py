@@ -51,7 +51,7 @@ def in_files(folder: Path) -> Study:
     """The same study, as files of text."""
     ranks = pd.DataFrame({"Kingdom": "Bacteria", "Genus": ["Staphylococcus", ""] * 6}, FEATURES.columns)
     ranks["Species"] = ["aureus", "", "hominis"] * 4
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     SWABS.rename_axis("swab").to_csv(folder / "metadata", sep="\t")
     ranks.to_csv(folder / "taxonomy", sep="\t")
     (folder / "tree").write_text(str(TREE))
@@ -176,3 +176,57 @@ def test_a_draft_needs_no_metadata_beside_an_object_that_has_them(tmp_path: Path
     (tmp_path / "counts.tsv").write_text(FEATURES.to_csv(sep="\t"))
     with pytest.raises(StudyError, match=r"has no metadata\n.*METADATA="):
         draft.draft_study("other", tmp_path / "counts.tsv", data_folder=tmp_path)
+
+
+# ---------------------------------------------------------------- workbooks
+
+
+def workbook(**sheets: pd.DataFrame) -> bytes:
+    file = io.BytesIO()
+    with pd.ExcelWriter(file) as writer:
+        for name, sheet in sheets.items():
+            sheet.to_excel(writer, sheet_name=name, index=False)
+    return file.getvalue()
+
+
+def test_workbooks_are_read_as_the_text_that_they_show(tmp_path: Path) -> None:
+    expected, _ = ingest.build_cohort(study := in_files(tmp_path / "text"))
+    for file in study.files.each().values():
+        path = study.path(file)
+        if file.path != "tree":
+            table = pd.read_csv(path, sep="\t", dtype={"swab": str}, keep_default_na=False)
+            path.write_bytes(workbook(Sheet1=table.rename(columns={"Unnamed: 0": "feature"})))
+    cohort, _ = ingest.build_cohort(study)
+    same(cohort, expected)
+
+
+def test_a_title_above_the_header_and_empty_sheets_are_passed_over(tmp_path: Path) -> None:
+    study = in_files(tmp_path)
+    expected, _ = ingest.build_cohort(study)
+    table = SWABS.rename_axis("swab").reset_index()
+    titled = pd.DataFrame([["Swabs of the study"], [], list(table.columns), *table.to_numpy().tolist()])
+    path = tmp_path / "metadata"
+    with pd.ExcelWriter(path, engine="openpyxl") as writer:
+        pd.DataFrame().to_excel(writer, sheet_name="empty")
+        titled.to_excel(writer, sheet_name="swabs", index=False, header=False)
+        pd.DataFrame({"column": ["age"], "means": ["years"]}).to_excel(writer, sheet_name="legend", index=False)
+    same(ingest.build_cohort(study)[0], expected)
+    assert list(containers.sheets(path, path.read_bytes())) == ["swabs", "legend"]
+
+
+def test_dates_that_a_workbook_made_of_identifiers_are_seen(tmp_path: Path) -> None:
+    study = in_files(tmp_path)
+    table = SWABS.rename_axis("swab").reset_index()
+    table["swab"] = pd.to_datetime(["2021-03-04", *["2021-03-05"] * 7]) + pd.to_timedelta(range(8), "D")
+    (tmp_path / "metadata").write_bytes(workbook(swabs=table))
+    assert re.search("a spreadsheet seems to have changed .*2021-03-0. 00:00:00", refused(study))
+
+
+def test_a_workbook_that_is_none_or_far_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = in_files(tmp_path)
+    data = workbook(swabs=SWABS.reset_index())
+    (tmp_path / "metadata").write_bytes(data[:200] + b"?" * 40 + data[240:])
+    assert "metadata: is not a readable workbook" in refused(study)
+    (tmp_path / "metadata").write_bytes(data)
+    monkeypatch.setattr(containers, "_LONGEST", 1000)
+    assert "when unpacked" in refused(study)

@@ -1,7 +1,9 @@
-"""Objects that hold a study's tables together: R's phyloseq and TreeSummarizedExperiment (without R), and AnnData."""
+"""What holds several tables: R's phyloseq and TreeSummarizedExperiment (without R), AnnData, workbooks of Excel."""
 
 import functools
 import io
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -193,3 +195,36 @@ def _of_anndata(data: bytes) -> Held | None:
         about = (read_elem(file[axis]).rename(index=str, columns=str).astype(object) for axis in ("obs", "var"))
         obs, var = (frame.map(lambda cell: "" if pd.isna(cell) else _text(cell)) for frame in about)
     return Held(sparse.csr_matrix(X), list(obs.index), list(var.index), var, obs)
+
+
+def sheets(path: Path, data: bytes) -> dict[str, list[list[str]]]:
+    """The sheets of a workbook that hold a table, as text, from the first row with two cells on; none if it is none."""
+    from openpyxl import load_workbook  # takes a moment
+
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if "xl/workbook.xml" not in archive.namelist():
+                return {}
+            too_much = sum(member.file_size for member in archive.infolist()) > _LONGEST
+        found, size = dict[str, list[list[str]]](), 0
+        with warnings.catch_warnings(action="ignore"):  # of colours and lists to choose from, which are not read
+            book = load_workbook(io.BytesIO(data), read_only=True, data_only=True)
+        for sheet in () if too_much else book.worksheets:
+            rows = found[sheet.title] = list[list[str]]()
+            sheet.reset_dimensions()  # what the file says of its size may be wrong
+            for cells in sheet.iter_rows(values_only=True):
+                if (size := size + len(cells) + 1) > _LONGEST // 16:
+                    raise ValueError("a sheet of more than 16 million cells")
+                row = [_text(cell) for cell in cells]
+                if sum(map(bool, row)) > 1 or (rows and any(row)):
+                    rows.append(row)
+        if too_much:
+            raise ValueError(f"more than {_LONGEST / 2**20:,.0f} MB when unpacked")
+    except zipfile.BadZipFile:
+        return {}
+    except Exception as e:  # whatever a broken workbook makes openpyxl raise
+        fix = "save it anew, or as CSV in UTF-8"
+        raise StudyError(
+            "is not a readable workbook", file=path, found=f"{type(e).__name__}: {e}"[:300], fix=fix
+        ) from None
+    return {name: rows for name, rows in found.items() if len(rows) > 1}

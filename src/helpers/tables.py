@@ -30,6 +30,7 @@ from helpers.study import RANKS, DataFile, Study, unprintable
 
 #: What compresses a file, by how it begins: R has three.
 _PACKED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+_ZIP = b"PK\x03\x04"
 #: The column with the names of the rows, where R or AnnData keep them aside.
 ROW_NAMES = "row names"
 #: What a row or column is called that sums the others up.
@@ -99,7 +100,14 @@ def _too_large(path: Path, limit: int) -> StudyError:
 
 
 def unpacked(path: Path, data: bytes) -> bytes:
-    """The content of a file that may be compressed; `StudyError` if it would unpack to what no table has."""
+    """The content of a file that may be compressed, of a workbook its first table as text.
+
+    `StudyError` if it would unpack to what no table has.
+    """
+    if data.startswith(_ZIP) and (tables := containers.sheets(path, data)):
+        text, rows = io.StringIO(), next(iter(tables.values()))
+        csv.writer(text, delimiter="\t").writerows([*row, *[""] * (max(map(len, rows)) - len(row))] for row in rows)
+        return text.getvalue().encode()
     opener = next((opener for begins, opener in _PACKED.items() if data.startswith(begins)), None)
     if opener is None:
         return data
@@ -119,7 +127,7 @@ def _format(path: Path, data: bytes, declared: str, *accepted: str) -> str:
     """``qza`` (any zip), ``biom`` (HDF5 or JSON), or text, from the first bytes; an error if it is not as declared."""
     text = "newick" if "newick" in accepted else "text"
     is_biom = data.startswith(b"\x89HDF") or data.lstrip()[:1] == b"{"
-    kind = "qza" if data.startswith(b"PK\x03\x04") else "biom" if is_biom else text
+    kind = "qza" if data.startswith(_ZIP) else "biom" if is_biom else text
     if kind not in accepted or declared not in ("auto", kind):
         expected = declared if declared != "auto" else " or ".join(accepted)
         fix = "correct files in study.yaml, or export the file in that format"
