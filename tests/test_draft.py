@@ -1,6 +1,7 @@
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -653,3 +654,69 @@ def test_make_passes_paths_as_they_are(tmp_path: Path) -> None:
         done = make(*(f"{v}=x" for v in ("NAME", "TABLE") if v != missing))
         assert done.returncode != 0
         assert f"{missing} is not given" in done.stderr
+
+
+# ---------------------------------------------------------------- a row a person
+
+
+def wide(rename: Callable[[str, str], str] = "{0}_w{1}".format) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The cohort with a row a person: swabs and severity in a column for each week."""
+    counts, metadata = cohort()
+    person = ["PatientID", "Diagnosis", "treatment_arm", "age_years", "Gender"]
+    rows = metadata.drop_duplicates("PatientID")[person].set_index("PatientID")
+    for week, of_week in metadata.rename(columns={"#SampleID": "Swab"}).groupby("Week"):
+        named = {name: rename(name, str(week)) for name in ("Swab", "EASI")}
+        rows = rows.join(of_week.set_index("PatientID")[[*named]].rename(columns=named))
+    return counts, rows.reset_index()
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        "{0}_w{1}".format,
+        "Week {1} {0}".format,
+        "{0}.Week{1}".format,
+        lambda name, w: f"{'T0' if w == '0' else 'T1'}.{name}",
+    ],
+)
+def test_a_row_a_person_is_drafted_as_a_row_a_swab(tmp_path: Path, rename: Callable[[str, str], str]) -> None:
+    expected, _ = build_cohort(drafted(tmp_path / "long", *made(tmp_path / "a", *cohort()))[0])
+    study, text, _ = drafted(tmp_path, *made(tmp_path / "b", *wide(rename)))
+    built, _ = build_cohort(study)
+    assert "files" in checks(text) or "metadata" in checks(text)
+    assert study.files.metadata
+    assert len(study.files.metadata.visits) == 2
+    assert [s.name for s in study.severity] == ["easi"]
+    columns = ["subject", "group", "arm", "visit", "easi", "age", "sex", "depth"]
+    pd.testing.assert_frame_equal(built.obs.loc[expected.obs_names, columns], expected.obs[columns])
+
+
+def test_a_person_seen_once_has_one_row(tmp_path: Path) -> None:
+    counts, rows = wide()
+    gone = rows.loc[rows["PatientID"].eq("p3"), "Swab_w16"].item()
+    rows = rows.replace(gone, "NA")
+    study, _, _ = drafted(tmp_path, *made(tmp_path, counts.drop(columns=gone), rows))
+    built, _ = build_cohort(study)
+    assert built.n_obs == 23
+    assert built.obs.groupby("subject")["visit"].nunique().eq(2).sum() == 11
+
+
+def test_two_names_for_each_swab_are_no_visits(tmp_path: Path) -> None:
+    counts, metadata = cohort()
+    study, _, _ = drafted(tmp_path, *made(tmp_path, counts, metadata.assign(sample_name=metadata["#SampleID"])))
+    assert study.files.metadata
+    assert not study.files.metadata.visits
+
+
+def test_the_columns_of_a_visit_are_checked(tmp_path: Path) -> None:
+    _, text, _ = drafted(tmp_path, *made(tmp_path, *wide()))
+    path = tmp_path / "data/mine/study.yaml"
+    path.write_text(text.replace("easi: EASI_w16", "easi: EASI_w6"))
+    with pytest.raises(StudyError, match=r"has no column 'EASI_w6'\n.*visits.*\n.*\n.*\n.*did you mean 'EASI_w16'"):
+        build_cohort(load_study(path.parent))
+    path.write_text(text.replace("easi: EASI_w16", "age_years: EASI_w16"))
+    with pytest.raises(StudyError, match="has the same column twice"):
+        build_cohort(load_study(path.parent))
+    path.write_text(text.replace("swab: Swab_w16", "Swab: Swab_w16"))
+    with pytest.raises(StudyError, match=r"visits\.w16: 'swab', the swabs, is not given"):
+        load_study(path.parent)

@@ -97,6 +97,22 @@ def _presentable(path: Path, text: pd.Series, key: str) -> pd.Series:
     return text
 
 
+def of_visits(path: Path, table: pd.DataFrame, visits: dict[str, dict[str, str]], sample: str) -> pd.DataFrame:
+    """A row a swab, of a row a person with columns for each visit by the names that they get; as is without visits."""
+    if not visits:
+        return table
+    shared, key = table.drop(columns=[c for named in visits.values() for c in named.values()], errors="ignore"), "visit"
+    no_repeats(path, [*shared, key, *{name: 0 for named in visits.values() for name in named}], "column")
+    blocks = [
+        shared.assign(
+            **{name: _column(path, table, c, f"files.metadata.visits.{visit}") for name, c in named.items()}
+        ).assign(**{key: visit})
+        for visit, named in visits.items()
+    ]
+    rows = pd.concat(blocks, ignore_index=True).fillna("")
+    return rows[words.recorded(rows[sample]).notna()]
+
+
 def _metadata_rows(study: Study, data: bytes) -> pd.DataFrame:
     """The metadata as text, its index the samples."""
     path, name = study.path(study.described), study.columns.sample
@@ -106,7 +122,8 @@ def _metadata_rows(study: Study, data: bytes) -> pd.DataFrame:
         raise StudyError(
             "has no metadata", file=path, expected="a phyloseq or the like without files.metadata", fix=fix
         )
-    table = text_table(path, data)
+    visits = study.files.metadata.visits if study.files.metadata else {}
+    table = of_visits(path, text_table(path, data), visits, name)
     table.index = pd.Index(_column(path, table, name, "columns.sample").to_numpy())
     no_repeats(path, table.index, f"sample in column '{name}'")
     if "" in table.index:

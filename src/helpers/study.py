@@ -116,6 +116,12 @@ class CountsFile(DataFile):
     fractions: Literal["error", "round", "relative"] = "error"
 
 
+class MetadataFile(DataFile):
+    """What is recorded of each swab: a row a swab, or a row a person."""
+
+    visits: dict[Text, dict[Text, Text]] = Field(default_factory=dict)
+
+
 class TaxonomyFile(DataFile):
     """Taxonomy by feature: QIIME 2 artifact or text, as one lineage string or one column a rank."""
 
@@ -132,7 +138,7 @@ class Files(Described):
     """The study's files."""
 
     counts: CountsFile
-    metadata: DataFile | None = None
+    metadata: MetadataFile | None = None
     taxonomy: TaxonomyFile | Literal["feature_names", "none"] = "none"
     tree: TreeFile | None = None
     unmatched: Literal["error", "ignore"] = "error"
@@ -317,6 +323,9 @@ class Study(Described):
             raise ValueError(f"adjust: no column for {', '.join(unknown)}; known: {', '.join(sorted(known))}")
         if self.settings.swabs == "lesional_at_baseline" and self.columns.lesional is None:
             raise ValueError("settings.swabs is lesional_at_baseline, but columns.lesional is not given")
+        for visit, named in (self.files.metadata.visits if self.files.metadata else {}).items():
+            if self.columns.sample not in named:
+                raise ValueError(f"files.metadata.visits.{visit}: '{self.columns.sample}', the swabs, is not given")
         names = [*scores, *self.columns.covariates]
         if repeated := sorted({n for n in names if names.count(n) > 1 or n in STANDARD_COLUMNS}):
             raise ValueError(f"severity and covariates: {', '.join(repeated)} is the name of another column")

@@ -9,10 +9,12 @@ from typing import Any, Literal
 
 import yaml
 
-from helpers.containers import Held, read
+from helpers.containers import Held, read, sheets
 from helpers.errors import StudyError
 from helpers.files import DATA, STUDY_KEYS, STUDY_YAML, unfinished
+from helpers.ingest import of_visits
 from helpers.intake.guess import Draft, guess, quoted
+from helpers.intake.guess import visits as find_visits
 from helpers.run.lock import clear, locked
 from helpers.study import CountsFile, Files, Study, load_study
 from helpers.tables import Counts, read_counts, text_table, unpacked
@@ -142,7 +144,7 @@ def _read_counts(path: Path, data: bytes) -> tuple[Counts, bool]:
 
     def counts(fractions: Literal["error", "round"]) -> Counts:
         file = CountsFile(path=str(path), orientation="samples_in_columns", fractions=fractions)
-        content: dict[str, Any] = {"files": Files(counts=file, metadata=file)}
+        content: dict[str, Any] = {"files": Files(counts=file)}
         return read_counts(Study.model_construct(**content), data, [])
 
     try:
@@ -179,13 +181,22 @@ def draft_study(
     described = "metadata" if metadata else "counts"
     if not metadata and not isinstance(read(paths["counts"], unpacked(paths["counts"], data["counts"])), Held):
         raise StudyError("has no metadata", file=table, fix="give them as METADATA=, one row a swab")
-    draft = guess(text_table(paths[described], data[described]), counts, whole, "taxonomy" in paths)
+    rows = text_table(paths[described], data[described])
+    visits = find_visits(rows, counts.samples) or find_visits(rows, counts.features)
+    if visits:
+        rows = of_visits(paths[described], rows, visits, next(iter(next(iter(visits.values())))))
+    draft = guess(rows, counts, whole, "taxonomy" in paths)
+    draft.check("files.metadata", _TOLD["wide"], visits)
+    more = list(sheets(paths[described], data[described]))[1:]
+    draft.check("files.metadata", _TOLD["sheets"].format(more=quoted(more)), more)
     taken: set[str] = set()
     for role, path in paths.items():
         copy = path.name if path.name.lower() not in taken else f"{role}-{path.name}"
         taken.add(copy.lower())
         draft.files[role] = {"path": f"raw/{copy}"}
     draft.files["counts"] |= {} if whole else {"fractions": "error"}
+    if visits:
+        draft.files["metadata"]["visits"] = visits
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(folder.parent, "another make study"), unfinished(folder) as made:

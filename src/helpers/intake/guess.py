@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -34,6 +35,24 @@ def _by_meaning(values: list[str], named: object, *meanings: str) -> dict[str, l
 def quoted(values: Iterable[str]) -> str:
     """The first of the values, in quotation marks, and how many more there are."""
     return few(f"'{v}'" for v in values)
+
+
+def visits(metadata: pd.DataFrame, samples: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Of metadata with a row a person: each visit's columns, the swabs first, by their names without the visit's."""
+    known, cells = set(samples), metadata.apply(words.recorded)
+    swabs = [c for c in metadata if cells[c].dropna().isin(known).mean() > 0.5]
+    if len(swabs) < 2 or pd.concat([cells[c].dropna() for c in swabs]).duplicated().any():
+        return {}
+    parts = {c: words.parts(c) for c in metadata}
+    shared = [part for part in parts[swabs[0]] if all(part in parts[c] for c in swabs)]
+    found = dict[str, dict[str, str]]()
+    for swab in swabs:
+        own = [part for part in parts[swab] if part not in shared]
+        others = [c for c in metadata if c not in swabs and own and {*own} <= {*parts[c]}]
+        named = {"_".join(part for part in parts[c] if part not in own): c for c in others}
+        found[" ".join(own) or swab] = {"_".join(shared) or "swab": swab, **named}
+    of_each = Counter(name for named in found.values() for name in named if name and name not in metadata)
+    return {visit: {name: c for name, c in named.items() if of_each[name] > 1} for visit, named in found.items()}
 
 
 # ---------------------------------------------------------------- the guesses
