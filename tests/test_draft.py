@@ -1,3 +1,4 @@
+import io
 import os
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from scipy import sparse
 from test_hostile import tables
+from test_ingest import hdf5, qza
 
 from helpers import narrate, words
 from helpers.__main__ import main
@@ -648,8 +650,10 @@ def test_make_passes_paths_as_they_are(tmp_path: Path) -> None:
     table = "my 'table' \"$x\" $(id) `id`;#.tsv"
     done = make("NAME=mine", f"TABLE={table}", "METADATA=a b.tsv")
     assert done.returncode == 0, done.stderr
-    expected = [f"--table={table}", "--metadata=a b.tsv", "--taxonomy=", "--tree=", "--", "mine"]
-    assert done.stdout.splitlines()[-6:] == expected
+    expected = [f"--table={table}", "--metadata=a b.tsv", "--taxonomy=", "--tree=", "--from=", "--", "mine"]
+    assert done.stdout.splitlines()[-7:] == expected
+    done = make("NAME=mine", "FROM=$(id) x")
+    assert done.stdout.splitlines()[-7:] == ["--table=", "--metadata=", *expected[2:4], "--from=$(id) x", "--", "mine"]
     for missing in ("NAME", "TABLE"):
         done = make(*(f"{v}=x" for v in ("NAME", "TABLE") if v != missing))
         assert done.returncode != 0
@@ -720,3 +724,105 @@ def test_the_columns_of_a_visit_are_checked(tmp_path: Path) -> None:
     path.write_text(text.replace("swab: Swab_w16", "Swab: Swab_w16"))
     with pytest.raises(StudyError, match=r"visits\.w16: 'swab', the swabs, is not given"):
         load_study(path.parent)
+
+
+# ---------------------------------------------------------------- a folder
+
+
+def in_folder(folder: Path, **files: str | bytes) -> Path:
+    """Files by their paths, where ``__`` is a folder's end and ``_dot_`` a dot."""
+    for name, content in files.items():
+        path = folder / name.replace("__", "/").replace("_dot_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return folder
+
+
+def from_folder(tmp_path: Path, folder: Path, **given: Path) -> tuple[Study, str]:
+    told = draft.draft_study("mine", source=folder, data_folder=tmp_path / "data", **given)
+    return load_study(tmp_path / "data" / "mine"), told
+
+
+def asv_tables() -> tuple[str, str, str]:
+    """Counts, with features by number, DADA2's taxonomy and the metadata, as text."""
+    counts, metadata = cohort()
+    counts.index = [f"asv{i}" for i in range(4)]
+    ranks = pd.DataFrame({"ASV_ID": counts.index, "Domain": "Bacteria", "Kingdom": "", "Phylum": "Bacillota"})
+    ranks = ranks.assign(Class="Bacilli", Order="", Family="", Genus=["Staphylococcus"] * 3 + ["Cutibacterium"])
+    ranks = ranks.assign(
+        Species=["", "aureus", "", ""], Species_exact=["hominis", "aureus", "aureus/argenteus", "acnes"]
+    )
+    ranks = ranks.assign(confidence="0.9", sequence="ACGT")
+    tables = counts.to_csv(sep="\t", index_label="ASV_ID"), ranks.to_csv(sep="\t", index=False)
+    return *tables, metadata.to_csv(sep="\t", index=False)
+
+
+def test_results_of_ampliseq_are_a_study(tmp_path: Path) -> None:
+    counts, taxonomy, metadata = asv_tables()
+    folder = in_folder(
+        tmp_path / "results",
+        dada2__ASV_table_dot_tsv=counts.replace("asv3", "excluded"),
+        dada2__ASV_tax_dot_silva_138_dot_tsv="x\ty\n",
+        dada2__ASV_tax_species_dot_silva_138_dot_tsv=taxonomy,
+        input__Metadata_dot_tsv=metadata,
+        input__Samplesheet_dot_tsv="sampleID\tforwardReads\n",
+        multiqc__multiqc_report_dot_html="",
+        qiime2__rel_abundance_tables__rel_table_dot_tsv="",
+    )
+    (folder / "qiime2/abundance_tables").mkdir()
+    (folder / "qiime2/abundance_tables/feature-table.tsv").write_text(
+        "# Constructed from biom file\n#OTU ID" + counts[6:]
+    )
+    tree = folder / "qiime2/phylogenetic_tree/tree.nwk"
+    tree.parent.mkdir()
+    tree.write_text("((asv0:1,asv1:1):1,(asv2:1,asv3:1):1);")
+    study, told = from_folder(tmp_path, folder)
+    built, _ = build_cohort(study)
+    assert built.shape == (24, 4)
+    assert list(built.var["species"]) == ["Staphylococcus hominis", "Staphylococcus aureus", "", "Cutibacterium acnes"]
+    assert "tree" in built.uns
+    assert f"counts:       {folder / 'qiime2/abundance_tables/feature-table.tsv'}" in told
+    assert f"taxonomy:     {folder / 'dada2/ASV_tax_species.silva_138.tsv'}" in told
+
+
+@pytest.mark.parametrize("artifacts", [False, True])
+def test_what_qiime_2_exports_is_a_study(tmp_path: Path, artifacts: bool) -> None:
+    counts, _, metadata = asv_tables()
+    table = pd.read_csv(io.StringIO(counts), sep="\t", index_col=0)
+    content = hdf5(biom.Table(table.to_numpy(), list(table.index), list(table)))
+    lineages = "Feature ID\tTaxon\tConfidence\n" + "".join(f"asv{i}\td__Bacteria; g__G{i}\t1\n" for i in range(4))
+    types = "#q2:types" + "\tcategorical" * metadata.partition("\n")[0].count("\t")
+    metadata = metadata.replace("\n", f"\n{types}\n", 1)
+    tree = "((asv0:1,asv1:1):1,(asv2:1,asv3:1):1);"
+    files: dict[str, bytes] = {
+        "feature-table.biom": content,
+        "taxonomy.tsv": lineages.encode(),
+        "tree.nwk": tree.encode(),
+    }
+    if artifacts:
+        names = {"table.qza": "feature-table.biom", "taxonomy.qza": "taxonomy.tsv", "rooted-tree.qza": "tree.nwk"}
+        files = {name: qza(inside, files[inside]) for name, inside in names.items()} | {"unrooted-tree.qza": b""}
+    folder = tmp_path / "export"
+    folder.mkdir()
+    for name, data in {**files, "sample-metadata.tsv": metadata.encode()}.items():
+        (folder / name).write_bytes(data)
+    study, _ = from_folder(tmp_path, folder)
+    built, _ = build_cohort(study)
+    assert built.shape == (24, 4)
+    assert list(built.var["genus"]) == ["G0", "G1", "G2", "G3"]
+    assert built.obs["group"].value_counts().to_dict() == {"case": 16, "control": 8}
+    assert "tree" in built.uns
+
+
+def test_a_folder_with_no_table_or_several_says_what_to_give(tmp_path: Path) -> None:
+    folder = in_folder(tmp_path / "f", notes_dot_txt="x")
+    with pytest.raises(StudyError, match=r"no file that is named like the counts\n.*notes.txt\n(.*\n)*.*TABLE="):
+        from_folder(tmp_path, folder)
+    counts, _, metadata = asv_tables()
+    in_folder(folder, a_dot_biom="", b_dot_biom="", m__metadata_dot_tsv=metadata)
+    with pytest.raises(StudyError, match=r"several files that may be the counts\n.*a.biom, b.biom"):
+        from_folder(tmp_path, folder)
+    given = in_folder(tmp_path, chosen_dot_tsv=counts) / "chosen.tsv"
+    study, told = from_folder(tmp_path, folder, table=given)
+    assert study.files.counts.path == "raw/chosen.tsv"
+    assert f"metadata:     {folder / 'm/metadata.tsv'}" in told

@@ -22,7 +22,7 @@ import pandas as pd
 from scipy import sparse
 from skbio import TreeNode
 
-from helpers import containers
+from helpers import containers, words
 from helpers.containers import Held
 from helpers.errors import StudyError, visible
 from helpers.lineage import parse_lineage
@@ -400,6 +400,9 @@ def _lineages(table: pd.DataFrame) -> list[str] | None:
     if "genus" not in columns:
         return None
     ranks = pd.DataFrame({r: table[columns[r]] if r in columns else "" for r in RANKS}, index=table.index)
+    if "species_exact" in columns:  # of DADA2: surer than the species beside it
+        exact = table[columns["species_exact"]]
+        ranks["species"] = exact.where(words.recorded(exact).notna(), ranks["species"])
     return list(ranks.agg(";".join, axis=1))
 
 

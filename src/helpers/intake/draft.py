@@ -17,7 +17,7 @@ from helpers.intake.guess import Draft, guess, quoted
 from helpers.intake.guess import visits as find_visits
 from helpers.run.lock import clear, locked
 from helpers.study import CountsFile, Files, Study, load_study
-from helpers.tables import Counts, read_counts, text_table, unpacked
+from helpers.tables import Counts, few, read_counts, text_table, unpacked
 
 # ---------------------------------------------------------------- the text
 
@@ -100,9 +100,10 @@ def _study_text(name: str, draft: Draft) -> str:
     return _printable("\n".join(lines()) + "\n")
 
 
-def _summary(name: str, draft: Draft) -> str:
+def _summary(name: str, draft: Draft, paths: dict[str, Path]) -> str:
     """What was guessed, what is unsure, and what to do next."""
-    lines = [f"{DATA / name / STUDY_YAML} is drafted. Guessed:"]
+    lines = [f"{DATA / name / STUDY_YAML} is drafted, of", *(f"  {role + ':':<14}{paths[role]}" for role in paths)]
+    lines.append("Guessed:")
     for key, chosen in draft.columns.items():
         text = f"'{draft.column_of(key)}'"
         if isinstance(chosen, dict):
@@ -153,19 +154,36 @@ def _read_counts(path: Path, data: bytes) -> tuple[Counts, bool]:
         return counts("round"), False
 
 
+def _in_folder(folder: Path, given: dict[str, Path]) -> dict[str, Path]:
+    """The files of a folder by what they are, told by their names, where they are not given."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for role, patterns in _TOLD["folder"].items():
+        found = next(filter(None, ([p for p in files if p.relative_to(folder).match(like)] for like in patterns)), [])
+        if role not in given and (len(found) > 1 or (not found and role == "counts")):
+            found = [path.relative_to(folder) for path in found or files]
+            raise StudyError(
+                f"has {'several files that may be' if len(found) > 1 else 'no file that is named like'} the {role}",
+                file=folder, found=few(found) or "no file", expected=f"one, such as {few(patterns)}",
+                fix=f"give it as {VARIABLES[role]}=",
+            )  # fmt: skip
+        given = ({role: found[0]} if found else {}) | given
+    return given
+
+
 def draft_study(
     name: str,
-    table: str | Path,
+    table: str | Path | None = None,
     metadata: str | Path | None = None,
     taxonomy: str | Path | None = None,
     tree: str | Path | None = None,
+    source: str | Path | None = None,
     data_folder: str | Path = DATA,
 ) -> str:
     """Make ``data/<name>`` with copies of the files and a commented study.yaml, all or nothing; the summary comes back.
 
     `table` is BIOM, .qza or text, or holds all there is (`helpers.containers`), `metadata` text; `taxonomy`, a lineage
-    a feature, and `tree`, Newick, are empty if there is none. A name has letters, digits, ``_`` and ``-``; a study of
-    that name must not be there.
+    a feature, and `tree`, Newick, are empty if there is none; what is not given is looked for in the folder `source`.
+    A name has letters, digits, ``_`` and ``-``; a study of that name must not be there.
     """
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name):
         expected = "letters without accents, digits, _ and - (not first)"
@@ -175,12 +193,13 @@ def draft_study(
         fix = f"give another NAME, or remove or rename {folder} if it is no longer needed"
         raise StudyError("there is such a study already; it is left as it is", file=folder, fix=fix)
     given = {"counts": table, "metadata": metadata, "taxonomy": taxonomy, "tree": tree}
-    paths = {role: Path(path or "") for role, path in given.items() if path or role == "counts"}
+    paths = {role: Path(path or "") for role, path in given.items() if path or (role == "counts" and not source)}
+    paths = _in_folder(Path(source), paths) if source else paths
     data = {role: _bytes(path, role) for role, path in paths.items()}
     counts, whole = _read_counts(paths["counts"], data["counts"])
-    described = "metadata" if metadata else "counts"
-    if not metadata and not isinstance(read(paths["counts"], unpacked(paths["counts"], data["counts"])), Held):
-        raise StudyError("has no metadata", file=table, fix="give them as METADATA=, one row a swab")
+    described = "metadata" if "metadata" in paths else "counts"
+    if described == "counts" and not isinstance(read(paths["counts"], unpacked(paths["counts"], data["counts"])), Held):
+        raise StudyError("has no metadata", file=paths["counts"], fix="give them as METADATA=, one row a swab")
     rows = text_table(paths[described], data[described])
     visits = find_visits(rows, counts.samples) or find_visits(rows, counts.features)
     if visits:
@@ -210,4 +229,4 @@ def draft_study(
     except OSError as e:
         fix = "see to space and permissions"
         raise StudyError("cannot be written", file=folder, found=e.strerror, fix=fix) from None
-    return _summary(name, draft)
+    return _summary(name, draft, paths)
