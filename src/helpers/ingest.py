@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import anndata as ad
@@ -97,6 +97,11 @@ def _presentable(path: Path, text: pd.Series, key: str) -> pd.Series:
     return text
 
 
+def person(identifiers: pd.Series, endings: Iterable[str]) -> pd.Series:
+    """Identifiers without those of the endings that they have."""
+    return identifiers.str.replace(f"(?<=.)({'|'.join(map(re.escape, endings))})$", "", regex=True)
+
+
 def of_visits(path: Path, table: pd.DataFrame, visits: dict[str, dict[str, str]], sample: str) -> pd.DataFrame:
     """A row a swab, of a row a person with columns for each visit by the names that they get; as is without visits."""
     if not visits:
@@ -147,8 +152,7 @@ def _standard_columns(study: Study, table: pd.DataFrame) -> pd.DataFrame:
 
     with problems:
         people = words.recorded(_column(path, table, columns.subject, "columns.subject"))
-        endings = "|".join(map(re.escape, columns.subject_endings))
-        obs["subject"] = people.str.replace(f"(?<=.)({endings})$", "", regex=True)
+        obs["subject"] = person(people, columns.subject_endings)
     for name in ("control_type", "group", "arm", "visit", "lesional"):
         column = getattr(columns, name)
         # Negative controls belong to no patient; controls have no arm.

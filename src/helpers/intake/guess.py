@@ -12,12 +12,15 @@ import numpy as np
 import pandas as pd
 
 from helpers import words
+from helpers.ingest import person
 from helpers.lineage import parse_lineage
 from helpers.study import STANDARD_COLUMNS, Labels
 from helpers.tables import Counts, bare, few, near_misses
 
 #: The part of the values that tells what a column is.
 MOST = 0.8
+#: Keys of columns that name none.
+NO_COLUMNS = {"age_unit", "subject_endings"}
 #: Nothing recorded, which needs no word.
 PLAINLY_MISSING = {"", "na", "nan", "n/a", "#n/a"}
 #: The most values of a column whose values are told apart, and of one whose values are all to be listed.
@@ -104,7 +107,7 @@ class Draft:
     def used(self) -> set[str | None]:
         """The columns that are taken."""
         return {
-            *(self.column_of(key) for key in self.columns if key != "age_unit"),
+            *(self.column_of(key) for key in self.columns if key not in NO_COLUMNS),
             *(score["column"] for score in self.severity),
         }
 
@@ -147,9 +150,14 @@ class Draft:
         told = few(f"'{c}' is named so ({quoted(self.levels(c)) or 'empty'})" for c in near)
         return f"{told}, but {why}" if told else f"no column is named like {like}"
 
+    @property
+    def people(self) -> pd.Series:
+        """Whose the swabs are."""
+        return person(self.swabs[self.columns["subject"]], self.columns.get("subject_endings", ()))
+
     def changing(self, values: pd.Series) -> list[str]:
         """The subjects that have more than one of the values."""
-        several = values.groupby(self.swabs[self.columns["subject"]]).nunique() > 1
+        several = values.groupby(self.people).nunique() > 1
         return list(several.index[several])
 
 
@@ -260,6 +268,20 @@ def _age(draft: Draft, column: str) -> None:
         draft.check("columns.age_unit", f"{told}{ages.max() / 12:.1f} years. If they are years, take the line out.")
 
 
+def _ends_with_visits(draft: Draft) -> bool:
+    """Whether identifiers, different in each swab, end with its visit: such endings are not of the person."""
+    ids = draft.swabs[draft.columns["subject"]].dropna()
+    ends = ids.str.extract(r"(?<=.)([\W_]*[A-Za-z]+\d*)$")[0].dropna()
+    ends = ends[[words.when(re.sub(r"[\W_]", "", end), False) is not None for end in ends]]
+    names = person(ids, set(ends))
+    if not ids.is_unique or not 1 < ends.nunique() < names.nunique() < len(ids):
+        return False
+    draft.columns["subject_endings"] = sorted(set(ends))
+    told = f"'{ids[ends.index[0]]}' is taken for '{names[ends.index[0]]}', and so on: {names.nunique()} people."
+    draft.check("columns.subject_endings", told)
+    return True
+
+
 def _subject(draft: Draft) -> None:
     found, swabs = [], len(draft.swabs)
     # A person keeps sex and (nearly) age; a column of people has many values, most of them several times.
@@ -275,12 +297,16 @@ def _subject(draft: Draft) -> None:
     why = draft.lacking("subject", "subject or patient", "does not tell people apart that have several swabs")
     if not found:
         draft.columns["subject"] = draft.columns["sample"]
+        if _ends_with_visits(draft):
+            draft.check("columns.subject", f"{why}; the names of the swabs tell.")
+            return
         why += ", so each swab is taken for a person of its own. If a person has several swabs, name the column that "
         draft.check("columns.subject", why + "says whose they are.")
         return
     (named, *_), draft.columns["subject"] = max(found, key=_rank)
     draft.check("columns.subject", f"{why}; this one has one sex and one age for each value.", not named)
     draft.rivals("subject", [c for (also, *_), c in found if also == named])
+    _ends_with_visits(draft)
 
 
 def _lesional(draft: Draft) -> None:
@@ -315,7 +341,7 @@ def _visit(draft: Draft) -> None:
     ignore, odd = [v for v in ordered if v not in baseline + followup], ~draft.swabs[column].isin([*times, pd.NA])
     draft.choose("visit", column, {"baseline": baseline, "followup": followup}, ignore + draft.levels(column, odd))
     draft.odd("columns.visit", draft.swabs[column], odd, "which is no time that is known: it is left out")
-    people = draft.swabs[draft.columns["subject"]].groupby(draft.swabs[column]).nunique()
+    people = draft.people.groupby(draft.swabs[column]).nunique()
     each = ", ".join(f"'{v}' {people[v]}" for v in ordered)
     why = "more than two visits; the first and the last are taken, the others left out. People at each: "
     why += f"{each}. Take another follow-up if few are left at the last, or if another is that of the question."
@@ -360,7 +386,7 @@ def _arm(draft: Draft) -> None:
     group = draft.standard("group")
     controls = group.eq("control").fillna(False)
     cases = group.eq("case").fillna(False) if "group" in draft.columns else ~controls
-    few_people = draft.swabs.loc[cases, draft.columns["subject"]].nunique() / 10
+    few_people = draft.people[cases].nunique() / 10
     found = []
     for column in draft.free("group"):
         levels, shared = draft.levels(column, cases), column == draft.column_of("group")
@@ -445,7 +471,7 @@ def _stand_in(draft: Draft, key: str, standard: str, why: str) -> None:
 
 def _not_recorded(draft: Draft, metadata: pd.DataFrame) -> None:
     """Name the words, other than NA, that are taken for nothing recorded."""
-    keys = [(f"columns.{key}", draft.column_of(key)) for key in draft.columns if key != "age_unit"]
+    keys = [(f"columns.{key}", draft.column_of(key)) for key in draft.columns if key not in NO_COLUMNS]
     for key, column in keys + [("severity", score["column"]) for score in draft.severity]:
         cells = metadata.loc[draft.swabs.index, str(column)]
         numeric = key in ("columns.age", "severity")
