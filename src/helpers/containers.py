@@ -42,9 +42,7 @@ def read(path: Path, data: bytes) -> Held | pd.DataFrame | None:
             return _of_r(_parsed(data))
         return _of_anndata(data) if data.startswith(b"\x89HDF") else None
     except Exception as e:  # whatever a broken file makes the readers of R's and AnnData's formats raise
-        found, fix = f"{type(e).__name__}: {e}"[:300], "write the object itself by saveRDS or write_h5ad, or its tables"
-        expected = "a phyloseq, a TreeSummarizedExperiment, a data.frame or a matrix of R, or an AnnData"
-        raise StudyError("is not readable", file=path, found=found, expected=expected, fix=fix) from None
+        raise StudyError.of("object", path, found=f"{type(e).__name__}: {e}"[:300]) from None
 
 
 def _parsed(data: bytes) -> Any:
@@ -223,8 +221,5 @@ def sheets(path: Path, data: bytes) -> dict[str, list[list[str]]]:
     except zipfile.BadZipFile:
         return {}
     except Exception as e:  # whatever a broken workbook makes openpyxl raise
-        fix = "save it anew, or as CSV in UTF-8"
-        raise StudyError(
-            "is not a readable workbook", file=path, found=f"{type(e).__name__}: {e}"[:300], fix=fix
-        ) from None
+        raise StudyError.of("workbook", path, found=f"{type(e).__name__}: {e}"[:300]) from None
     return {name: rows for name, rows in found.items() if len(rows) > 1}

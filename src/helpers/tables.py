@@ -93,10 +93,7 @@ def _limit(packed: int) -> int:
 
 
 def _too_large(path: Path, limit: int) -> StudyError:
-    return StudyError(
-        "holds suspiciously much", file=path, found=f"more than {limit / 2**20:,.0f} MB when unpacked",
-        expected="a table", fix="if it is right, unpack it and name the unpacked file in study.yaml",
-    )  # fmt: skip
+    return StudyError.of("too_large", path, limit=limit / 2**20)
 
 
 def unpacked(path: Path, data: bytes) -> bytes:
@@ -115,9 +112,7 @@ def unpacked(path: Path, data: bytes) -> bytes:
         with opener(io.BytesIO(data)) as file:
             content: bytes = file.read(_limit(len(data)) + 1)
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as e:
-        raise StudyError(
-            f"is not a readable {opener.__module__} file", file=path, found=e, fix="get it again"
-        ) from None
+        raise StudyError.of("packed", path, kind=opener.__module__, found=e) from None
     if len(content) > _limit(len(data)):
         raise _too_large(path, _limit(len(data)))
     return content
@@ -130,8 +125,7 @@ def _format(path: Path, data: bytes, declared: str, *accepted: str) -> str:
     kind = "qza" if data.startswith(_ZIP) else "biom" if is_biom else text
     if kind not in accepted or declared not in ("auto", kind):
         expected = declared if declared != "auto" else " or ".join(accepted)
-        fix = "correct files in study.yaml, or export the file in that format"
-        raise StudyError("is not in the format expected", file=path, found=kind, expected=expected, fix=fix)
+        raise StudyError.of("format", path, found=kind, expected=expected)
     return kind
 
 
@@ -148,14 +142,12 @@ def _member(path: Path, data: bytes, name: str) -> bytes:
                 with archive.open(inside[wanted]) as file:
                     content = file.read(_limit(len(data)) + 1)
     except Exception as e:  # whatever a broken or encrypted archive makes zipfile raise
-        raise StudyError("is not a readable .qza", file=path, found=e, fix="export or download it again") from None
+        raise StudyError.of("qza", path, found=e) from None
     if unsafe:
-        expected = "relative paths, no '..', no links"
-        raise StudyError("is not a safe archive", file=path, found=few(unsafe), expected=expected, fix="do not use it")
+        raise StudyError.of("unsafe", path, found=few(unsafe))
     if wanted not in inside:
         found = few(sorted(n for n in inside if n.startswith("data/"))) or few(sorted(inside)) or "nothing"
-        fix = "give the artifact that holds it (FeatureTable[Frequency], FeatureData[Taxonomy], Phylogeny[Rooted])"
-        raise StudyError("is not the QIIME 2 artifact expected", file=path, found=found, expected=wanted, fix=fix)
+        raise StudyError.of("artifact", path, found=found, expected=wanted)
     if len(content) > _limit(len(data)):
         raise _too_large(path, _limit(len(data)))
     return content
@@ -178,8 +170,7 @@ def _decoded(path: Path, data: bytes) -> str:
         if not unprintable(text):
             return visible(text)
     kind = "an Excel workbook or another archive" if data.startswith(b"PK") else "bytes that are not text"
-    fix = "save it as CSV or TSV in UTF-8"
-    raise StudyError("is not a text file", file=path, found=kind, expected="text in UTF-8 or Latin-1", fix=fix)
+    raise StudyError.of("no_text", path, found=kind)
 
 
 def text_table(path: Path, data: bytes) -> pd.DataFrame:
@@ -202,27 +193,20 @@ def text_table(path: Path, data: bytes) -> pd.DataFrame:
     head = text.partition("\n")[0]
     delimiter = max("\t,;", key=head.count)
     if not head.count(delimiter):
-        expected = "columns separated by tab, comma or semicolon"
-        raise StudyError(
-            "is not a table", file=path, where="header", found=f"{head[:60]!r}", expected=expected, fix="export it so"
-        )
+        raise StudyError.of("no_table", path, found=f"{head[:60]!r}")
     try:
         rows = [[c.strip() for c in r] for r in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)]
     except csv.Error as e:
-        fix = "look for a quotation mark that is not closed"
-        raise StudyError("is not a table", file=path, found=e, expected="cells of ordinary length", fix=fix) from None
+        raise StudyError.of("quotes", path, found=e) from None
     header, *rows = [r for r in rows if any(r)] or [[]]
     rows = [r for r in rows if not r[0].startswith("#") or _MANGLED.fullmatch(r[0])]
     if not rows:
-        raise StudyError("has no rows", file=path, expected="a header, and a row each", fix="export it again")
+        raise StudyError.of("no_rows", path)
     if len(header) == len(rows[0]) - 1:
         header = ["", *header]
     if ragged := [row for row in rows if len(row) != len(header)]:
-        raise StudyError(
-            f"has {len(ragged)} rows with more or fewer cells than the header", file=path,
-            where=f"rows {few(repr(row[0][:60]) for row in ragged)}", found=f"{len(ragged[0])} cells in the first",
-            expected=f"{len(header)} cells", fix="look there for an unquoted delimiter or line end",
-        )  # fmt: skip
+        named = few(repr(row[0][:60]) for row in ragged)
+        raise StudyError.of("ragged", path, n=len(ragged), rows=named, first=len(ragged[0]), header=len(header))
     table = pd.DataFrame(rows, columns=header, dtype=object)
     columns = pd.Series([(str(name), *cells) for name, cells in table.items()], dtype=object)
     # Spreadsheets add empty columns, and some files have a column twice, the same in each row.
@@ -234,8 +218,7 @@ def text_table(path: Path, data: bytes) -> pd.DataFrame:
 def no_repeats(path: Path, names: Iterable[str], what: str) -> None:
     """Raise if a name stands twice."""
     if twice := [name for name, times in Counter(names).items() if times > 1]:
-        fix = "take out or rename all but one"
-        raise StudyError(f"has the same {what} twice", file=path, found=few(twice), expected="each once", fix=fix)
+        raise StudyError.of("twice", path, what=what, found=few(twice))
 
 
 def _named_rows(path: Path, data: bytes, what: str) -> pd.DataFrame:
@@ -265,8 +248,7 @@ def _counts_from_biom(path: Path, data: bytes) -> Counts:
             samples, features = ([visible(str(i)).strip() for i in names] for names in ids)
             return Counts(table.matrix_data.T.tocsr(), samples, features, _lineages_in(table))
     except Exception as e:  # whatever a broken file makes the readers of HDF5, JSON and BIOM raise
-        found, fix = f"{type(e).__name__}: {e}"[:300], "export it again, for instance with `biom convert`"
-        raise StudyError("is not a readable BIOM table", file=path, found=found, fix=fix) from None
+        raise StudyError.of("biom", path, found=f"{type(e).__name__}: {e}"[:300]) from None
     raise _too_large(path, _limit(len(data)))
 
 
@@ -285,13 +267,11 @@ def samples_in_rows(path: Path, table: pd.DataFrame, orientation: str, samples: 
         return orientation == "samples_in_rows"
     rows, columns = len(samples & set(table.index)), len(samples & set(table.columns))
     if rows == columns:
-        problem = "rows and columns both are samples" if rows else "neither rows nor columns are the metadata's samples"
-        found = f"rows {few(table.index[:3])}; columns {few(table.columns[:3])}"
-        near = near_misses(table.index, samples) + near_misses(table.columns, samples)
-        fix = "make the identifiers the same, or set files.counts.orientation"
-        fix = mangled([*table.index, *table.columns, *samples]) or fix
-        raise StudyError(problem, file=path, found=found, expected=f"samples such as {few(sorted(samples)[:3])}{near}",
-                         fix=fix)  # fmt: skip
+        raise StudyError.of(
+            "both_sides" if rows else "no_side", path, rows=few(table.index[:3]), columns=few(table.columns[:3]),
+            samples=few(sorted(samples)[:3]), fix=mangled([*table.index, *table.columns, *samples]),
+            near=near_misses(table.index, samples) + near_misses(table.columns, samples),
+        )  # fmt: skip
     return rows > columns
 
 
@@ -306,11 +286,8 @@ def _counts_from_text(path: Path, data: bytes, orientation: str, samples: set[st
     values = pd.to_numeric(pd.Series(cells.ravel()), errors="coerce").to_numpy(float).reshape(cells.shape)
     if (bad := np.argwhere(np.isnan(values))).size:
         i, j = bad[0]
-        where = f"sample '{table.columns[j]}', feature '{table.index[i]}'"
-        found, expected = f"{cells[i, j]!r:.80}; such cells in all: {len(bad):,}", "a whole number of reads"
-        fix = mangled([cells[i, j]]) or "write 0 where there are none; take out columns that are not counts"
-        problem = "has a count that is not a number"
-        raise StudyError(problem, file=path, where=where, found=found, expected=expected, fix=fix)
+        place = {"sample": table.columns[j], "feature": table.index[i], "cell": f"{cells[i, j]!r:.80}", "n": len(bad)}
+        raise StudyError.of("count_no_number", path, **place, fix=mangled([cells[i, j]]))
     return Counts(sparse.csr_matrix(values.T), list(table.columns), list(table.index), lineages)
 
 
@@ -349,20 +326,11 @@ def _whole(path: Path, counts: Counts, fractions: str) -> Counts:
     X = counts.X.astype(float).tocoo()
     wrong = ~np.isfinite(X.data) | (X.data < 0) | (X.data > 2**53)
     fraction = ~wrong & (X.data != np.rint(X.data))
-    for bad, problem, fix in (
-        (wrong, "has a count that is negative, not finite or beyond all sequencing", "correct the cell"),
-        (
-            fraction if fractions == "error" else np.zeros_like(wrong),
-            "has counts that are not whole",
-            "give reads; if they are means of replicates, set files.counts.fractions: round; if they are relative "
-            "abundances and there is nothing else, set it to relative",
-        ),
-    ):
+    for bad, problem in ((wrong, "count_impossible"), (fraction & (fractions == "error"), "count_fraction")):
         if bad.any():
             k = int(np.argmax(bad))
-            where = f"sample '{counts.samples[X.row[k]]}', feature '{counts.features[X.col[k]]}'"
-            found = f"{X.data[k]:g}; such counts in all: {bad.sum():,}"
-            raise StudyError(problem, file=path, where=where, found=found, expected="a whole number of reads", fix=fix)
+            place = {"sample": counts.samples[X.row[k]], "feature": counts.features[X.col[k]], "cell": f"{X.data[k]:g}"}
+            raise StudyError.of(problem, path, **place, n=bad.sum())
     whole = (X if fractions == "relative" else X.rint()).tocsr()
     whole.eliminate_zeros()
     if fractions == "relative":
@@ -387,8 +355,7 @@ def read_counts(study: Study, data: bytes, samples: Iterable[str]) -> Counts:
     for names, what in ((counts.samples, "sample"), (counts.features, "feature")):
         no_repeats(path, names, what)
         if wrong := [n for n in names if not n or unprintable(n)]:
-            fix = "give each its name"
-            raise StudyError(f"has a {what} without a readable name", file=path, found=few(map(repr, wrong)), fix=fix)
+            raise StudyError.of("no_name", path, what=what, found=few(map(repr, wrong)))
     return _whole(path, _finest(counts), file.fractions)
 
 
@@ -417,27 +384,15 @@ def read_taxonomy(study: Study, data: bytes | None, counts: Counts) -> pd.DataFr
         kind = _format(path, data, file.format, "qza", "text")
         table = _named_rows(path, _member(path, data, "taxonomy.tsv") if kind == "qza" else data, "feature")
         if (lineages := _lineages(table)) is None:
-            raise StudyError(
-                "has no lineages", file=path, where="header", found=few(table.columns),
-                expected="a column Taxon (or taxonomy, lineage), or one column a rank",
-                fix="rename the column with the lineages to Taxon",
-            )  # fmt: skip
+            raise StudyError.of("no_lineages", path, found=few(table.columns))
         by_feature = dict(zip(table.index, lineages, strict=True))
         if absent := [f for f in counts.features if f not in by_feature]:
-            fix = "give the taxonomy of this table, or add the rows (an empty lineage is understood)"
-            raise StudyError(
-                "lacks features", file=path, expected="a row for each feature", fix=mangled(by_feature) or fix,
-                found=f"{len(absent)} features of the counts without a row: {few(absent)}"
-                + near_misses(absent, by_feature),
-            )  # fmt: skip
+            told = few(absent) + near_misses(absent, by_feature)
+            raise StudyError.of("lacks_features", path, n=len(absent), absent=told, fix=mangled(by_feature))
         texts = [by_feature[f] for f in counts.features]
     ranks = {text: parse_lineage(text) for text in texts}
     if file == "feature_names" and not any(any(r[1:]) for r in ranks.values()):
-        raise StudyError(
-            "has no lineages", file=study.path(study.files.counts), where="feature names", found=few(texts),
-            expected="ranks joined by semicolons or dots, genera or species, as files.taxonomy: feature_names says",
-            fix="set files.taxonomy to a file, or to none",
-        )  # fmt: skip
+        raise StudyError.of("no_names", study.path(study.files.counts), found=few(texts))
     return pd.DataFrame([ranks[t] for t in texts], index=counts.features, columns=list(RANKS), dtype=object)
 
 
@@ -459,19 +414,15 @@ def read_tree(study: Study, data: bytes, features: list[str]) -> Tree:
         tree = TreeNode.read(io.StringIO(text), format="newick", convert_underscores=False)
         tips = [tip.name for tip in tree.tips()]
     except Exception as e:  # whatever a broken file makes the reader raise
-        fix = "export it again as Newick"
-        raise StudyError("is not a readable Newick tree", file=path, found=f"{e!s:.300}", fix=fix) from None
+        raise StudyError.of("newick", path, found=f"{e!s:.300}") from None
     no_repeats(path, [t for t in tips if t], "tip")
     absent, known = [f for f in features if f not in set(tips)], set(features)
     if len(absent) > len(features) / 2:
-        found = f"{len(absent)} of {len(features)} features without a tip: {few(absent)}"
-        raise StudyError(
-            "lacks most of the features", file=path, found=found + near_misses(absent, filter(None, tips)),
-            expected=f"tips named as in {study.files.counts.path}", fix="give the tree of this table, or none",
-        )  # fmt: skip
+        told = few(absent) + near_misses(absent, filter(None, tips))
+        of = {"n": len(absent), "all": len(features), "absent": told, "counts": study.files.counts.path}
+        raise StudyError.of("lacks_tips", path, **of)
     pruned = tree.shear([f for f in features if f not in set(absent)])
     lengths = [node.length for node in pruned.traverse(include_self=False)]
     if any(length is None or not 0 <= length < np.inf for length in lengths):
-        fix = "give a tree with branch lengths, none below zero"
-        raise StudyError("has branches without a length, or with one that is none", file=path, fix=fix)
+        raise StudyError.of("lengths", path)
     return Tree(str(pruned).strip(), absent, [str(t) for t in tips if t not in known])

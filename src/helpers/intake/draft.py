@@ -129,15 +129,14 @@ VARIABLES = {"counts": "TABLE", "metadata": "METADATA", "taxonomy": "TAXONOMY", 
 
 def _bytes(path: Path, role: str) -> bytes:
     if not str(path).isprintable():
-        raise StudyError("has a name that cannot be printed", file=repr(str(path)), fix="rename it")
+        raise StudyError.of("unprintable", repr(str(path)))
     try:
         if path.is_file():  # a pipe or a device could be read for ever
             return path.read_bytes()
         found = "a folder or a device" if path.exists() else "no such file"
     except OSError as e:
         found = e.strerror or str(e)
-    fix = f"give the path of a file as {VARIABLES[role]}="
-    raise StudyError("is not a file that can be read", file=path, found=found, fix=fix)
+    raise StudyError.of("no_file", path, found=found, variable=VARIABLES[role])
 
 
 def _read_counts(path: Path, data: bytes) -> tuple[Counts, bool]:
@@ -160,12 +159,9 @@ def _in_folder(folder: Path, given: dict[str, Path]) -> dict[str, Path]:
     for role, patterns in _TOLD["folder"].items():
         found = next(filter(None, ([p for p in files if p.relative_to(folder).match(like)] for like in patterns)), [])
         if role not in given and (len(found) > 1 or (not found and role == "counts")):
-            found = [path.relative_to(folder) for path in found or files]
-            raise StudyError(
-                f"has {'several files that may be' if len(found) > 1 else 'no file that is named like'} the {role}",
-                file=folder, found=few(found) or "no file", expected=f"one, such as {few(patterns)}",
-                fix=f"give it as {VARIABLES[role]}=",
-            )  # fmt: skip
+            told = few(path.relative_to(folder) for path in found or files) or "no file"
+            problem, about = "several_in_folder" if found else "not_in_folder", {"role": role, "like": few(patterns)}
+            raise StudyError.of(problem, folder, **about, variable=VARIABLES[role], found=told)
         given = ({role: found[0]} if found else {}) | given
     return given
 
@@ -186,12 +182,10 @@ def draft_study(
     A name has letters, digits, ``_`` and ``-``; a study of that name must not be there.
     """
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name):
-        expected = "letters without accents, digits, _ and - (not first)"
-        raise StudyError("NAME cannot be a study", found=repr(name), expected=expected, fix="such as NAME=mycohort")
+        raise StudyError.of("no_study_name", found=repr(name))
     folder = Path(data_folder) / name
     if folder.exists() or folder.is_symlink():
-        fix = f"give another NAME, or remove or rename {folder} if it is no longer needed"
-        raise StudyError("there is such a study already; it is left as it is", file=folder, fix=fix)
+        raise StudyError.of("study_exists", folder, folder=folder)
     given = {"counts": table, "metadata": metadata, "taxonomy": taxonomy, "tree": tree}
     paths = {role: Path(path or "") for role, path in given.items() if path or (role == "counts" and not source)}
     paths = _in_folder(Path(source), paths) if source else paths
@@ -199,7 +193,7 @@ def draft_study(
     counts, whole = _read_counts(paths["counts"], data["counts"])
     described = "metadata" if "metadata" in paths else "counts"
     if described == "counts" and not isinstance(read(paths["counts"], unpacked(paths["counts"], data["counts"])), Held):
-        raise StudyError("has no metadata", file=paths["counts"], fix="give them as METADATA=, one row a swab")
+        raise StudyError.of("draft_without_metadata", paths["counts"])
     rows = text_table(paths[described], data[described])
     visits = find_visits(rows, counts.samples) or find_visits(rows, counts.features)
     if visits:
@@ -227,6 +221,5 @@ def draft_study(
             load_study(made)
             made.rename(folder)
     except OSError as e:
-        fix = "see to space and permissions"
-        raise StudyError("cannot be written", file=folder, found=e.strerror, fix=fix) from None
+        raise StudyError.of("unwritten", folder, found=e.strerror) from None
     return _summary(name, draft, paths)
