@@ -199,9 +199,9 @@ def draft_study(
     if visits:
         rows = of_visits(paths[described], rows, visits, next(iter(next(iter(visits.values())))))
     draft = guess(rows, counts, whole, "taxonomy" in paths)
-    draft.check("files.metadata", _TOLD["wide"], visits)
+    draft.check("files.metadata", "wide", visits)
     more = list(sheets(paths[described], data[described]))[1:]
-    draft.check("files.metadata", _TOLD["sheets"].format(more=quoted(more)), more)
+    draft.check("files.metadata", "sheets", more, more=quoted(more))
     taken: set[str] = set()
     for role, path in paths.items():
         copy = path.name if path.name.lower() not in taken else f"{role}-{path.name}"
