@@ -14,9 +14,9 @@ from test_shapes import SHAPES, changed
 from helpers import evidence
 from helpers.claims import VERDICTS, load_claims, measures_of
 from helpers.errors import StudyError
+from helpers.evidence import people
 from helpers.ingest import build_cohort
 from helpers.measures import measured, registry
-from helpers.people import people
 from helpers.quality import without_contaminants
 from helpers.run.judging import gathered
 from helpers.study import load_study

@@ -18,8 +18,9 @@ from helpers import containers, tables, words
 from helpers.containers import Held
 from helpers.errors import Problems, StudyError
 from helpers.files import unfinished
-from helpers.study import VOCABULARY, Column, Study
+from helpers.study import SMALL, VOCABULARY, Column, Study
 from helpers.tables import Counts, few, mangled, near_misses, no_repeats, text_table
+from helpers.visits import who
 
 NOT_RECORDED = "not recorded"
 NEGATIVE = "negative control"
@@ -414,6 +415,7 @@ def _kept(study: Study, obs: pd.DataFrame, counts: Counts, var: pd.DataFrame) ->
     matched = (("not in the counts", counted), ("not in the metadata", described))
     unmatched = [("unmatched", why, pd.Series(obs.index.isin(list(names)), index=obs.index)) for why, names in matched]
     steps[1:1] = [step for step in unmatched if not step[2].all()]
+    steps += _large_enough(study, obs, np.logical_and.reduce([passes for *_, passes in steps]))
     kept, ledger, flow = follow(obs, steps)
     if not (kept & (obs["control_type"] == "sample")).any():
         dropped = (ledger["swabs_before"] - ledger["swabs_after"]).groupby(ledger["reason"]).sum()
@@ -422,6 +424,21 @@ def _kept(study: Study, obs: pd.DataFrame, counts: Counts, var: pd.DataFrame) ->
     cohort = _swabs(study, obs, X, var, kept)
     cohort.uns["flow"] = flow.to_json(orient="records")
     return cohort, ledger
+
+
+def _large_enough(study: Study, obs: pd.DataFrame, kept: np.ndarray) -> list[Step]:
+    """A step that leaves out groups too small to be shown, at a visit or at all; none if all are, or all are shown.
+
+    Counted are the people who were there at baseline, and those who came again.
+    """
+    swabs = obs[kept & obs["control_type"].eq("sample")]
+    there = swabs[swabs["subject"].isin(swabs.loc[swabs["visit"].eq("baseline"), "subject"])]
+    people = there.groupby([who(there), "visit"])["subject"].nunique()
+    large = people.index[people >= study.privacy.fewest]
+    if not study.privacy.fewest or large.empty:
+        return []
+    passes = pd.MultiIndex.from_arrays([who(obs), obs["visit"]]).isin(large)
+    return [("small", f"group of no more than {SMALL}, which is not shown", pd.Series(passes, index=obs.index))]
 
 
 def _with_depth(study: Study, obs: pd.DataFrame, counts: Counts) -> tuple[sparse.csr_matrix, pd.Series]:

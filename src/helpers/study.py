@@ -276,8 +276,8 @@ class Privacy(Described):
 
     @property
     def fewest(self) -> int:
-        """The fewest people of whom a mean is shown: that of one is theirs, that of two tells each the other's."""
-        return 1 if self.small_cells == "show" else 3
+        """The fewest people of whom anything is shown, where small cells are suppressed; else 0."""
+        return 0 if self.small_cells == "show" else SMALL + 1
 
     def shown(self, count: float) -> str:
         """A number of people or swabs as the report may show it: ``≤7`` or the nearest multiple of 5 if suppressed.
