@@ -176,6 +176,13 @@ def _of_r(thing: Any) -> Held | pd.DataFrame:
     return Held(_numbers(table).T.tocsr(), columns, rows, taxa, _frame(about).set_axis(columns), _newick(tree))
 
 
+def size_of(file: h5py.File) -> int:
+    """How many bytes the datasets of an HDF5 file have when they are read."""
+    sizes = [0]
+    file.visititems(lambda _, item: sizes.append(getattr(item, "nbytes", 0)))
+    return sum(sizes)
+
+
 def _of_anndata(data: bytes) -> Held | None:
     """The layer ``counts``, if there is one, else ``X``; ``obs`` are the samples, ``var`` the features."""
     try:
@@ -185,10 +192,8 @@ def _of_anndata(data: bytes) -> Held | None:
     with file:
         if not {"X", "obs", "var"} <= set(file):
             return None
-        sizes: list[int] = []
-        file.visititems(lambda _, item: sizes.append(getattr(item, "nbytes", 0)))
-        if sum(sizes) > max(_LONGEST, 200 * len(data)):
-            raise ValueError(f"{sum(sizes) / 2**20:,.0f} MB when unpacked")
+        if (size := size_of(file)) > max(_LONGEST, 200 * len(data)):
+            raise ValueError(f"{size / 2**20:,.0f} MB when unpacked")
         X = read_elem(file["layers/counts"] if "layers/counts" in file else file["X"])
         about = (read_elem(file[axis]).rename(index=str, columns=str).astype(object) for axis in ("obs", "var"))
         obs, var = (frame.map(lambda cell: "" if pd.isna(cell) else _text(cell)) for frame in about)

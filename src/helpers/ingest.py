@@ -48,11 +48,9 @@ def _numbers(path: Path, text: pd.Series, low: float, high: float, also: str = "
     outside = (numbers < low) | (numbers > high)
     for problem, wrong in (("no_number", no_number), ("out_of_range", outside)):
         if wrong.any():
-            with problems:
-                raise StudyError.of(
-                    problem, path, column=text.name, rows=few(map(repr, text.index[wrong])), low=low, high=high,
-                    also=also, found=few(text[wrong].unique()), fix=mangled(text[wrong]),
-                )  # fmt: skip
+            place = {"column": text.name, "rows": few(map(repr, text.index[wrong])), "found": few(text[wrong].unique())}
+            told = {"low": low, "high": high, "also": also, "fix": mangled(text[wrong])}
+            problems.found.append(StudyError.of(problem, path, **place, **told))
     problems.stop()
     return numbers
 
@@ -89,14 +87,12 @@ def of_visits(path: Path, table: pd.DataFrame, visits: dict[str, dict[str, str]]
     """A row a swab, of a row a person with columns for each visit by the names that they get; as is without visits."""
     if not visits:
         return table
-    shared, key = table.drop(columns=[c for named in visits.values() for c in named.values()], errors="ignore"), "visit"
-    no_repeats(path, [*shared, key, *{name: 0 for named in visits.values() for name in named}], "column")
-    blocks = [
-        shared.assign(
-            **{name: _column(path, table, c, f"files.metadata.visits.{visit}") for name, c in named.items()}
-        ).assign(**{key: visit})
-        for visit, named in visits.items()
-    ]
+    shared = table.drop(columns=[c for named in visits.values() for c in named.values()], errors="ignore")
+    no_repeats(path, [*shared, "visit", *{name: 0 for named in visits.values() for name in named}], "column")
+    blocks = []
+    for visit, named in visits.items():
+        own = {name: _column(path, table, c, f"files.metadata.visits.{visit}") for name, c in named.items()}
+        blocks.append(shared.assign(**own, visit=visit))
     rows = pd.concat(blocks, ignore_index=True).fillna("")
     return rows[words.recorded(rows[sample]).notna()]
 
@@ -104,8 +100,7 @@ def of_visits(path: Path, table: pd.DataFrame, visits: dict[str, dict[str, str]]
 def _metadata_rows(study: Study, data: bytes) -> pd.DataFrame:
     """The metadata as text, its index the samples."""
     path, name = study.path(study.described), study.columns.sample
-    whole = study.files.metadata or isinstance(containers.read(path, tables.unpacked(path, data)), Held)
-    if not whole:
+    if not (study.files.metadata or isinstance(containers.read(path, tables.unpacked(path, data)), Held)):
         raise StudyError.of("no_metadata", path)
     visits = study.files.metadata.visits if study.files.metadata else {}
     table = of_visits(path, text_table(path, data), visits, name)
@@ -234,23 +229,20 @@ def _check_design(study: Study, obs: pd.DataFrame) -> None:
         if column in obs and (subjects := in_several(among, column)):
             rows = among.index[among["subject"] == subjects[0]]
             crossed = "; a cross-over is not read: give one period's visits, and ignore the others"
-            with problems:
-                raise StudyError.of(
-                    "several_values", path, n=len(subjects), column=column, subjects=few(subjects), rows=few(rows),
-                    found=few(sorted(among.loc[rows, column].dropna().unique())),
-                    crossed=crossed if column == "arm" else "",
-                )  # fmt: skip
+            found = few(sorted(among.loc[rows, column].dropna().unique()))
+            told = {"subjects": few(subjects), "rows": few(rows), "crossed": crossed if column == "arm" else ""}
+            error = StudyError.of("several_values", path, n=len(subjects), column=column, found=found, **told)
+            problems.found.append(error)
     if "age" in obs:
         ages = obs.groupby("subject")["age"].agg(["min", "max"])
         if len(wide := ages.index[ages["max"] - ages["min"] > 2]):
             youngest, oldest = ages.loc[wide[0], ["min", "max"]]
-            with problems:
-                raise StudyError.of("ages", path, subjects=few(wide), youngest=youngest, oldest=oldest)
+            error = StudyError.of("ages", path, subjects=few(wide), youngest=youngest, oldest=oldest)
+            problems.found.append(error)
     if len(twice := swabbed_twice(obs)):
         same = (twice[["subject", "visit", "site"]] == twice[["subject", "visit", "site"]].iloc[0]).all(axis=1)
-        with problems:
-            first = twice.iloc[0][["subject", "visit", "site"]]
-            raise StudyError.of("replicates", path, rows=few(twice.index[same]), **first, n=len(twice))
+        first = twice.iloc[0][["subject", "visit", "site"]]
+        problems.found.append(StudyError.of("replicates", path, rows=few(twice.index[same]), **first, n=len(twice)))
     problems.stop()
 
 

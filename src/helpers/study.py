@@ -377,20 +377,16 @@ class Study(Described):
         path = self.path(file)
         try:
             if path.exists() and not path.is_file():  # a pipe or a device could be read for ever
-                raise StudyError("is not a file", file=path, fix="give the path of a file in study.yaml")
+                raise StudyError.of("path_no_file", path)
             data = path.read_bytes()
         except FileNotFoundError:
             fetch = f"`make data STUDY={self._folder.absolute().name}` fetches it from {file.url}; or "
-            fix = f"{fetch if file.url else ''}lay the file at that path by hand, or correct files in study.yaml"
-            raise StudyError("there is no such file", file=path, fix=fix) from None
+            raise StudyError.of("absent", path, fetch=fetch if file.url else "") from None
         except OSError as e:
-            fix = "see to its permissions and its path"
-            raise StudyError("cannot be read", file=path, found=e.strerror, fix=fix) from None
+            raise StudyError.of("unreadable", path, found=e.strerror) from None
         found, expected = hashlib.sha256(data).hexdigest(), file.sha256
         if expected not in (None, found):
-            problem = "is not the file that study.yaml describes"
-            fix = "get the original file again, or write the new checksum into study.yaml if the change is meant"
-            raise StudyError(problem, file=path, where="SHA-256", found=found, expected=expected, fix=fix)
+            raise StudyError.of("other_file", path, found=found, expected=expected)
         return data
 
 
@@ -461,15 +457,12 @@ def read_yaml(file: Path, what: str, fix: str, keys: str | Path) -> dict[str, An
     except FileNotFoundError:
         raise StudyError("there is no such file", file=file, fix=fix) from None
     except (OSError, UnicodeDecodeError) as e:
-        expected, fix = "a text file in UTF-8", "save it as such"
-        raise StudyError("cannot be read", file=file, found=e, expected=expected, fix=fix) from None
+        raise StudyError.of("no_utf8", file, found=e) from None
     except Exception as e:  # PyYAML raises whatever a broken date, number or nesting meets
-        found, fix = " ".join(str(e).split()), "mend the line that is named; quote texts: 'like this'"
-        found = found or type(e).__name__
-        raise StudyError("is not valid YAML", file=file, found=found[:500], fix=fix) from None
+        raise StudyError.of("no_yaml", file, found=" ".join(str(e).split())[:500] or type(e).__name__) from None
     if not isinstance(content, dict):
-        found, fix = "nothing" if content is None else type(content).__name__, f"see {keys} for the keys"
-        raise StudyError(f"is not {what}", file=file, found=found, expected="keys and values", fix=fix)
+        found = "nothing" if content is None else type(content).__name__
+        raise StudyError.of("no_keys", file, what=what, keys=keys, found=found)
     return content
 
 
@@ -482,7 +475,7 @@ def validated(model: type[M], content: Any, file: Path, what: str, keys: str | P
         return model.model_validate(content)
     except ValidationError as e:
         found = schema_message(e).replace("\n", "\n" + " " * 12)
-        raise StudyError(f"is not {what}", file=file, found=found, fix=f"the keys are described in {keys}") from None
+        raise StudyError.of("wrong_keys", file, what=what, keys=keys, found=found) from None
 
 
 def load_study(folder: str | Path) -> Study:

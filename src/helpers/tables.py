@@ -33,11 +33,8 @@ _PACKED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zX
 _ZIP = b"PK\x03\x04"
 #: The column with the names of the rows, where R or AnnData keep them aside.
 ROW_NAMES = "row names"
-#: What a row or column is called that sums the others up.
-_TOTAL = re.compile(r"(grand ?)?totals?|sums?|all|root|overall", re.IGNORECASE)
-LINEAGE_COLUMNS = {"taxon", "taxonomy", "lineage", "classification", "consensuslineage", "consensus lineage"}
 #: Columns beside counts that are none.
-_BESIDE = {*LINEAGE_COLUMNS, *RANKS, "domain", "superkingdom", "confidence", "sequence", "species_exact"}
+_BESIDE = {*words.LINEAGE_COLUMNS, *words.NO_COUNTS, *RANKS}
 
 
 class Counts(NamedTuple):
@@ -58,18 +55,9 @@ def few(ids: Iterable[object]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-_MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
-#: What spreadsheets make of identifiers such as ``3-4``, ``MAR1`` and ``12E4``, and of broken formulas.
-_MANGLED = re.compile(
-    rf"\d{{1,2}}[-/. ]({_MONTHS})([-/. ]\d{{2,4}})?|({_MONTHS})[-/. ]\d{{1,4}}|\d(\.\d+)?e\+\d+"
-    r"|\d{4}-\d\d-\d\d 00:00:00|#(name\?|ref!|value!|num!|div/0!)",
-    re.IGNORECASE,
-)
-
-
 def mangled(texts: Iterable[str]) -> str:
     """A fix for texts that a spreadsheet has changed; empty if none looks so."""
-    if changed := [t for t in texts if _MANGLED.fullmatch(t)]:
+    if changed := [t for t in texts if words.MANGLED.fullmatch(t)]:
         return f"a spreadsheet seems to have changed {few(changed)}: import the original with all columns as text"
     return ""
 
@@ -199,7 +187,7 @@ def text_table(path: Path, data: bytes) -> pd.DataFrame:
     except csv.Error as e:
         raise StudyError.of("quotes", path, found=e) from None
     header, *rows = [r for r in rows if any(r)] or [[]]
-    rows = [r for r in rows if not r[0].startswith("#") or _MANGLED.fullmatch(r[0])]
+    rows = [r for r in rows if not r[0].startswith("#") or words.MANGLED.fullmatch(r[0])]
     if not rows:
         raise StudyError.of("no_rows", path)
     if len(header) == len(rows[0]) - 1:
@@ -234,9 +222,7 @@ def _counts_from_biom(path: Path, data: bytes) -> Counts:
     try:
         if data.startswith(b"\x89HDF"):
             with h5py.File(io.BytesIO(data), "r") as file:
-                held: list[int] = []
-                file.visititems(lambda _, item: held.append(getattr(item, "nbytes", 0)))
-                size = [sum(held), *file.attrs.get("shape", ())]
+                size = [containers.size_of(file), *file.attrs.get("shape", ())]
                 table = biom.Table.from_hdf5(file) if max(size) <= _limit(len(data)) else None
         else:
             content = json.loads(data)
@@ -255,7 +241,7 @@ def _counts_from_biom(path: Path, data: bytes) -> Counts:
 def _lineages_in(table: biom.Table) -> list[str] | None:
     """The lineage of each feature, where the table's notes have them."""
     notes = table.metadata(axis="observation") or ()
-    found = [next((note[k] for k in note or () if k.lower() in LINEAGE_COLUMNS), None) for note in notes]
+    found = [next((note[k] for k in note or () if k.lower() in words.LINEAGE_COLUMNS), None) for note in notes]
     if all(v is None for v in found):
         return None
     return [visible(v if isinstance(v, str) else ";".join(map(str, () if v is None else v))) for v in found]
@@ -298,7 +284,7 @@ def _finest(counts: Counts) -> Counts:
     """
     X, parts = counts.X.tocsc().astype(float), [tuple(re.split(r"\s*[;|]\s*", f)) for f in counts.features]
     slack = 1e-3 * np.abs(X).max(axis=1).toarray() + 1e-9
-    total = [i for i, f in enumerate(counts.features) if _TOTAL.fullmatch(f)]
+    total = [i for i, f in enumerate(counts.features) if words.TOTAL.fullmatch(f)]
     rest = X.sum(axis=1) - X[:, total].sum(axis=1)
     left_out = {i for i in total if (abs(X[:, [i]].toarray() - rest) <= slack).all()}
     at = {p: i for i, p in enumerate(parts)}
@@ -362,7 +348,7 @@ def read_counts(study: Study, data: bytes, samples: Iterable[str]) -> Counts:
 def _lineages(table: pd.DataFrame) -> list[str] | None:
     """One lineage text a row of a taxonomy table, which has one lineage column or one column a rank; None without."""
     columns = {"kingdom" if c.lower() in ("domain", "superkingdom") else c.lower(): c for c in table.columns}
-    if lineage := next((columns[c] for c in columns if c in LINEAGE_COLUMNS), None):
+    if lineage := next((columns[c] for c in columns if c in words.LINEAGE_COLUMNS), None):
         return list(table[lineage])
     if "genus" not in columns:
         return None

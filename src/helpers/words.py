@@ -11,9 +11,11 @@ _WORDS = yaml.safe_load(Path(__file__).with_name("vocabulary.yaml").read_text(en
 NAMES, SCORES, NAMED_VALUES, PERIODS, SPELLED, PLAIN, MISSING, NO_NUMBER = (
     _WORDS[key] for key in ("names", "scores", "named_values", "periods", "spelled", "plain", "missing", "no_number")
 )
+LINEAGE_COLUMNS, NO_COUNTS = _WORDS["lineage_columns"], _WORDS["no_counts"]
 VALUES = {meaning: "|".join(any_of) for meaning, any_of in _WORDS["values"].items()}
-PRIOR, DERIVED, BASELINE, EARLY, LATE, DATED, MONTHS = (
-    re.compile(_WORDS[key]) for key in ("prior", "derived", "baseline", "early", "late", "dated", "months")
+PRIOR, DERIVED, BASELINE, EARLY, LATE, DATED, MONTHS, MANGLED, TOTAL = (
+    re.compile(_WORDS[k])
+    for k in "prior derived baseline early late dated months mangled total".split()  # noqa: SIM905
 )
 _PARTS = re.compile(r"(?<![a-z])(?:{unit})[\W_]*\d+|[^\W\d_]+|\d+".format(unit=_WORDS["unit"]))
 TIME = re.compile(r"(?:({unit}) ?)?(-?\d+(?:\.\d+)?) ?({unit})?".format(unit=_WORDS["unit"]))
