@@ -25,6 +25,10 @@ PSEUDOCOUNT, MULTIPLICATIVE = 0.5, "multiplicative"
 CHUNK = 2**19
 #: Swabs whose distances are computed together: small enough for the processor's cache.
 BLOCK = 512
+#: Reads of a swab up to which log factorials are looked up. Of more, a table would be large, and its digits too few.
+LOOKED_UP = 2**20
+#: Reads of a swab that NumPy's hypergeometric distribution cannot exceed.
+HYPERGEOMETRIC = 10**9
 
 
 class _Table(NamedTuple):
@@ -160,8 +164,17 @@ def dense(cohort: AnnData) -> AnnData:
 
 def _draw(counts: sparse.csr_array, depth: int, rng: np.random.Generator) -> sparse.csr_array:
     """Draw `depth` reads of each row, without replacement."""
-    rows = np.split(counts.data, counts.indptr[1:-1])
-    drawn = [rng.multivariate_hypergeometric(row, depth, method="marginals") for row in rows]
+
+    def of_row(row: np.ndarray) -> np.ndarray:
+        reads = row
+        if (total := row.sum()) >= HYPERGEOMETRIC:
+            # Each read by itself, with a chance that leaves somewhat more than the depth: any of so many are as likely.
+            chance = (depth + 10 * depth**0.5 + 100) / total
+            while (reads := rng.binomial(row, chance)).sum() < depth:
+                pass
+        return rng.multivariate_hypergeometric(reads, depth, method="marginals")
+
+    drawn = [of_row(row) for row in np.split(counts.data, counts.indptr[1:-1])]
     return sparse.csr_array((np.concatenate(drawn), counts.indices, counts.indptr), shape=counts.shape)
 
 
@@ -197,7 +210,7 @@ def expected_alpha(
     table = _table(counts)
     deep = _deep_enough(table, depth)
     reads, totals = table.counts[deep], table.totals[deep]
-    log_factorial = gammaln(np.arange(totals.max() + 1) + 1.0)
+    log_factorial = gammaln(np.arange(totals.max() + 1) + 1.0) if totals.max() <= LOOKED_UP else None
     expected = pd.DataFrame(np.nan, index=table.ids, columns=metrics)
     for metric in expected:
         if metric == "observed_features":
@@ -221,27 +234,57 @@ def _by_read(values: np.ndarray, counts: sparse.csr_array) -> np.ndarray:
     return np.repeat(values, np.diff(counts.indptr))
 
 
-def _found(k: np.ndarray, total: np.ndarray, depth: int, log_factorial: np.ndarray) -> np.ndarray:
+def _found(k: np.ndarray, total: np.ndarray, depth: int, log_factorial: np.ndarray | None) -> np.ndarray:
     """Probability that at least one of `k` reads is among `depth` of `total`."""
     others = total - k
-    missed = log_factorial[others] - log_factorial[np.maximum(others - depth, 0)]
-    missed -= log_factorial[total] - log_factorial[total - depth]
+    if log_factorial is None:  # the chance to miss is the same with k and depth exchanged
+        few, many = np.minimum(k, depth), np.minimum(np.maximum(k, depth), total - np.minimum(k, depth))
+        missed = few * np.log1p(-many / (total + 1.0)) + _rise(total, -few) - _rise(total - many, -few)
+    else:
+        missed = log_factorial[others] - log_factorial[np.maximum(others - depth, 0)]
+        missed -= log_factorial[total] - log_factorial[total - depth]
     return np.where(others < depth, 1.0, -np.expm1(missed))
 
 
-def _expected_shannon(reads: sparse.csr_array, totals: np.ndarray, depth: int, log_factorial: np.ndarray) -> np.ndarray:
+#: What Stirling's approximation of ln Γ(y) lacks, at 0 (never asked for) to 15.
+_LACKING = np.r_[0, [gammaln(y) - (y - 0.5) * np.log(y) + y - np.log(2 * np.pi) / 2 for y in range(1, 16)]]
+
+
+def _rise(n: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """What ``ln (n + by)! - ln n!`` is above ``by ln (n + 1) - by``, to all digits however large n is.
+
+    From Stirling's series, of which the large terms cancel.
+
+    References
+    ----------
+    Loader, Fast and accurate computation of binomial probabilities, 2000 (the same for a binomial).
+    """
+
+    def lacking(y: np.ndarray) -> np.ndarray:
+        r = 1 / y
+        series = r * (1 / 12 - r**2 * (1 / 360 - r**2 * (1 / 1260 - r**2 / 1680)))
+        return np.where(y < 16, _LACKING[np.minimum(y, 15).astype(np.intp)], series)
+
+    y = n + 1.0
+    return (y + by - 0.5) * np.log1p(by / y) + lacking(y + by) - lacking(y)
+
+
+def _expected_shannon(
+    reads: sparse.csr_array, totals: np.ndarray, depth: int, log_factorial: np.ndarray | None
+) -> np.ndarray:
     row, k = _by_read(np.arange(len(totals)), reads), reads.data
     row, k = row[k > 1], k[k > 1]  # a single read leaves none to meet, ln(1 + 0) = 0
-    n = totals[row]
     # The same count in swabs of one total has the same mean: each is worked out once.
+    different, of_swab = np.unique(totals, return_inverse=True)
     base = k.max(initial=0) + 1
-    pairs, which = np.unique(n * base + k, return_inverse=True)
-    step = CHUNK // (2 * int(_reach(depth / 4)) + 3)  # no support is wider
+    pairs, which = np.unique(of_swab[row] * base + k, return_inverse=True)
+    widest = 2 * int(_reach(depth / 4)) + 3  # no support is wider
+    step = max(CHUNK // (widest if log_factorial is not None else min(widest, 300)), 1)
     mean = [
-        _mean_log1p(batch // base - 1, batch % base - 1, depth - 1, log_factorial)
-        for batch in np.split(pairs, range(max(step, 1), len(pairs), max(step, 1)))
+        _mean_log1p(different[batch // base] - 1, batch % base - 1, depth - 1, log_factorial)
+        for batch in np.split(pairs, range(step, len(pairs), step))
     ]
-    return np.log(depth) - np.bincount(row, k / n * np.concatenate(mean)[which], minlength=len(totals))
+    return np.log(depth) - np.bincount(row, k / totals[row] * np.concatenate(mean)[which], minlength=len(totals))
 
 
 def _reach(variance: np.ndarray | float) -> np.ndarray:
@@ -250,18 +293,33 @@ def _reach(variance: np.ndarray | float) -> np.ndarray:
     return 12 + np.sqrt(144 + 72 * np.asarray(variance))
 
 
-def _mean_log1p(n: np.ndarray, k: np.ndarray, m: int, log_factorial: np.ndarray) -> np.ndarray:
+def _mean_log1p(n: np.ndarray, k: np.ndarray, m: int, log_factorial: np.ndarray | None) -> np.ndarray:
     """Mean of ln(1 + K) for hypergeometric K: of `n` reads `k` are the feature's, `m` are taken."""
     if not len(n):
         return np.empty(0)
     mean = m * (k / n)
-    reach = _reach(np.minimum(mean * (1 - k / n), mean * (1 - m / n)))
+    variance = np.minimum(mean * (1 - k / n), mean * (1 - m / n))
+    reach = _reach(variance)
     low = np.maximum.reduce([np.zeros_like(k), m - n + k, np.floor(mean - reach).astype(np.int64)])
     high = np.minimum.reduce([k, np.full_like(k, m), np.ceil(mean + reach).astype(np.int64)])
-    width = high - low + 1
+    # Every value that K may take. In deep swabs eight to a standard deviation, which leaves a mean as it is: K is a sum
+    # of independent yes and no, whose characteristic function is below exp(-500) there.
+    apart = np.maximum(np.sqrt(variance) // 8, 1).astype(np.int64) if log_factorial is None else np.ones_like(k)
+    width = (high - low) // apart + 1
     begin = np.cumsum(width) - width
-    # One long array of the values that K may take, pair after pair.
-    x = np.arange(width.sum()) + np.repeat(low - begin, width)
+    # One long array of these values, pair after pair.
+    x = (np.arange(width.sum()) - np.repeat(begin, width)) * np.repeat(apart, width) + np.repeat(low, width)
+    if log_factorial is None:
+        # Each probability as a multiple of that next to the mean.
+        centre = np.clip(np.rint(mean).astype(np.int64), low, high)
+        left = n - k - m
+        up = x - np.repeat(centre, width)
+        tilt = np.log((centre + 1.0) / (k - centre + 1.0) * ((left + centre + 1.0) / (m - centre + 1.0)))
+        power = -up * np.repeat(tilt, width)
+        for count, by in ((centre, up), (k - centre, -up), (m - centre, -up), (left + centre, up)):
+            power -= _rise(np.repeat(count, width), by)
+        chance = np.exp(power)
+        return np.add.reduceat(chance * np.log1p(x), begin) / np.add.reduceat(chance, begin)
     taken = np.arange(m + 1)
     divisor = (log_factorial[taken] + log_factorial[m - taken])[x]
     divisor += log_factorial[np.repeat(k, width) - x]

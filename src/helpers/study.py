@@ -269,7 +269,7 @@ class Settings(Strict):
     swabs: Literal["all", "lesional_at_baseline"] = Field(
         "all", description="patients' swabs that enter the models: all, or of sites lesional at baseline"
     )
-    rarefaction_depth: int = Field(1000, ge=1, le=10**9, description="reads drawn from each swab for diversity")
+    rarefaction_depth: int = Field(1000, ge=1, le=5 * 10**8, description="reads drawn from each swab for diversity")
     min_prevalence: float = Field(0.1, ge=0, le=1, description="share of swabs a taxon must be in to be tested")
     permutations: int = Field(999, ge=99, le=10**6, description="permutations of a permutation test")
     rarefactions: int = Field(
