@@ -13,6 +13,7 @@ from scipy import sparse
 from scipy.spatial.distance import pdist, squareform
 from skbio import DistanceMatrix, TreeNode
 from skbio.diversity import alpha_diversity, beta_diversity
+from skbio.stats.ordination import pcoa
 
 from helpers import diversity
 
@@ -50,6 +51,43 @@ def tree() -> TreeNode:
 @pytest.fixture(scope="module")
 def r() -> dict:
     return json.loads((ORACLE / "diversity.json").read_text())
+
+
+# --- many swabs -------------------------------------------------------------------------------------------------------
+
+
+def peak_of(work) -> int:
+    """Bytes that are held at once."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_two_axes_of_many_swabs_are_those_of_the_whole_decomposition(monkeypatch):
+    distmat = euclidean(np.random.default_rng(1).normal(size=(1100, 30)) * 0.9 ** np.arange(30))
+    whole = pcoa(distmat, dimensions=1100, warn_neg_eigval=False)
+    monkeypatch.setattr(diversity, "pcoa", None)
+    got = diversity.ordinate(distmat)
+    assert list(got.samples.index) == list(distmat.ids)
+    np.testing.assert_allclose(got.proportion_explained, whole.proportion_explained[:2], rtol=1e-10)
+    turned = np.sign(whole.samples.iloc[:, :2].median())
+    np.testing.assert_allclose(got.samples, whole.samples.iloc[:, :2] * turned, atol=1e-10)
+
+
+def test_matrices_of_all_swabs_are_few():
+    rng, n = np.random.default_rng(1), 2500
+    cohort = cohort_of(rng.poisson(3, (n, 8)) + 1, "((f0:1,f1:2):3,(f2:1,f3:1,f4:1,f5:1,f6:1,f7:1):4);")
+    one = 8 * n**2
+    assert peak_of(lambda: diversity.bray_curtis(cohort, 8, rarefactions=3, seed=1)) < 1.6 * one
+    assert peak_of(lambda: diversity.aitchison(cohort)) < 2 * one
+    assert peak_of(lambda: diversity.unifrac(cohort, diversity.rooted_tree(cohort), weighted=True)) < 3 * one
+    distmat = diversity.aitchison(cohort)
+    subjects = np.repeat(np.arange(n // 2), 2)
+    inside = subjects % 3 == 0
+    assert peak_of(lambda: diversity.distance_to_reference(distmat, inside, subjects)) < 0.7 * one
 
 
 # --- rarefaction ------------------------------------------------------------------------------------------------------
@@ -174,11 +212,9 @@ def test_memory_does_not_grow_with_the_reads():
     rng, peaks = np.random.default_rng(1), []
     for reads in (5e6, 2e9):
         cohort = cohort_of(np.ceil(rng.dirichlet(np.full(50, 0.2), 20) * reads), group="case")
-        tracemalloc.start()
-        diversity.rarefaction_curves(cohort, diversity.curve_depths(cohort, 1000))
-        diversity.bray_curtis(cohort, 1000, rarefactions=1, seed=1)
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
+        depths = diversity.curve_depths(cohort, 1000)
+        curves = peak_of(lambda: diversity.rarefaction_curves(cohort, depths))  # noqa: B023
+        peaks.append(max(curves, peak_of(lambda: diversity.bray_curtis(cohort, 1000, rarefactions=1, seed=1))))  # noqa: B023
     assert peaks[1] < 1.5 * peaks[0] < 2**26
 
 
