@@ -173,9 +173,9 @@ def test_what_overturns_an_effect_is_told_of_shown_effects_alone():
         "load": np.nan, "robustness_interval": 0.11, "strongest": "age", "removes": 0.2,
     }  # fmt: skip
     assert narrate.overturned(row) == (
-        "C1 (It) would no longer be shown if the 5 patients who were lost, of 20 patients treated, had ended at 8.00 "
-        "times the level of those who stayed; or if something unmeasured explained 11 % of what is left of both "
-        "allocation and outcome (one as strong as age would remove 20 % of the difference)."
+        "The interval of C1 (It) would include zero if the 5 patients who were lost, of 20 patients treated, had ended "
+        "at 8.00 times the level of those who stayed; or if something unmeasured explained 11 % of what is left of "
+        "both allocation and outcome (one as strong as age would remove 20 % of the difference)."
     )
     nothing = {"tipping": np.nan, "load": np.nan, "robustness_interval": 0.0}
     assert narrate.overturned(row | nothing) == ""

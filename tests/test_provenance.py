@@ -24,7 +24,8 @@ from helpers.errors import StudyError
 from helpers.files import report_of
 from helpers.run.origin import Ran, commit, run_times
 from helpers.site import build
-from helpers.site.pages.provenance import code_told, runs_html, seeded
+from helpers.site.pages import prose
+from helpers.site.pages.provenance import seeded
 from helpers.study import Settings
 
 pytestmark = pytest.mark.slow
@@ -183,10 +184,10 @@ def test_changes_that_are_not_committed_are_told(made: Path, monkeypatch: pytest
     dirty = commit()
     git(made, "checkout", "--quiet", str(counts))
     assert clean == git(made, "rev-parse", "HEAD")
-    assert "with uncommitted changes" in code_told(dirty)
+    assert "with uncommitted changes" in prose("provenance", section="Code", code=dirty, dirty="-dirty", makefile="")
     runs = {"01_ingest": Ran(datetime.now(UTC), 1.0, clean)}
-    assert "another state of the code" in runs_html(runs, dirty)
-    assert "another state of the code" not in runs_html(runs, clean)
+    assert "another state of the code" in prose("provenance", section="Run times", runs=runs, code=dirty)
+    assert "another state of the code" not in prose("provenance", section="Run times", runs=runs, code=clean)
     nested = made / "nested"
     nested.mkdir()
     (nested / "pyproject.toml").touch()

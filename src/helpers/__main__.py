@@ -2,24 +2,15 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
 from helpers.errors import StudyError
-from helpers.files import DEMO, REPORTS, unwritable
-
-#: An argument of a step: its name on the command line, and what argparse is to know of it.
-Argument = tuple[str, dict[str, Any]]
-
-
-def _argument(name: str, **told: Any) -> Argument:
-    return name, told
-
-
-STUDY = _argument("study", help="name of a folder in data/")
-SET = _argument("--set", default="", metavar="TEXT", help='such as "permutations=9999 alpha=0.01"')
+from helpers.files import REPORTS, unwritable
 
 
 class Step(NamedTuple):
@@ -28,7 +19,8 @@ class Step(NamedTuple):
     help: str
     #: ``module:name`` in this package: imported if the step is chosen, since most need much that the others do not.
     function: str
-    arguments: tuple[Argument, ...] = ()
+    #: What argparse is to know of each, by its name on the command line.
+    arguments: Mapping[str, dict[str, Any]] = {}
 
     def load(self) -> Callable[..., object]:
         """The function; what it returns is printed."""
@@ -37,55 +29,8 @@ class Step(NamedTuple):
         return function
 
 
-STEPS = {
-    "study": Step(
-        "draft the study.yaml of a new study from its files",
-        "intake.draft:draft_study",
-        (
-            STUDY,
-            _argument("--table", required=True, help="counts: BIOM, .qza or text"),
-            _argument("--metadata", required=True, help="a row a swab: text"),
-            _argument("--taxonomy", default="", help="lineages of the features, if there is a file"),
-            _argument("--tree", default="", help="Newick or .qza, if there is one"),
-        ),
-    ),
-    "check": Step(
-        "tell all problems of a study's files at once, or what the cohort is and can test",
-        "intake.inspection:inspect",
-        (STUDY, SET),
-    ),
-    "parameters": Step(
-        "validate a study, its parameters and its input files, before anything is run",
-        "run.parameters:write_parameters",
-        (STUDY, SET),
-    ),
-    "run": Step(
-        "run one notebook",
-        "run.execution:run",
-        (STUDY, _argument("notebook", help="name without suffix, such as 02_diversity")),
-    ),
-    "site": Step(
-        "build the HTML report from the notebooks that were run",
-        "site.build:build_site",
-        (STUDY, _argument("--against", default="", metavar="FOLDER", help="results of an earlier run to compare with")),
-    ),
-    "pdf": Step("print the report to one PDF", "site.pdf:print_report", (STUDY,)),
-    "share": Step("pack the report in one file", "site.archive:share", (STUDY,)),
-    "reference": Step(
-        "run the notebooks in place with their defaults, and print what changed", "site.reference_outputs:reference"
-    ),
-    "data": Step("fetch a study's public files", "intake.fetch:fetch", (STUDY,)),
-    "simulate": Step(
-        "write the files of the demo study",
-        "simulation.cohort:simulate",
-        (_argument("folder", nargs="?", default=DEMO, help="where to, if not there"),),
-    ),
-    "validate": Step(
-        "try the claims' tests on simulated cohorts",
-        "simulation.performance:write_validation",
-        (_argument("runs", type=int, help="number of cohorts a scenario"),),
-    ),
-}
+_TOLD = yaml.safe_load(Path(__file__).with_name("steps.yaml").read_text(encoding="utf-8"))
+STEPS = {name: Step(**told) for name, told in _TOLD.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,12 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="step", required=True)
     for name, step in STEPS.items():
         command = commands.add_parser(name, help=step.help)
-        for argument, told in step.arguments:
+        command.register("type", "int", int)
+        for argument, told in step.arguments.items():
             command.add_argument(argument, **told)
     chosen = vars(parser.parse_args(arguments))
     step = STEPS[chosen["step"]]
     try:
-        said = step.load()(*(chosen[argument.lstrip("-")] for argument, _ in step.arguments))
+        said = step.load()(*(chosen[argument.lstrip("-")] for argument in step.arguments))
         if said is not None:
             print(said)
     except StudyError as e:

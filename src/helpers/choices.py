@@ -14,7 +14,7 @@ from helpers.diversity import ALPHA
 from helpers.errors import StudyError
 from helpers.files import CHOICES, CHOICES_KEYS
 from helpers.measures import POSITION, find
-from helpers.study import CLAIMS, Settings, Strict, Study, read_yaml, validated
+from helpers.study import CLAIMS, Described, Settings, Strict, Study, read_yaml, validated
 
 if TYPE_CHECKING:
     from helpers.evidence import Asked
@@ -28,36 +28,25 @@ REACHED = 0.8
 TOGETHER = ("estimator", "loss")
 
 
-class Option(Strict):
+class Option(Described):
     """What can be chosen."""
 
-    says: str = Field("", description="in words; its key, if not given")
-    needs: Need | None = Field(None, description="what a study must have for it")
-    only: list[str] = Field(
-        default_factory=list,
-        description="kinds of measures, contrasts, spaces or estimators to which it is an option; blank: all",
-        examples=[["aitchison"]],
-    )
-    keeps_estimand: bool | None = Field(None, description="if other than its choice's")
-    light: bool = Field(False, description="part of the light grid, too")
+    says: str = ""
+    needs: Need | None = None
+    only: list[str] = Field(default_factory=list)
+    keeps_estimand: bool | None = None
+    light: bool = False
 
 
-class Choice(Strict):
+class Choice(Described):
     """A choice that an analysis makes."""
 
-    says: str = Field(description="in words")
-    keeps_estimand: bool = Field(description="whether what is estimated stays the same, however it is made")
-    measures: list[str] = Field(
-        default_factory=list,
-        description="kinds of measures that it touches, of `alpha`, `axis`, `taxon`, `other`, `severity`; or spaces of "
-        "the axis; blank: all",
-        examples=[["taxon", "aitchison"]],
-    )
-    contrasts: list[str] = Field(
-        default_factory=list, description="contrasts, or strata of `change_in`, that it touches; blank: all"
-    )
-    default: str = Field(description="the report's option; `settings.` and a name: as the report's setting says")
-    options: dict[str, Option] = Field(description="what can be chosen")
+    says: str
+    keeps_estimand: bool
+    measures: list[str] = Field(default_factory=list)
+    contrasts: list[str] = Field(default_factory=list)
+    default: str
+    options: dict[str, Option]
 
     @model_validator(mode="after")
     def _has_its_default(self) -> "Choice":

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+import yaml
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
 from helpers.errors import Problems, StudyError
@@ -15,7 +16,7 @@ from helpers.estimates import adjusted_p
 from helpers.files import CHOICES, CLAIMS_FOLDER, CLAIMS_KEYS
 from helpers.measures import OTHER_AXES, POSITION, find, registry, taken
 from helpers.narrate import excludes_zero, interval, number, p_value
-from helpers.study import Labels, Strict, Study, read_yaml, validated
+from helpers.study import Described, Labels, Strict, Study, read_yaml, validated
 
 Kind = Literal["direction", "no change", "does not fall", "does not rise", "little difference"]
 #: What a part of a claim of one direction that is denied expects.
@@ -32,24 +33,19 @@ OF_HEALTHIER = ("change", "change_in", "arms", "arms_given_improvement")
 
 
 class Verdict(NamedTuple):
-    """How a verdict is shown, and what it says."""
+    """A verdict, as verdicts.yaml explains it."""
 
     symbol: str
-    #: In figures.
     marker: str
     says: str
+    told_by: str
+    of_direction: str
+    of_margin: str
 
 
+_TOLD = yaml.safe_load(Path(__file__).with_name("verdicts.yaml").read_text(encoding="utf-8"))
 #: Every verdict by its word.
-VERDICTS = {
-    "supported": Verdict("●", "o", "what is claimed is shown"),
-    "contradicted": Verdict("✕", "X", "the contrary is shown: an effect the other way, or one beyond the margin"),
-    "inconclusive": Verdict("○", "o", "neither: the interval says what remains possible"),
-    "out of reach": Verdict(
-        "◌", "D", "a study of this size cannot show it: not even an estimate of zero would lie surely within the margin"
-    ),
-    "not testable": Verdict("–", "", "the study lacks what the claim needs"),
-}
+VERDICTS = {word: Verdict(**told) for word, told in _TOLD.items()}
 SUPPORTED, CONTRADICTED, INCONCLUSIVE, OUT_OF_REACH, NOT_TESTABLE = VERDICTS
 
 #: What tells a part of a claim from all others: claim, and what was asked (`helpers.evidence.Asked`).
@@ -73,34 +69,14 @@ Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max
 MeasureKey = Annotated[str, StringConstraints(min_length=1, max_length=60)]
 
 
-class Part(Strict):
+class Part(Described):
     """One measure in one contrast, with what is expected of it."""
 
-    measure: MeasureKey = Field(
-        description="a key of the registry (`src/helpers/measures.py`): an alpha diversity, `position`, "
-        "`genus`, `pathogen`, `commensal`, …; or the name of any genus or species",
-        examples=["pathogen", "Staphylococcus epidermidis"],
-    )
-    contrast: Contrast = Field(
-        description="`group`: patients against controls at baseline; `severity`: link to each severity score among "
-        "patients at baseline; `change`: between the visits in one arm; `change_in`: the same in a stratum; `arms`: "
-        "treatment against comparator at follow-up; `arms_given_improvement`: the same at equal improvement of "
-        "severity; `against_controls`: near-clear patients at follow-up against controls",
-    )
-    arm: Literal["treatment", "comparator"] | None = Field(
-        None, description="of `change`, `change_in` and `against_controls`", examples=["treatment"]
-    )
-    among: Literal["lesional", "non_lesional", "non_responders"] | None = Field(
-        None,
-        description="of `change_in`: sites that were lesional or not at baseline, or patients whose severity improved "
-        "by less than the study's `response.non_responder`",
-        examples=["lesional"],
-    )
-    expect: Literal["up", "down", "healthier", "not up", "not down", "not healthier"] | None = Field(
-        None,
-        description="the direction that the claim asserts; with `not`, that it denies (claims of no change). "
-        "`healthier`, of changes and between arms: as the measure's registry entry says, or towards the controls' mean",
-    )
+    measure: MeasureKey
+    contrast: Contrast
+    arm: Literal["treatment", "comparator"] | None = None
+    among: Literal["lesional", "non_lesional", "non_responders"] | None = None
+    expect: Literal["up", "down", "healthier", "not up", "not down", "not healthier"] | None = None
 
     @model_validator(mode="after")
     def _has_what_its_contrast_needs(self) -> "Part":
@@ -113,19 +89,15 @@ class Part(Strict):
         return self
 
 
-class Claim(Strict):
+class Claim(Described):
     """A claim: the sentence, what would show it, and where it comes from. It is as strong as its weakest part."""
 
-    says: Text = Field(description="the sentence, with names of study.yaml in braces, such as {treatment}")
-    kind: Kind = Field(
-        "direction",
-        description="`direction`: tested against zero; `no change` and `little difference`: shown to be smaller than "
-        "the margin of equivalence, whichever way; `does not fall`, `does not rise`: shown not to do so by the margin",
-    )
-    family: Text = Field("own", description="a family of the claims file, or `own`")
-    reported: Text | None = Field(None, description="what the source says, in its words or shorter")
-    source: Text | None = Field(None, description="where it says so", examples=["abstract"])
-    parts: list[Part] = Field(min_length=1, max_length=20, description="all must be shown")
+    says: Text
+    kind: Kind = "direction"
+    family: Text = "own"
+    reported: Text | None = None
+    source: Text | None = None
+    parts: list[Part] = Field(min_length=1, max_length=20)
 
     @field_validator("says")
     @classmethod
@@ -171,13 +143,13 @@ class Claim(Strict):
 ClaimId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_-]{0,15}$")]
 
 
-class Claims(Strict):
+class Claims(Described):
     """A file of claims, in ``data/claims/``."""
 
-    of: Text = Field(description="whose claims they are, as it is shown")
-    reference: Text = Field(description="the publication")
-    families: list[Text] = Field(min_length=1, description="families in order: the first has the primary claims")
-    claims: dict[ClaimId, Claim] = Field(min_length=1, max_length=100, description="claims by their short names")
+    of: Text
+    reference: Text
+    families: list[Text] = Field(min_length=1)
+    claims: dict[ClaimId, Claim] = Field(min_length=1, max_length=100)
 
     @model_validator(mode="after")
     def _families_are_listed(self) -> "Claims":
@@ -394,37 +366,19 @@ def why_not(whats: Sequence[str] | pd.Series, reasons: Sequence[str] | pd.Series
 
 def standing(verdict: str) -> str:
     """Which of several parts a claim is told by."""
-    return {CONTRADICTED: "the one most against it", OUT_OF_REACH: "the farthest out of reach"}.get(
-        verdict, "the weakest"
-    )
+    return VERDICTS[verdict].told_by
 
 
 def _reason(row: dict[str, Any]) -> str:
     """A verdict's reason in words."""
-    if row["verdict"] == NOT_TESTABLE:
-        return row["cannot"]
-    which = (
-        f"{row['what']}, of {row['parts']} parts {standing(row['verdict'])}: "
-        if row["parts"] > 1
-        else f"{row['what']}: "
-    )
-    span = f"interval {interval(row['ci_low'], row['ci_high'], row['unit'])}"
-    holm = f"Holm {p_value(row['p_holm'])}"
-    if row["kind"] == "direction":
-        way = {SUPPORTED: "the claimed", CONTRADICTED: "the other"}.get(row["verdict"])
-        unsure = "excludes zero, but not after Holm" if excludes_zero(row) else "includes zero"
-        return f"{which}{span} {f'excludes zero in {way} direction' if way else unsure}; {holm}"
+    verdict, parts = VERDICTS[row["verdict"]], f", of {row['parts']} parts {standing(row['verdict'])}"
     sides = "±" if row["kind"] not in ONE_SIDED else "−" if row["sign"] < 0 else "+"
-    margin = f"the margin {sides}{number(row['margin'])} {row['unit']}".rstrip()
-    zero = f"against zero {p_value(row['p_value'])}"
-    match row["verdict"]:
-        case "supported":
-            return f"{which}{span} lies within {margin}; equivalence {holm}"
-        case "contradicted":
-            return f"{which}{span} lies beyond {margin}; {holm}"
-        case "out of reach":
-            return (
-                f"{which}even an estimate of zero would not surely lie within {margin}; that would "
-                f"take a sample of about {row['n_needed']:,.0f}; seen: {span}, {zero}"
-            )
-    return f"{which}neither within {margin} nor beyond it is shown: {span}; equivalence {holm}, {zero}"
+    told = verdict.of_direction if row["kind"] == "direction" else verdict.of_margin
+    return told.format(
+        **row | {"margin": f"the margin {sides}{number(row['margin'])} {row['unit']}".rstrip()},
+        which=f"{row['what']}{parts if row['parts'] > 1 else ''}: ",
+        span=f"interval {interval(row['ci_low'], row['ci_high'], row['unit'])}",
+        holm=f"Holm {p_value(row['p_holm'])}",
+        zero="excludes zero, but not after Holm" if excludes_zero(row) else "includes zero",
+        against_zero=f"against zero {p_value(row['p_value'])}",
+    )

@@ -6,10 +6,12 @@ counts stand as `helpers.disclosure.in_text` knows them.
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import yaml
 from anndata import AnnData
 from scipy import stats
 
@@ -183,22 +185,15 @@ def lesional_milder(seen: Seen) -> Iterator[str]:
             yield f"{label}, by the skin that was swabbed: {_means(skin.items())}"
 
 
+_MEANINGS = yaml.safe_load(Path(__file__).with_name("doubts.yaml").read_text(encoding="utf-8"))
 #: What raises a doubt, and what it would mean.
 DOUBTS: dict[Callable[[Seen], Iterator[str]], str] = {
-    named_otherwise: "If they are swapped in study.yaml, all that is said of them has the wrong sign.",
-    visits_backwards: "If the visits are swapped, every change has the wrong sign.",
-    severity_rises: "If the visits are swapped, or a higher score is milder, changes and response have the wrong sign.",
-    severity_small: "If it is a fraction, or another score, give points, or its range: claims tell changes in points.",
-    controls_ill: "If the groups are swapped, every comparison of patients and controls has the wrong sign.",
-    totals_equal: "Sequencing is never so even. Shares, per cent or per million, are no reads: "
-    "`files.counts.fractions: relative`; a rarefied table is better given as it was.",
-    no_abundant_taxa: "Skin has few abundant taxa and many rare. Of a transformed table, as of logarithms, every share "
-    "and diversity is wrong: give reads.",
-    nobody_twice: "If `columns.subject` names the swab and not the person, no change can be seen, and n is too large.",
-    arms_unlike: "If the arms were not allocated by chance, say `randomised: false`: the report reads them otherwise.",
-    ages_spaced: "If they are no years, whatever is adjusted for age is not; months are `columns.age_unit: months`.",
-    lesional_milder: "If lesional and other skin are swapped, or a higher score is milder, signs are wrong.",
-}
+    doubt: _MEANINGS[doubt.__name__]
+    for doubt in (
+        named_otherwise, visits_backwards, severity_rises, severity_small, controls_ill, totals_equal, no_abundant_taxa,
+        nobody_twice, arms_unlike, ages_spaced, lesional_milder,
+    )
+}  # fmt: skip
 
 
 def doubts(cohort: AnnData, study: Study) -> dict[str, str]:
@@ -216,7 +211,5 @@ def summary(doubted: dict[str, str]) -> str:
     if doubted:
         things = "thing looks" if len(doubted) == 1 else "things look"
         return f"{len(doubted)} {things} wrong: who knows the study should see to it before the report is read."
-    none = (
-        f"None of the {len(DOUBTS)} things that are looked for looks wrong. What data cannot show, such as two drugs "
-    )
-    return none + "under each other's names throughout the file, is not among them."
+    none = f"None of the {len(DOUBTS)} things that are looked for looks wrong. What data cannot show, such as two "
+    return none + "drugs under each other's names throughout the file, is not among them."

@@ -85,10 +85,8 @@ class Contrast(NamedTuple):
     def what(self, label: str, asked: Asked, study: Study) -> str:
         """What was estimated, in the study's words, of a measure by its label."""
         labels = study.labels.model_dump()
-        score = study.column_names().get(asked.score, "severity")
-        return self.words.format(
-            label=label, score=score, among=AMONG[asked.among], **labels, arm=labels.get(asked.arm, "")
-        )
+        words = labels | {"arm": labels.get(asked.arm, ""), "among": AMONG[asked.among]}
+        return self.words.format(label=label, score=study.column_names().get(asked.score, "severity"), **words)
 
 
 #: Estimates that stand beside a change, or a difference, on which claims rest.

@@ -317,13 +317,14 @@ def pcoa_paths(
         ax.plot(*np.stack([start, stop]).transpose(2, 0, 1), color=COLOURS[arm], alpha=0.25, lw=0.5)
         for end, v, face in zip(ends, VISITS, ("white", COLOURS[arm]), strict=True):
             ax.scatter(*end.to_numpy().T, s=14, marker=MARKERS[arm], fc=face, ec=COLOURS[arm], lw=0.7, zorder=2,
-                       label=f"patients, {labels[v]}")  # fmt: skip
+                       label=f"{labels[arm]}, {labels[v]}")  # fmt: skip
         if len(both) >= FEWEST:
             bold = {"arrowstyle": "-|>", "lw": 2.5, "color": "black", "mutation_scale": 11, "shrinkA": 0, "shrinkB": 0}
             ax.annotate("", stop.mean(axis=0), start.mean(axis=0), zorder=5, arrowprops=bold)
         ax.set(title=f"{labels[arm]} (both visits: n = {len(both)})", xlabel=f"PC1 ({100 * explained[0]:.1f} %)")
     _lettered(axes)
-    _legend_above(fig, axes[0], handletextpad=0.2)
+    named = {name: handle for ax in axes for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+    fig.legend(named.values(), named.keys(), loc="outside upper left", ncols=3, handletextpad=0.2)
     axes[0].set_ylabel(f"PC2 ({100 * explained[1]:.1f} %), {distance}")
     return fig
 

@@ -423,9 +423,8 @@ def _kept(study: Study, obs: pd.DataFrame, counts: Counts, var: pd.DataFrame) ->
     if not (kept & (obs["control_type"] == "sample")).any():
         dropped = (ledger["swabs_before"] - ledger["swabs_after"]).groupby(ledger["reason"]).sum()
         found = "; ".join(f"{reason}: {n}" for reason, n in dropped[dropped > 0].items())
-        raise StudyError(
-            "leaves no swab", file=study.folder / "study.yaml", found=found, fix="see columns, minimum_depth"
-        )
+        file, fix = study.folder / "study.yaml", "see columns, minimum_depth"
+        raise StudyError("leaves no swab", file=file, found=found, fix=fix)
     cohort = _swabs(study, obs, X, var, kept)
     cohort.uns["flow"] = flow.to_json(orient="records")
     return cohort, ledger

@@ -3,28 +3,16 @@
 import functools
 import re
 from collections.abc import Iterable
+from pathlib import Path
+
+import yaml
 
 _PREFIX = re.compile(r"^(?:D_(?P<level>\d+)|(?P<letter>[a-z]{1,2}))__")
 _LETTERS = {"d": 0, "k": 0, "p": 1, "c": 2, "o": 3, "f": 4, "g": 5, "s": 6}
 _ORGANELLE = re.compile(r"(mitochondri(a|on)|chloroplasts?)([^a-z].*)?", re.IGNORECASE)
-_UNNAMED = re.compile(
-    r"(|na|nan|none|(uncultured|unidentified|unclassified|unassigned|unknown|ambiguous)\b.*"
-    r"|.*\b(metagenome|unclassified|incertae sedis))",
-    re.IGNORECASE,
-)
-_NO_EPITHET = {"sp", "spp", "bacterium", "cf", "aff", "genomosp", "genomospecies", "group", "clade", "taxon"}
-#: What R's ``make.names`` made of a rank of several words, so far as it can be told for certain.
-_SEVERAL_WORDS = (
-    (re.compile(r"(\w+)\.\.Subgroup\.(\d+)\.(?=\.)"), r"\1 (Subgroup \2)"),
-    (re.compile(r"(?<=\.)\.([A-Z][a-z]+)\.\.([a-z]+)\.group\b"), r"[\1] \2 group"),
-    (re.compile(r"\bDeinococcus\.Thermus\b"), "Deinococcus-Thermus"),
-    (re.compile(r"\b(\w+aceae)\.(\d)(?=\.)"), r"\1 \2"),
-    (re.compile(r"\.sensu\.stricto(\.(?=\d))?"), " sensu stricto "),
-    (re.compile(r"\b(Candidatus|Unknown|Family|Subgroup)\.(\w+)"), r"\1 \2"),
-    (re.compile(r"\b(\w+)\.Incertae\.Sedis\b"), r"\1 Incertae Sedis"),
-    (re.compile(r"\buncultured\.bacterium\b"), "uncultured bacterium"),
-    (re.compile(r"\b(?:(?!group|clade|cluster|lineage)[a-z]+\.)+metagenome\b"), "metagenome"),
-)
+_WORDS = yaml.safe_load(Path(__file__).with_name("lineage.yaml").read_text(encoding="utf-8"))
+_UNNAMED = re.compile(_WORDS["unnamed"], re.IGNORECASE)
+_SEVERAL_WORDS = [(re.compile(pattern), together) for pattern, together in _WORDS["several_words"].items()]
 _ORDER = re.compile(r"\w+ales|Chloroplast|Unknown Order|.* Incertae Sedis")
 _FAMILY = re.compile(r"\w+aceae( \d| \(Subgroup \d+\))?|Mitochondria|Unknown Family|Family [IVX]+")
 
@@ -66,7 +54,7 @@ def species_name(genus: str, text: str) -> str:
     else:
         text = text if re.fullmatch(r"[a-z][a-z-]+", text) else ""
     epithet = re.match(r"[a-z][a-z-]+(\d{6,}|_[A-Z]+)?(?=[ _.]|$)", text)  # GTDB: "aureus_A", "sp900123456"
-    return f"{stem} {epithet[0]}" if epithet and epithet[0] not in _NO_EPITHET else ""
+    return f"{stem} {epithet[0]}" if epithet and epithet[0] not in _WORDS["no_epithet"] else ""
 
 
 def _genus_and_species(tail: list[str]) -> tuple[str, str]:

@@ -51,8 +51,8 @@ STANDARD_COLUMNS = (
     "case", "who", "y0", "y1", "change", "improvement", "treated",
 )  # fmt: skip
 
-
 M = TypeVar("M", bound=BaseModel)
+_KEYS = yaml.safe_load(Path(__file__).with_name("keys.yaml").read_text(encoding="utf-8"))
 
 
 def _text(value: Any) -> Any:
@@ -88,101 +88,84 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class DataFile(Strict):
+class Described(Strict):
+    """What users write: keys.yaml says by the model's name what each key is, with examples where the demo has none."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Take the descriptions along, into the schema too."""
+        for name, about in _KEYS[cls.__name__].items():
+            field, told = cls.model_fields[name], about if isinstance(about, dict) else {"is": about}
+            field.description, field.examples = told["is"], told.get("examples")
+        cls.model_rebuild(force=True)
+
+
+class DataFile(Described):
     """One input file, its path relative to study.yaml."""
 
-    path: str = Field(pattern=r"^[^\x00-\x1f]+$", description="relative to study.yaml; may be compressed by gzip")
-    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$", description="checksum; checked whenever given")
-    url: str | None = Field(
-        None,
-        description="public address from which `make data` fetches the file; needs sha256",
-        examples=["https://example.org/table.tsv"],
-    )
+    path: str = Field(pattern=r"^[^\x00-\x1f]+$")
+    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
+    url: str | None = None
 
 
 class CountsFile(DataFile):
     """The feature table: BIOM, QIIME 2 artifact, or delimited text in either orientation."""
 
-    format: Literal["auto", "biom", "qza", "text"] = Field("auto", description="auto: told from the file")
-    orientation: Literal["auto", "samples_in_rows", "samples_in_columns"] = Field(
-        "auto", description="of a text; auto: the side that has the metadata's samples", examples=["samples_in_rows"]
-    )
-    fractions: Literal["error", "round", "relative"] = Field(
-        "error",
-        description="what to do with counts that are not whole: refuse them, round them (means of replicates), or take "
-        "the table as relative abundances, with which nothing can be tested that needs counts",
-        examples=["round"],
-    )
+    format: Literal["auto", "biom", "qza", "text"] = "auto"
+    orientation: Literal["auto", "samples_in_rows", "samples_in_columns"] = "auto"
+    fractions: Literal["error", "round", "relative"] = "error"
 
 
 class TaxonomyFile(DataFile):
     """Taxonomy by feature: QIIME 2 artifact or text, as one lineage string or one column a rank."""
 
-    format: Literal["auto", "qza", "text"] = Field("auto", description="auto: told from the file")
+    format: Literal["auto", "qza", "text"] = "auto"
 
 
 class TreeFile(DataFile):
     """A phylogeny whose tips are the features: Newick, or a QIIME 2 artifact that holds one."""
 
-    format: Literal["auto", "qza", "newick"] = Field("auto", description="auto: told from the file")
+    format: Literal["auto", "qza", "newick"] = "auto"
 
 
-class Files(Strict):
+class Files(Described):
     """The study's files."""
 
-    counts: CountsFile = Field(description="reads of each feature in each swab")
-    metadata: DataFile = Field(description="one row a swab, as text")
-    taxonomy: TaxonomyFile | Literal["feature_names", "none"] = Field(
-        "none", description="a file, or `feature_names` if the features are named by their lineage"
-    )
-    tree: TreeFile | None = Field(None, description="for Faith's PD and UniFrac")
-    unmatched: Literal["error", "ignore"] = Field(
-        "error",
-        description="swabs that only the counts or only the metadata have: refuse them, or leave them out, which the "
-        "flow tells; names that differ only in case, zeros or punctuation are refused",
-        examples=["ignore"],
-    )
+    counts: CountsFile
+    metadata: DataFile
+    taxonomy: TaxonomyFile | Literal["feature_names", "none"] = "none"
+    tree: TreeFile | None = None
+    unmatched: Literal["error", "ignore"] = "error"
 
     def each(self) -> dict[str, DataFile]:
         """The files there are, by role."""
         return {role: f for role in type(self).model_fields if isinstance(f := getattr(self, role), DataFile)}
 
 
-class Column(Strict):
+class Column(Described):
     """A categorical column: which of the file's values mean which standard value."""
 
-    column: Text = Field(description="its name in the metadata file")
-    values: dict[str, Texts] = Field(description="standard value: the file's values that mean it")
-    ignore: Texts = Field(
-        default_factory=list, description="values whose swabs are left out, with a ledger entry", examples=[["week 4"]]
-    )
+    column: Text
+    values: dict[str, Texts]
+    ignore: Texts = Field(default_factory=list)
 
 
-class Columns(Strict):
+class Columns(Described):
     """Where the standard columns of the cohort are in the metadata file."""
 
-    sample: Text = Field(description="identifier of the swab, as in the count table")
-    subject: Text = Field(description="identifier of the person")
-    group: Column = Field(description="`control` and `case`")
-    visit: Column = Field(
-        description="`baseline` and `followup`: two visits are analysed, others are ignored; a control without a visit "
-        "is one of baseline, and so are all controls if none was seen at both visits"
-    )
-    arm: Column | None = Field(
-        None, description="`treatment` and `comparator`; of patients only, and of the person: one record is enough"
-    )
-    site: Text | None = Field(None, description="where on the body; needed if a person has several swabs at a visit")
-    lesional: Column | None = Field(None, description="`lesional` and `non_lesional`: the swabbed skin, that day")
-    control_type: Column | None = Field(
-        None,
-        description="`sample` and `negative` (a control that touched no skin); in the column of `sample`, whatever is "
-        "not listed is a sample",
-    )
-    age: Text | None = Field(None, description="in the unit of age_unit; the report has years")
-    age_unit: Literal["years", "months"] = Field("years", description="months are divided by 12", examples=["months"])
-    sex: Text | None = Field(None, description="categories")
-    batch: Text | None = Field(None, description="sequencing run or plate; categories, no dates")
-    covariates: dict[Name, Text] = Field(default_factory=dict, description="further columns, name: column of the file")
+    sample: Text
+    subject: Text
+    group: Column
+    visit: Column
+    arm: Column | None = None
+    site: Text | None = None
+    lesional: Column | None = None
+    control_type: Column | None = None
+    age: Text | None = None
+    age_unit: Literal["years", "months"] = "years"
+    sex: Text | None = None
+    batch: Text | None = None
+    covariates: dict[Name, Text] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _values_are_standard(self) -> "Columns":
@@ -197,13 +180,13 @@ class Columns(Strict):
         return self
 
 
-class Severity(Strict):
+class Severity(Described):
     """A severity score, higher is worse."""
 
-    name: Name = Field(description="its name in the analysis: letters, digits, underscores")
-    column: Text = Field(description="its name in the metadata file")
-    label: Label = Field(description="as it is shown")
-    range: tuple[float, float] = Field(description="lowest and highest possible value")
+    name: Name
+    column: Text
+    label: Label
+    range: tuple[float, float]
 
     @field_validator("range")
     @classmethod
@@ -215,12 +198,12 @@ class Severity(Strict):
         return value
 
 
-class Response(Strict):
+class Response(Described):
     """Response thresholds, in per cent improvement of the first severity score."""
 
-    non_responder: float = Field(50, ge=0, le=100, description="improved by less than this")
-    responder: float = Field(75, ge=0, le=100, description="improved by at least this")
-    near_clear: float = Field(90, ge=0, le=100, description="improved by at least this (EASI-90)")
+    non_responder: float = Field(50, ge=0, le=100)
+    responder: float = Field(75, ge=0, le=100)
+    near_clear: float = Field(90, ge=0, le=100)
 
     @model_validator(mode="after")
     def _ordered(self) -> "Response":
@@ -229,13 +212,13 @@ class Response(Strict):
         return self
 
 
-class Taxa(Strict):
+class Taxa(Described):
     """The taxa that the claims are about, as the taxonomy names them; measures are named after them."""
 
-    genus: Label = Field("Staphylococcus", description="genus of `genus` and `genus_share`")
-    pathogen: Label = Field("Staphylococcus aureus", description="species of `pathogen` and `pathogen_share`")
-    commensal: Label = Field("Staphylococcus hominis", description="species of `commensal`")
-    genera_shown: int = Field(10, ge=1, le=20, description="genera drawn in composition figures")
+    genus: Label = "Staphylococcus"
+    pathogen: Label = "Staphylococcus aureus"
+    commensal: Label = "Staphylococcus hominis"
+    genera_shown: int = Field(10, ge=1, le=20)
 
     @property
     def names(self) -> list[str]:
@@ -244,65 +227,45 @@ class Taxa(Strict):
         return [self.genus, *species, *(re.sub(r"^(\w)\w* (?=[a-z]+$)", r"\1. ", name) for name in species)]
 
 
-class Labels(Strict):
+class Labels(Described):
     """Display names. Notebooks and figures take them from here and only here."""
 
-    control: Label = Field("Control", description="people without the disease")
-    case: Label = Field("Patient", description="patients")
-    treatment: Label = Field("Treatment", description="the arm whose effect the claims assert")
-    comparator: Label = Field("Comparator", description="the other arm")
-    baseline: Label = Field("Baseline", description="the first visit")
-    followup: Label = Field("Follow-up", description="the second visit")
-    site: Label = Field("skin", description="the skin that was swabbed, where there is no site column")
+    control: Label = "Control"
+    case: Label = "Patient"
+    treatment: Label = "Treatment"
+    comparator: Label = "Comparator"
+    baseline: Label = "Baseline"
+    followup: Label = "Follow-up"
+    site: Label = "skin"
 
 
-class Adjust(Strict):
+class Adjust(Described):
     """Covariates of the adjusted models."""
 
-    group: list[Name] = Field(default_factory=list, description="patients against controls, and severity")
-    arm: list[Name] = Field(default_factory=list, description="arm contrasts, beside the outcome's baseline value")
+    group: list[Name] = Field(default_factory=list)
+    arm: list[Name] = Field(default_factory=list)
 
 
-class Settings(Strict):
+class Settings(Described):
     """The analysis settings: each is a papermill parameter of the notebooks that use it."""
 
-    swabs: Literal["all", "lesional_at_baseline"] = Field(
-        "all", description="patients' swabs that enter the models: all, or of sites lesional at baseline"
-    )
-    rarefaction_depth: int = Field(1000, ge=1, le=5 * 10**8, description="reads drawn from each swab for diversity")
-    min_prevalence: float = Field(0.1, ge=0, le=1, description="share of swabs a taxon must be in to be tested")
-    permutations: int = Field(999, ge=99, le=10**6, description="permutations of a permutation test")
-    rarefactions: int = Field(
-        10, ge=1, le=10**4, description="draws over which Bray-Curtis dissimilarities are averaged"
-    )
-    bootstraps: int = Field(1000, ge=100, le=10**6, description="bootstrap resamples of an interval")
-    robustness: Literal["full", "light", "off"] = Field(
-        "full", description="the multiverse of chapter 6: all choices, or some and fewer permutations, or none of it"
-    )
-    equivalence_margin: float = Field(
-        0.5, gt=0, allow_inf_nan=False, description="margin of equivalence, in SD of the control group"
-    )
-    alpha: float = Field(0.05, gt=0, lt=0.5, description="level of the tests; intervals cover 1 - alpha")
-    seed: int = Field(2023, ge=0, lt=2**32, description="seed of everything random")
+    swabs: Literal["all", "lesional_at_baseline"] = "all"
+    rarefaction_depth: int = Field(1000, ge=1, le=5 * 10**8)
+    min_prevalence: float = Field(0.1, ge=0, le=1)
+    permutations: int = Field(999, ge=99, le=10**6)
+    rarefactions: int = Field(10, ge=1, le=10**4)
+    bootstraps: int = Field(1000, ge=100, le=10**6)
+    robustness: Literal["full", "light", "off"] = "full"
+    equivalence_margin: float = Field(0.5, gt=0, allow_inf_nan=False)
+    alpha: float = Field(0.05, gt=0, lt=0.5)
+    seed: int = Field(2023, ge=0, lt=2**32)
 
 
-class Privacy(Strict):
+class Privacy(Described):
     """What the report may show of single patients."""
 
-    small_cells: Literal["show", "suppress"] = Field(
-        "show",
-        description="suppress: counts of 7 or less are hidden and all others rounded to the nearest 5, as OpenSAFELY "
-        "does, totals and shares too, so that no hidden count can be told by subtraction; of fewer than 3 people no "
-        "mean is shown",
-        examples=["suppress"],
-    )
-    oldest_age: int | None = Field(
-        None,
-        ge=18,
-        le=120,
-        description="ages above this are one group, counted as this plus one (89 is customary)",
-        examples=[89],
-    )
+    small_cells: Literal["show", "suppress"] = "show"
+    oldest_age: int | None = Field(None, ge=18, le=120)
 
     @property
     def fewest(self) -> int:
@@ -319,44 +282,28 @@ class Privacy(Strict):
         return f"≤{SMALL}" if count <= SMALL else f"{5 * math.floor(count / 5 + 0.5)}"
 
 
-class Study(Strict):
+class Study(Described):
     """A study.yaml: files, columns, names and analysis settings of one cohort."""
 
-    title: str = Field(description="what the study is, in a line")
-    simulated: bool = Field(description="true only for generated data: shown on every page and figure")
-    randomised: bool = Field(False, description="true if the arms were allocated by chance")
-    about: str = Field(description="what the study is, in a paragraph")
-    source: str = Field(description="citation or address of the data")
-    licence: str = Field(description="of the data")
-    files: Files = Field(description="the study's files")
-    columns: Columns = Field(description="where the metadata file has what")
-    severity: list[Severity] = Field(
-        default_factory=list, description="higher is worse; the first score defines the response"
-    )
-    response: Response = Field(Response(), description="thresholds of response")
-    taxa: Taxa = Field(Taxa(), description="the taxa that the claims are about")
-    claims: Name = Field(
-        "hartmann2023", description="the claims to test: the name of a file in data/claims, see [claims.md](claims.md)"
-    )
-    own_claims: dict[str, Any] = Field(
-        default_factory=dict,
-        max_length=100,
-        description="further claims, judged and shown with those; [claims.md](claims.md) has an example",
-        examples=[{"X1": "…"}],
-    )
-    without_choices: dict[str, Texts] = Field(
-        default_factory=dict,
-        description="options that the multiverse leaves out, by choice: of `data/claims/choices.yaml`, see "
-        "[choices.md](choices.md)",
-        examples=[{"depth": ["5000"]}],
-    )
-    labels: Labels = Field(Labels(), description="display names")
-    adjust: Adjust = Field(
-        Adjust(), description="covariates of the models: of age, sex, batch, scores, further columns"
-    )
-    minimum_depth: int = Field(1000, ge=0, le=10**9, description="swabs with fewer reads are left out")
-    settings: Settings = Field(Settings(), description="of the analysis; `SET` overrides them for a run")
-    privacy: Privacy = Field(Privacy(), description="what the report may show of single patients")
+    title: str
+    simulated: bool
+    randomised: bool = False
+    about: str
+    source: str
+    licence: str
+    files: Files
+    columns: Columns
+    severity: list[Severity] = Field(default_factory=list)
+    response: Response = Response()
+    taxa: Taxa = Taxa()
+    claims: Name = "hartmann2023"
+    own_claims: dict[str, Any] = Field(default_factory=dict, max_length=100)
+    without_choices: dict[str, Texts] = Field(default_factory=dict)
+    labels: Labels = Labels()
+    adjust: Adjust = Adjust()
+    minimum_depth: int = Field(1000, ge=0, le=10**9)
+    settings: Settings = Settings()
+    privacy: Privacy = Privacy()
 
     _folder: Path = PrivateAttr(default=Path())
 

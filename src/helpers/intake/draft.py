@@ -20,15 +20,7 @@ from helpers.tables import Counts, read_counts, text_table
 
 #: For editors: completes and checks the keys.
 SCHEMA = "# yaml-language-server: $schema=../../docs/study.schema.json"
-#: What the draft says of keys besides their descriptions in the model.
-REMARKS = {
-    "title": "CHECK: title, about, source, licence: placeholders; they stand in the report. Write your own.",
-    "randomised": "CHECK: randomised: no file tells.",
-    "files": "The files are copies, to be mended here where need be; raw/ is not put under version control. Once "
-    "final, `sha256: …` beside a path makes the report refuse any other file.",
-    "labels": "CHECK: labels: made from the values. Figures and sentences say them.",
-    "settings.swabs": "CHECK: swabs: `lesional_at_baseline` if lesional and non-lesional skin should not be pooled.",
-}
+_TOLD = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 
 
 class _Dumper(yaml.SafeDumper):
@@ -69,14 +61,10 @@ def _study_text(name: str, draft: Draft) -> str:
     swabs = {"swabs": "all"} if "lesional" in draft.columns else {}
     content: dict[str, Any] = {
         "title": f"Study {name}",
-        "simulated": False,
-        "randomised": False,
-        "about": "Not described yet: who was studied, what was given, when and where swabs were taken.",
-        "source": "not given",
-        "licence": "not given",
+        **_TOLD["placeholders"],
         **{key: getattr(draft, key) for key in ("files", "columns", "severity", "labels", "adjust", "minimum_depth")},
         "settings": {**swabs, "rarefaction_depth": draft.minimum_depth},
-        "privacy": {"small_cells": "suppress", "oldest_age": 89},
+        "privacy": _TOLD["privacy"],
     }
 
     def entry(path: str, about: str, text: str) -> Iterator[str]:
@@ -85,16 +73,14 @@ def _study_text(name: str, draft: Draft) -> str:
         indent, (first, *more) = "  " * len(above), text.split("\n")
         beside = text and len(first) + len(about) < 110
         checks = [f"CHECK: {key}: {why}" for why in draft.checks.get(path, ())]
-        for comment in [text and REMARKS.get(path), *checks, text and not beside and about]:
+        for comment in [text and _TOLD["remarks"].get(path), *checks, text and not beside and about]:
             yield from _wrapped(comment or "", f"{indent}# ", f"{indent}#   ")
         if text:
             yield from (f"{indent}{first}{f'  # {about}' if beside else ''}", *(f"{indent}{line}" for line in more))
 
     def lines() -> Iterator[str]:
-        head = "A first draft, guessed from the names and values in the files. Read every line; where a guess is not "
-        head += f"certain, CHECK says why. Then: make check STUDY={name}. All keys: {STUDY_KEYS}."
         yield SCHEMA
-        yield from _wrapped(head, "# ", "# ")
+        yield from _wrapped(_TOLD["head"].format(name=name, keys=STUDY_KEYS), "# ", "# ")
         for key, value in content.items():
             model: Any = Study.model_fields[key]
             section = isinstance(value, dict)

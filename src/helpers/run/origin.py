@@ -6,7 +6,6 @@ import platform
 import re
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
@@ -133,11 +132,6 @@ def locked() -> dict[str, list[str]]:
     for name, version in re.findall(r"^([\w.-]+)==([^\s;\\]+)", text, re.MULTILINE):
         versions.setdefault(name, []).append(version)
     return versions
-
-
-def python() -> str:
-    """Version of Python."""
-    return ".".join(map(str, sys.version_info[:3]))
 
 
 def machine() -> str:

@@ -21,11 +21,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from textwrap import indent
 
 import numpy as np
 import pandas as pd
 import yaml
+from jinja2 import Environment, FileSystemLoader
 from numpy.random import Generator
 from scipy import sparse
 from scipy.special import expit, logit, ndtr, ndtri
@@ -392,24 +392,15 @@ def _truth_yaml() -> str:
     kinds = catalogue(truth)
     aureus = kinds.taxon == [t.name for t in kinds.taxa].index(PATHOGEN)
     unnamed = kinds.taxonomy["Taxon"].str.endswith("s__").to_numpy()
-    rare = kinds.taxa[len(truth.taxa) : -len(truth.contaminants)]
-    lines = [
-        "# SIMULATED: the parameters of the demo cohort, written by src/helpers/simulation/cohort.py.",
-        "# Calibrated: chosen so that the cohort has the shape of published data (data/README.md).",
-        "# Assumption: chosen freely; response rates and every effect of disease and treatment are assumptions.",
-        "parameters:",
-        indent(PARAMETERS, "  ") + "  # effects are assumptions; shares are calibrated",
-        "  taxa:",
-        *(f"    - {_flow(t.model_dump())}" for t in truth.taxa),
-        "# What follows from the parameters.",
-        "rare_genera:",
-        *(f"  - {_flow(t.model_dump())}" for t in rare),
-        "# The ASVs that are S. aureus, by whether the taxonomy says so.",
-        "aureus_asvs:",
-        f"  named: {_flow(list(kinds.taxonomy.index[aureus & ~unnamed]))}",
-        f"  unnamed: {_flow(list(kinds.taxonomy.index[aureus & unnamed]))}",
-    ]
-    return "\n".join(lines) + "\n"
+    env = Environment(loader=FileSystemLoader(Path(__file__).parent), trim_blocks=True, keep_trailing_newline=True)
+    env.filters["flow"] = _flow
+    return env.get_template("truth.yaml.j2").render(
+        parameters=PARAMETERS,
+        taxa=truth.taxa,
+        rare=kinds.taxa[len(truth.taxa) : -len(truth.contaminants)],
+        named=list(kinds.taxonomy.index[aureus & ~unnamed]),
+        unnamed=list(kinds.taxonomy.index[aureus & unnamed]),
+    )
 
 
 def metadata_text(cohort: SimulatedCohort) -> str:

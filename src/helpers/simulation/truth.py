@@ -131,10 +131,9 @@ class Taxon(Strict):
     unnamed: float = Field(0.0, description="share of its reads in ASVs without a species name")
 
 
+_ROWS = csv.DictReader(_HERE.joinpath("taxa.csv").read_text(encoding="utf-8").splitlines())
 #: *S. aureus* alone colonises more where the skin is inflamed.
-TAXA = tuple(
-    map(Taxon.model_validate, csv.DictReader(_HERE.joinpath("taxa.csv").read_text(encoding="utf-8").splitlines()))
-)
+TAXA = tuple(map(Taxon.model_validate, _ROWS))
 
 
 class Truth(Strict):

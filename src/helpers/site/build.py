@@ -105,12 +105,11 @@ def write_source(source: Path, run: Run) -> None:
     for chapter in run.chapters:
         page = as_page(nbformat.read(report.notebooks / f"{chapter}.ipynb", as_version=4), files)
         write_whole(source / f"{chapter}.ipynb", nbformat.writes(page))
-    here = Path(__file__).parent / "theme"
-    write_whole(source / "conf.py", (here / "conf.py").read_bytes())
-    write_whole(source / "references.bib", (Path(__file__).parent / "pages" / "references.bib").read_bytes())
-    for name in ("report.css", "report.js"):
-        write_whole(source / "static" / name, (here / name).read_bytes())
-    for name, text in scripts().items():
+    here = Path(__file__).parent
+    for path in (here / "theme" / "conf.py", here / "theme" / "conf.yaml", here / "pages" / "references.bib"):
+        write_whole(source / path.name, path.read_bytes())
+    own = {name: (here / "theme" / name).read_text(encoding="utf-8") for name in ("report.css", "report.js")}
+    for name, text in (own | scripts()).items():
         write_whole(source / "static" / name, text)
     write_whole(source / "site.json", json.dumps({"name": f"{study.folder.name} report", "banner": banner(study)}))
 

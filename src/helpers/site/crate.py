@@ -11,41 +11,26 @@ Leo S, et al. Recording provenance of workflow runs with RO-Crate. PLoS ONE 2024
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from platform import python_version
 from typing import Any
 
 import nbformat
+import yaml
 from rocrate.model import ComputerLanguage, ContextEntity, Entity
 from rocrate.rocrate import ROCrate
 
 from helpers.files import CRATE, HTML, LOCK, MAKEFILE, NOTEBOOKS
-from helpers.run.origin import Ran, command, commit, inputs, machine, python, run_times, sha256, utc
+from helpers.run.origin import Ran, command, commit, inputs, machine, run_times, sha256, utc
 from helpers.run.parameters import declared
 from helpers.site.archive import shared
 from helpers.site.pages import Run
 from helpers.study import Settings, Study
 
 CONTEXT = "https://w3id.org/ro/terms/workflow-run/context"
-PROCESS = "https://w3id.org/ro/wfrun/process/0.5"
-#: What the crate conforms to, beside RO-Crate 1.1. All but the first need the file of the workflow.
-PROFILES = {
-    PROCESS: "Process Run Crate",
-    "https://w3id.org/ro/wfrun/workflow/0.5": "Workflow Run Crate",
-    "https://w3id.org/ro/wfrun/provenance/0.5": "Provenance Run Crate",
-    "https://w3id.org/workflowhub/workflow-ro-crate/1.0": "Workflow RO-Crate",
-}
 WORKFLOW = f"{HTML}/files/{MAKEFILE}"
-#: By suffix: what the system knows of them differs from machine to machine.
-FORMATS = {
-    "": "text/x-makefile",
-    ".gz": "application/gzip",
-    ".html": "text/html",
-    ".ipynb": "application/x-ipynb+json",
-    ".json": "application/json",
-    ".png": "image/png",
-    ".svg": "image/svg+xml",
-    ".tsv": "text/tab-separated-values",
-}
 TYPES = {int: "Integer", float: "Float"}
+#: What is the same in each crate.
+FIXED = yaml.safe_load(Path(__file__).with_name("crate.yaml").read_text(encoding="utf-8"))
 
 
 def crate_json(run: Run, html: Path) -> str:
@@ -61,8 +46,7 @@ def crate_json(run: Run, html: Path) -> str:
     if WORKFLOW in files:
         workflow = _add_workflow(crate, files.pop(WORKFLOW), tools, objects)
         actions.append(_add_whole_run(crate, run, workflow, objects, list(files.values()), list(runs.values())))
-    profiles = PROFILES if crate.mainEntity else {PROCESS: PROFILES[PROCESS]}
-    for address, name in profiles.items():
+    for address, name in list(FIXED["profiles"].items())[: None if crate.mainEntity else 1]:
         profile = _described(crate, address, "CreativeWork", name=name, version=address.rpartition("/")[2])
         crate.root_dataset.append_to("conformsTo", profile)
     crate.root_dataset["mentions"] = actions
@@ -99,8 +83,7 @@ def _add_files(crate: ROCrate, folder: Path, html: Path) -> dict[str, Entity]:
     paths |= {f"{HTML}/{page.relative_to(html).as_posix()}": page for page in pages_of(html)}
     if (workflow := html.joinpath(*Path(WORKFLOW).parts[1:])).is_file():
         paths[WORKFLOW] = workflow
-    about = {"name": "The report as a website", "description": "Begins with index.html; works offline."}
-    crate.add_dataset(dest_path=f"{HTML}/", properties=about)
+    crate.add_dataset(dest_path=f"{HTML}/", properties=FIXED["site"])
     return {
         name: crate.add_file(
             dest_path=name,
@@ -108,7 +91,7 @@ def _add_files(crate: ROCrate, folder: Path, html: Path) -> dict[str, Entity]:
                 "name": Path(name).name,
                 "sha256": sha256(path),
                 "contentSize": str(path.stat().st_size),
-                "encodingFormat": FORMATS.get(path.suffix, "application/octet-stream"),
+                "encodingFormat": FIXED["formats"].get(path.suffix, "application/octet-stream"),
             },
         )
         for name, path in paths.items()
@@ -171,11 +154,9 @@ def _add_notebook_run(
     made = [entity for path, entity in paths.items() if path.parts[0] != HTML and path.name.startswith(chapter[:3])]
     read = [f"#input-{role}" for role in inputs(run.study)] + [f"#value-{name}" for name in _declared(chapter, run)]
     properties = {
-        "@type": "CreateAction",
+        **FIXED["run"],
         "name": f"Run of {chapter}.ipynb",
-        "description": "Run by papermill. Notebooks after the first read the study's files by way of what earlier ones "
-        "saved; these intermediate files hold data of single people and are not part of the crate.",
-        "actionStatus": "http://schema.org/CompletedActionStatus",
+        "description": FIXED["notebook_run"],
         **_times([ran]),
     }
     return crate.add_action(tool, f"#run-{chapter}", [{"@id": i} for i in read], made, properties)
@@ -191,15 +172,12 @@ def _times(runs: list[Ran | None]) -> dict[str, str]:
 
 def _add_workflow(crate: ROCrate, workflow: Entity, tools: dict[str, Entity], objects: list[Entity]) -> Entity:
     """The Makefile as the main workflow, its steps, and what controlled each."""
-    make = {"name": "GNU Make", "url": "https://www.gnu.org/software/make/"}
     properties = {
         **{key: value for key, value in workflow.properties().items() if not key.startswith("@")},
-        "@type": ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"],
-        "name": "make report",
-        "description": "Runs the notebooks in the order of what they need, then builds the website.",
+        **FIXED["workflow"],
         "version": commit() or "not known",
     }
-    language = crate.add(ComputerLanguage(crate, "#make", make))
+    language = crate.add(ComputerLanguage(crate, "#make", FIXED["make"]))
     main = crate.add_workflow(dest_path=WORKFLOW, properties=properties, main=True, lang=language)
     main["hasPart"] = list(tools.values())
     main["input"] = [entity["exampleOfWork"] for entity in objects if "exampleOfWork" in entity]
@@ -216,11 +194,9 @@ def _add_whole_run(
 ) -> Entity:
     lock = f"{LOCK} with SHA-256 {sha256(LOCK)}" if LOCK.is_file() else f"no {LOCK}"
     properties = {
-        "@type": "CreateAction",
+        **FIXED["run"],
         "name": f"Run of {command(run.report) or 'the steps one by one'}",
-        "description": f"Python {python()} on {machine()}, {lock}. Notebooks that nothing had changed for were not run "
-        "again; the times are those of the runs whose outputs are here.",
-        "actionStatus": "http://schema.org/CompletedActionStatus",
+        "description": f"Python {python_version()} on {machine()}, {lock}. {FIXED['whole_run']}",
         **_times(runs),
     }
     return crate.add_action(workflow, "#run", objects, made, properties)

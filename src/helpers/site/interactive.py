@@ -6,7 +6,7 @@ Charts are Vega-Lite specifications with their data in the page; `theme/report.j
 import json
 import re
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,8 @@ _SHAPES = {"treatment": "triangle-up", "comparator": "square", "control": "circl
 
 def scripts() -> dict[str, str]:
     """The libraries' scripts by name: classic ones, since browsers load no modules from the file system."""
-    package = find_spec("itables")
-    assert package is not None
-    assert package.submodule_search_locations is not None
-    bundle = (Path(package.submodule_search_locations[0]) / "html" / "dt_bundle.js").read_text(encoding="utf-8")
+    file = distribution("itables").locate_file("itables/html/dt_bundle.js")
+    bundle = Path(str(file)).read_text(encoding="utf-8")
     module = re.search(r"export\{[^}]*?(\w+) as default[^}]*\};?", bundle)
     assert module is not None
     tables = bundle.replace(module[0], f"window.DataTable={module[1]};")

@@ -35,9 +35,8 @@ def reference() -> None:
         if source.read_bytes() != target.read_bytes():
             write_whole(source, target.read_bytes())
         print(f"[{source.stem}] {len(changes)} cells changed" if changes else f"[{source.stem}] nothing changed")
-        print(
-            "".join(f"  cell {cell}\n    " + "\n    ".join(lines) + "\n" for cell, lines in changes), end="", flush=True
-        )
+        told = "".join(f"  cell {cell}\n    " + "\n    ".join(lines) + "\n" for cell, lines in changes)
+        print(told, end="", flush=True)
     study = load_study(DEMO)
     judge(study, results, [notebook.stem for notebook in notebooks()], study.settings.alpha)
     keep_results(results)
@@ -52,12 +51,8 @@ def _changes(before: Any, after: Any) -> list[tuple[int, list[str]]]:
     changes = []
     for i, cell in enumerate((c for c in after.cells if c.cell_type == "code"), start=1):
         was = _said(old[cell.id]) if cell.id in old else []
-        diff = [
-            line
-            for line in difflib.unified_diff(was, _said(cell), n=0, lineterm="")
-            if line[:2] not in ("--", "++", "@@")
-        ]
-        if diff:
+        lines = difflib.unified_diff(was, _said(cell), n=0, lineterm="")
+        if diff := [line for line in lines if line[:2] not in ("--", "++", "@@")]:
             changes.append((i, diff[:8] + [f"… and {len(diff) - 8} lines more"] * (len(diff) > 8)))
     return changes
 

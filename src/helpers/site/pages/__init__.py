@@ -168,21 +168,19 @@ def escaped(text: str) -> str:
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(text.split()))
 
 
+def _filled(template: str, facts: dict[str, Any], **how: Any) -> str:
+    env = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, trim_blocks=True, **how
+    )
+    env.filters["number"] = number
+    return env.get_template(template).render(facts)
+
+
 def rendered(template: str, **facts: Any) -> str:
     """A page of prose, ``<template>.md.j2`` beside this file, with facts: whatever it inserts of them is escaped."""
-    env = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        finalize=lambda value: escaped(str(value)),
-        trim_blocks=True,
-    )
-    return env.get_template(f"{template}.md.j2").render(facts)
+    return _filled(f"{template}.md.j2", facts, finalize=lambda value: escaped(str(value)))
 
 
 def prose(template: str, **facts: Any) -> str:
     """HTML of prose, ``<template>.html.j2`` beside this file, on one line: what it inserts of the facts is escaped."""
-    env = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), undefined=StrictUndefined, autoescape=True, trim_blocks=True
-    )
-    env.filters["number"] = number
-    return " ".join(env.get_template(f"{template}.html.j2").render(facts).split())
+    return " ".join(_filled(f"{template}.html.j2", facts, autoescape=True).split())

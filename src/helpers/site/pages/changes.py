@@ -1,6 +1,5 @@
 """What changed: this run beside the committed reference, or beside an earlier run that the user names."""
 
-import hashlib
 import html
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +11,8 @@ from helpers.errors import StudyError
 from helpers.files import CLAIMS_TABLE, DEMO, FIGURES, REFERENCE, TABLES, Report, write_whole
 from helpers.narrate import interval, number
 from helpers.output import as_text, save_table, table_html
-from helpers.site.pages import Run, raw
+from helpers.run.origin import sha256
+from helpers.site.pages import Run, prose, raw
 
 #: Numbers that differ by less, relative to their size, are the same: other processors round otherwise.
 TOLERANCE = 1e-6
@@ -33,8 +33,7 @@ def read_results(folder: Path) -> Results:
     if (folder / _CHECKSUMS).is_file():
         figures = dict(as_text(folder / _CHECKSUMS).to_numpy())
     else:
-        pictures = sorted((folder / FIGURES).glob("*.png"))
-        figures = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in pictures}
+        figures = {path.stem: sha256(path) for path in sorted((folder / FIGURES).glob("*.png"))}
     tables = {path.stem: as_text(path) for path in sorted((folder / TABLES).glob("*.tsv"))}
     return Results(as_text(folder / CLAIMS_TABLE), tables, figures)
 
@@ -155,24 +154,13 @@ def page(run: Run) -> str:
     title = "# What changed"
     against = run.against or (REFERENCE if run.study.folder == DEMO and REFERENCE.is_dir() else None)
     if against is None:
-        how = f"make report STUDY={html.escape(run.study.folder.name)} AGAINST=folder"
-        told = (
-            "<p>No earlier run of this study was named to compare with. Keep a copy of <code>reports</code>, and name "
-            f"it: <code>{how}</code>.</p>"
-        )
-        return f"{title}\n\n{raw(told)}\n"
+        return f"{title}\n\n{raw(prose('changes', after=None, study=run.study.folder.name))}\n"
     before, after = (_comparable(read_results(folder), run) for folder in (against, run.report.results))
     claims, tables = moved_claims(before.claims, after.claims), moved_tables(before.tables, after.tables)
     names = sorted({*before.figures, *after.figures})
     figures = [name for name in names if before.figures.get(name) != after.figures.get(name)]
-    what = "the run that was named" if run.against else "the committed reference"
-    verdicts = claims["verdict"].str.contains("→").sum()
-    told = (
-        f"<p>This run beside {what}: {len(claims)} of {len(after.claims)} claims moved, {verdicts} of them to another "
-        f"verdict; {len(tables)} of {len({*before.tables, *after.tables})} tables and {len(figures)} of {len(names)} "
-        f"figures differ. Numbers within {TOLERANCE:g} of each other, relative to their size, count as the same; a "
-        "figure differs if its picture does.</p>"
-    )
+    facts = {"named": run.against, "before": before, "after": after, "moved": (claims, tables, figures)}
+    told = prose("changes", **facts, tolerance=f"{TOLERANCE:g}")
     sections = [title, raw(told)]
     for heading, table, name in (("Claims", claims, "changed_claims"), ("Tables", tables, "changed_tables")):
         if len(table):

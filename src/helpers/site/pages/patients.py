@@ -9,7 +9,7 @@ from helpers.measures import PATHOGEN, POSITION, axis, taxa_named
 from helpers.output import save_figure
 from helpers.site.figures import before_after
 from helpers.site.interactive import chart_html, patients
-from helpers.site.pages import Run, figure_html, raw, script
+from helpers.site.pages import Run, figure_html, prose, raw, script
 from helpers.study import Study
 from helpers.visits import paired
 
@@ -30,11 +30,7 @@ def page(run: Run) -> str:
     save_figure(fig, run.files, NAME, simulated=study.simulated)
     drawn = figure_html(NAME, vars(fig)["alt"], vars(fig)["caption"], run.files, CLAIMS_TABLE)
     chart = chart_html(patients(table.drop(columns="who"), measures, labels), vars(fig)["alt"], drawn)
-    told = (
-        f"<p>{len(table)} patients who came to {labels['baseline']} and {labels['followup']}, a mark each: before "
-        "across, after upwards; below the line a value fell. Drag over marks of one panel to see the same patients in "
-        "the others; point at a mark for its values. Names and dates are not in this page.</p>"
-    )
+    told = prose("patients", patients=len(table), labels=labels)
     return "\n\n".join(["# Patients", raw(told + chart + script())])
 
 

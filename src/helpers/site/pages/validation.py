@@ -111,12 +111,6 @@ def validation_page(table: pd.DataFrame, like: Study, parts: pd.DataFrame | None
         "Truth, demo": _shown(shown["target"]),
         "Mean estimate": _shown(shown["mean_estimate"]),
     }
-    caption = (
-        f"Each claim's test on {runs} simulated cohorts a world; its type I error is the highest of all worlds in "
-        "which there is nothing to be found. Rejections are of the test that the claim rests on: against zero, or, of "
-        "claims of no change, of equivalence. The Monte-Carlo error of a share of 5 % "
-        f"is {number(100 * (0.05 * 0.95 / runs) ** 0.5)} points."
-    )
     shares = table.assign(share=100 * table["rejected"]).set_index("estimator")
     false = shares[shares.index == FALSE].nlargest(1, "share").to_dict("records")
     changed = shares[(shares.index == CHANGED) & shares["scenario"].eq(DEMO_WORLD)]
@@ -132,17 +126,9 @@ def validation_page(table: pd.DataFrame, like: Study, parts: pd.DataFrame | None
         families=in_worst.to_dict("records"),
     )
     alt = f"Rejections and coverage of every test in {len(SCENARIOS)} simulated worlds."
-    figure = figure_html(
-        "validation",
-        alt,
-        f"A: share of cohorts in which the test rejects at {100 * alpha:g} %: type I error where there is nothing to "
-        "be found, else power; of LinDA, the mean share of genera. B: share in which the interval holds the truth; the "
-        f"line is at {100 * (1 - alpha):g} %, of claims of no change {100 * (1 - 2 * alpha):g} % is due. Bars: two "
-        "Monte-Carlo standard errors.",
-        files,
-        "tables/validation.tsv",
-    )
-    body = table_html(columns, set(list(columns)[2:]), caption, taxa=taxa)
+    of_claims, of_figure = (prose("validation_captions", of=of, runs=runs, alpha=alpha) for of in ("claims", "figure"))
+    figure = figure_html("validation", alt, of_figure, files, "tables/validation.tsv")
+    body = table_html(columns, set(list(columns)[2:]), of_claims, taxa=taxa)
     against = [] if parts is None else ["## This cohort against its truth", raw(_against_truth(parts, demo, like))]
     blocks = [
         raw(about),
