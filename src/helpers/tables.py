@@ -24,6 +24,8 @@ from helpers.errors import StudyError, visible
 from helpers.lineage import parse_lineage
 from helpers.study import RANKS, DataFile, Study, unprintable
 
+#: More than a flow cell of any sequencer gives, of one feature in one swab.
+MOST_READS = 10**10
 LINEAGE_COLUMNS = {"taxon", "taxonomy", "lineage", "classification", "consensuslineage", "consensus lineage"}
 
 
@@ -282,7 +284,7 @@ def _counts_from_text(path: Path, data: bytes, orientation: str, samples: set[st
 def _whole(path: Path, counts: Counts, fractions: str) -> Counts:
     """Counts as whole numbers, or shares if they are `relative`; what is neither names its sample and feature."""
     X = counts.X.astype(float).tocoo()
-    wrong = ~np.isfinite(X.data) | (X.data < 0) | (X.data > 2**53)
+    wrong = ~np.isfinite(X.data) | (X.data < 0) | (X.data > MOST_READS)
     fraction = ~wrong & (X.data != np.rint(X.data))
     for bad, problem, fix in (
         (wrong, "has a count that is negative, not finite or beyond all sequencing", "correct the cell"),
