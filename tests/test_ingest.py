@@ -491,6 +491,7 @@ BAD = {
     "not a number": (counts("many"), {}, "counts S-3 asv_2 'many'"),
     "no count": (counts(""), {}, "counts S-3 asv_2 ''"),
     "infinite": (counts("inf"), {}, "counts S-3 asv_2 inf"),
+    "absurd": (counts("1000000000000"), {}, "counts S-3 asv_2 1e+12 such counts in all: 1 beyond all sequencing"),
     "feature twice": ({"counts": tsv(COUNTS.T).replace(b"asv_2", b"asv_1")}, {}, "counts same row name asv_1"),
     "column twice": (
         {"metadata": tsv(METADATA.assign(x="1").rename(columns={"x": "age"}), index=False)},

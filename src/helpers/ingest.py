@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 from anndata import AnnData
@@ -194,8 +195,9 @@ def _pairs_of_skin(study: Study, obs: pd.DataFrame) -> pd.DataFrame:
 
 def _same_samples(study: Study, counts: Counts, rows: pd.Index) -> None:
     """Counts and metadata are of the same swabs, or study.yaml says to leave out what has no counterpart."""
-    only_counts = [s for s in counts.samples if s not in rows]
-    only_metadata = [s for s in rows if s not in set(counts.samples)]
+    described, counted = set(rows), set(counts.samples)
+    only_counts = [s for s in counts.samples if s not in described]
+    only_metadata = [s for s in rows if s not in counted]
     near = near_misses(only_counts, only_metadata)
     left_out = study.files.unmatched == "ignore" and not near and len(only_metadata) < len(rows)
     if (only_counts or only_metadata) and not left_out:
@@ -463,10 +465,14 @@ def save_cohort(cohort: AnnData, results_dir: str | Path, name: str = "cohort") 
     return file
 
 
-def load_cohort(results_dir: str | Path, name: str = "cohort") -> tuple[AnnData, Study]:
-    """Read what `save_cohort` wrote: the cohort, and the study as it was when the cohort was built."""
+def load_cohort(results_dir: str | Path, name: str = "cohort", *, distances: bool = False) -> tuple[AnnData, Study]:
+    """Read what `save_cohort` wrote: the cohort, and the study as it was when the cohort was built.
+
+    Without the `distances` between swabs, unless they are asked for: they are larger than all the rest.
+    """
     file = Path(results_dir) / f"{name}.h5ad"
     if not file.is_file():
         raise StudyError.of("no_cohort", file)
-    cohort = ad.read_h5ad(file)
+    with h5py.File(file) as stored:
+        cohort = AnnData(**{part: ad.io.read_elem(stored[part]) for part in stored if part != "obsp" or distances})
     return cohort, Study.model_validate_json(cohort.uns["study"])

@@ -257,7 +257,7 @@ class Settings(Described):
     """The analysis settings: each is a papermill parameter of the notebooks that use it."""
 
     swabs: Literal["all", "lesional_at_baseline"] = "all"
-    rarefaction_depth: int = Field(1000, ge=1, le=10**9)
+    rarefaction_depth: int = Field(1000, ge=1, le=5 * 10**8)
     min_prevalence: float = Field(0.1, ge=0, le=1)
     permutations: int = Field(999, ge=99, le=10**6)
     rarefactions: int = Field(10, ge=1, le=10**4)
