@@ -365,7 +365,7 @@ def test_studies_are_laid_side_by_side_and_only_real_ones_pooled(
     told = Visible(text)
     (row,) = re.findall(r'<tr><th scope="row">C8</th>.*?</tr>', text)
     cells = dict(re.findall(r'<td data-label="([^"]*)">(.*?)</td>', row))
-    assert list(cells) == ["", "As reported", "small", "one", "two", "three", "Pooled"]
+    assert list(cells) == ["Claim", "As reported", "small", "one", "two", "three", "Pooled"]
     for said in ("Hartmann et al. 2023", "Olesen et al. 2021", "Callewaert et al. 2020"):
         assert said in cells["As reported"]
     shown = {r["id"]: r for r in json.loads((folder / "results" / "claims.json").read_text())}["C8"]
