@@ -26,6 +26,8 @@ from helpers.site.pages.cards import FOLDER, counts
 from helpers.site.pages.index import agreement, by_family, studied
 from helpers.study import load_study
 
+#: What studies say of a claim: rows of their claims.
+Found = list[tuple[Run, dict[str, Any]]]
 #: Real studies that a pooled estimate needs.
 ENOUGH = 3
 
@@ -68,28 +70,25 @@ def built(name: str) -> Run:
 def page(runs: list[Run]) -> str:
     """The page, as Markdown of MyST: the studies, the claims by study, where findings were reported."""
     reported = yaml.safe_load(REPORTED.read_text(encoding="utf-8"))
-    rows: dict[tuple[str, str], list[tuple[Run, dict[str, Any]]]] = {}
+    rows: dict[tuple[str, str], Found] = {}
     for run in runs:
         for row in by_family(run.claims, run.study).to_dict("records"):
             of = run.study.claims if row["id"] in claims_of(run.study).claims else run.study.folder.name
             rows.setdefault((of, row["id"]), []).append((run, row))
-    lines = [
-        _line(name, found, runs, reported["findings"].get(of, {}).get(name, {})) for (of, name), found in rows.items()
-    ]
+    known = reported["findings"]
+    lines = [_line(name, found, runs, known.get(of, {}).get(name, {})) for (of, name), found in rows.items()]
     pooled = any(line["Pooled"] != "–" for line in lines)
     heads = {name: name for name in lines[0] if name != "Pooled" or pooled}
     heads |= {run.study.folder.name: _link(run) + "<br> SIMULATED" * run.study.simulated for run in runs}
     body = ["".join(f'<td data-label="{html.escape(c)}">{line[c]}</td>' for c in [*heads][1:]) for line in lines]
     body = [f'<tr><th scope="row">{line[""]}</th>{cells}</tr>' for line, cells in zip(lines, body, strict=True)]
-    table = framed(
-        (f'<th scope="col">{head}</th>' for head in heads.values()), body, "Claims by study", " claims compared"
-    )
+    top = (f'<th scope="col">{head}</th>' for head in heads.values())
     about = f'<div class="in-short">{"".join(map(_about, runs))}</div>'
     sources = {of.of: of.reference for of in (claims_of(run.study) for run in runs)} | reported["sources"]
-    under = prose(
-        "compare", enough=ENOUGH, pooled=pooled, sources=[f"{name}: {told}" for name, told in sources.items()]
+    content = about + framed(top, body, "Claims by study", " claims compared")
+    return (
+        f"# Studies side by side\n\n{raw(content + prose('compare', enough=ENOUGH, pooled=pooled, sources=sources))}\n"
     )
-    return "\n\n".join(["# Studies side by side", raw(about), raw(table + under)])
 
 
 def estimand(run: Run, row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -99,7 +98,7 @@ def estimand(run: Run, row: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(str(word).casefold() for word in (row["what"], row["contrast"], row["unit"], *how))
 
 
-def pool(found: list[tuple[Run, dict[str, Any]]]) -> dict[str, Any]:
+def pool(found: Found) -> dict[str, Any]:
     """The mean of what real studies estimate alike, as a row of claims; nothing where they are too few."""
     alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for run, row in found:
@@ -126,18 +125,14 @@ def _about(run: Run) -> str:
     return f"<p><b>{_link(run)}</b>: {html.escape(run.study.title)}. {studied(run)} In the claims, {told}.</p>"
 
 
-def _line(
-    name: str, found: list[tuple[Run, dict[str, Any]]], runs: list[Run], findings: Mapping[str, str]
-) -> dict[str, str]:
+def _line(name: str, found: Found, runs: list[Run], findings: Mapping[str, str]) -> dict[str, str]:
     """A claim by study, as a row of the table, by its headings; in words that all share, else by their roles."""
     run, row = found[0]
     shipped, says, told = claims_of(run.study), row["statement"], dict(findings)
     if name in shipped.claims:
         known = [names(other.study) for other in runs]
-        words = {
-            role: word if all(k[role] == word for k in known) else role.replace("_", "-")
-            for role, word in known[0].items()
-        }
+        words = {role: role.replace("_", "-") for role in known[0]}
+        words |= {role: word for role, word in known[0].items() if all(other[role] == word for other in known)}
         says = IN_BRACES.sub(lambda role: words[role[1]], shipped.claims[name].says)
         told = {shipped.of: row["reported"], **told}
     taxa = taxa_named(run.claims["measure"], run.study)
@@ -146,11 +141,10 @@ def _line(
     cells = {"": html.escape(name), "Claim": claim, "As reported": "<br> ".join(reported) or "–"}
     by = {run.study.folder.name: _cell(row, run) for run, row in found}
     cells |= {run.study.folder.name: by.get(run.study.folder.name, "–") for run in runs}
-    mean = pool(found)
-    shown = (
-        f"{html.escape(plain.effect(mean, math.nan))}<br> {p_value(mean['p_value'])}, k = {mean['n']}" if mean else "–"
-    )
-    return cells | {"Pooled": shown}
+    cells["Pooled"] = "–"
+    if mean := pool(found):
+        cells["Pooled"] = f"{html.escape(plain.effect(mean, math.nan))}<br> {p_value(mean['p_value'])}, k = {mean['n']}"
+    return cells
 
 
 def _cell(row: dict[str, Any], run: Run) -> str:
