@@ -16,8 +16,6 @@ from typing import Any, ParamSpec
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import seaborn as sns
-import yaml
 from matplotlib import style
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -30,6 +28,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, MultipleLocator
 from scipy import stats
 
+from helpers.files import packaged
 from helpers.narrate import interval, most_differ, number, on_scale, short_name
 from helpers.study import FEW
 
@@ -73,7 +72,7 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 @cache
 def _captions(file: Path) -> dict[str, dict[str, str]]:
-    return yaml.safe_load(file.read_text(encoding="utf-8"))
+    return packaged(file)
 
 
 def panels(height: float, rows: int = 1, columns: int = 1, **shared: Any) -> tuple[Figure, np.ndarray]:
@@ -279,11 +278,13 @@ def against(data: pd.DataFrame, xs: Mapping[str, str], y: str, ylabel: str, labe
     `data` has a row a patient: ``who``, `y` and the columns `xs`, which have their axis labels. The least-squares line
     guides the eye and is not the test; it stays within the values that there are, and few people have none.
     """
+    from seaborn import regplot  # half a second, for one figure
+
     fig, axes = panels(3.3, columns=len(xs), sharey=True)
     for ax, (x, xlabel) in zip(axes, xs.items(), strict=True):
         for who in groups(data["who"]):
             part, there = data[data["who"].eq(who)].dropna(subset=[x, y]), ax.get_children()
-            sns.regplot(
+            regplot(
                 part, x=x, y=y, ax=ax, fit_reg=len(part) >= FEW and part[x].nunique() > 3, seed=0, color=COLOURS[who],
                 marker=MARKERS[who], scatter_kws={"s": 14, "alpha": 0.55, "linewidths": 0},
                 label=f"{labels[who]} (n = {len(part)})",
