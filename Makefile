@@ -245,7 +245,7 @@ clean: ## remove reports/ and caches; .venv stays
 	@find src tests notebooks benchmarks -name __pycache__ -o -name .ipynb_checkpoints 2>/dev/null | xargs rm -rf
 
 fuzz: environment ## generate CASES=50000 other wrong and right inputs than make test does
-	@FUZZ_CASES="$$CASES" $(PYTHON) -m pytest tests/test_hostile.py -k any -n auto
+	@FUZZ_CASES="$$CASES" $(PYTHON) -m pytest tests/test_hostile.py tests/test_draft.py -k any_ -n auto
 
 lock: ## recompile requirements.lock with uv
 	@uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --fork-strategy fewest \

@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from conftest import CASES
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import sparse
-from test_hostile import tables
+from test_hostile import generated, tables
 from test_ingest import hdf5, qza
 
 from helpers import narrate, words
@@ -593,8 +595,8 @@ def test_nothing_is_left_of_a_draft_that_failed(
 
 
 @pytest.mark.slow
-@settings(max_examples=60, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-@given(tables(cohort()[1]))
+@generated("draft")
+@given(tables(cohort()[1]) | tables(cohort()[1], as_workbook=True) | st.deferred(lambda: tables(wide()[1])))
 def test_any_metadata_gives_a_study_that_loads_or_is_refused(
     tmp_path_factory: pytest.TempPathFactory, content: bytes
 ) -> None:
@@ -608,6 +610,7 @@ def test_any_metadata_gives_a_study_that_loads_or_is_refused(
         told = str(e)
     assert "study.yaml" not in told, "what was drafted is a valid study"
     assert (folder / "data").exists() == (not told)
+    CASES["draft", "refused" if told else "valid"] += 1
 
 
 def test_biom_with_other_samples_is_drafted_without_depths(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ from helpers.study import load_study, read_yaml
 
 pytestmark = pytest.mark.slow
 #: Share of the cases that each test generates.
-SHARES = {"study.yaml": 0.2, "metadata": 0.2, "people": 0.1, "counts": 0.25, "bytes": 0.25}
+SHARES = {"study.yaml": 0.2, "metadata": 0.2, "people": 0.1, "counts": 0.25, "bytes": 0.2, "draft": 0.05}
 ALL_CASES = int(os.environ.get("FUZZ_CASES", "1000"))
 FILES = {
     "counts": tsv(COUNTS),

@@ -920,6 +920,23 @@ def test_reads_named_no_further_than_a_rank_above_stay(tmp_path):
     assert (cohort[:, genus].X.toarray() == 50).all()
 
 
+def test_no_read_counts_twice_where_each_rank_has_some_that_are_named_no_further(tmp_path):
+    rows = nested(METAPHLAN)
+    inner = [name for name in rows.index if name not in METAPHLAN]
+    more = nested(METAPHLAN, {name: 10 * (i + 1) for i, name in enumerate(inner)})
+    cohort = named_by_features(tmp_path, more)
+    assert set(cohort.var_names) == set(more.index)
+    assert cohort.obs["depth"].tolist() == more.loc["k__Bacteria"].tolist()
+    assert "sums of others are left out, but for reads that are named no further" in cohort.uns["counts_told"]
+
+
+def test_a_total_of_ranks_is_left_out_too(tmp_path):
+    rows = nested(METAPHLAN)
+    cohort = named_by_features(tmp_path, pd.concat([rows, rows.loc[["k__Bacteria"]].rename({"k__Bacteria": "Total"})]))
+    assert set(cohort.var_names) == set(METAPHLAN)
+    assert cohort.obs["depth"].tolist() == [100] * 8
+
+
 def test_rows_that_only_look_nested_are_all_kept(tmp_path):
     flat = METAPHLAN.assign(**{"k__Bacteria|p__Firmicutes": 5, "k__Bacteria": 1}).T
     assert named_by_features(tmp_path, flat).n_vars == 6

@@ -286,10 +286,7 @@ def _finest(counts: Counts) -> Counts:
     """
     X, parts = counts.X.tocsc().astype(float), [tuple(re.split(r"\s*[;|]\s*", f)) for f in counts.features]
     slack = 1e-3 * np.abs(X).max(axis=1).toarray() + 1e-9
-    total = [i for i, f in enumerate(counts.features) if words.TOTAL.fullmatch(f)]
-    rest = X.sum(axis=1) - X[:, total].sum(axis=1)
-    left_out = {i for i in total if (abs(X[:, [i]].toarray() - rest) <= slack).all()}
-    at = {p: i for i, p in enumerate(parts)}
+    at, summed, left_out = {p: i for i, p in enumerate(parts)}, set[int](), set[int]()
     inner = {i: at[p[:-1]] for i, p in enumerate(parts) if p[:-1] in at}
     above = sorted(set(inner.values()))
     if len(inner) >= 0.9 * sum(len(p) > 1 for p in parts) and above:
@@ -297,16 +294,21 @@ def _finest(counts: Counts) -> Counts:
         beyond = (X - X @ sums)[:, above].toarray()
         if (beyond >= -slack).all():
             X[:, above] = np.where(beyond > slack, beyond, 0)
-            left_out |= {i for i, more in zip(above, (beyond > slack).any(axis=0), strict=True) if not more}
-    if not left_out:
+            summed = {*above}
+            left_out = {i for i, more in zip(above, (beyond > slack).any(axis=0), strict=True) if not more}
+    total = [i for i, f in enumerate(counts.features) if words.TOTAL.fullmatch(f)]
+    rest = X.sum(axis=1) - X[:, total].sum(axis=1)
+    totals = {i for i in total if (abs(X[:, [i]].toarray() - rest) <= slack).all()}
+    summed, left_out = summed | totals, left_out | totals
+    if not summed:
         return counts
     kept = [i for i in range(len(parts)) if i not in left_out]
-    names = few(counts.features[i] for i in sorted(left_out))
+    told = f"{len(summed)} rows of the counts that are sums of others are left out"
+    told += ", but for reads that are named no further: " if summed != left_out else ": "
+    told += f"{few(counts.features[i] for i in sorted(summed))}."
     lineages = counts.lineages and [counts.lineages[i] for i in kept]
-    told = f"{len(left_out)} rows of the counts that are sums of others are left out: {names}."
-    return counts._replace(
-        X=X.tocsr()[:, kept], features=[counts.features[i] for i in kept], lineages=lineages, told=told
-    )
+    features = [counts.features[i] for i in kept]
+    return counts._replace(X=X.tocsr()[:, kept], features=features, lineages=lineages, told=told)
 
 
 def _whole(path: Path, counts: Counts, fractions: str) -> Counts:
