@@ -5,6 +5,7 @@
 # AGAINST an earlier run to compare with                make report AGAINST=copy-of-reports/demo
 # STUDIES whose reports to lay side by side             make compare STUDIES="demo khadka2021"
 # NAME   a new study, drafted from its files            make study NAME=mycohort TABLE=table.qza METADATA=metadata.tsv
+# FROM   the folder of these, told by their names       make study NAME=mycohort FROM=results
 # PYTHON the interpreter, if not the project's own      make report PYTHON=python
 
 # What is given is never expanded, neither here nor by a shell; what this file keeps for itself cannot be given.
@@ -73,10 +74,10 @@ endif
 
 ifneq ($(filter study,$(MAKECMDGOALS)),)
 # Only what stands on the command line (a machine may have its own NAME), and as it stands there: `$$` is not expanded.
-DRAFTED := NAME TABLE METADATA TAXONOMY TREE
+DRAFTED := NAME TABLE METADATA TAXONOMY TREE FROM
 $(foreach v,$(DRAFTED),$(eval override $(v) := $(if $(filter override,$(origin $(v))),$$(value $(v)))))
-$(foreach v,NAME TABLE METADATA,$(if $(strip $(value $(v))),,$(error $(v) is not given; expected \
-make study NAME=mycohort TABLE=counts METADATA=metadata.tsv [TAXONOMY=file] [TREE=file])))
+$(foreach v,NAME $(if $(strip $(value FROM)),,TABLE),$(if $(strip $(value $(v))),,$(error $(v) is not given; expected \
+make study NAME=mycohort TABLE=counts [METADATA=metadata.tsv] [TAXONOMY=file] [TREE=file], or NAME=mycohort FROM=folder)))
 export $(DRAFTED)
 endif
 
@@ -186,8 +187,8 @@ $(PAGE): $(call SAVED,site)
 
 # ---------------------------------------------------------------- the rest
 
-study: environment ## draft data/NAME/study.yaml: NAME=mycohort TABLE=file METADATA=file [TAXONOMY=file] [TREE=file]
-	@$(STEP) study --table="$$TABLE" --metadata="$$METADATA" --taxonomy="$$TAXONOMY" --tree="$$TREE" -- "$$NAME"
+study: environment ## draft data/NAME/study.yaml: NAME=mycohort TABLE=file [METADATA=file] [TAXONOMY=file] [TREE=file], or FROM=folder
+	@$(STEP) study --table="$$TABLE" --metadata="$$METADATA" --taxonomy="$$TAXONOMY" --tree="$$TREE" --from="$$FROM" -- "$$NAME"
 
 check: environment ## tell all problems of a study's files at once; or what it has, and which claims it can test
 	@$(STEP) check "$$STUDY" --set="$$SET"

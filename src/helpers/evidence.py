@@ -529,11 +529,16 @@ COLUMNS = (
 
 
 def detectable(row: Mapping[str, Any], alpha: float) -> float:
-    """The smallest effect that a two-sided test finds with 80 % power; where no error is told, from the interval."""
-    if np.isfinite(found := estimates.minimum_detectable_effect(dict(row), alpha=alpha)):
+    """The smallest effect that a two-sided test finds with 80 % power; where no error is told, from the interval.
+
+    Of a correlation, by Fisher's transformation, since none exceeds 1.
+    """
+    of_rho, ends = row["contrast"] == "severity", stats.norm.ppf([1 - alpha / 2, 0.8])
+    if not of_rho and np.isfinite(found := estimates.minimum_detectable_effect(dict(row), alpha=alpha)):
         return found
-    ends = stats.norm.ppf([1 - alpha / 2, 0.8])
-    return float(ends.sum() / ends[0] * (row["ci_high"] - row["ci_low"]) / 2)
+    low, high = (np.arctanh(row[end]) if of_rho else row[end] for end in ("ci_low", "ci_high"))
+    found = float(ends.sum() / ends[0] * (high - low) / 2)
+    return float(np.tanh(found)) if of_rho else found
 
 
 def tested_against(row: Mapping[str, Any], claim: Claim, sign: int, settings: Settings) -> dict[str, float]:
@@ -605,8 +610,10 @@ def untestable(claims: Mapping[str, Claim], swabs: AnnData, study: Study) -> dic
 def told(row: Mapping[str, Any], found: pd.DataFrame, study: Study) -> str:
     """What was found, as a sentence whose direction is that of the data.
 
-    `row` is one that stands of `found`, the answers, which have those that stand beside it.
+    `row` is one that stands of `found`, the answers, which have those that stand beside it. Or why nothing can be.
     """
+    if why := row.get("cannot"):
+        return f"{why[0].upper()}{why[1:]}."
     same = found[_alike(found, asked_of(row)) & ~found["stands"]]
     beside = {each["estimator"]: each for each in same.to_dict("records")}
     return CONTRASTS[row["contrast"]].told(dict(row), beside, study)
@@ -689,6 +696,9 @@ def of_section(
     parts, found = gather(claims, swabs, study, settings, exact), _as_shown(exact, study)
     names = parts.groupby(list(Asked._fields))["claim"].agg(", ".join)
     found["claims"] = [names.get(asked_of(row), "") if row["stands"] else "" for row in found.to_dict("records")]
+    lacks, unknown = lacking(swabs, study), found[found["estimate"].isna()].to_dict("records")
+    why = {asked_of(row): cannot(asked_of(row), None, lacks, swabs, study) for row in unknown}
+    found["cannot"] = [why.get(asked_of(row), "") for row in found.to_dict("records")]
     reach = [narrate.reach(row) for row in parts[parts["margin"].notna()].to_dict("records")]
     return Section(found, parts, " ".join(reach), [*sentences(found, study), *seen_otherwise(found, swabs, study)])
 
@@ -713,7 +723,7 @@ def sentences(found: pd.DataFrame, study: Study) -> list[str]:
     """What a section found, a sentence an answer: first what claims ask, then what its tables show beside."""
     beside = found["measure"].isin((*OTHER_AXES, OFF_AXIS)) & found["claims"].eq("")  # told by `seen_otherwise`
     rows = sorted(standing(found[~beside]), key=lambda row: not row["claims"])
-    return [told(row, found, study) for row in rows if row["n"] or row["claims"]]
+    return list(dict.fromkeys(told(row, found, study) for row in rows if row["n"] or row["claims"]))
 
 
 def table(found: pd.DataFrame, study: Study, *more: str, estimators: bool = False) -> pd.DataFrame:

@@ -109,11 +109,17 @@ class DataFile(Described):
 
 
 class CountsFile(DataFile):
-    """The feature table: BIOM, QIIME 2 artifact, or delimited text in either orientation."""
+    """The feature table: BIOM, QIIME 2 artifact, text in either orientation, or an object that holds all of a study."""
 
     format: Literal["auto", "biom", "qza", "text"] = "auto"
     orientation: Literal["auto", "samples_in_rows", "samples_in_columns"] = "auto"
     fractions: Literal["error", "round", "relative"] = "error"
+
+
+class MetadataFile(DataFile):
+    """What is recorded of each swab: a row a swab, or a row a person."""
+
+    visits: dict[Text, dict[Text, Text]] = Field(default_factory=dict)
 
 
 class TaxonomyFile(DataFile):
@@ -132,7 +138,7 @@ class Files(Described):
     """The study's files."""
 
     counts: CountsFile
-    metadata: DataFile
+    metadata: MetadataFile | None = None
     taxonomy: TaxonomyFile | Literal["feature_names", "none"] = "none"
     tree: TreeFile | None = None
     unmatched: Literal["error", "ignore"] = "error"
@@ -155,6 +161,7 @@ class Columns(Described):
 
     sample: Text
     subject: Text
+    subject_endings: Texts = Field(default_factory=list)
     group: Column
     visit: Column
     arm: Column | None = None
@@ -250,7 +257,7 @@ class Settings(Described):
     """The analysis settings: each is a papermill parameter of the notebooks that use it."""
 
     swabs: Literal["all", "lesional_at_baseline"] = "all"
-    rarefaction_depth: int = Field(1000, ge=1, le=10**9)
+    rarefaction_depth: int = Field(1000, ge=1, le=5 * 10**8)
     min_prevalence: float = Field(0.1, ge=0, le=1)
     permutations: int = Field(999, ge=99, le=10**6)
     rarefactions: int = Field(10, ge=1, le=10**4)
@@ -316,6 +323,9 @@ class Study(Described):
             raise ValueError(f"adjust: no column for {', '.join(unknown)}; known: {', '.join(sorted(known))}")
         if self.settings.swabs == "lesional_at_baseline" and self.columns.lesional is None:
             raise ValueError("settings.swabs is lesional_at_baseline, but columns.lesional is not given")
+        for visit, named in (self.files.metadata.visits if self.files.metadata else {}).items():
+            if self.columns.sample not in named:
+                raise ValueError(f"files.metadata.visits.{visit}: '{self.columns.sample}', the swabs, is not given")
         names = [*scores, *self.columns.covariates]
         if repeated := sorted({n for n in names if names.count(n) > 1 or n in STANDARD_COLUMNS}):
             raise ValueError(f"severity and covariates: {', '.join(repeated)} is the name of another column")
@@ -325,6 +335,11 @@ class Study(Described):
     def folder(self) -> Path:
         """The folder of study.yaml, to which the files' paths are relative."""
         return self._folder
+
+    @property
+    def described(self) -> DataFile:
+        """The file with the metadata."""
+        return self.files.metadata or self.files.counts
 
     @property
     def claims_file(self) -> Path:

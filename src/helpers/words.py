@@ -15,6 +15,7 @@ VALUES = {meaning: "|".join(any_of) for meaning, any_of in _WORDS["values"].item
 PRIOR, DERIVED, BASELINE, EARLY, LATE, DATED, MONTHS = (
     re.compile(_WORDS[key]) for key in ("prior", "derived", "baseline", "early", "late", "dated", "months")
 )
+_PARTS = re.compile(r"(?<![a-z])(?:{unit})[\W_]*\d+|[^\W\d_]+|\d+".format(unit=_WORDS["unit"]))
 TIME = re.compile(r"(?:({unit}) ?)?(-?\d+(?:\.\d+)?) ?({unit})?".format(unit=_WORDS["unit"]))
 #: Dates: 2021-03-04, 20210304, 4.3.2021, 3/4/21, 4-Mar-2021.
 DATE = re.compile(
@@ -23,9 +24,18 @@ DATE = re.compile(
 )
 
 
+def _lower(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
+
+
 def apart(name: str) -> str:
     """The words of a column's name in lower case, separated by single blanks."""
-    return " ".join(re.findall(r"[^\W\d_]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()))
+    return " ".join(re.findall(r"[^\W\d_]+|\d+", _lower(name)))
+
+
+def parts(name: str) -> list[str]:
+    """The same as a list, times such as "week 12" together."""
+    return [" ".join(re.findall(r"[^\W_]+", part)) for part in _PARTS.findall(_lower(name))]
 
 
 def spaced(value: str) -> str:
