@@ -358,6 +358,6 @@ def test_a_cohort_is_laid_beside_the_truth_of_the_same_question(tmp_path):
     assert ">0<" in first["C2"]
     assert ">no<" in first["C2"]
     assert first["X1"].count(">–<") == 2
-    assert "<em>S. epidermidis</em>, Atopic dermatitis minus Control (nats)" in first["X1"]
+    assert "<em>S. epidermidis</em>, Atopic dermatitis minus Healthy skin (nats)" in first["X1"]
     assert "1 of 2 intervals" in html
     assert "2 were not simulated" in html
