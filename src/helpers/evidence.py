@@ -14,11 +14,11 @@ import yaml
 from anndata import AnnData
 from scipy import stats
 
-from helpers import estimates, narrate, response, sensitivity, taxa, treatment
+from helpers import estimates, longitudinal, narrate, response, sensitivity, taxa, treatment
 from helpers.claims import EXPECT, KEY, ONE_SIDED, Claim, Part, why_not
 from helpers.measures import DISTANCE, OFF_AXIS, OTHER_AXES, PATHOGEN, POSITION, by_visit, find
-from helpers.study import FEW, Settings, Study
-from helpers.visits import cases_and_controls, paired, same_sites, sites_at_baseline, who, with_controls
+from helpers.study import FEW, VOCABULARY, Settings, Study
+from helpers.visits import cases_and_controls, compared, paired, same_sites, sites_at_baseline, who, with_controls
 
 Estimates = dict[str, dict[str, Any]]
 #: Strata in words.
@@ -61,11 +61,14 @@ class Data(NamedTuple):
     obs: pd.DataFrame
     visits: pd.DataFrame
     followed: pd.DataFrame
+    #: And the swabs of all visits and arms.
+    course: pd.DataFrame
 
 
-def data_of(obs: pd.DataFrame, keys: Sequence[str]) -> Data:
-    """The swabs, which have columns of measures, by patient and visit, too."""
-    return Data(obs, by_visit(obs, keys), by_visit(obs[same_sites(obs)], keys))
+def data_of(course: pd.DataFrame, keys: Sequence[str]) -> Data:
+    """The swabs of all visits, which have columns of measures: those that are compared, by patient and visit, too."""
+    obs = compared(course)
+    return Data(obs, by_visit(obs, keys), by_visit(obs[same_sites(obs)], keys), course)
 
 
 class Contrast(NamedTuple):
@@ -91,6 +94,7 @@ class Contrast(NamedTuple):
 
 #: Estimates that stand beside a change, or a difference, on which claims rest.
 WITHIN_RUNS, SITE_EFFECTS, IMPUTED = "within runs", "site effects", "imputed"
+ALL_VISITS = "mixed model of all visits"
 LESS_CONTROLS, BEYOND_REGRESSION = "less the controls' change", "beyond regression to the mean"
 
 
@@ -124,7 +128,7 @@ def change(asked: Asked, data: Data, study: Study, settings: Settings) -> Estima
 
     Beside it what the change would be less the controls' own, beyond regression to the mean, and with the lost imputed;
     where there are several sites, by a model of all swabs with site effects, which stands for it where nobody has a
-    site at both visits.
+    site at both visits; and where there are more visits, by the mixed model of all of them.
     """
     pairs = change_pairs(asked, data, study)
     own, healthy = pairs[pairs["who"].eq(asked.arm)], pairs[pairs["who"].eq("control")]
@@ -144,7 +148,20 @@ def change(asked: Asked, data: Data, study: Study, settings: Settings) -> Estima
         )
         beside = {LESS_CONTROLS: drift, BEYOND_REGRESSION: beyond, IMPUTED: whole}
         found |= {name: each for name, each in beside.items() if not np.isnan(each["estimate"])}
-    return found
+    return found | _of_all_visits(asked, data, study, settings, [asked.arm])
+
+
+def _of_all_visits(
+    asked: Asked, data: Data, study: Study, settings: Settings, arms: Sequence[str], covariates: Sequence[str] = ()
+) -> Estimates:
+    """The mixed model of all visits, where there are more than two."""
+    swabs = data.course[who(data.course).isin(arms)]
+    if swabs["visit"].nunique() <= len(VOCABULARY["visit"]):
+        return {}
+    if find(asked.measure, study).kind == "severity":  # one value a patient and visit, however many swabs
+        swabs = by_visit(swabs, [asked.measure]).assign(site="")
+    found = longitudinal.mixed_contrast(swabs, asked.measure, covariates, alpha=settings.alpha)
+    return {} if np.isnan(found["estimate"]) else {ALL_VISITS: found}
 
 
 def _imputing(settings: Settings) -> dict[str, Any]:
@@ -192,10 +209,11 @@ def _mean_change(pairs: pd.DataFrame, settings: Settings) -> dict[str, Any]:
 def arms(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
     """Treatment against comparator at follow-up: ANCOVA.
 
-    The change score, overlap weights, and ANCOVA with the lost imputed beside it.
+    The change score, overlap weights, the mixed model of all visits, and ANCOVA with the lost imputed beside it.
     """
     pairs, adjust = treatment.arms(paired(data.followed, asked.measure)), arm_covariates(asked, study)
     found = treatment.arm_contrasts(pairs, adjust, **_resampling(settings)).to_dict("index")
+    found |= _of_all_visits(asked, data, study, settings, VOCABULARY["arm"], adjust)
     if not _rests_on(asked.measure, study):
         return found
     ancova = partial(treatment.ancova, covariates=adjust, alpha=settings.alpha)
@@ -261,7 +279,8 @@ def _told_change(row: dict[str, Any], beside: Beside, study: Study) -> str:
 def _told_arms(row: dict[str, Any], beside: Beside, study: Study) -> str:
     given = ", given improvement" if row["contrast"] == "arms_given_improvement" else ""
     what = f"{row['label']} at {study.labels.followup}{given}"
-    return narrate.compared(what, row, row["unit"], study.labels.treatment, study.labels.comparator)
+    told = narrate.compared(what, row, row["unit"], study.labels.treatment, study.labels.comparator)
+    return f"{told} {narrate.beside(row, {k: v for k, v in beside.items() if k == ALL_VISITS})}".strip()
 
 
 def _told_against(row: dict[str, Any], beside: Beside, study: Study) -> str:
@@ -303,7 +322,8 @@ CONTRASTS = {
 
 def lacking(swabs: AnnData, study: Study) -> dict[str, str]:
     """What a contrast may need and the study does not have, each with the reason; empty if nothing is lacking."""
-    visits = by_visit(swabs.obs.drop(columns=swabs.uns.get("measures", [])), [])
+    obs = compared(swabs.obs)
+    visits = by_visit(obs.drop(columns=swabs.uns.get("measures", [])), [])
     first, last = (visits[visits["visit"].eq(v)].set_index("subject") for v in ("baseline", "followup"))
     pairs = first[first.index.isin(last.index)]
     labels, no_axis = study.labels.model_dump(), swabs.uns.get("no_axis", {})
@@ -326,8 +346,8 @@ def lacking(swabs: AnnData, study: Study) -> dict[str, str]:
         low = improved[of_arm].lt(study.response.non_responder).any()
         there[f"non_responders {arm}"] = low, f"no patient {under} improved by less than the threshold of response"
         for among in ("lesional", "non_lesional"):
-            sites = sites_at_baseline(swabs.obs, lesional=among == "lesional") & swabs.obs["arm"].eq(arm)
-            both = swabs.obs[sites].groupby("subject")["visit"].nunique().eq(2).any()
+            sites = sites_at_baseline(obs, lesional=among == "lesional") & obs["arm"].eq(arm)
+            both = obs[sites].groupby("subject")["visit"].nunique().eq(2).any()
             chosen = " (settings.swabs leaves others out)" if study.settings.swabs != "all" else ""
             reason = f"no swab {under} that is compared is of skin {AMONG[among]} and swabbed at both visits{chosen}"
             there[f"{among} {arm}"] = both, reason
@@ -383,7 +403,7 @@ def answers(asked: Iterable[Asked], swabs: AnnData | Data, study: Study, setting
     margin (`equivalence_margin` standard deviations of the controls at baseline) and p_equivalence; and what an
     estimator has of its own.
     """
-    data = swabs if isinstance(swabs, Data) else data_of(swabs.obs, swabs.uns["measures"])
+    data = swabs if isinstance(swabs, Data) else data_of(swabs.uns.get("course", swabs.obs), swabs.uns["measures"])
     rows = answer_records(asked, data, study, settings)
     return pd.DataFrame(rows, columns=None if rows else [*Asked._fields, "stands", *COLUMNS])
 

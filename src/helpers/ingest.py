@@ -4,7 +4,7 @@ import difflib
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import anndata as ad
@@ -23,6 +23,12 @@ NOT_RECORDED = "not recorded"
 NEGATIVE = "negative control"
 #: Groups and arms in the order in which tables show them (see `helpers.visits.who`).
 GROUPS = ("control", *VOCABULARY["arm"], "case")
+CROSS_OVER = (
+    ". If everybody had both treatments in turn: a cross-over is not supported, since what the first period leaves "
+    "behind would be taken for an effect of the second. Give the first period as a study of its own, with "
+    "columns.visit.values of its visits and the others under columns.visit.ignore; periods are neither sites nor "
+    "visits. If arms were changed later: columns.arm_from: baseline"
+)
 #: Name of a step, reason for which swabs are left out by it, and which pass (bool).
 Step = tuple[str, str, pd.Series]
 
@@ -158,17 +164,23 @@ def _standard_columns(study: Study, table: pd.DataFrame) -> pd.DataFrame:
             numbers, no_number = words.numbers(values)
             obs[name] = values if no_number.any() or numbers.isna().all() else numbers
     problems.stop()
-    return _pairs_of_skin(study, _of_persons(obs))
+    return _pairs_of_skin(study, _of_persons(study, obs))
 
 
-def _of_persons(obs: pd.DataFrame) -> pd.DataFrame:
-    """The swabs with what is known of their persons: an arm recorded once is that of every visit.
+def _of_persons(study: Study, obs: pd.DataFrame) -> pd.DataFrame:
+    """The swabs with what is known of their persons: an arm recorded once, or at baseline, is that of every visit.
 
     Controls without a visit are of baseline, and so are all of them, if none was seen at both visits.
     """
     used = ~obs["ignored"]
     case, control = (used & obs["group"].eq(group).fillna(False).astype(bool) for group in ("case", "control"))
-    arm = obs["arm"].where(obs["arm"].isin(VOCABULARY["arm"]))
+    arm = obs["arm"].where(obs["arm"].isin(study.standard("arm")))
+    if study.columns.arm_from == "baseline":
+        allocated = arm[used & obs["visit"].eq("baseline").fillna(False).astype(bool)].groupby(obs["subject"])
+        at_baseline = allocated.first()[allocated.nunique() == 1]
+        arm = obs["arm"] = obs["arm"].mask(
+            case & obs["subject"].isin(at_baseline.index), obs["subject"].map(at_baseline)
+        )
     for rows in (used, ~used):  # what is recorded at a visit left out counts where nothing else is
         recorded = arm[rows].groupby(obs["subject"])
         unanimous = recorded.first()[recorded.nunique() == 1]
@@ -227,14 +239,13 @@ def _check_design(study: Study, obs: pd.DataFrame) -> None:
     for column, among in (("group", obs), ("arm", everything), ("sex", obs)):
         if column in obs and (subjects := in_several(among, column)):
             rows = among.index[among["subject"] == subjects[0]]
-            crossed = "; a cross-over is not read: give one period's visits, and ignore the others"
             with problems:
                 raise StudyError(
                     f"has {len(subjects)} subjects in two values of {column}", file=path,
                     where=f"subject {few(subjects)}; rows {few(rows)}",
                     found=few(sorted(among.loc[rows, column].dropna().unique())), expected="one for each subject",
                     fix=f"correct the rows, or columns.{column} or columns.subject in study.yaml"
-                    + (crossed if column == "arm" else ""),
+                    + (CROSS_OVER if column == "arm" else ""),
                 )  # fmt: skip
     if "age" in obs:
         ages = obs.groupby("subject")["age"].agg(["min", "max"])
@@ -275,13 +286,21 @@ def _usable(study: Study, obs: pd.DataFrame) -> pd.Series:
     return pd.concat([passes for _, _, passes in _needed(study, obs)], axis=1).all(axis=1)
 
 
-def follow(obs: pd.DataFrame, steps: Sequence[Step]) -> tuple[pd.Series, pd.DataFrame, pd.DataFrame]:
+def in_order(there: Iterable[object]) -> list[str]:
+    """Groups and arms, also the study's own and those that it leaves out, in the order in which tables show them."""
+    names = {*map(str, there)}
+    return [w for w in (*GROUPS, *sorted(names - {*GROUPS, NOT_RECORDED}), NOT_RECORDED) if w in names]
+
+
+def follow(
+    obs: pd.DataFrame, steps: Sequence[Step], visits: Sequence[str] = VOCABULARY["visit"]
+) -> tuple[pd.Series, pd.DataFrame, pd.DataFrame]:
     """Follow swabs, a row each with the standard columns, and people through the steps of a choice.
 
     - Which swabs pass every step, as negative controls do.
     - Ledger: step, reason, group, visit, swabs_before, swabs_after; a row a step, group and visit that had swabs.
-    - Flow: step, reason, who (as `helpers.visits.who`), people, baseline, followup, both (people at the visits), swabs:
-      what is left after the step. Without negative controls.
+    - Flow: step, reason, who (as `helpers.visits.who`), people, one column each of the visits, both (people at baseline
+      and follow-up), swabs: what is left after the step. Without negative controls.
     """
     negative = obs["control_type"].eq("negative")
     by = pd.DataFrame({c: obs[c].astype(object).fillna(NOT_RECORDED).astype(str) for c in ("group", "visit")})
@@ -303,23 +322,21 @@ def follow(obs: pd.DataFrame, steps: Sequence[Step]) -> tuple[pd.Series, pd.Data
     furthest = furthest.sort_values("at", ascending=False, kind="stable").drop_duplicates("subject")
     known = furthest.dropna(subset="subject").set_index("subject")["who"]
     patients["who"] = patients["subject"].map(known).fillna(patients["who"])
-    # Also of the groups and arms that study.yaml leaves out, by the names that they have in the file.
-    there = set(patients.loc[~negative, "who"])
-    groups = [w for w in (*GROUPS, *sorted(there - {*GROUPS, NOT_RECORDED}), NOT_RECORDED) if w in there]
+    groups = in_order(patients.loc[~negative, "who"])
     counted: dict[tuple[str, str], pd.DataFrame] = {}
     previous, people = None, pd.DataFrame()
     for at, after in left.items():
         if not after.equals(previous):
-            previous, people = after, count_people(patients[after & ~negative]).reindex(groups)
+            previous, people = after, count_people(patients[after & ~negative], visits).reindex(groups)
         counted[at] = people
     flow = pd.concat(counted)
     flow = flow.rename_axis(["step", "reason", "who"]).fillna(0).astype(int).reset_index()
     return kept, ledger[["step", "reason", "group", "visit", "swabs_before", "swabs_after"]], flow
 
 
-def count_people(patients: pd.DataFrame) -> pd.DataFrame:
+def count_people(patients: pd.DataFrame, visits: Sequence[str]) -> pd.DataFrame:
     """People in all, at each visit and at both, and swabs, by who; of swabs with who, subject and visit."""
-    at = {visit: patients["visit"].eq(visit) for visit in VOCABULARY["visit"]}
+    at = {visit: patients["visit"].eq(visit) for visit in visits}
     seen = patients.assign(**at).groupby(["who", "subject"])[list(at)].any().astype(int)
     counts = seen.assign(people=1, both=seen["baseline"] * seen["followup"]).groupby("who").sum()
     counts = counts[["people", *at, "both"]]
@@ -330,7 +347,7 @@ def _typed(study: Study, obs: pd.DataFrame) -> pd.DataFrame:
     """The columns of ``obs`` in their types and order."""
     obs = obs.copy()
     for name in ("group", "arm", "visit", "control_type"):
-        obs[name] = pd.Categorical(obs[name], VOCABULARY[name], ordered=name == "visit")
+        obs[name] = pd.Categorical(obs[name], study.standard(name), ordered=name == "visit")
     obs["lesional"] = obs["lesional"].map({"lesional": True, "non_lesional": False}).astype("boolean")
     for name in obs.columns.difference(["subject", "site", "lesional"]):
         if obs[name].dtype == object:
@@ -417,7 +434,7 @@ def _kept(study: Study, obs: pd.DataFrame, counts: Counts, var: pd.DataFrame) ->
     matched = (("not in the counts", counted), ("not in the metadata", described))
     unmatched = [("unmatched", why, pd.Series(obs.index.isin(list(names)), index=obs.index)) for why, names in matched]
     steps[1:1] = [step for step in unmatched if not step[2].all()]
-    kept, ledger, flow = follow(obs, steps)
+    kept, ledger, flow = follow(obs, steps, study.standard("visit"))
     if not (kept & (obs["control_type"] == "sample")).any():
         dropped = (ledger["swabs_before"] - ledger["swabs_after"]).groupby(ledger["reason"]).sum()
         found = "; ".join(f"{reason}: {n}" for reason, n in dropped[dropped > 0].items())

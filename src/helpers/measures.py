@@ -15,7 +15,7 @@ from helpers import diversity, permutation, taxa
 from helpers.narrate import p_value, short_name, with_unit
 from helpers.study import Settings, Study
 from helpers.taxa import PRESENT
-from helpers.visits import analysis_swabs, by_patient
+from helpers.visits import analysis_swabs, by_patient, compared
 
 SHANNON, POSITION, DISTANCE, PATHOGEN = "shannon", "position", "distance_to_healthy", "pathogen"
 #: The axis from healthy to patients' skin seen otherwise: without the genus, in other spaces. And the distance from it.
@@ -100,7 +100,8 @@ def measured(cohort: AnnData, study: Study, settings: Settings, wanted: Iterable
     `wanted` are keys of measures, all of the registry if not given; taxa that no claim names need to be given.
 
     The swabs that are compared come back: ``X`` rarefied; ``obs`` with a column each measure, NaN where it is not
-    known; ``uns["measures"]``, their keys; ``obsp["sqrt_bray_curtis"]``, distances.
+    known; ``uns["measures"]``, their keys; ``obsp["sqrt_bray_curtis"]``, distances. ``uns["course"]`` is ``obs`` of all
+    visits and arms.
     """
     keys = [*registry(study)] if wanted is None else list(dict.fromkeys(wanted))
     depth, seed = settings.rarefaction_depth, settings.seed
@@ -118,8 +119,12 @@ def measured(cohort: AnnData, study: Study, settings: Settings, wanted: Iterable
     table = alpha.assign(**{DISTANCE: distance}).join(others).astype(float)
     shown = [*(key for key in keys if key in table), PRESENT]
     swabs.obs = swabs.obs.join(table[shown])
-    swabs.uns["measures"] = shown
+    swabs.uns["measures"], swabs.uns["course"] = shown, swabs.obs
     swabs.obsp["sqrt_bray_curtis"] = root.data
+    about = compared(swabs.obs)
+    if len(about) < swabs.n_obs:
+        swabs = swabs[about.index].copy()
+    swabs.obs = about
     return swabs
 
 

@@ -105,9 +105,12 @@ def suppression(study: Study) -> str:
 
 def visits_used(study: Study) -> str:
     """Say which values of the visit column are analysed, and which are not."""
-    visit, labels = study.columns.visit, study.labels.model_dump()
-    used = " and ".join(f"{labels[v]} ({', '.join(visit.values[v])})" for v in visit.values)  # noqa: PD011
-    return f"Visits analysed: {used}; left out: {', '.join(visit.ignore) or 'none'}."
+    visit, labels = study.columns.visit, study.names
+    *others, last = [f"{labels[v]} ({', '.join(visit.values[v])})" for v in visit.values]  # noqa: PD011
+    about = f" Claims are about {labels['followup']}." if len(visit.values) > 2 else ""
+    about += " Arms are those recorded at baseline." if study.columns.arm_from == "baseline" else ""
+    used = f"{', '.join(others)} and {last}" if others else last
+    return f"Visits analysed: {used}; left out: {', '.join(visit.ignore) or 'none'}.{about}"
 
 
 def ages(study: Study) -> str:
