@@ -28,6 +28,7 @@ AMONG = {
 }  # fmt: skip
 #: Contrast and arm of an uncontrolled change on which claims of an effect rest.
 CHANGE = ("change", "treatment")
+NO_MARGIN = "there is no standard deviation of controls to set the margin by"
 NEEDS_COUNTS = "the study gives relative abundances, and this needs counts"
 
 
@@ -333,24 +334,25 @@ def lacking(swabs: AnnData, study: Study) -> dict[str, str]:
         "patients": (first["group"].eq("case").any(), "the study has no patients at baseline"),
         "controls": (first["group"].eq("control").any(), "the study has no controls at baseline"),
         "severity": (study.severity, "study.yaml names no severity score"),
-        "both arms": (pairs["arm"].nunique() == 2, "the study has no second arm with patients at both visits"),
-        "control": (pairs["who"].eq("control").any(), f"nobody of {labels['control']} was swabbed at both visits"),
         **{f"axis of {key}": (not (why := no_axis.get(key, "")), why) for key in (POSITION, *OTHER_AXES)},
     }
+    counts, both = pairs["who"].value_counts(), "with swabs of both visits"
+    people = {"control": (counts.get("control", 0), f"of {labels['control']} {both}")}
     improved = response.improvement(visits, study.severity).reindex(pairs.index)
-    for arm in ("treatment", "comparator"):
+    for arm in VOCABULARY["arm"]:
         of_arm, under = pairs["arm"].eq(arm), f"under {labels[arm]}"
-        there[arm] = of_arm.any(), f"nobody {under} was swabbed at both visits"
-        clear = improved[of_arm].ge(study.response.near_clear).any()
-        there[f"near clear {arm}"] = clear, f"no patient {under} is near clear"
-        low = improved[of_arm].lt(study.response.non_responder).any()
-        there[f"non_responders {arm}"] = low, f"no patient {under} improved by less than the threshold of response"
+        clear, low = improved.ge(study.response.near_clear), improved.lt(study.response.non_responder)
+        people[arm] = of_arm.sum(), f"{under} {both}"
+        people[f"near clear {arm}"] = (of_arm & clear).sum(), f"near clear {under}"
+        people[f"non_responders {arm}"] = (of_arm & low).sum(), f"{under} who improved by less than a response"
         for among in ("lesional", "non_lesional"):
             sites = sites_at_baseline(obs, lesional=among == "lesional") & obs["arm"].eq(arm)
-            both = obs[sites].groupby("subject")["visit"].nunique().eq(2).any()
             chosen = " (settings.swabs leaves others out)" if study.settings.swabs != "all" else ""
-            reason = f"no swab {under} that is compared is of skin {AMONG[among]} and swabbed at both visits{chosen}"
-            there[f"{among} {arm}"] = both, reason
+            skin = f"{under} {both}, of those that are compared, of skin {AMONG[among]}{chosen}"
+            people[f"{among} {arm}"] = obs[sites].groupby("subject")["visit"].nunique().eq(2).sum(), skin
+    people["both arms"] = min(people[arm][0] for arm in VOCABULARY["arm"]), f"in one of two arms {both}"
+    for need, (n, who_they_are) in people.items():
+        there[need] = n >= FEW, f"there {'are too few people' if n else 'is nobody'} {who_they_are}"
     return {need: "" if found else reason for need, (found, reason) in there.items()}
 
 
@@ -536,7 +538,7 @@ def _not_estimated(row: Mapping[str, Any], claim: Claim, study: Study) -> str:
         few = f"too few people {where} (n = {study.privacy.shown(row['n'])})"
         return few if study.counted else NEEDS_COUNTS
     if claim.against_margin and np.isnan(row["p_equivalence"]):
-        return "there is no standard deviation of controls to set the margin by"
+        return NO_MARGIN
     return ""
 
 
@@ -560,7 +562,8 @@ def untestable(claims: Mapping[str, Claim], swabs: AnnData, study: Study) -> dic
     lacks, found = lacking(swabs, study), {}
     for name, claim in claims.items():
         asked = [(a, part.expect) for part in claim.parts for a in questions(part, study)]
-        reasons = [cannot(a, expect, lacks, swabs, study) for a, expect in asked]
+        margin = lacks["controls"] and NO_MARGIN if claim.against_margin else ""
+        reasons = [cannot(a, expect, lacks, swabs, study) or margin for a, expect in asked]
         whats = [CONTRASTS[a.contrast].what(find(a.measure, study).label, a, study) for a, _ in asked]
         found[name] = why_not(whats, reasons)
     return found
