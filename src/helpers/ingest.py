@@ -142,6 +142,12 @@ def _standard_columns(study: Study, table: pd.DataFrame) -> pd.DataFrame:
                 obs.loc[ignored.index, "ignored"] |= ignored
         if name != "control_type" or column is not None:
             obs[name] = values.fillna("sample") if name == "control_type" else values
+    with problems:
+        if columns.site and words.named(columns.site, "visit") and not words.named(columns.site, "site"):
+            raise StudyError(
+                "is given a column of time as a site", file=path, where="columns.site", found=columns.site,
+                expected="a place on the body", fix=f"leave it out, or name it under columns.visit{CROSS_OVER}",
+            )  # fmt: skip
     obs["site"] = study.labels.site
     for name in ("site", "sex", "batch"):
         if getattr(columns, name):

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from helpers import words
+from helpers.ingest import CROSS_OVER
 from helpers.lineage import parse_lineage
 from helpers.study import STANDARD_COLUMNS, Labels
 from helpers.tables import Counts, bare, few, near_misses
@@ -19,6 +20,8 @@ from helpers.tables import Counts, bare, few, near_misses
 MOST = 0.8
 #: Nothing recorded, which needs no word.
 PLAINLY_MISSING = {"", "na", "nan", "n/a", "#n/a"}
+#: Keys of columns that name none.
+NO_COLUMNS = ("age_unit", "arm_from")
 #: The most values of a column whose values are told apart, and of one whose values are all to be listed.
 MOST_VALUES, MOST_LISTED = 20, 50
 
@@ -85,7 +88,7 @@ class Draft:
     def used(self) -> set[str | None]:
         """The columns that are taken."""
         return {
-            *(self.column_of(key) for key in self.columns if key != "age_unit"),
+            *(self.column_of(key) for key in self.columns if key not in NO_COLUMNS),
             *(score["column"] for score in self.severity),
         }
 
@@ -286,27 +289,45 @@ def _visit(draft: Draft) -> None:
         if told and known and len(levels) <= MOST_VALUES and not words.PRIOR.search(words.apart(column)):
             repeated = bool(draft.changing(draft.swabs[column]))
             found.append(((repeated, len(levels) > 1, named, -len(levels)), column, times))
-    if not found:
+    if not found and not (found := _visits_of_cases(draft)):
         return
     _, column, times = max(found, key=_rank)
     ordered = sorted(times, key=lambda v: times[v])
     first = next((v for v in ordered if words.BASELINE.fullmatch(words.folded(v))), ordered[0])
     baseline = [v for v in ordered if times[v] == times[first]]
     followup = [v for v in ordered if times[v] == max(times.values()) > times[first]]
-    ignore, odd = [v for v in ordered if v not in baseline + followup], ~draft.swabs[column].isin([*times, pd.NA])
-    draft.choose("visit", column, {"baseline": baseline, "followup": followup}, ignore + draft.levels(column, odd))
+    visits = {"baseline": baseline}
+    for v in (v for v in ordered if times[first] < times[v] and v not in followup):
+        visits.setdefault(
+            next((n for n, of in visits.items() if times[of[0]] == times[v]), words.label(v, column)), []
+        ).append(v)
+    ignore, odd = [v for v in ordered if times[v] < times[first]], ~draft.swabs[column].isin([*times, pd.NA])
+    draft.choose("visit", column, visits | {"followup": followup}, ignore + draft.levels(column, odd))
     draft.odd("columns.visit", draft.swabs[column], odd, "which is no time that is known: it is left out")
     people = draft.swabs[draft.columns["subject"]].groupby(draft.swabs[column]).nunique()
     each = ", ".join(f"'{v}' {people[v]}" for v in ordered)
-    why = "more than two visits; the first and the last are taken, the others left out. People at each: "
+    why = "more than two visits; the claims are about the first and the last. People at each: "
     why += f"{each}. Take another follow-up if few are left at the last, or if another is that of the question."
-    draft.check("columns.visit", why, ignore)
+    draft.check("columns.visit", why, len(visits) > 1 or ignore)
     draft.rivals("visit", [c for (also, *_), c, _ in found if also])
+
+
+def _visits_of_cases(draft: Draft) -> list[tuple[Any, str, dict[str, float]]]:
+    """Columns that tell patients by their visits, beside controls: AD_pre, AD_post, HC. Controls are of baseline."""
+    found = []
+    for column in draft.free():
+        levels = draft.levels(column)
+        times = {v: words.when_of(v) for v in levels if not words.means(v, "control")}
+        known = {v: time for v, time in times.items() if time is not None}
+        if len(known) == len(times) < len(levels) <= MOST_VALUES and len(set(known.values())) > 1:
+            found.append(((0, -len(levels)), column, dict.fromkeys(set(levels) - {*times}, min(known.values())) | known))
+            draft.check("columns.visit", f"'{column}' tells patients by visit, and controls; these are of baseline.")
+    return found
 
 
 def _group(draft: Draft) -> None:
     found = []
-    for column in draft.free("control_type", "lesional"):
+    for column in draft.free("control_type", "lesional", "visit"):
         levels, named = draft.levels(column), words.named(column, "group")
         parts = _by_meaning(levels, False, "control", "mock")
         sure = bool(parts["control"])
@@ -342,7 +363,7 @@ def _arm(draft: Draft) -> None:
     controls = group.eq("control").fillna(False)
     cases = group.eq("case").fillna(False) if "group" in draft.columns else ~controls
     few_people = draft.swabs.loc[cases, draft.columns["subject"]].nunique() / 10
-    found = []
+    found, crossed = [], []
     for column in draft.free("group"):
         levels, shared = draft.levels(column, cases), column == draft.column_of("group")
         named = 0 if shared else words.named(column, "arm")
@@ -350,25 +371,35 @@ def _arm(draft: Draft) -> None:
         # What only patients have, and each of them: a treatment, or something else of their disease.
         patients_only = not draft.levels(column, controls) and draft.swabs.loc[cases, column].notna().mean() > 0.9
         if len(levels) < 2 or shared:
-            told = bool(drugs >= 1 + shared and (named or shared))
+            of_arms = len(levels) > 1 and words.named(column, "arm") > 1  # and not of groups
+            told = bool((drugs > 1 or of_arms) if shared else drugs and named)
         else:
             told = bool(named or drugs or (patients_only and len(levels) == 2 and controls.any()))
         mixed = len(draft.changing(draft.swabs.loc[cases, column]))
+        if told and 2 <= len(levels) <= 6 and mixed > few_people:
+            crossed.append(f"'{column}' ({quoted(levels)}) in {mixed} people")
         if told and 1 <= len(levels) <= 6 and mixed <= few_people and not words.PRIOR.search(words.apart(column)):
             rank = (drugs >= min(2, len(levels)), named, patients_only, len(levels) == 2)
             found.append((rank, column, levels, named or drugs))
     if not found:
         why = "not with two to six values of which each patient has one (and nothing, NA, before treatment)"
         why = draft.lacking("arm", "arm, treatment or drug, or has two values that only patients have", why)
+        why += f". Several treatments in one person: {'; '.join(crossed)}{CROSS_OVER}" if crossed else ""
         draft.check("columns.arm", f"{why}. Claims about the treatments cannot be tested without columns.arm.")
         return
     (_, named, *_), column, levels, known = max(found, key=_rank)
     parts = _by_meaning(levels, True, "comparator")
     treatment = [*parts["other"], *levels][:1]
     comparator = [v for v in [*parts["comparator"], *levels] if v not in treatment][:1]
-    ignore = [v for v in levels if v not in treatment + comparator]
-    draft.choose("arm", column, {"treatment": treatment, "comparator": comparator}, ignore)
-    why = f"nothing tells which of {quoted(levels)} is the treatment and which the comparator; others are left out."
+    if changed := draft.changing(draft.swabs.loc[cases, column]):
+        draft.columns["arm_from"] = "baseline"
+        draft.check(
+            "columns.arm_from", f"{len(changed)} people have several values of '{column}': correct them, or keep this."
+        )
+    further = {words.label(v, column): [v] for v in levels if v not in treatment + comparator}
+    draft.choose("arm", column, {"treatment": treatment, "comparator": comparator} | further)
+    why = f"nothing tells which of {quoted(levels)} is the treatment and which the comparator; others are described, "
+    why += "not compared."
     draft.check("columns.arm", why, comparator and [len(part) for part in parts.values()] != [1, 1])
     why = "its name says no treatment, but it has two values, the same in each patient, and none in controls."
     draft.check("columns.arm", why, not known)
@@ -396,6 +427,8 @@ def _labels(draft: Draft) -> None:
     draft.labels = Labels().model_dump()
     for key in (key for key in ("group", "arm", "visit") if key in draft.columns):
         for name, values in draft.columns[key]["values"].items():
+            if name not in draft.labels:  # a further visit or arm has its name
+                continue
             told = key == "visit" or not re.fullmatch(words.PLAIN, words.folded(values[0]))
             label = words.label(values[0], draft.columns[key]["column"]) if len(values) == 1 and told else ""
             if label and name != "baseline" and label not in draft.labels.values():
@@ -426,7 +459,7 @@ def _stand_in(draft: Draft, key: str, standard: str, why: str) -> None:
 
 def _not_recorded(draft: Draft, metadata: pd.DataFrame) -> None:
     """Name the words, other than NA, that are taken for nothing recorded."""
-    keys = [(f"columns.{key}", draft.column_of(key)) for key in draft.columns if key != "age_unit"]
+    keys = [(f"columns.{key}", draft.column_of(key)) for key in draft.columns if key not in NO_COLUMNS]
     for key, column in keys + [("severity", score["column"]) for score in draft.severity]:
         cells = metadata.loc[draft.swabs.index, str(column)]
         numeric = key in ("columns.age", "severity")
