@@ -214,3 +214,5 @@ def test_without_controls_the_arms_are_compared_and_the_check_says_what_the_repo
     assert not told["C13"]
     tests = pd.read_csv(tmp_path / "results" / "tables" / "02_permanova.tsv", sep="\t")
     assert tests.loc[tests["term"].eq("visit:arm"), "p_value"].notna().any()
+    balance = pd.read_csv(tmp_path / "results" / "tables" / "05_balance.tsv", sep="\t")
+    assert len(balance), "the arms' patients are known without an axis"

@@ -676,9 +676,9 @@ def standing(found: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def sentences(found: pd.DataFrame, study: Study) -> list[str]:
-    """What a section found, a sentence an answer: first what claims ask, then what its tables show beside."""
+    """What a section found, a sentence an answer: first what claims ask, and of that what can be told."""
     beside = found["measure"].isin((*OTHER_AXES, OFF_AXIS)) & found["claims"].eq("")  # told by `seen_otherwise`
-    rows = sorted(standing(found[~beside]), key=lambda row: not row["claims"])
+    rows = sorted(standing(found[~beside]), key=lambda row: (not row["claims"], np.isnan(row["estimate"])))
     return [told(row, found, study) for row in rows if row["n"] or row["claims"]]
 
 

@@ -320,7 +320,9 @@ def _visits_of_cases(draft: Draft) -> list[tuple[Any, str, dict[str, float]]]:
         times = {v: words.when_of(v) for v in levels if not words.means(v, "control")}
         known = {v: time for v, time in times.items() if time is not None}
         if len(known) == len(times) < len(levels) <= MOST_VALUES and len(set(known.values())) > 1:
-            found.append(((0, -len(levels)), column, dict.fromkeys(set(levels) - {*times}, min(known.values())) | known))
+            found.append(
+                ((0, -len(levels)), column, dict.fromkeys(set(levels) - {*times}, min(known.values())) | known)
+            )
             draft.check("columns.visit", f"'{column}' tells patients by visit, and controls; these are of baseline.")
     return found
 
