@@ -216,3 +216,59 @@ def test_without_controls_the_arms_are_compared_and_the_check_says_what_the_repo
     assert tests.loc[tests["term"].eq("visit:arm"), "p_value"].notna().any()
     balance = pd.read_csv(tmp_path / "results" / "tables" / "05_balance.tsv", sep="\t")
     assert len(balance), "the arms' patients are known without an axis"
+
+
+# ---------------------------------------------------------------- bacterial load
+
+X2 = {
+    "says": "Under {treatment}, there is less {pathogen} in absolute numbers",
+    "parts": [{"measure": "pathogen_load", "contrast": "change", "arm": "treatment", "expect": "down"}],
+}
+
+
+def with_load(files: Files) -> Files:
+    """Under treatment, ten times as many bacteria at follow-up, more or less."""
+    rows, rng = files.metadata, np.random.default_rng(3)
+    more = rows["drug"].eq("dupilumab") & rows["visit"].eq("M3")
+    load = np.round(1e5 * np.where(more, 10, 1) * rng.lognormal(0, 0.2, len(rows))).astype(int)
+    return changed(files._replace(metadata=rows.assign(copies=load.astype(str))), columns={"load": "copies"})
+
+
+def test_an_absolute_abundance_is_the_share_of_the_load(tmp_path: Path) -> None:
+    study = write(changed(with_load(small_demo()), own_claims={"X2": X2}), tmp_path)
+    cohort, _ = ingest.build_cohort(study)
+    first = cohort.obs_names[0]
+    cohort.obs.loc[first, "load"] = 0
+    swabs = measured(cohort, study, study.settings)
+    obs = swabs.obs
+    reads = swabs[:, swabs.var["species"].eq(study.taxa.pathogen)].X.sum(axis=1)
+    share = (np.ravel(reads) + 0.5) / study.settings.rarefaction_depth
+    known = obs["load"].gt(0)
+    assert np.allclose(obs.loc[known, "bacterial_load"], np.log(obs.loc[known, "load"]))
+    assert obs.loc[first, "bacterial_load"] == pytest.approx(np.log(obs.loc[known, "load"].min() / 2))
+    assert np.allclose(obs["pathogen_load"], obs["bacterial_load"] + np.log(share))
+    asked = [Asked("bacterial_load", "arms"), Asked("pathogen_load", "change", "treatment")]
+    found = evidence.answers(asked, swabs, study, study.settings).query("stands").set_index("measure")
+    assert np.exp(found.loc["bacterial_load", "estimate"]) == pytest.approx(10, rel=0.4)
+    told = evidence.told(found.reset_index().iloc[0], found.reset_index(), study)
+    assert told.startswith("Bacterial load at Month 3")
+    assert "times" in told
+
+
+def test_a_claim_of_absolute_abundance_is_testable_only_with_a_load(tmp_path: Path) -> None:
+    for name, files in (("with", with_load(small_demo())), ("without", small_demo())):
+        study = write(changed(files, own_claims={"X2": X2}), tmp_path / name)
+        why = evidence.untestable(load_claims(study), ingest.build_cohort(study)[0], study)["X2"]
+        assert why == ("" if name == "with" else "the study measured no bacterial load")
+    drafted = guessed(people(group=["AD", "healthy"]).assign(qPCR=[str(10**4 + i) for i in range(48)]))
+    assert drafted.columns["load"] == "qPCR"
+    cycles = guessed(people(group=["AD", "healthy"]).assign(qPCR=[str(20 + i / 10) for i in range(48)]))
+    assert "load" not in cycles.columns, "a number of cycles"
+
+
+@pytest.mark.slow
+def test_a_report_with_load_shows_absolute_abundances_beside_the_share(tmp_path: Path) -> None:
+    study = write(changed(with_load(small_demo()), own_claims={"X2": X2}), tmp_path / "study")
+    assert analysed(study, tmp_path / "results")["X2"]["verdict"] != "not testable"
+    arms = pd.read_csv(tmp_path / "results" / "tables" / "05_contrasts.tsv", sep="\t").set_index("measure")
+    assert {"Bacterial load", "S. aureus, absolute abundance"} <= set(arms.index)

@@ -331,6 +331,7 @@ def lacking(swabs: AnnData, study: Study) -> dict[str, str]:
     there: dict[str, tuple[object, str]] = {
         "counts": (study.counted, NEEDS_COUNTS),
         "tree": ("tree" in swabs.uns, "the study gives no tree"),
+        "load": ("load" in obs and obs["load"].notna().any(), "the study measured no bacterial load"),
         "patients": (first["group"].eq("case").any(), "the study has no patients at baseline"),
         "controls": (first["group"].eq("control").any(), "the study has no controls at baseline"),
         "severity": (study.severity, "study.yaml names no severity score"),

@@ -160,6 +160,9 @@ def _standard_columns(study: Study, table: pd.DataFrame) -> pd.DataFrame:
             also = f"columns.age_unit: {'years' if unit == 12 else 'months'}"
             ages = _numbers(path, _column(path, table, columns.age, "columns.age"), 0, 120 * unit, also) / unit
             obs["age"] = ages if oldest is None else ages.mask(ages > oldest, oldest + 1)
+    if columns.load:
+        with problems:
+            obs["load"] = _numbers(path, _column(path, table, columns.load, "columns.load"), 0, 1e18)
     for score in study.severity:
         with problems:
             values = _column(path, table, score.column, f"severity {score.name}")
@@ -360,7 +363,7 @@ def _typed(study: Study, obs: pd.DataFrame) -> pd.DataFrame:
             obs[name] = pd.Categorical(obs[name], sorted(obs[name].dropna().unique()))
     obs["subject"] = obs["subject"].fillna("").astype(str)
     obs["site"] = obs["site"].astype(str)
-    first = ["subject", "group", "arm", "visit", "site", "lesional", "age", "sex", "batch", "control_type"]
+    first = ["subject", "group", "arm", "visit", "site", "lesional", "age", "sex", "batch", "load", "control_type"]
     scores = [s.name for s in study.severity]
     return obs[[c for c in (*first, *scores, *study.columns.covariates, "depth") if c in obs]]
 
@@ -371,11 +374,12 @@ def build_cohort(study: Study) -> tuple[AnnData, pd.DataFrame]:
     Whatever is wrong with the files is told at once: file, place, what was found and what expected, how to mend it.
 
     The cohort has in ``X`` counts (CSR, swabs x features that have reads); in ``var`` the seven `RANKS`, "" where not
-    named; in ``obs`` subject, group, arm, visit (ordered), site, lesional (nullable), age, sex, batch, control_type,
-    the severity scores, the covariates, and depth (reads), where the study has them. Negative controls stay, as
-    ``control_type`` ``negative``. Of relative abundances ``X`` are shares, and there is no depth. ``uns``: ``relative``
-    (bool), ``flow`` (people and swabs after each step, as from `follow`; JSON), ``tree`` (Newick, if there is one),
-    ``tree_differs`` (features without a tip and other tips; JSON), ``study`` and ``checksums`` (JSON).
+    named; in ``obs`` subject, group, arm, visit (ordered), site, lesional (nullable), age, sex, batch, load,
+    control_type, the severity scores, the covariates, and depth (reads), where the study has them. Negative controls
+    stay, as ``control_type`` ``negative``. Of relative abundances ``X`` are shares, and there is no depth. ``uns``:
+    ``relative`` (bool), ``flow`` (people and swabs after each step, as from `follow`; JSON), ``tree`` (Newick, if
+    there is one), ``tree_differs`` (features without a tip and other tips; JSON), ``study`` and ``checksums``
+    (JSON).
     """
     files, problems = study.files.each(), Problems()
     data, rows, obs, counts, var, tree = {}, None, None, None, None, None

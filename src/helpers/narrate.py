@@ -368,10 +368,11 @@ def counted_otherwise(what: str, ways: Mapping[str, Mapping[str, Any]], *, alpha
             told[row["p_value"] < alpha].append(f"by {name} ({p_value(row['p_value'])})")
     if not all(told.values()):
         return ""
+    load = ", and an absolute abundance moves with the whole community, too" if "absolute abundance" in ways else ""
     return (
         f"{what} is shown {' and '.join(told[True])}, not {' nor '.join(told[False])}, which is no contradiction: a "
         "share is ruled by the few who have most of it, a log ratio weighs all alike, and carriage asks only whether "
-        "there is any."
+        f"there is any{load}."
     )
 
 

@@ -52,7 +52,7 @@ FEW = 5
 
 #: Columns that no severity score or covariate may be named like: of ``obs``, and of the tables made from it.
 STANDARD_COLUMNS = (
-    "subject", *VOCABULARY, "site", "age", "sex", "batch", "depth", "response",
+    "subject", *VOCABULARY, "site", "age", "sex", "batch", "load", "depth", "response",
     "case", "who", "y0", "y1", "change", "improvement", "treated",
 )  # fmt: skip
 
@@ -171,6 +171,7 @@ class Columns(Described):
     age_unit: Literal["years", "months"] = "years"
     sex: Text | None = None
     batch: Text | None = None
+    load: Text | None = None
     covariates: dict[Name, Text] = Field(default_factory=dict)
 
     @model_validator(mode="after")

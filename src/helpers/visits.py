@@ -73,7 +73,9 @@ def by_patient(obs: pd.DataFrame, measures: pd.DataFrame) -> pd.DataFrame:
     visit: the columns of `obs` that belong to the patient or the visit, `measures`, boolean ``case``, and ``who`` (see
     `who`).
     """
-    columns = obs.columns.difference(["site", "lesional", "control_type", "depth", *measures.columns], sort=False)
+    columns = obs.columns.difference(
+        ["site", "lesional", "control_type", "depth", "load", *measures.columns], sort=False
+    )
     keys = ["subject", "visit"]
     patients = obs[columns].groupby(keys, observed=True, sort=True).first()
     means = measures.join(obs[keys]).groupby(keys, observed=True, sort=True).mean()

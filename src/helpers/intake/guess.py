@@ -221,6 +221,9 @@ def _plain(draft: Draft, *keys: str) -> None:
         if key == "age":
             recorded = max(draft.swabs[column].notna().sum(), 1)
             return bool(words.numbers(draft.swabs[column])[0].between(0, 1440).sum() >= MOST * recorded)
+        if key == "load":  # and no logarithm of it, nor a number of cycles
+            numbers = draft.numbers(column)
+            return numbers is not None and numbers.min() >= 0 and numbers.max() > 1000
         return 1 <= len(draft.levels(column)) <= (4 if key == "sex" else max(12, len(draft.swabs) / 4))
 
     for key in keys:
@@ -522,7 +525,7 @@ def guess(metadata: pd.DataFrame, counts: Counts, whole: bool, taxonomy: bool) -
     _visit(draft)
     _group(draft)
     _arm(draft)
-    _plain(draft, "site", "batch")
+    _plain(draft, "site", "batch", "load")
     _covariates(draft)
     _labels(draft)
     why = draft.lacking(
