@@ -103,7 +103,7 @@ WRONG: dict[str, tuple[Change, str, str]] = {
     "groups swapped": (
         swapped("group"),
         "named_otherwise",
-        "'AD' in 'diagnosis' is taken for Control and reads like Atopic dermatitis",
+        "'AD' in 'diagnosis' is taken for Healthy skin and reads like Atopic dermatitis",
     ),
     "lesional swapped": (swapped("lesional"), "lesional_milder", SKIN),
     "severity reversed": (scores(lambda x: 72 - x), "severity_rises", RISES),
@@ -148,14 +148,14 @@ WRONG_BY_DATA: dict[str, tuple[Change, str, str]] = {
     "groups swapped": (
         nameless("group", healthy="A", AD="B"),
         "controls_ill",
-        "at baseline, EASI: Control 24.4 (n = 22), Atopic dermatitis none (n = 0); at",
+        "at baseline, EASI: Healthy skin 24.4 (n = 22), Atopic dermatitis none (n = 0); at",
     ),
     "groups swapped, without a score": (
         lambda files: changed(
             nameless("group", healthy="A", AD="B")(files), severity=[], columns={"arm": None}, adjust=None
         ),
         "controls_ill",
-        "at baseline, Staphylococcus, % of the reads: Control 44.3 (n = 22), Atopic dermatitis 10.2 (n = 13); at",
+        "at baseline, Staphylococcus, % of the reads: Healthy skin 44.3 (n = 22), Atopic dermatitis 10.2 (n = 13); at",
     ),
     "lesional swapped": (nameless("lesional", yes="A", no="B"), "lesional_milder", SKIN),
     "randomised true, and the text silent": (

@@ -588,7 +588,7 @@ def test_nothing_is_left_of_a_draft_that_failed(
 
 
 @pytest.mark.slow
-@settings(max_examples=150, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(tables(cohort()[1]))
 def test_any_metadata_gives_a_study_that_loads_or_is_refused(
     tmp_path_factory: pytest.TempPathFactory, content: bytes

@@ -1,6 +1,6 @@
 """Whatever comes in, the outcome is a valid cohort, or a StudyError that says where, what and how to mend it.
 
-`make test` generates some thousand cases, always the same; `make fuzz` CASES (50,000) others, at random.
+`make test` generates a thousand cases, always the same; `make fuzz` CASES (50,000) others, at random.
 """
 
 import functools
@@ -36,7 +36,7 @@ from helpers.study import load_study, read_yaml
 pytestmark = pytest.mark.slow
 #: Share of the cases that each test generates.
 SHARES = {"study.yaml": 0.3, "metadata": 0.3, "counts": 0.2, "bytes": 0.2}
-ALL_CASES = int(os.environ.get("FUZZ_CASES", "2400"))
+ALL_CASES = int(os.environ.get("FUZZ_CASES", "1000"))
 FILES = {
     "counts": tsv(COUNTS),
     "metadata": tsv(METADATA, index=False),

@@ -131,8 +131,8 @@ def test_answers_follow_the_study(tmp_path: Path, item: str, change: dict[str, A
 def test_counts_are_shown_as_the_study_allows(tmp_path: Path) -> None:
     shown = replies(a_run(tmp_path / "open", REAL))["STORMS 3.6"].answer
     hidden = replies(a_run(tmp_path / "hidden", STUDIES["suppressed"]))["STORMS 3.6"].answer
-    assert "People at baseline: 4 Control, 83 Dupilumab." in shown
-    assert "People at baseline: ≤7 Control, 85 Dupilumab." in hidden
+    assert "People at baseline: 4 Healthy skin, 83 Dupilumab." in shown
+    assert "People at baseline: ≤7 Healthy skin, 85 Dupilumab." in hidden
     assert "swabs are kept" not in hidden
 
 

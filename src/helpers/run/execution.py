@@ -24,7 +24,10 @@ HOW = {
     "kernel_name": "python3",
     "language": "python",
     "progress_bar": False,
-    "extra_arguments": ["--log-level=CRITICAL"],
+    "extra_arguments": [
+        "--log-level=CRITICAL",
+        "--IPKernelApp.exec_lines=__import__('logging').getLogger('tornado').setLevel('CRITICAL')",
+    ],
 }
 
 
