@@ -128,16 +128,14 @@ def change(asked: Asked, data: Data, study: Study, settings: Settings) -> Estima
     """Mean change between the visits in one group, uncontrolled, over sites swabbed at both visits.
 
     Beside it what the change would be less the controls' own, beyond regression to the mean, and with the lost imputed;
-    where there are several sites, by a model of all swabs with site effects, which stands for it where nobody has a
-    site at both visits; and where there are more visits, by the mixed model of all of them.
+    where there are several sites or more visits, by a mixed model of all swabs, which stands for it where too few have
+    a site at both visits.
     """
     pairs = change_pairs(asked, data, study)
     own, healthy = pairs[pairs["who"].eq(asked.arm)], pairs[pairs["who"].eq("control")]
     found = {"mean change": _mean_change(own, settings)}
-    if data.obs["site"].nunique() > 1 and asked.measure in data.obs:
-        swabs = data.obs[who(data.obs).eq(asked.arm)]
-        modelled = {SITE_EFFECTS: response.change_over_sites(swabs, asked.measure, alpha=settings.alpha)}
-        found = modelled | found if np.isnan(found["mean change"]["estimate"]) else found | modelled
+    modelled = _mixed(asked, data, study, settings, [asked.arm])
+    found = modelled | found if np.isnan(found["mean change"]["estimate"]) else found | modelled
     if asked.arm != "control" and _rests_on(asked.measure, study) and own["change"].count() >= FEW:
         drift = estimates.linear_contrast(pd.concat([own, healthy]), "change", "case", alpha=settings.alpha)
         sign = healthier(asked.measure, data.visits, study)
@@ -149,20 +147,21 @@ def change(asked: Asked, data: Data, study: Study, settings: Settings) -> Estima
         )
         beside = {LESS_CONTROLS: drift, BEYOND_REGRESSION: beyond, IMPUTED: whole}
         found |= {name: each for name, each in beside.items() if not np.isnan(each["estimate"])}
-    return found | _of_all_visits(asked, data, study, settings, [asked.arm])
+    return found
 
 
-def _of_all_visits(
+def _mixed(
     asked: Asked, data: Data, study: Study, settings: Settings, arms: Sequence[str], covariates: Sequence[str] = ()
 ) -> Estimates:
-    """The mixed model of all visits, where there are more than two."""
+    """The mixed model of all swabs, where there are more than two visits, or several sites."""
     swabs = data.course[who(data.course).isin(arms)]
-    if swabs["visit"].nunique() <= len(VOCABULARY["visit"]):
-        return {}
     if find(asked.measure, study).kind == "severity":  # one value a patient and visit, however many swabs
         swabs = by_visit(swabs, [asked.measure]).assign(site="")
+    name = ALL_VISITS if swabs["visit"].nunique() > len(VOCABULARY["visit"]) else SITE_EFFECTS
+    if name == SITE_EFFECTS and swabs["site"].nunique() < 2:
+        return {}
     found = longitudinal.mixed_contrast(swabs, asked.measure, covariates, alpha=settings.alpha)
-    return {} if np.isnan(found["estimate"]) else {ALL_VISITS: found}
+    return {} if np.isnan(found["estimate"]) else {name: found}
 
 
 def _imputing(settings: Settings) -> dict[str, Any]:
@@ -210,11 +209,11 @@ def _mean_change(pairs: pd.DataFrame, settings: Settings) -> dict[str, Any]:
 def arms(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
     """Treatment against comparator at follow-up: ANCOVA.
 
-    The change score, overlap weights, the mixed model of all visits, and ANCOVA with the lost imputed beside it.
+    The change score, overlap weights, the mixed model of all swabs, and ANCOVA with the lost imputed beside it.
     """
     pairs, adjust = treatment.arms(paired(data.followed, asked.measure)), arm_covariates(asked, study)
     found = treatment.arm_contrasts(pairs, adjust, **_resampling(settings)).to_dict("index")
-    found |= _of_all_visits(asked, data, study, settings, VOCABULARY["arm"], adjust)
+    found |= _mixed(asked, data, study, settings, VOCABULARY["arm"], adjust)
     if not _rests_on(asked.measure, study):
         return found
     ancova = partial(treatment.ancova, covariates=adjust, alpha=settings.alpha)

@@ -268,22 +268,19 @@ def trajectories(changes: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
 
     `changes` as from `helpers.longitudinal.trajectories`.
     """
-    visits = [labels["baseline"], *dict.fromkeys(changes["visit"])]
-    names = {labels[who]: who for who in COLOURS}
+    visits, names = [labels["baseline"], *dict.fromkeys(changes["visit"])], {labels[who]: who for who in COLOURS}
     groups = sorted(dict.fromkeys(changes["who"]), key=lambda who: [*names, who].index(who))
     fig, axes = panels(3.4, columns=changes["measure"].nunique())
     for ax, (_, of) in zip(axes, changes.groupby("measure", sort=False), strict=True):
         for i, who in enumerate(groups):
             key, part = names.get(who, ""), of[of["who"].eq(who)].set_index("visit").reindex(visits[1:])
-            mean = np.r_[0, part["estimate"]]
-            half = np.r_[0, (part["ci_high"] - part["ci_low"]) / 2]
+            mean, half = np.r_[0, part["estimate"]], np.r_[0, (part["ci_high"] - part["ci_low"]) / 2]
             known = np.isfinite(mean)
             style = {"color": COLOURS.get(key, "0.45"), "marker": MARKERS.get(key, "Pv*X"[i % 4]), "mec": "black"}
             if known.sum() > 1:
                 x = np.arange(len(visits)) + 0.08 * (i - (len(groups) - 1) / 2)
-                ax.errorbar(x[known], mean[known], half[known], capsize=2, lw=1.5, ms=6, **style,
-                            ls="-" if key else ("--", ":")[i % 2],
-                            label=f"{who} (n = {part['n'].max():.0f})")  # fmt: skip
+                line, n = "-" if key else ("--", ":")[i % 2], f"{who} (n = {part['n'].max():.0f})"
+                ax.errorbar(x[known], mean[known], half[known], capsize=2, lw=1.5, ms=6, ls=line, label=n, **style)
         unit = "times" if of["scale"].iloc[0] == "fold change" else of["unit"].iloc[0]
         ax.axhline(0, color="black", lw=0.6)
         ax.axvspan(*(visits.index(labels["followup"]) + np.array([-0.3, 0.3])), color="0.9", lw=0, zorder=0)

@@ -187,9 +187,8 @@ def _of_persons(study: Study, obs: pd.DataFrame) -> pd.DataFrame:
     if study.columns.arm_from == "baseline":
         allocated = arm[used & obs["visit"].eq("baseline").fillna(False).astype(bool)].groupby(obs["subject"])
         at_baseline = allocated.first()[allocated.nunique() == 1]
-        arm = obs["arm"] = obs["arm"].mask(
-            case & obs["subject"].isin(at_baseline.index), obs["subject"].map(at_baseline)
-        )
+        known = case & obs["subject"].isin(at_baseline.index)
+        arm = obs["arm"] = obs["arm"].mask(known, obs["subject"].map(at_baseline))
     for rows in (used, ~used):  # what is recorded at a visit left out counts where nothing else is
         recorded = arm[rows].groupby(obs["subject"])
         unanimous = recorded.first()[recorded.nunique() == 1]

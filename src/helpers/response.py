@@ -162,32 +162,6 @@ def within_between_slopes(
     return pd.DataFrame(rows, index=names)
 
 
-def change_over_sites(swabs: pd.DataFrame, measure: str, *, alpha: float = 0.05) -> dict[str, float]:
-    """Mean change between the visits where patients were not swabbed at the same sites: a model with site effects.
-
-    Generalised estimating equations as of `within_between_slopes`, over the swabs of those with both visits, on visit
-    and site. `swabs` has a row a swab of one group: subject, visit,
-    site and `measure`. n and n_dropped count patients; t with patients less coefficients degrees of freedom, NaN with
-    fewer than five.
-    """
-    known = swabs.dropna(subset=[measure])
-    complete = known[known.groupby("subject")["visit"].transform("nunique").eq(2)]
-    n = complete["subject"].nunique()
-    dropped = swabs["subject"].nunique() - n
-    x = as_numbers(complete[["site"]].astype(str)).assign(change=complete["visit"].eq("followup").astype(float))
-    df = n - x.shape[1] - 1
-    if df < 5:
-        return not_estimable(n, dropped)
-    y = complete[measure].to_numpy(float)
-    model = GEE(y, add_constant(x), groups=complete["subject"].astype(str), cov_struct=Exchangeable())
-    with np.errstate(invalid="ignore"):
-        fit = model.fit(cov_type="bias_reduced")
-        se = fit.bse["change"]
-    if not se > 0:  # the correction of few patients' bias may leave no variance
-        return not_estimable(n, dropped)
-    return with_t(fit.params["change"], se, df, n, dropped, alpha=alpha)
-
-
 def slopes(visits: pd.DataFrame, measures: Mapping[str, Measure], study: Study, *, alpha: float = 0.05) -> pd.DataFrame:
     """Slopes of several measures on each severity score: their names, and the keys of `helpers.estimates.ESTIMATE`."""
     rows = []

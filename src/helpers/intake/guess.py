@@ -299,11 +299,9 @@ def _visit(draft: Draft) -> None:
     first = next((v for v in ordered if words.BASELINE.fullmatch(words.folded(v))), ordered[0])
     baseline = [v for v in ordered if times[v] == times[first]]
     followup = [v for v in ordered if times[v] == max(times.values()) > times[first]]
-    visits = {"baseline": baseline}
-    for v in (v for v in ordered if times[first] < times[v] and v not in followup):
-        visits.setdefault(
-            next((n for n, of in visits.items() if times[of[0]] == times[v]), words.label(v, column)), []
-        ).append(v)
+    between = sorted({times[v] for v in ordered if times[first] < times[v] < max(times.values())})
+    each_at = [[v for v in ordered if times[v] == time] for time in between]
+    visits = {"baseline": baseline} | {words.label(at[0], column): at for at in each_at}
     ignore, odd = [v for v in ordered if times[v] < times[first]], ~draft.swabs[column].isin([*times, pd.NA])
     draft.choose("visit", column, visits | {"followup": followup}, ignore + draft.levels(column, odd))
     draft.odd("columns.visit", draft.swabs[column], odd, "which is no time that is known: it is left out")
@@ -323,9 +321,8 @@ def _visits_of_cases(draft: Draft) -> list[tuple[Any, str, dict[str, float]]]:
         times = {v: words.when_of(v) for v in levels if not words.means(v, "control")}
         known = {v: time for v, time in times.items() if time is not None}
         if len(known) == len(times) < len(levels) <= MOST_VALUES and len(set(known.values())) > 1:
-            found.append(
-                ((0, -len(levels)), column, dict.fromkeys(set(levels) - {*times}, min(known.values())) | known)
-            )
+            of_controls = dict.fromkeys(set(levels) - {*times}, min(known.values()))
+            found.append(((0, -len(levels)), column, of_controls | known))
             draft.check("columns.visit", f"'{column}' tells patients by visit, and controls; these are of baseline.")
     return found
 
@@ -398,9 +395,8 @@ def _arm(draft: Draft) -> None:
     comparator = [v for v in [*parts["comparator"], *levels] if v not in treatment][:1]
     if changed := draft.changing(draft.swabs.loc[cases, column]):
         draft.columns["arm_from"] = "baseline"
-        draft.check(
-            "columns.arm_from", f"{len(changed)} people have several values of '{column}': correct them, or keep this."
-        )
+        why = f"{len(changed)} people have several values of '{column}': correct them, or keep this."
+        draft.check("columns.arm_from", why)
     further = {words.label(v, column): [v] for v in levels if v not in treatment + comparator}
     draft.choose("arm", column, {"treatment": treatment, "comparator": comparator} | further)
     why = f"nothing tells which of {quoted(levels)} is the treatment and which the comparator; others are described, "
