@@ -64,7 +64,9 @@ def test_further_visits_and_arms_are_described_and_change_no_estimate_of_the_two
     assert ALL_VISITS not in same.index
     changes = trajectories(course, ["shannon"], study).set_index(["who", "visit"])
     assert set(changes.index) == {
-        (who, visit) for who in ("Control", "Dupilumab", "Cyclosporine", MTX) for visit in ("Month 1", "Month 3")
+        (who, visit)
+        for who in (study.labels.control, "Dupilumab", "Cyclosporine", MTX)
+        for visit in ("Month 1", "Month 3")
     }
     wide = course[course["subject"].isin(third)].pivot_table("shannon", "subject", "visit", observed=True)
     change = (wide["Month 1"] - wide["baseline"]).dropna()
