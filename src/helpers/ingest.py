@@ -344,7 +344,7 @@ def follow(
 
 def count_people(patients: pd.DataFrame, visits: Sequence[str]) -> pd.DataFrame:
     """People in all, at each visit and at both, and swabs, by who; of swabs with who, subject and visit."""
-    at = {visit: patients["visit"].eq(visit) for visit in visits}
+    at = {visit: patients["visit"].eq(visit) for visit in dict.fromkeys([*visits, *VOCABULARY["visit"]])}
     seen = patients.assign(**at).groupby(["who", "subject"])[list(at)].any().astype(int)
     counts = seen.assign(people=1, both=seen["baseline"] * seen["followup"]).groupby("who").sum()
     counts = counts[["people", *at, "both"]]
