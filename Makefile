@@ -3,7 +3,9 @@
 # STUDY  a folder in data/                              make report STUDY=khadka2021
 # SET    parameters of this run, checked before it      make report SET="permutations=9999 alpha=0.01"
 # AGAINST an earlier run to compare with                make report AGAINST=copy-of-reports/demo
+# STUDIES whose reports to lay side by side             make compare STUDIES="demo khadka2021"
 # NAME   a new study, drafted from its files            make study NAME=mycohort TABLE=table.qza METADATA=metadata.tsv
+# FROM   the folder of these, told by their names       make study NAME=mycohort FROM=results
 # PYTHON the interpreter, if not the project's own      make report PYTHON=python
 
 # What is given is never expanded, neither here nor by a shell; what this file keeps for itself cannot be given.
@@ -13,10 +15,11 @@ $(foreach v,$(.VARIABLES),$(if $(filter command,$(origin $(v))),$(if $(filter $(
 $(error $(v) is not to be given: the Makefile keeps it for itself))$(eval override $$(v) := $$(value $$(v)))))
 $(if $(findstring e,$(filter-out --%,$(firstword -$(MAKEFLAGS)))),$(error make -e is not for this project: give variables \
 on the command line))
-$(foreach v,STUDY SET AGAINST MAKE MAKE_COMMAND MAKECMDGOALS,$(if $(filter environment,$(origin $(v))),\
+$(foreach v,STUDY STUDIES SET AGAINST MAKE MAKE_COMMAND MAKECMDGOALS,$(if $(filter environment,$(origin $(v))),\
 $(eval $$(v) := $$(value $$(v)))))
 
 STUDY ?= demo
+STUDIES ?=
 SET ?=
 AGAINST ?=
 PYTHON = .venv/bin/python
@@ -31,7 +34,7 @@ endif
 .DEFAULT_GOAL := help
 
 # The same numbers on every machine: one thread a process, one order of hashing. Kernels of this environment only.
-export STUDY SET AGAINST RUNS CASES
+export STUDY STUDIES SET AGAINST RUNS CASES
 export PYTHONHASHSEED = 0
 export OMP_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
@@ -71,10 +74,10 @@ endif
 
 ifneq ($(filter study,$(MAKECMDGOALS)),)
 # Only what stands on the command line (a machine may have its own NAME), and as it stands there: `$$` is not expanded.
-DRAFTED := NAME TABLE METADATA TAXONOMY TREE
+DRAFTED := NAME TABLE METADATA TAXONOMY TREE FROM
 $(foreach v,$(DRAFTED),$(eval override $(v) := $(if $(filter override,$(origin $(v))),$$(value $(v)))))
-$(foreach v,NAME TABLE METADATA,$(if $(strip $(value $(v))),,$(error $(v) is not given; expected \
-make study NAME=mycohort TABLE=counts METADATA=metadata.tsv [TAXONOMY=file] [TREE=file])))
+$(foreach v,NAME $(if $(strip $(value FROM)),,TABLE),$(if $(strip $(value $(v))),,$(error $(v) is not given; expected \
+make study NAME=mycohort TABLE=counts [METADATA=metadata.tsv] [TAXONOMY=file] [TREE=file], or NAME=mycohort FROM=folder)))
 export $(DRAFTED)
 endif
 
@@ -184,8 +187,8 @@ $(PAGE): $(call SAVED,site)
 
 # ---------------------------------------------------------------- the rest
 
-study: environment ## draft data/NAME/study.yaml: NAME=mycohort TABLE=file METADATA=file [TAXONOMY=file] [TREE=file]
-	@$(STEP) study --table="$$TABLE" --metadata="$$METADATA" --taxonomy="$$TAXONOMY" --tree="$$TREE" -- "$$NAME"
+study: environment ## draft data/NAME/study.yaml: NAME=mycohort TABLE=file [METADATA=file] [TAXONOMY=file] [TREE=file], or FROM=folder
+	@$(STEP) study --table="$$TABLE" --metadata="$$METADATA" --taxonomy="$$TAXONOMY" --tree="$$TREE" --from="$$FROM" -- "$$NAME"
 
 check: environment ## tell all problems of a study's files at once; or what it has, and which claims it can test
 	@$(STEP) check "$$STUDY" --set="$$SET"
@@ -217,6 +220,9 @@ share: report ## reports/<study>/<study>-report.zip: the report, its tables, fig
 
 pdf: report ## reports/<study>/<study>-report.pdf: all pages on paper, by Chromium or Chrome
 	@$(ALONE) $(STEP) pdf "$$STUDY"
+
+compare: environment ## reports/compare: claims of the reports of STUDIES="demo khadka2021" side by side
+	@set -f; $(STEP) compare -- $$STUDIES
 
 reference: environment ## re-run the notebooks in place with their defaults, print what changed
 	@$(STEP) reference

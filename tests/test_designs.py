@@ -95,7 +95,7 @@ def test_people_of_further_arms_and_visits_are_counted_and_told_before_the_repor
 def test_a_report_of_further_visits_and_arms_judges_what_that_of_two_does(tmp_path: Path) -> None:
     claims = analysed(write(further(small_demo()), tmp_path / "further"), tmp_path / "results")
     assert {row["verdict"] for row in claims.values()} - {"not testable"}
-    table = pd.read_csv(tmp_path / "results" / "tables" / "05_every_visit.tsv", sep="\t")
+    table = pd.read_csv(tmp_path / "results" / "tables" / "02_every_visit.tsv", sep="\t")
     assert MTX in set(table["who"])
 
 

@@ -1,4 +1,6 @@
 import json
+import tracemalloc
+from decimal import Decimal, localcontext
 from itertools import combinations
 from math import comb
 from pathlib import Path
@@ -11,6 +13,7 @@ from scipy import sparse
 from scipy.spatial.distance import pdist, squareform
 from skbio import DistanceMatrix, TreeNode
 from skbio.diversity import alpha_diversity, beta_diversity
+from skbio.stats.ordination import pcoa
 
 from helpers import diversity
 
@@ -48,6 +51,43 @@ def tree() -> TreeNode:
 @pytest.fixture(scope="module")
 def r() -> dict:
     return json.loads((ORACLE / "diversity.json").read_text())
+
+
+# --- many swabs -------------------------------------------------------------------------------------------------------
+
+
+def peak_of(work) -> int:
+    """Bytes that are held at once."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_two_axes_of_many_swabs_are_those_of_the_whole_decomposition(monkeypatch):
+    distmat = euclidean(np.random.default_rng(1).normal(size=(1100, 30)) * 0.9 ** np.arange(30))
+    whole = pcoa(distmat, dimensions=1100, warn_neg_eigval=False)
+    monkeypatch.setattr(diversity, "pcoa", None)
+    got = diversity.ordinate(distmat)
+    assert list(got.samples.index) == list(distmat.ids)
+    np.testing.assert_allclose(got.proportion_explained, whole.proportion_explained[:2], rtol=1e-10)
+    turned = np.sign(whole.samples.iloc[:, :2].median())
+    np.testing.assert_allclose(got.samples, whole.samples.iloc[:, :2] * turned, atol=1e-10)
+
+
+def test_matrices_of_all_swabs_are_few():
+    rng, n = np.random.default_rng(1), 2500
+    cohort = cohort_of(rng.poisson(3, (n, 8)) + 1, "((f0:1,f1:2):3,(f2:1,f3:1,f4:1,f5:1,f6:1,f7:1):4);")
+    one = 8 * n**2
+    assert peak_of(lambda: diversity.bray_curtis(cohort, 8, rarefactions=3, seed=1)) < 1.6 * one
+    assert peak_of(lambda: diversity.aitchison(cohort)) < 2 * one
+    assert peak_of(lambda: diversity.unifrac(cohort, diversity.rooted_tree(cohort), weighted=True)) < 3 * one
+    distmat = diversity.aitchison(cohort)
+    subjects = np.repeat(np.arange(n // 2), 2)
+    inside = subjects % 3 == 0
+    assert peak_of(lambda: diversity.distance_to_reference(distmat, inside, subjects)) < 0.7 * one
 
 
 # --- rarefaction ------------------------------------------------------------------------------------------------------
@@ -133,6 +173,60 @@ def test_work_done_in_parts_gives_the_same(table, tree, monkeypatch):
     monkeypatch.setattr(diversity, "BLOCK", 7)
     pd.testing.assert_frame_equal(diversity.expected_alpha(table, 125, tree=tree), whole[0], rtol=1e-13)
     np.testing.assert_allclose(diversity.unifrac(table, tree, weighted=True).data, whole[1], atol=1e-14)
+
+
+DEEP = [[3, 1_000, 2_000_000, 400_000_000, 1_597_998_997], [1, 0, 0, 10_000_000_000, 10_000_000_000]]
+
+
+def exactly(total: int, k: int, m: int) -> tuple[float, float]:
+    """Of `k` reads in `total`, `m` taken: the probability of any, and the mean of ln(1 + K), in sixty digits."""
+    with localcontext() as digits:
+        digits.prec = 60
+        low = max(0, m - total + k)
+        p = [Decimal(1)]
+        for x in range(low, min(k, m)):
+            p.append(p[-1] * (k - x) * (m - x) / ((x + 1) * (total - k - m + x + 1)))
+        mean = sum(c * Decimal(1 + low + i).ln() for i, c in enumerate(p)) / sum(p)
+        return float(1 - p[0] / sum(p) if low == 0 else 1), float(mean)
+
+
+@pytest.mark.parametrize("depth", [2, 1000, 4000])
+def test_expected_alpha_of_two_thousand_million_reads_is_exact(depth):
+    got = diversity.expected_alpha(cohort_of(DEEP), depth, ["observed_features", "shannon"])
+    for swab, reads in zip(got.index, DEEP, strict=True):
+        total = sum(reads)
+        found = sum(exactly(total, k, depth)[0] for k in reads if k)
+        shannon = np.log(depth) - sum(k / total * exactly(total - 1, k - 1, depth - 1)[1] for k in reads if k)
+        assert got.loc[swab].tolist() == pytest.approx([found, shannon], rel=1e-12)
+
+
+def test_deep_swabs_are_worked_out_as_shallow_ones_are(table, tree, monkeypatch):
+    deep, depths = table * 37, [1, 2, 1000, 3000, int(table.to_numpy().sum(axis=1).max()) * 37]
+    looked_up = [diversity.expected_alpha(deep, depth, tree=tree) for depth in depths]
+    monkeypatch.setattr(diversity, "LOOKED_UP", 0)
+    for depth, expected in zip(depths, looked_up, strict=True):
+        pd.testing.assert_frame_equal(diversity.expected_alpha(deep, depth, tree=tree), expected, rtol=1e-8, atol=1e-8)
+
+
+def test_memory_does_not_grow_with_the_reads():
+    rng, peaks = np.random.default_rng(1), []
+    for reads in (5e6, 2e9):
+        cohort = cohort_of(np.ceil(rng.dirichlet(np.full(50, 0.2), 20) * reads), group="case")
+        depths = diversity.curve_depths(cohort, 1000)
+        curves = peak_of(lambda: diversity.rarefaction_curves(cohort, depths))  # noqa: B023
+        peaks.append(max(curves, peak_of(lambda: diversity.bray_curtis(cohort, 1000, rarefactions=1, seed=1))))  # noqa: B023
+    assert peaks[1] < 1.5 * peaks[0] < 2**26
+
+
+@pytest.mark.parametrize("depth", [40, 4_000_000])
+def test_draws_of_more_reads_than_numpy_takes_are_hypergeometric(depth):
+    reads = [6 * 10**8, 3 * 10**8, 10**8, 7]
+    drawn = diversity.rarefy(cohort_of([reads] * 4000), depth, seed=3).X[:, :3]
+    share = np.array(reads[:3]) / sum(reads)
+    deviation = np.sqrt(depth * share * (1 - share) * (1 - depth / sum(reads)))
+    assert abs(drawn.mean(axis=0) - depth * share).max() < 4 * deviation.max() / 4000**0.5
+    np.testing.assert_allclose(drawn.std(axis=0), deviation, rtol=0.05)
+    assert np.corrcoef(drawn[:, 0], drawn[:, 1])[0, 1] == pytest.approx(-((0.6 * 0.3 / 0.4 / 0.7) ** 0.5), abs=0.03)
 
 
 def test_swabs_that_are_not_deep_enough_have_no_expected_alpha():

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from cohorts import Files, changed, chapters, merged, small_demo, write
-from test_draft import KHADKA, shared
+from test_draft import shared
 from test_shapes import SHAPES
 
 from helpers import doubts, output
@@ -188,13 +188,13 @@ def test_names_that_tell_nothing_raise_no_doubt_by_themselves(key: str, tmp_path
     assert raised(write(neutral(small_demo(), **{key: names[key]}), tmp_path)) == {}
 
 
-@pytest.mark.parametrize("name", ["demo", "khadka2021"])
+@pytest.mark.parametrize("name", ["demo", "khadka2021", "kunstner2022"])
 def test_a_study_that_comes_with_the_project_raises_none(name: str, tmp_path: Path) -> None:
     study = load_study(ROOT / "data" / name)
-    if name == "khadka2021":
+    if name != "demo":
         (tmp_path / "raw").mkdir()
-        for file in KHADKA:
-            shutil.copy(shared(f"studies/khadka2021/{file}"), tmp_path / "raw")
+        for file in study.files.each().values():
+            shutil.copy(shared(f"studies/{name}/{Path(file.path).name}"), tmp_path / "raw")
         study = study.elsewhere(tmp_path)
     assert raised(study) == {}
 

@@ -1,6 +1,8 @@
+import io
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from scipy import sparse
 from test_hostile import tables
+from test_ingest import hdf5, qza
 
 from helpers import narrate, words
 from helpers.__main__ import main
@@ -124,7 +127,7 @@ def test_draft_of_a_plain_cohort_builds_as_it_is(tmp_path: Path) -> None:
     assert study.files.taxonomy == "feature_names"
     assert [(s.name, s.column, s.range) for s in study.severity] == [("easi", "EASI", (0, 72))]
     assert checks(text) == ["title, about, source, licence", "randomised", "labels", "minimum_depth"]
-    for file, path in zip((study.files.counts, study.files.metadata), paths, strict=True):
+    for file, path in zip((study.files.counts, study.described), paths, strict=True):
         assert study.path(file).read_bytes() == path.read_bytes()
     assert "make check STUDY=mine" in told
     assert told.index("make check STUDY=mine") < told.index("make report STUDY=mine")
@@ -155,6 +158,7 @@ def test_draft_of_khadka_needs_three_edits(tmp_path: Path) -> None:
     ):
         assert text.count(drafted_line) == 1
         text = text.replace(drafted_line, edited)
+    text = text.replace("small_cells: suppress", "small_cells: show")  # groups at the last visits are small
     (tmp_path / "data/mine/study.yaml").write_text(text)
     (tmp_path / "raw").mkdir()
     for path in (table, metadata):
@@ -546,7 +550,7 @@ def test_files_of_one_name_are_both_kept(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     other = metadata.rename(tmp_path / "b" / table.name)
     study, _, _ = drafted(tmp_path, table, other)
-    assert study.files.metadata.path == "raw/metadata-counts.tsv"
+    assert study.described.path == "raw/metadata-counts.tsv"
     build_cohort(study)
 
 
@@ -645,9 +649,179 @@ def test_make_passes_paths_as_they_are(tmp_path: Path) -> None:
     table = "my 'table' \"$x\" $(id) `id`;#.tsv"
     done = make("NAME=mine", f"TABLE={table}", "METADATA=a b.tsv")
     assert done.returncode == 0, done.stderr
-    expected = [f"--table={table}", "--metadata=a b.tsv", "--taxonomy=", "--tree=", "--", "mine"]
-    assert done.stdout.splitlines()[-6:] == expected
-    for missing in ("NAME", "TABLE", "METADATA"):
-        done = make(*(f"{v}=x" for v in ("NAME", "TABLE", "METADATA") if v != missing))
+    expected = [f"--table={table}", "--metadata=a b.tsv", "--taxonomy=", "--tree=", "--from=", "--", "mine"]
+    assert done.stdout.splitlines()[-7:] == expected
+    done = make("NAME=mine", "FROM=$(id) x")
+    assert done.stdout.splitlines()[-7:] == ["--table=", "--metadata=", *expected[2:4], "--from=$(id) x", "--", "mine"]
+    for missing in ("NAME", "TABLE"):
+        done = make(*(f"{v}=x" for v in ("NAME", "TABLE") if v != missing))
         assert done.returncode != 0
         assert f"{missing} is not given" in done.stderr
+
+
+# ---------------------------------------------------------------- a row a person
+
+
+def wide(rename: Callable[[str, str], str] = "{0}_w{1}".format) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The cohort with a row a person: swabs and severity in a column for each week."""
+    counts, metadata = cohort()
+    person = ["PatientID", "Diagnosis", "treatment_arm", "age_years", "Gender"]
+    rows = metadata.drop_duplicates("PatientID")[person].set_index("PatientID")
+    for week, of_week in metadata.rename(columns={"#SampleID": "Swab"}).groupby("Week"):
+        named = {name: rename(name, str(week)) for name in ("Swab", "EASI")}
+        rows = rows.join(of_week.set_index("PatientID")[[*named]].rename(columns=named))
+    return counts, rows.reset_index()
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        "{0}_w{1}".format,
+        "Week {1} {0}".format,
+        "{0}.Week{1}".format,
+        lambda name, w: f"{'T0' if w == '0' else 'T1'}.{name}",
+    ],
+)
+def test_a_row_a_person_is_drafted_as_a_row_a_swab(tmp_path: Path, rename: Callable[[str, str], str]) -> None:
+    expected, _ = build_cohort(drafted(tmp_path / "long", *made(tmp_path / "a", *cohort()))[0])
+    study, text, _ = drafted(tmp_path, *made(tmp_path / "b", *wide(rename)))
+    built, _ = build_cohort(study)
+    assert "files" in checks(text) or "metadata" in checks(text)
+    assert study.files.metadata
+    assert len(study.files.metadata.visits) == 2
+    assert [s.name for s in study.severity] == ["easi"]
+    columns = ["subject", "group", "arm", "visit", "easi", "age", "sex", "depth"]
+    pd.testing.assert_frame_equal(built.obs.loc[expected.obs_names, columns], expected.obs[columns])
+
+
+def test_a_person_seen_once_has_one_row(tmp_path: Path) -> None:
+    counts, rows = wide()
+    gone = rows.loc[rows["PatientID"].eq("p3"), "Swab_w16"].item()
+    rows = rows.replace(gone, "NA")
+    study, _, _ = drafted(tmp_path, *made(tmp_path, counts.drop(columns=gone), rows))
+    built, _ = build_cohort(study)
+    assert built.n_obs == 23
+    assert built.obs.groupby("subject")["visit"].nunique().eq(2).sum() == 11
+
+
+def test_two_names_for_each_swab_are_no_visits(tmp_path: Path) -> None:
+    counts, metadata = cohort()
+    study, _, _ = drafted(tmp_path, *made(tmp_path, counts, metadata.assign(sample_name=metadata["#SampleID"])))
+    assert study.files.metadata
+    assert not study.files.metadata.visits
+
+
+def test_the_columns_of_a_visit_are_checked(tmp_path: Path) -> None:
+    _, text, _ = drafted(tmp_path, *made(tmp_path, *wide()))
+    path = tmp_path / "data/mine/study.yaml"
+    path.write_text(text.replace("easi: EASI_w16", "easi: EASI_w6"))
+    with pytest.raises(StudyError, match=r"has no column 'EASI_w6'\n.*visits.*\n.*\n.*\n.*did you mean 'EASI_w16'"):
+        build_cohort(load_study(path.parent))
+    path.write_text(text.replace("easi: EASI_w16", "age_years: EASI_w16"))
+    with pytest.raises(StudyError, match="has the same column twice"):
+        build_cohort(load_study(path.parent))
+    path.write_text(text.replace("swab: Swab_w16", "Swab: Swab_w16"))
+    with pytest.raises(StudyError, match=r"visits\.w16: 'swab', the swabs, is not given"):
+        load_study(path.parent)
+
+
+# ---------------------------------------------------------------- a folder
+
+
+def in_folder(folder: Path, **files: str | bytes) -> Path:
+    """Files by their paths, where ``__`` is a folder's end and ``_dot_`` a dot."""
+    for name, content in files.items():
+        path = folder / name.replace("__", "/").replace("_dot_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return folder
+
+
+def from_folder(tmp_path: Path, folder: Path, **given: Path) -> tuple[Study, str]:
+    told = draft.draft_study("mine", source=folder, data_folder=tmp_path / "data", **given)
+    return load_study(tmp_path / "data" / "mine"), told
+
+
+def asv_tables() -> tuple[str, str, str]:
+    """Counts, with features by number, DADA2's taxonomy and the metadata, as text."""
+    counts, metadata = cohort()
+    counts.index = [f"asv{i}" for i in range(4)]
+    ranks = pd.DataFrame({"ASV_ID": counts.index, "Domain": "Bacteria", "Kingdom": "", "Phylum": "Bacillota"})
+    ranks = ranks.assign(Class="Bacilli", Order="", Family="", Genus=["Staphylococcus"] * 3 + ["Cutibacterium"])
+    ranks = ranks.assign(
+        Species=["", "aureus", "", ""], Species_exact=["hominis", "aureus", "aureus/argenteus", "acnes"]
+    )
+    ranks = ranks.assign(confidence="0.9", sequence="ACGT")
+    tables = counts.to_csv(sep="\t", index_label="ASV_ID"), ranks.to_csv(sep="\t", index=False)
+    return *tables, metadata.to_csv(sep="\t", index=False)
+
+
+def test_results_of_ampliseq_are_a_study(tmp_path: Path) -> None:
+    counts, taxonomy, metadata = asv_tables()
+    folder = in_folder(
+        tmp_path / "results",
+        dada2__ASV_table_dot_tsv=counts.replace("asv3", "excluded"),
+        dada2__ASV_tax_dot_silva_138_dot_tsv="x\ty\n",
+        dada2__ASV_tax_species_dot_silva_138_dot_tsv=taxonomy,
+        input__Metadata_dot_tsv=metadata,
+        input__Samplesheet_dot_tsv="sampleID\tforwardReads\n",
+        multiqc__multiqc_report_dot_html="",
+        qiime2__rel_abundance_tables__rel_table_dot_tsv="",
+    )
+    (folder / "qiime2/abundance_tables").mkdir()
+    (folder / "qiime2/abundance_tables/feature-table.tsv").write_text(
+        "# Constructed from biom file\n#OTU ID" + counts[6:]
+    )
+    tree = folder / "qiime2/phylogenetic_tree/tree.nwk"
+    tree.parent.mkdir()
+    tree.write_text("((asv0:1,asv1:1):1,(asv2:1,asv3:1):1);")
+    study, told = from_folder(tmp_path, folder)
+    built, _ = build_cohort(study)
+    assert built.shape == (24, 4)
+    assert list(built.var["species"]) == ["Staphylococcus hominis", "Staphylococcus aureus", "", "Cutibacterium acnes"]
+    assert "tree" in built.uns
+    assert f"counts:       {folder / 'qiime2/abundance_tables/feature-table.tsv'}" in told
+    assert f"taxonomy:     {folder / 'dada2/ASV_tax_species.silva_138.tsv'}" in told
+
+
+@pytest.mark.parametrize("artifacts", [False, True])
+def test_what_qiime_2_exports_is_a_study(tmp_path: Path, artifacts: bool) -> None:
+    counts, _, metadata = asv_tables()
+    table = pd.read_csv(io.StringIO(counts), sep="\t", index_col=0)
+    content = hdf5(biom.Table(table.to_numpy(), list(table.index), list(table)))
+    lineages = "Feature ID\tTaxon\tConfidence\n" + "".join(f"asv{i}\td__Bacteria; g__G{i}\t1\n" for i in range(4))
+    types = "#q2:types" + "\tcategorical" * metadata.partition("\n")[0].count("\t")
+    metadata = metadata.replace("\n", f"\n{types}\n", 1)
+    tree = "((asv0:1,asv1:1):1,(asv2:1,asv3:1):1);"
+    files: dict[str, bytes] = {
+        "feature-table.biom": content,
+        "taxonomy.tsv": lineages.encode(),
+        "tree.nwk": tree.encode(),
+    }
+    if artifacts:
+        names = {"table.qza": "feature-table.biom", "taxonomy.qza": "taxonomy.tsv", "rooted-tree.qza": "tree.nwk"}
+        files = {name: qza(inside, files[inside]) for name, inside in names.items()} | {"unrooted-tree.qza": b""}
+    folder = tmp_path / "export"
+    folder.mkdir()
+    for name, data in {**files, "sample-metadata.tsv": metadata.encode()}.items():
+        (folder / name).write_bytes(data)
+    study, _ = from_folder(tmp_path, folder)
+    built, _ = build_cohort(study)
+    assert built.shape == (24, 4)
+    assert list(built.var["genus"]) == ["G0", "G1", "G2", "G3"]
+    assert built.obs["group"].value_counts().to_dict() == {"case": 16, "control": 8}
+    assert "tree" in built.uns
+
+
+def test_a_folder_with_no_table_or_several_says_what_to_give(tmp_path: Path) -> None:
+    folder = in_folder(tmp_path / "f", notes_dot_txt="x")
+    with pytest.raises(StudyError, match=r"no file that is named like the counts\n.*notes.txt\n(.*\n)*.*TABLE="):
+        from_folder(tmp_path, folder)
+    counts, _, metadata = asv_tables()
+    in_folder(folder, a_dot_biom="", b_dot_biom="", m__metadata_dot_tsv=metadata)
+    with pytest.raises(StudyError, match=r"several files that may be the counts\n.*a.biom, b.biom"):
+        from_folder(tmp_path, folder)
+    given = in_folder(tmp_path, chosen_dot_tsv=counts) / "chosen.tsv"
+    study, told = from_folder(tmp_path, folder, table=given)
+    assert study.files.counts.path == "raw/chosen.tsv"
+    assert f"metadata:     {folder / 'm/metadata.tsv'}" in told

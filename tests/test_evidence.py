@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -13,9 +14,9 @@ from test_shapes import SHAPES, changed
 from helpers import evidence
 from helpers.claims import VERDICTS, load_claims, measures_of
 from helpers.errors import StudyError
+from helpers.evidence import people
 from helpers.ingest import build_cohort
 from helpers.measures import measured, registry
-from helpers.people import people
 from helpers.quality import without_contaminants
 from helpers.run.judging import gathered
 from helpers.study import load_study
@@ -108,3 +109,21 @@ def test_a_part_without_evidence_stops_the_verdicts(tmp_path: Path) -> None:
     (tmp_path / "evidence" / "02_shift.json").write_text(pd.DataFrame([row]).to_json(orient="records"))
     with pytest.raises(StudyError, match="no notebook gathered evidence for C6 position change treatment"):
         gathered(tmp_path, ["02_diversity"], claims, DEMO)
+
+
+def test_what_cannot_be_told_is_told_by_its_reason_once(tmp_path: Path) -> None:
+    study = write(SHAPES["one arm"][0](small_demo()), tmp_path)
+    swabs = measured(without_contaminants(build_cohort(study)[0], 0.05)[0], study, study.settings)
+    claims = load_claims(study)
+    asked = [evidence.Asked(m, "arms") for m in ("position", "shannon")]
+    told = evidence.of_section("Difference between the arms", claims, swabs, study, study.settings, asked).told
+    assert told == ["The study has no second arm with patients at both visits."]
+
+
+def test_no_study_could_have_shown_a_correlation_above_1() -> None:
+    row = {"contrast": "severity", "df": 7.0, "se": 0.33, "ci_low": -0.78, "ci_high": 0.51}
+    by_hand = np.tanh((1.959964 + 0.841621) / 1.959964 * (np.arctanh(0.51) + np.arctanh(0.78)) / 2)
+    assert evidence.detectable(row, 0.05) == pytest.approx(by_hand)
+    assert evidence.detectable(row | {"contrast": "group", "se": float("nan")}, 0.05) == pytest.approx(
+        0.645 * 2.801585 / 1.959964
+    )

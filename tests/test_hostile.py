@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import os
+import re
 import stat
 import tempfile
 import zipfile
@@ -24,10 +25,12 @@ from cohorts import merged
 from conftest import CASES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_containers import COLUMNS, ORACLE, h5ad, workbook
 from test_ingest import COUNTS, LINEAGES, METADATA, STUDY, TREE, biom_table, hdf5, qza, study_in, tsv
 
 from helpers import claims as claims_module
 from helpers import ingest, quality
+from helpers import tables as readers
 from helpers.claims import load_claims, statement
 from helpers.errors import StudyError, visible
 from helpers.evidence import untestable
@@ -35,7 +38,7 @@ from helpers.study import load_study, read_yaml
 
 pytestmark = pytest.mark.slow
 #: Share of the cases that each test generates.
-SHARES = {"study.yaml": 0.3, "metadata": 0.3, "counts": 0.2, "bytes": 0.2}
+SHARES = {"study.yaml": 0.2, "metadata": 0.2, "people": 0.1, "counts": 0.25, "bytes": 0.25}
 ALL_CASES = int(os.environ.get("FUZZ_CASES", "1000"))
 FILES = {
     "counts": tsv(COUNTS),
@@ -45,6 +48,27 @@ FILES = {
 }
 STUDY_WITH_TREE: dict[str, Any] = merged(STUDY, {"files": {"tree": {"path": "tree"}}})
 RIGHT = yaml.safe_dump(STUDY_WITH_TREE, allow_unicode=True).encode()
+#: The small cohort with a row a person, as lineages with what sums them up, as mothur writes it, and with ranks beside.
+SWABS = METADATA.assign(own=[i % 2 for i in range(8)])
+WIDE = SWABS[SWABS["own"] == 0].merge(SWABS[SWABS["own"] == 1], on="person", suffixes=("", "_3"))
+VISITS = {"0": {"id": "id", "easi": "easi"}, "3": {"id": "id_3", "easi": "easi_3"}}
+OF_PEOPLE = merged(STUDY_WITH_TREE, {
+    "files": {"metadata": {"visits": VISITS}}, "columns": {"visit": {"column": "visit"}}
+})  # fmt: skip
+NESTED = COUNTS.T.set_axis([text.replace("; ", "|") for text in LINEAGES])
+NESTED = pd.concat([NESTED, NESTED.sum().rename("k__Bacteria").to_frame().T, NESTED.sum().rename("Total").to_frame().T])
+OTHER_COUNTS = {
+    "plain": COUNTS.reset_index(names="swab"),
+    "lineage": COUNTS.T.assign(taxonomy=LINEAGES).reset_index(names="#OTU ID"),
+    "ranks": COUNTS.T.assign(Genus="Staphylococcus", Species="aureus", Confidence="1").reset_index(names="ASV"),
+    "nested": NESTED.reset_index(names="clade_name"),
+    "mothur": COUNTS.reset_index(names="Group").assign(numOtus=4, label="0.03").iloc[:, [-1, 0, -2, 1, 2, 3, 4]],
+}
+#: A study in one file.
+HELD = yaml.safe_dump(
+    {key: STUDY[key] for key in ("title", "simulated", "about", "source", "licence")}
+    | {"files": {"counts": {"path": "counts"}}, "columns": COLUMNS, "minimum_depth": 1}
+).encode()
 CLAIM = {
     "says": "Under {treatment}, {pathogen} falls", "kind": "direction", "family": "own", "reported": "it fell",
     "parts": [
@@ -178,8 +202,8 @@ def test_any_study_yaml(content: dict[str, Any]) -> None:
 
 
 @st.composite
-def tables(draw: st.DrawFn, table: pd.DataFrame) -> bytes:
-    """A table with cells, rows, columns, the delimiter and the encoding changed."""
+def tables(draw: st.DrawFn, table: pd.DataFrame, as_workbook: bool = False) -> bytes:
+    """A table with cells, rows, columns, the delimiter and the encoding changed; or as a workbook of Excel."""
     rows = [list(map(str, table.columns)), *(list(map(str, row)) for row in table.to_numpy())]
     for _ in range(draw(st.integers(0, 2))):
         i, j = draw(st.integers(0, len(rows) - 1)), draw(st.integers(0, len(rows[0]) - 1))
@@ -195,6 +219,9 @@ def tables(draw: st.DrawFn, table: pd.DataFrame) -> bytes:
                 del row[j]
         elif len(rows[i]) > 1:
             rows[i].pop()
+    if as_workbook:
+        shown = pd.DataFrame(rows).map(lambda cell: re.sub(r"[\x00-\x1f\ud800-\udfff\ufffe\uffff]", "", cell or ""))
+        return workbook(swabs=shown[1:].set_axis(list(shown.iloc[0]), axis=1))
     delimiter = draw(st.sampled_from("\t,;"))
     buffer = io.StringIO()
     pd.DataFrame(rows).to_csv(buffer, sep=delimiter, header=False, index=False, quoting=draw(st.sampled_from([0, 1])))
@@ -203,24 +230,61 @@ def tables(draw: st.DrawFn, table: pd.DataFrame) -> bytes:
 
 
 @generated("metadata")
-@given(tables(METADATA))
+@given(tables(METADATA) | tables(METADATA, as_workbook=True))
 def test_any_metadata(content: bytes) -> None:
     outcome("metadata", RIGHT, metadata=content)
 
 
+@generated("people")
+@given(tables(WIDE), st.sampled_from([p for p in paths(VISITS) if p]), st.none() | st.sampled_from(list(WIDE)) | values)
+def test_any_metadata_with_a_row_a_person(content: bytes, at: tuple[Any, ...], value: object) -> None:
+    study = json.loads(json.dumps(OF_PEOPLE))
+    *path, last = at
+    place = study["files"]["metadata"]["visits"]
+    for key in path:
+        place = place[key]
+    if value is not None:
+        place[last] = value
+    outcome("people", study, metadata=content)
+
+
 @generated("counts")
-@given(tables(COUNTS.reset_index(names="swab")), st.sampled_from(["error", "round", "relative"]), st.booleans())
-def test_any_count_table(content: bytes, fractions: str, packed: bool) -> None:
-    study = merged(STUDY_WITH_TREE, {"files": {"counts": {"fractions": fractions}}})
-    outcome("counts", study, counts=gzip.compress(content) if packed else content)
+@given(
+    st.sampled_from(list(OTHER_COUNTS)).flatmap(lambda kind: st.tuples(st.just(kind), tables(OTHER_COUNTS[kind]))),
+    st.sampled_from(["error", "round", "relative"]),
+    st.booleans(),
+)
+def test_any_count_table(table: tuple[str, bytes], fractions: str, packed: bool) -> None:
+    kind, content = table
+    files: dict[str, Any] = {"counts": {"fractions": fractions}}
+    if kind in ("lineage", "ranks", "nested"):
+        files |= {"taxonomy": "feature_names" if kind == "nested" else "none", "tree": None}
+    counts = gzip.compress(content) if packed else content
+    outcome("counts", merged(STUDY_WITH_TREE, {"files": files}), counts=counts)
 
 
+def unzipped(sheet: bytes = b"") -> bytes:
+    """The sheet in the metadata's workbook; or the workbook, with another sheet."""
+    packed, buffer = io.BytesIO(workbook(swabs=METADATA)), io.BytesIO()
+    with zipfile.ZipFile(packed) as book, zipfile.ZipFile(buffer, "w") as other:
+        content = {name: book.read(name) for name in book.namelist()}
+        for name, data in content.items():
+            other.writestr(name, sheet if name == SHEET else data)
+    return buffer.getvalue() if sheet else content[SHEET]
+
+
+SHEET = "xl/worksheets/sheet1.xml"
 BINARY = {
     "counts": [
         hdf5(biom_table()),
         biom_table(True).to_json("x").encode(),
         qza("feature-table.biom", hdf5(biom_table())),
     ],
+    "held": [
+        h5ad(),
+        *(readers.unpacked(f := ORACLE / name, f.read_bytes()) for name in ("phyloseq.rds", "experiment.rds")),
+    ],
+    "sheet": [unzipped()],
     "taxonomy": [FILES["taxonomy"], qza("taxonomy.tsv", FILES["taxonomy"])],
     "tree": [FILES["tree"], qza("tree.nwk", FILES["tree"])],
     "metadata": [FILES["metadata"], gzip.compress(FILES["metadata"])],
@@ -247,6 +311,10 @@ def test_any_bytes(data: st.DataObject) -> None:
             del content[at:]
     if role == "study.yaml":
         outcome("bytes", bytes(content))
+    elif role == "held":
+        outcome("bytes", HELD, counts=bytes(content))
+    elif role == "sheet":
+        outcome("bytes", RIGHT, metadata=unzipped(bytes(content)))
     else:
         outcome("bytes", RIGHT, **{role: bytes(content)})
 

@@ -491,6 +491,7 @@ BAD = {
     "not a number": (counts("many"), {}, "counts S-3 asv_2 'many'"),
     "no count": (counts(""), {}, "counts S-3 asv_2 ''"),
     "infinite": (counts("inf"), {}, "counts S-3 asv_2 inf"),
+    "absurd": (counts("1000000000000"), {}, "counts S-3 asv_2 1e+12 such counts in all: 1 beyond all sequencing"),
     "feature twice": ({"counts": tsv(COUNTS.T).replace(b"asv_2", b"asv_1")}, {}, "counts same row name asv_1"),
     "column twice": (
         {"metadata": tsv(METADATA.assign(x="1").rename(columns={"x": "age"}), index=False)},
@@ -840,6 +841,133 @@ def test_a_saved_cohort_comes_back_the_same(tmp_path):
         ingest.load_cohort(tmp_path / "nowhere")
 
 
+# --- what programs write ---------------------------------------------------------------------------------------------
+
+RANKED = pd.DataFrame(
+    [[*AUREUS[:6], "aureus"], [*AUREUS[:6], "hominis"], [*AUREUS[:6], "NA"], ["Bacteria", *["NA"] * 6]],
+    index=COUNTS.columns,
+    columns=[rank.title() for rank in RANKS],
+)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        pd.concat([RANKED, COUNTS.T], axis=1),
+        pd.concat([COUNTS.T, RANKED.assign(confidence="0.98", sequence="ACGT")], axis=1),
+        COUNTS.T.assign(Taxon=LINEAGES, Confidence="0.9"),
+    ],
+    ids=["ranks before", "ranks behind, and more", "lineage and confidence"],
+)
+def test_taxonomy_beside_the_counts_is_the_taxonomy(tmp_path, table):
+    study = study_in(tmp_path, {"files": {"taxonomy": "none"}}, counts=tsv(table.rename_axis("OTU")))
+    cohort, _ = ingest.build_cohort(study)
+    assert (cohort.X.toarray() == COUNTS.to_numpy()).all()
+    assert cohort.var["species"].tolist() == ["Staphylococcus aureus", "Staphylococcus hominis", "", ""]
+
+
+def nested(species: pd.DataFrame, own: dict[str, int] | None = None) -> pd.DataFrame:
+    """Rows of each rank above, each the sum of those below it and of what is `own` to it."""
+    rows = dict(species.items())
+    for name, column in species.items():
+        parts = str(name).split("|")
+        for n in range(1, len(parts)):
+            above = "|".join(parts[:n])
+            rows[above] = rows.get(above, 0) + column
+    for name, more in (own or {}).items():
+        for n in range(1, len(name.split("|")) + 1):
+            above = "|".join(name.split("|")[:n])
+            rows[above] = rows[above] + more
+    return pd.DataFrame(rows).T
+
+
+METAPHLAN = COUNTS.set_axis(
+    [
+        *(
+            f"k__Bacteria|p__Firmicutes|c__|o__|f__|g__Staphylococcus|s__Staphylococcus_{s}"
+            for s in ("aureus", "hominis")
+        ),
+        "k__Bacteria|p__Firmicutes|c__|o__|f__|g__Bacillus",
+        "k__Bacteria|p__Actinobacteria",
+    ],
+    axis=1,
+)
+
+
+def named_by_features(tmp_path, table, **more):
+    study = study_in(tmp_path, {"files": {"taxonomy": "feature_names"}} | more, counts=tsv(table.rename_axis("clade")))
+    return ingest.build_cohort(study)[0]
+
+
+def test_rows_that_sum_up_others_are_left_out_and_said_to_be(tmp_path):
+    cohort = named_by_features(tmp_path, nested(METAPHLAN))
+    assert set(cohort.var_names) == set(METAPHLAN)
+    assert cohort.obs["depth"].tolist() == [100] * 8
+    assert cohort.uns["counts_told"].startswith(
+        "6 rows of the counts that are sums of others are left out: k__Bacteria, "
+    )
+    assert "6 rows of the counts that are sums of others" in "\n".join(
+        inspection._swabs(load_study(tmp_path), cohort, ingest.build_cohort(load_study(tmp_path))[1])
+    )
+
+
+def test_reads_named_no_further_than_a_rank_above_stay(tmp_path):
+    genus = "k__Bacteria|p__Firmicutes|c__|o__|f__|g__Staphylococcus"
+    cohort = named_by_features(tmp_path, nested(METAPHLAN, {genus: 50}))
+    assert set(cohort.var_names) == {*METAPHLAN, genus}
+    assert cohort.obs["depth"].tolist() == [150] * 8
+    assert (cohort[:, genus].X.toarray() == 50).all()
+
+
+def test_rows_that_only_look_nested_are_all_kept(tmp_path):
+    flat = METAPHLAN.assign(**{"k__Bacteria|p__Firmicutes": 5, "k__Bacteria": 1}).T
+    assert named_by_features(tmp_path, flat).n_vars == 6
+    lone = METAPHLAN.assign(**{"k__Bacteria|p__Firmicutes": 1000}).T  # without the ranks between
+    cohort = named_by_features(tmp_path, lone)
+    assert (cohort.n_vars, cohort.uns["counts_told"]) == (5, "")
+
+
+def test_a_row_of_totals_is_left_out_and_a_row_only_named_so_is_not(tmp_path):
+    table = METAPHLAN.assign(Total=METAPHLAN.sum(axis=1)).T
+    assert set(named_by_features(tmp_path, table).var_names) == set(METAPHLAN)
+    table.loc["Total", "S-3"] += 7
+    assert "Total" in named_by_features(tmp_path, table).var_names
+
+
+def test_features_named_by_genus_or_species_are_so_named(tmp_path):
+    names = ["Staphylococcus aureus", "Staphylococcus", "Prevotella_7", "s__Cutibacterium_acnes"]
+    cohort = named_by_features(tmp_path, COUNTS.set_axis(names, axis=1))
+    assert cohort.var["genus"].tolist() == ["Staphylococcus", "Staphylococcus", "Prevotella 7", "Cutibacterium"]
+    assert cohort.var["species"].tolist() == ["Staphylococcus aureus", "", "", "Cutibacterium acnes"]
+    for name in (
+        "Bacteria",
+        "Unassigned",
+        "Unknown",
+        "ASV_12",
+        "Otu0001",
+        "Staphylococcaceae",
+        "Lactobacillales",
+        "Other",
+    ):
+        assert lineage.parse_lineage(name)[5:] == ["", ""], name
+
+
+def test_files_of_mothur_are_read(tmp_path):
+    shared_file = COUNTS.rename_axis("Group").reset_index()
+    shared_file.insert(0, "label", "0.03")
+    shared_file.insert(2, "numOtus", "4")
+    support = AUREUS[:6]
+    texts = ["".join(f"{name}({n});" for n, name in zip(range(100, 90, -1), ranks, strict=False)) for ranks in (
+        support, support, [*support[:4], "Staphylococcaceae_unclassified", "Staphylococcaceae_unclassified"], support
+    )]  # fmt: skip
+    taxonomy = pd.DataFrame({"OTU": COUNTS.columns, "Size": "9", "Taxonomy": texts})
+    study = study_in(tmp_path, counts=tsv(shared_file, index=False), taxonomy=tsv(taxonomy, index=False))
+    cohort, _ = ingest.build_cohort(study)
+    assert (cohort.X.toarray() == COUNTS.to_numpy()).all()
+    assert cohort.var["genus"].tolist() == ["Staphylococcus", "Staphylococcus", "", "Staphylococcus"]
+    assert cohort.var["family"].tolist() == ["Staphylococcaceae", "Staphylococcaceae", "", "Staphylococcaceae"]
+
+
 # --- real files ------------------------------------------------------------------------------------------------------
 
 
@@ -901,3 +1029,37 @@ def test_the_real_study_gives_the_published_figures(tmp_path):
     assert (len(control), round(control.mean(), 1)) == (28, 1.8)
     assert ledger.loc[ledger["step"].eq("visit"), ["swabs_before", "swabs_after"]].sum().nunique() == 1
     assert set(quality.integrity_checks(cohort)["result"]) == {"pass"}
+
+
+def test_the_study_of_dogs_gives_the_figures_that_were_computed_without_this_code(tmp_path):
+    raw = shared("studies/kunstner2022")
+    shutil.copy(ROOT / "data" / "kunstner2022" / "study.yaml", tmp_path)
+    shutil.copytree(raw, tmp_path / "raw", copy_function=shutil.copyfile)
+    study = load_study(tmp_path)
+    cohort, _ = ingest.build_cohort(study)
+    genus = (cohort.var["genus"] == "Staphylococcus").to_numpy()
+    share = 100 * np.asarray(cohort.X[:, genus].sum(axis=1)).ravel() / cohort.obs["depth"]
+    parts = cohort.X.toarray() / cohort.obs["depth"].to_numpy()[:, None]
+    shannon = -np.where(parts > 0, parts * np.log(np.where(parts > 0, parts, 1)), 0).sum(axis=1)
+    swabs = cohort.obs.assign(share=share, shannon=shannon)
+    of = swabs.groupby(["group", "visit"], observed=True)[["share", "shannon"]].mean().round({"share": 1, "shannon": 2})
+    assert of.loc[("case", "baseline")].tolist() == [22.8, 3.09]
+    assert of.loc[("case", "followup")].tolist() == [6.2, 3.39]
+    assert of.loc[("control", "baseline")].tolist() == [5.4, 3.48]
+    dogs = swabs.groupby(["group", "visit"], observed=True)["subject"].nunique()
+    assert dogs.to_dict() == {("control", "baseline"): 18, ("case", "baseline"): 9, ("case", "followup"): 9}
+    assert set(swabs.loc[swabs["group"].eq("case"), "subject"]) == {f"A{i:02}" for i in (*range(1, 7), 8, 9, 10)}
+    assert swabs["site"].nunique() == 12
+    assert "b''" not in set(cohort.var["genus"])
+    assert len(list(TreeNode.read([cohort.uns["tree"]]).tips())) == cohort.n_vars
+    assert set(quality.integrity_checks(cohort)["result"]) == {"pass"}
+
+
+def test_what_ends_an_identifier_is_not_of_the_person_where_study_yaml_says_so(tmp_path):
+    rows = METADATA.assign(person=METADATA["person"] + METADATA["month"].map({"0": "pre", "3": ".post"}))
+    changes = {"columns": {"subject_endings": ["pre", ".post"]}}
+    cohort, _ = ingest.build_cohort(study_in(tmp_path, changes, metadata=tsv(rows, index=False)))
+    assert cohort.obs["subject"].tolist() == METADATA["person"].tolist()
+    rows["person"] = rows["person"].replace("p1pre", "pre")  # nothing would be left of this one
+    cohort, _ = ingest.build_cohort(study_in(tmp_path, changes, metadata=tsv(rows, index=False)))
+    assert cohort.obs["subject"].iloc[0] == "pre"

@@ -185,7 +185,7 @@ def test_what_is_given_arrives_as_it_stands(tmp_path: Path) -> None:
         subprocess.run(["make", target, *given], cwd=tmp_path, check=True, capture_output=True)
     assert (tmp_path / "log").read_text() == (
         "-m|helpers|check|demo|--set=a='$(x) $$y' # z|-m|helpers|validate|$(x)|"
-        "-m|helpers|study|--table=~/$(x) $HOME|--metadata=$$|--taxonomy=|--tree=|--|x|"
+        "-m|helpers|study|--table=~/$(x) $HOME|--metadata=$$|--taxonomy=|--tree=|--from=|--|x|"
     )
 
 

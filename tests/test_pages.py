@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from toy import ROOT, STUDY, toy_study
 
-from helpers.claims import load_claims
+from helpers import narrate
+from helpers.claims import INCONCLUSIVE, NOT_TESTABLE, load_claims
 from helpers.errors import StudyError
-from helpers.site.pages import Run, changes, escaped, methods
+from helpers.site.pages import Run, changes, escaped, index, methods
 from helpers.study import Study, load_study
 
 
@@ -141,3 +142,18 @@ def test_the_committed_reference_is_of_the_committed_notebooks() -> None:
     kept = changes.read_results(ROOT / changes.REFERENCE)
     assert kept.tables.keys() == shown
     assert list(kept.claims["id"]) == list(load_claims(load_study(ROOT / "data" / "demo")))
+
+
+def test_a_study_that_cannot_test_the_primary_claims_opens_with_what_it_shows() -> None:
+    demo = load_study(ROOT / "data" / "demo")
+    claims = pd.DataFrame({"id": ["C12", "C13", "C1"], "verdict": [NOT_TESTABLE, NOT_TESTABLE, INCONCLUSIVE]})
+    assert index.answers(run_of(demo)._replace(claims=claims)) == ["C12, C13 are not testable here."]
+
+
+def test_where_no_two_arms_are_nothing_is_said_of_their_allocation() -> None:
+    demo = load_study(ROOT / "data" / "demo")
+    assert demo.columns.arm is not None
+    one = demo.columns.arm.model_copy(update={"values": {"treatment": ["x"]}})
+    for arm in (one, None):
+        study = demo.model_copy(update={"columns": demo.columns.model_copy(update={"arm": arm})})
+        assert narrate.allocation(study) == "No two arms are compared."

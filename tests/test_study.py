@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -9,6 +10,8 @@ from helpers.claims import load_claims, statement
 from helpers.errors import StudyError
 from helpers.intake.reference import references
 from helpers.study import Study, load_study, read_yaml
+
+ROOT = Path(__file__).parents[1]
 
 #: The example of docs/claims.md.
 OWN = Path("docs/claims.md").read_text(encoding="utf-8").split("```yaml\n")[1].split("```")[0]
@@ -137,7 +140,13 @@ def test_references_lack_nothing(file, fewest):
 
 
 @pytest.mark.parametrize(
-    "file", ["data/demo/study.yaml", "data/khadka2021/study.yaml", "data/claims/hartmann2023.yaml"]
+    "file",
+    [
+        "data/demo/study.yaml",
+        "data/khadka2021/study.yaml",
+        "data/kunstner2022/study.yaml",
+        "data/claims/hartmann2023.yaml",
+    ],
 )
 def test_shipped_files_name_their_schema_and_hold_to_it(file):
     first, content = Path(file).read_text(encoding="utf-8").split("\n", 1)
@@ -165,3 +174,12 @@ def test_the_example_of_a_claim_of_ones_own_is_in_the_demo_and_is_right():
     demo = load_study("data/demo")
     claims = load_claims(demo.model_copy(update=yaml.safe_load(OWN)))
     assert statement(claims["X1"], demo) == "Under Dupilumab, Cutibacterium increases"
+
+
+def test_every_problem_that_a_reader_names_is_told_and_no_other() -> None:
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src/helpers").rglob("*.py"))
+    told = yaml.safe_load((ROOT / "src/helpers/errors.yaml").read_text(encoding="utf-8"))
+    named = {name for call in re.findall(r"StudyError\.of\(([^,)]*)", code) for name in re.findall(r'"(\w+)"', call)}
+    assert named <= set(told)
+    assert all(f'"{name}"' in code for name in told)
+    assert all("fix" in parts and "problem" in parts for parts in told.values())

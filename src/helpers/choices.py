@@ -93,12 +93,10 @@ def load_choices(study: Study, settings: Settings) -> dict[str, Choice]:
         wrong = option if name in choices else name
         if wrong not in known:
             close = difflib.get_close_matches(wrong, known, 1)
-            fix = f"did you mean {close[0]}?" if close else f"see {CHOICES_KEYS}"
-            raise StudyError("switches off a choice that there is not", file=in_file, where=where, found=wrong,
-                             expected=f"one of {', '.join(known)}", fix=fix)  # fmt: skip
+            told = {"known": ", ".join(known), "keys": CHOICES_KEYS, "fix": close and f"did you mean {close[0]}?"}
+            raise StudyError.of("no_choice", in_file, where=where, found=wrong, **told)
         if option == choices[name].own(settings):
-            raise StudyError("switches off what the report itself does", file=in_file, where=where, found=option,
-                             fix="change the setting, or leave the option")  # fmt: skip
+            raise StudyError.of("own_choice", in_file, where=where, found=option)
     left = {name: {k: o for k, o in of.options.items() if k not in off.get(name, [])} for name, of in choices.items()}
     return {name: choice.model_copy(update={"options": left[name]}) for name, choice in choices.items()}
 

@@ -193,8 +193,7 @@ def load_claims(study: Study) -> dict[str, Claim]:
     own: dict[str, Claim] = {}
     with problems:
         if clashes := taken(study):
-            raise StudyError("gives a column the name of a measure", file=own_file, where="severity and covariates",
-                             found=", ".join(clashes), fix="give it another name")  # fmt: skip
+            raise StudyError.of("named_as_measure", own_file, found=", ".join(clashes))
     with problems:
         shipped = claims_of(study)
     with problems:
@@ -206,14 +205,13 @@ def load_claims(study: Study) -> dict[str, Claim]:
         where = f"own_claims.{name}"
         with problems:
             if name.lower() in before:
-                raise StudyError("gives a claim a name that is taken", file=own_file, where=where, found=name,
-                                 expected=f"a name that no other claim has, nor {study.claims}.yaml in data/claims",
-                                 fix="give it another name")  # fmt: skip
+                raise StudyError.of("claim_taken", own_file, where=where, found=name, claims=study.claims)
         with problems:
             if claim.family not in families:
-                raise StudyError("puts a claim into a family that there is not", file=own_file, where=f"{where}.family",
-                                 found=claim.family, expected=f"one of {', '.join(families)}",
-                                 fix="leave `family` out: the claim is shown as your own")  # fmt: skip
+                expected = f"one of {', '.join(families)}"
+                raise StudyError.of(
+                    "no_family", own_file, where=f"{where}.family", found=claim.family, expected=expected
+                )
         before.add(name.lower())
     for source, key, claims in ((study.claims_file, "claims", shipped.claims), (own_file, "own_claims", own)):
         for name, claim in claims.items():
@@ -235,9 +233,9 @@ def claims_of(study: Study) -> Claims:
     there = sorted(path.stem for path in file.parent.glob("*.yaml") if path.name != CHOICES.name)
     if study.claims not in there:
         close = difflib.get_close_matches(study.claims, there, 1)
-        fix = f"did you mean {close[0]}?" if close else f"write {CLAIMS_FOLDER / study.claims}.yaml: see {CLAIMS_KEYS}"
-        raise StudyError("names a file of claims that there is not", file=study.folder / "study.yaml", where="claims",
-                         found=study.claims, expected=f"one of {', '.join(there)}", fix=fix)  # fmt: skip
+        told = {"there": ", ".join(there), "path": CLAIMS_FOLDER / study.claims, "keys": CLAIMS_KEYS}
+        fix = close and f"did you mean {close[0]}?"
+        raise StudyError.of("no_claims", study.folder / "study.yaml", found=study.claims, fix=fix, **told)
     content = read_yaml(file, "a file of claims", "lay it there", CLAIMS_KEYS)
     return validated(Claims, content, file, "a valid file of claims", CLAIMS_KEYS)
 
@@ -255,18 +253,13 @@ def _check_measure(part: Part, study: Study, file: Path, where: str) -> None:
         measure = find(part.measure, study)
     except KeyError:
         close = difflib.get_close_matches(part.measure, known, 1)
-        fix = f"did you mean {close[0]}?" if close else "write a taxon as the taxonomy does, the first letter a capital"
-        raise StudyError("names a measure that there is not", file=file, where=f"{where}.measure", found=part.measure,
-                         expected=f"one of {', '.join(known)}; or a genus or species", fix=fix) from None  # fmt: skip
+        told = {"found": part.measure, "known": ", ".join(known), "fix": close and f"did you mean {close[0]}?"}
+        raise StudyError.of("no_measure", file, where=f"{where}.measure", **told) from None
     if part.measure in (POSITION, *OTHER_AXES) and part.contrast == "group":
-        raise StudyError("compares what is equal by its making", file=file, where=f"{where}.contrast",
-                         found=f"group of {part.measure}", expected="0 in controls and 100 % in patients at baseline",
-                         fix="compare an alpha diversity or a taxon")  # fmt: skip
+        raise StudyError.of("equal_by_making", file, where=f"{where}.contrast", measure=part.measure)
     if measure.kind == "severity" and part.contrast not in OF_SEVERITY:
-        expected = f"of a severity score, the contrast {' or '.join(OF_SEVERITY)}: controls have none"
-        raise StudyError("compares what cannot be compared", file=file, where=f"{where}.contrast",
-                         found=f"{part.contrast} of {part.measure}", expected=expected,
-                         fix="change the contrast or the measure")  # fmt: skip
+        told = {"found": f"{part.contrast} of {part.measure}", "contrasts": " or ".join(OF_SEVERITY)}
+        raise StudyError.of("not_compared", file, where=f"{where}.contrast", **told)
 
 
 #: Columns of claims.tsv and keys of claims.json, those first that say what was found.

@@ -4,18 +4,20 @@ Counts are swabs x features, whole numbers of reads; a depth is so many reads a 
 whole, or if no swab is deep enough.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy import sparse
-from scipy.spatial.distance import pdist, squareform
+from scipy.sparse.linalg import LinearOperator, eigsh
 from scipy.special import gammaln
 from skbio import DistanceMatrix, TreeNode
 from skbio.stats.composition import closure, clr, multi_replace
 from skbio.stats.ordination import OrdinationResults, pcoa
+
+from helpers.workers import on_threads
 
 #: Alpha-diversity measures.
 ALPHA = ("observed_features", "shannon", "simpson", "faith_pd")
@@ -23,8 +25,12 @@ ALPHA = ("observed_features", "shannon", "simpson", "faith_pd")
 PSEUDOCOUNT, MULTIPLICATIVE = 0.5, "multiplicative"
 #: Numbers held at once where a table is worked through in parts.
 CHUNK = 2**19
-#: Swabs whose distances are computed together: small enough for the processor's cache.
-BLOCK = 512
+#: Swabs whose distances are computed together: few enough for the processor's cache, and worth a thread.
+BLOCK = 1024
+#: Reads of a swab up to which log factorials are looked up. Of more, a table would be large, and its digits too few.
+LOOKED_UP = 2**20
+#: Reads of a swab that NumPy's hypergeometric distribution cannot exceed.
+HYPERGEOMETRIC = 10**9
 
 
 class _Table(NamedTuple):
@@ -160,8 +166,17 @@ def dense(cohort: AnnData) -> AnnData:
 
 def _draw(counts: sparse.csr_array, depth: int, rng: np.random.Generator) -> sparse.csr_array:
     """Draw `depth` reads of each row, without replacement."""
-    rows = np.split(counts.data, counts.indptr[1:-1])
-    drawn = [rng.multivariate_hypergeometric(row, depth, method="marginals") for row in rows]
+
+    def of_row(row: np.ndarray) -> np.ndarray:
+        reads = row
+        if (total := row.sum()) >= HYPERGEOMETRIC:
+            # Each read by itself, with a chance that leaves somewhat more than the depth: any of so many are as likely.
+            chance = (depth + 10 * depth**0.5 + 100) / total
+            while (reads := rng.binomial(row, chance)).sum() < depth:
+                pass
+        return rng.multivariate_hypergeometric(reads, depth, method="marginals")
+
+    drawn = [of_row(row) for row in np.split(counts.data, counts.indptr[1:-1])]
     return sparse.csr_array((np.concatenate(drawn), counts.indices, counts.indptr), shape=counts.shape)
 
 
@@ -197,7 +212,7 @@ def expected_alpha(
     table = _table(counts)
     deep = _deep_enough(table, depth)
     reads, totals = table.counts[deep], table.totals[deep]
-    log_factorial = gammaln(np.arange(totals.max() + 1) + 1.0)
+    log_factorial = gammaln(np.arange(totals.max() + 1) + 1.0) if totals.max() <= LOOKED_UP else None
     expected = pd.DataFrame(np.nan, index=table.ids, columns=metrics)
     for metric in expected:
         if metric == "observed_features":
@@ -221,27 +236,57 @@ def _by_read(values: np.ndarray, counts: sparse.csr_array) -> np.ndarray:
     return np.repeat(values, np.diff(counts.indptr))
 
 
-def _found(k: np.ndarray, total: np.ndarray, depth: int, log_factorial: np.ndarray) -> np.ndarray:
+def _found(k: np.ndarray, total: np.ndarray, depth: int, log_factorial: np.ndarray | None) -> np.ndarray:
     """Probability that at least one of `k` reads is among `depth` of `total`."""
     others = total - k
-    missed = log_factorial[others] - log_factorial[np.maximum(others - depth, 0)]
-    missed -= log_factorial[total] - log_factorial[total - depth]
+    if log_factorial is None:  # the chance to miss is the same with k and depth exchanged
+        few, many = np.minimum(k, depth), np.minimum(np.maximum(k, depth), total - np.minimum(k, depth))
+        missed = few * np.log1p(-many / (total + 1.0)) + _rise(total, -few) - _rise(total - many, -few)
+    else:
+        missed = log_factorial[others] - log_factorial[np.maximum(others - depth, 0)]
+        missed -= log_factorial[total] - log_factorial[total - depth]
     return np.where(others < depth, 1.0, -np.expm1(missed))
 
 
-def _expected_shannon(reads: sparse.csr_array, totals: np.ndarray, depth: int, log_factorial: np.ndarray) -> np.ndarray:
+#: What Stirling's approximation of ln Γ(y) lacks, at 0 (never asked for) to 15.
+_LACKING = np.r_[0, [gammaln(y) - (y - 0.5) * np.log(y) + y - np.log(2 * np.pi) / 2 for y in range(1, 16)]]
+
+
+def _rise(n: np.ndarray, by: np.ndarray) -> np.ndarray:
+    """What ``ln (n + by)! - ln n!`` is above ``by ln (n + 1) - by``, to all digits however large n is.
+
+    From Stirling's series, of which the large terms cancel.
+
+    References
+    ----------
+    Loader, Fast and accurate computation of binomial probabilities, 2000 (the same for a binomial).
+    """
+
+    def lacking(y: np.ndarray) -> np.ndarray:
+        r = 1 / y
+        series = r * (1 / 12 - r**2 * (1 / 360 - r**2 * (1 / 1260 - r**2 / 1680)))
+        return np.where(y < 16, _LACKING[np.minimum(y, 15).astype(np.intp)], series)
+
+    y = n + 1.0
+    return (y + by - 0.5) * np.log1p(by / y) + lacking(y + by) - lacking(y)
+
+
+def _expected_shannon(
+    reads: sparse.csr_array, totals: np.ndarray, depth: int, log_factorial: np.ndarray | None
+) -> np.ndarray:
     row, k = _by_read(np.arange(len(totals)), reads), reads.data
     row, k = row[k > 1], k[k > 1]  # a single read leaves none to meet, ln(1 + 0) = 0
-    n = totals[row]
     # The same count in swabs of one total has the same mean: each is worked out once.
+    different, of_swab = np.unique(totals, return_inverse=True)
     base = k.max(initial=0) + 1
-    pairs, which = np.unique(n * base + k, return_inverse=True)
-    step = CHUNK // (2 * int(_reach(depth / 4)) + 3)  # no support is wider
+    pairs, which = np.unique(of_swab[row] * base + k, return_inverse=True)
+    widest = 2 * int(_reach(depth / 4)) + 3  # no support is wider
+    step = max(CHUNK // (widest if log_factorial is not None else min(widest, 300)), 1)
     mean = [
-        _mean_log1p(batch // base - 1, batch % base - 1, depth - 1, log_factorial)
-        for batch in np.split(pairs, range(max(step, 1), len(pairs), max(step, 1)))
+        _mean_log1p(different[batch // base] - 1, batch % base - 1, depth - 1, log_factorial)
+        for batch in np.split(pairs, range(step, len(pairs), step))
     ]
-    return np.log(depth) - np.bincount(row, k / n * np.concatenate(mean)[which], minlength=len(totals))
+    return np.log(depth) - np.bincount(row, k / totals[row] * np.concatenate(mean)[which], minlength=len(totals))
 
 
 def _reach(variance: np.ndarray | float) -> np.ndarray:
@@ -250,18 +295,33 @@ def _reach(variance: np.ndarray | float) -> np.ndarray:
     return 12 + np.sqrt(144 + 72 * np.asarray(variance))
 
 
-def _mean_log1p(n: np.ndarray, k: np.ndarray, m: int, log_factorial: np.ndarray) -> np.ndarray:
+def _mean_log1p(n: np.ndarray, k: np.ndarray, m: int, log_factorial: np.ndarray | None) -> np.ndarray:
     """Mean of ln(1 + K) for hypergeometric K: of `n` reads `k` are the feature's, `m` are taken."""
     if not len(n):
         return np.empty(0)
     mean = m * (k / n)
-    reach = _reach(np.minimum(mean * (1 - k / n), mean * (1 - m / n)))
+    variance = np.minimum(mean * (1 - k / n), mean * (1 - m / n))
+    reach = _reach(variance)
     low = np.maximum.reduce([np.zeros_like(k), m - n + k, np.floor(mean - reach).astype(np.int64)])
     high = np.minimum.reduce([k, np.full_like(k, m), np.ceil(mean + reach).astype(np.int64)])
-    width = high - low + 1
+    # Every value that K may take. In deep swabs eight to a standard deviation, which leaves a mean as it is: K is a sum
+    # of independent yes and no, whose characteristic function is below exp(-500) there.
+    apart = np.maximum(np.sqrt(variance) // 8, 1).astype(np.int64) if log_factorial is None else np.ones_like(k)
+    width = (high - low) // apart + 1
     begin = np.cumsum(width) - width
-    # One long array of the values that K may take, pair after pair.
-    x = np.arange(width.sum()) + np.repeat(low - begin, width)
+    # One long array of these values, pair after pair.
+    x = (np.arange(width.sum()) - np.repeat(begin, width)) * np.repeat(apart, width) + np.repeat(low, width)
+    if log_factorial is None:
+        # Each probability as a multiple of that next to the mean.
+        centre = np.clip(np.rint(mean).astype(np.int64), low, high)
+        left = n - k - m
+        up = x - np.repeat(centre, width)
+        tilt = np.log((centre + 1.0) / (k - centre + 1.0) * ((left + centre + 1.0) / (m - centre + 1.0)))
+        power = -up * np.repeat(tilt, width)
+        for count, by in ((centre, up), (k - centre, -up), (m - centre, -up), (left + centre, up)):
+            power -= _rise(np.repeat(count, width), by)
+        chance = np.exp(power)
+        return np.add.reduceat(chance * np.log1p(x), begin) / np.add.reduceat(chance, begin)
     taken = np.arange(m + 1)
     divisor = (log_factorial[taken] + log_factorial[m - taken])[x]
     divisor += log_factorial[np.repeat(k, width) - x]
@@ -334,38 +394,57 @@ def bray_curtis(cohort: AnnData, depth: int, *, rarefactions: int, seed: int | n
     deep = _deep_enough(table, depth)
     rng = np.random.default_rng(seed)
     kind = np.min_scalar_type(-depth)  # the smallest integers that hold the depth, and so any sum: several times faster
-    common = np.zeros((deep.sum(), deep.sum()))
-    for _ in range(rarefactions):
-        drawn = _draw(table.counts[deep], depth, rng).astype(kind)
-        common += _in_common(np.ascontiguousarray(drawn.toarray().T))
+    common = _in_common(_draw(table.counts[deep], depth, rng).astype(kind).toarray() for _ in range(rarefactions))
     common /= -rarefactions * depth
     common += 1
     return DistanceMatrix(common, list(cohort.obs_names[deep]))
 
 
 def _of_shares(shares: np.ndarray, ids: Sequence[str]) -> DistanceMatrix:
-    """Bray-Curtis between swabs of which the shares of reads are known: half their city-block distance."""
-    return DistanceMatrix(squareform(pdist(shares, "cityblock")) / 2, list(ids))
+    """Bray-Curtis between swabs of which the shares of reads are known: what they have not in common."""
+    common = _in_common([shares])
+    own = common.diagonal().copy()  # 1, or as near to it as rounding leaves it
+    for rows in _blocks(common):
+        common[rows] = np.maximum(np.add.outer(own[rows], own) / 2 - common[rows], 0)
+    return DistanceMatrix(common, list(ids))
 
 
-def _in_common(features: np.ndarray) -> np.ndarray:
-    """Sum over features of the smaller of two swabs' values, for each pair of swabs.
+def _blocks(of: np.ndarray) -> list[slice]:
+    """Some rows at a time, so that what is made of them does not fill the memory."""
+    return [slice(start, min(start + BLOCK, len(of))) for start in range(0, len(of), BLOCK)]
 
-    `features` has a row a feature: the features that a swab has are whole rows, and the others are not touched. Its
-    numbers are of a kind that holds the sums, too.
+
+def _in_common(tables: Iterable[np.ndarray]) -> np.ndarray:
+    """Sum over tables and features of the smaller of two swabs' values, for each pair of swabs.
+
+    A table is swabs x features, and its numbers are of a kind that holds its sums, too.
     """
-    swabs = features.shape[1]
-    common = np.zeros((swabs, swabs))
-    for start in range(0, swabs, BLOCK):
-        block = np.ascontiguousarray(features[:, start : start + BLOCK])
-        for i in range(start + block.shape[1]):
-            has = np.flatnonzero(features[:, i])
-            later = max(i - start, 0)  # each pair once
-            smaller = block[has, later:]
-            np.minimum(smaller, features[has, i, None], out=smaller)
-            pairs = slice(start + later, start + block.shape[1])
-            common[i, pairs] = common[pairs, i] = smaller.sum(axis=0, dtype=features.dtype)
+    common = np.zeros((0, 0))
+    for table in tables:
+        common = common if common.size else np.zeros((len(table), len(table)))
+        _add_common(np.ascontiguousarray(table), np.ascontiguousarray(table.T), common)
+    for rows in _blocks(common):
+        common[rows.stop :, rows] = common[rows, rows.stop :].T
+        common[rows, rows] = np.triu(common[rows, rows]) + np.triu(common[rows, rows], 1).T
     return common
+
+
+def _add_common(swabs: np.ndarray, features: np.ndarray, common: np.ndarray) -> None:
+    """Add what each pair has in common, above the diagonal; a table by swabs, and by features.
+
+    The features that a swab has are whole rows, and the others are not touched.
+    """
+
+    def add(rows: slice) -> None:
+        block = np.ascontiguousarray(features[:, rows])
+        for i in range(rows.stop):
+            has = np.flatnonzero(swabs[i])
+            later = max(i - rows.start, 0)  # each pair once
+            smaller = block[has, later:] if later else block.take(has, axis=0)
+            np.minimum(smaller, swabs[i, has, None], out=smaller)
+            common[i, rows.start + later : rows.stop] += smaller.sum(axis=0, dtype=swabs.dtype)
+
+    on_threads(add, _blocks(swabs)[::-1])  # the longest first
 
 
 def unifrac(counts: AnnData | pd.DataFrame, tree: TreeNode, *, weighted: bool) -> DistanceMatrix:
@@ -388,18 +467,20 @@ def unifrac(counts: AnnData | pd.DataFrame, tree: TreeNode, *, weighted: bool) -
         found = f"{len(empty)} swabs have no reads, the first {empty[0]!r}"
         raise ValueError(f"{found}: they have no distance; leave them out")
     branches = _branches(tree, table.features)
-    by_branch = np.empty((len(branches.length), len(table.ids)))
+    by_branch = np.empty((len(table.ids), len(branches.length)))
     for rows, below in _reads_below(table.counts, branches):
         each = below / table.totals[rows, None] * branches.length if weighted else (below > 0) * branches.length**0.5
-        by_branch[:, rows] = each.T
+        by_branch[rows] = each
     # Branch length in common; weighted, times the smaller of the shares of reads below it.
-    common = _in_common(by_branch) if weighted else by_branch.T @ by_branch
+    common = _in_common([by_branch]) if weighted else by_branch @ by_branch.T
     own = common.diagonal().copy()
-    total = np.add.outer(own, own)
-    apart = np.maximum(total - 2 * common, 0)  # rounding may leave -1e-17 between equal swabs
-    if not weighted:
-        apart /= np.maximum(total - common, np.finfo(float).tiny)  # only branches of no length: nothing apart
-    return DistanceMatrix(apart, table.ids)
+    for rows in _blocks(common):
+        total = np.add.outer(own[rows], own)
+        apart = np.maximum(total - 2 * common[rows], 0)  # rounding may leave -1e-17 between equal swabs
+        if not weighted:
+            apart /= np.maximum(total - common[rows], np.finfo(float).tiny)  # only branches of no length: nothing apart
+        common[rows] = apart
+    return DistanceMatrix(common, table.ids)
 
 
 def positive(counts: np.ndarray, zeros: float | str = PSEUDOCOUNT) -> np.ndarray:
@@ -430,21 +511,29 @@ def aitchison(rarefied: AnnData, *, zeros: float | str = PSEUDOCOUNT) -> Distanc
     seen = np.asarray(table.counts.sum(axis=0)) > 0
     ratios = clr(positive(table.counts.toarray()[:, seen], zeros))
     products = ratios @ ratios.T  # several times as fast as pair by pair
-    own = products.diagonal()
-    squared = np.maximum(own[:, None] + own - 2 * products, 0)
-    np.fill_diagonal(squared, 0)
-    return DistanceMatrix(np.sqrt(squared), table.ids)
+    own = products.diagonal().copy()
+    for rows in _blocks(products):
+        products[rows] = np.sqrt(np.maximum(own[rows, None] + own - 2 * products[rows], 0))
+    np.fill_diagonal(products, 0)
+    return DistanceMatrix(products, table.ids)
 
 
-def distances(swabs: AnnData) -> dict[str, DistanceMatrix]:
-    """Every distance between swabs that the report knows: √ Bray–Curtis; of counts Aitchison, and UniFrac of a tree."""
-    distmats = {"√ Bray–Curtis": DistanceMatrix(swabs.obsp["sqrt_bray_curtis"], list(swabs.obs_names))}
+def distances(swabs: AnnData) -> Iterator[tuple[str, DistanceMatrix]]:
+    """Every distance between swabs that the report knows: √ Bray–Curtis; of counts Aitchison, and UniFrac of a tree.
+
+    One after the other, since each may take much memory.
+    """
+    yield "√ Bray–Curtis", root_of(swabs)
     if not swabs.uns.get("relative", False):
-        distmats["Aitchison"] = aitchison(swabs)
+        yield "Aitchison", aitchison(swabs)
         if tree := rooted_tree(swabs):
             for name, weighted in (("Weighted UniFrac", True), ("Unweighted UniFrac", False)):
-                distmats[name] = unifrac(swabs, tree, weighted=weighted)
-    return distmats
+                yield name, unifrac(swabs, tree, weighted=weighted)
+
+
+def root_of(swabs: AnnData) -> DistanceMatrix:
+    """Square root of Bray-Curtis between swabs, as `helpers.measures.measured` left it."""
+    return DistanceMatrix(swabs.obsp["sqrt_bray_curtis"], list(swabs.obs_names))
 
 
 def without(swabs: AnnData, genus: str) -> DistanceMatrix:
@@ -465,10 +554,33 @@ def square_root(distmat: DistanceMatrix) -> DistanceMatrix:
 
 
 def ordinate(distmat: DistanceMatrix) -> OrdinationResults:
-    """Principal coordinates: ``samples`` (swabs x PC1, PC2) and ``proportion_explained`` of the whole variation."""
-    results = pcoa(distmat, dimensions=distmat.shape[0], warn_neg_eigval=False)
-    results.samples = results.samples.iloc[:, :2]
-    return results
+    """Principal coordinates: ``samples`` (swabs x PC1, PC2) and ``proportion_explained`` of the whole variation.
+
+    Of many swabs, whose distances must be Euclidean, only these two are computed; most swabs have positive coordinates.
+
+    References
+    ----------
+    Lehoucq, Sorensen & Yang, ARPACK Users' Guide, 1998.
+    """
+    if (n := distmat.shape[0]) <= BLOCK:
+        results = pcoa(distmat, dimensions=n, warn_neg_eigval=False)
+        results.samples = results.samples.iloc[:, :2]
+        return results
+    squared = distmat.data**2
+
+    def centred(x: np.ndarray) -> np.ndarray:
+        product = squared @ (x.ravel() - x.mean())
+        return (product - product.mean()) / -2
+
+    gram = LinearOperator((n, n), matvec=centred, dtype=float)
+    values, vectors = (found[..., ::-1] for found in eigsh(gram, k=2, which="LA", v0=np.arange(n) - (n - 1) / 2))
+    points = vectors * np.sqrt(values)
+    points *= np.where(np.median(points, axis=0) < 0, -1, 1)
+    axes = ["PC1", "PC2"]
+    explained = pd.Series(values / (squared.sum() / (2 * n)), axes)  # the trace is that of all
+    samples = pd.DataFrame(points, list(distmat.ids), axes)
+    return OrdinationResults("PCoA", "Principal Coordinate Analysis", pd.Series(values, axes), samples,
+                             proportion_explained=explained)  # fmt: skip
 
 
 def _in_order(values: Sequence | pd.Series, ids: Sequence[str], name: str) -> np.ndarray:
@@ -501,30 +613,32 @@ def distance_to_reference(
     Gower, Biometrika 1966;53:325; Anderson, Biometrics 2006;62:245 (distance to centroid).
     """
     ids = list(distmat.ids)
-    d2, subject = _squared(distmat, subjects)
+    d, subject = _finite(distmat, subjects)
     inside = _in_order(reference, ids, "reference").astype(bool)
     if not inside.any():
         raise ValueError(f"none of the {len(ids)} swabs is in the reference; expected at least one")
-    squared = _to_centroid(d2, inside, subject)[0]
+    squared = _to_centroid(d, inside, subject)[0]
     return pd.Series(np.sqrt(np.maximum(squared, 0)), index=ids, name="distance_to_healthy")
 
 
-def _squared(distmat: DistanceMatrix, subjects: Sequence[str] | pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """Squared distances, all of them known, and the subjects as numbers."""
-    d2 = np.asarray(distmat.data) ** 2
-    if not np.isfinite(d2).all():
-        raise ValueError(f"{(~np.isfinite(d2)).sum()} distances are not finite numbers")
-    return d2, pd.factorize(_in_order(subjects, distmat.ids, "subjects"))[0]
+def _finite(distmat: DistanceMatrix, subjects: Sequence[str] | pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Distances, all of them known, and the subjects as numbers."""
+    d = np.asarray(distmat.data)
+    if not np.isfinite(d).all():
+        raise ValueError(f"{(~np.isfinite(d)).sum()} distances are not finite numbers")
+    return d, pd.factorize(_in_order(subjects, distmat.ids, "subjects"))[0]
 
 
-def _to_centroid(d2: np.ndarray, inside: np.ndarray, subject: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _to_centroid(d: np.ndarray, inside: np.ndarray, subject: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Squared distance of each swab to the centroid of a group, and the group's mean of squared distances.
 
     The swab's own subject is left out of both; NaN if nobody else is in the group.
     """
-    own = (subject[:, None] == subject) & inside
-    to_all, to_own = d2[:, inside].sum(axis=1), (d2 * own).sum(axis=1)
-    others = (inside.sum() - own.sum(axis=1)).astype(float)
+    to_all = np.concatenate([(d[rows][:, inside] ** 2).sum(axis=1) for rows in _blocks(d)])
+    member = sparse.csr_array((np.ones(len(d)), (subject, np.arange(len(d)))))
+    own = (member.T @ (member * inside)).tocoo()
+    to_own = np.bincount(own.row, d[own.row, own.col] ** 2 * own.data, len(d))
+    others = inside.sum() - np.bincount(own.row, own.data, len(d))
     # Sum over pairs of other subjects' swabs: all pairs, less those with one of the own, which counts own pairs twice.
     with_own, own_only = (np.bincount(subject[inside], s[inside], subject.max() + 1)[subject] for s in (to_all, to_own))
     others[others == 0] = np.nan
@@ -562,7 +676,7 @@ def axis_position(
     analysis of principal coordinates); De Cáceres et al., Ecol Monogr 2019;89:e01350 (geometry of trajectories).
     """
     ids = list(distmat.ids)
-    d2, subject = _squared(distmat, subjects)
+    d, subject = _finite(distmat, subjects)
     healthy = _in_order(controls, ids, "controls").astype(bool)
     ill = _in_order(patients, ids, "patients").astype(bool)
     for name, group in (("controls", healthy), ("patients", ill)):
@@ -570,9 +684,9 @@ def axis_position(
             raise ValueError(f"the axis needs two or more subjects among the {name}; found {len(set(subject[group]))}")
     if both := set(subject[healthy]) & set(subject[ill]):
         raise ValueError(f"{len(both)} subjects are among the controls and among the patients")
-    (to_healthy, among_healthy), (to_ill, among_ill) = (_to_centroid(d2, group, subject) for group in (healthy, ill))
+    (to_healthy, among_healthy), (to_ill, among_ill) = (_to_centroid(d, group, subject) for group in (healthy, ill))
     # Between the groups: the sum over all pairs, less those in which the subject has a part, over those that are left.
-    across = d2[np.ix_(healthy, ill)]
+    across = d[np.ix_(healthy, ill)] ** 2
     codes = subject.max() + 1
     part = sum(np.bincount(subject[g], across.sum(axis=axis), codes) for axis, g in ((1, healthy), (0, ill)))
     left = [group.sum() - np.bincount(subject[group], minlength=codes) for group in (healthy, ill)]

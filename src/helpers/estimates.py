@@ -407,6 +407,32 @@ def equivalence_reach(
     }
 
 
+#: Columns of numbers in the unit of an estimate, beside it.
+_IN_ITS_UNIT = ("estimate", "ci_low", "ci_high", "boot_low", "boot_high", "detectable", "reachable_margin")
+
+
+def coarse(table: pd.DataFrame) -> pd.DataFrame:
+    """Estimates to the second digit of half their interval, so that no number of people can be computed back from them.
+
+    Intervals of several levels, or an interval and the p-value beside it, would tell the degrees of freedom. To two
+    significant digits at least, so that none crosses zero, and to three at most. What a study would need (n_needed) is
+    told as 1, 2 or 5 times a power of ten, upwards.
+    """
+    if table.empty:
+        return table
+    with np.errstate(divide="ignore", invalid="ignore"):
+        half = np.log10((table["ci_high"] - table["ci_low"]) / 2)
+        for column in table.columns.intersection(_IN_ITS_UNIT):
+            size = np.floor(np.log10(table[column].abs()))
+            unit = 10 ** (size + 1 - (size - np.floor(half) + 2).clip(2, 3))
+            table = table.assign(**{column: ((table[column] / unit).round() * unit).fillna(table[column])})
+    if "n_needed" in table:
+        steps = np.outer(10.0 ** np.arange(9), [1, 2, 5]).ravel()
+        at = np.searchsorted(steps, table["n_needed"].fillna(1)).clip(max=len(steps) - 1)
+        table = table.assign(n_needed=pd.Series(steps[at], table.index).where(table["n_needed"].notna()))
+    return table
+
+
 def minimum_detectable_effect(estimate: dict[str, Any], *, alpha: float = 0.05, power: float = 0.8) -> float:
     """Smallest true effect that a two-sided test with this standard error finds with the given power.
 

@@ -17,7 +17,7 @@ from scipy import stats
 from helpers import estimates, longitudinal, narrate, response, sensitivity, taxa, treatment
 from helpers.claims import EXPECT, KEY, ONE_SIDED, Claim, Part, why_not
 from helpers.measures import DISTANCE, OFF_AXIS, OTHER_AXES, PATHOGEN, POSITION, by_visit, find
-from helpers.study import FEW, VOCABULARY, Settings, Study
+from helpers.study import FEW, SMALL, VOCABULARY, Settings, Study
 from helpers.visits import cases_and_controls, compared, paired, same_sites, sites_at_baseline, who, with_controls
 
 Estimates = dict[str, dict[str, Any]]
@@ -258,6 +258,43 @@ def arm_covariates(asked: Asked, study: Study) -> list[str]:
     return [c for c in study.adjust.arm if c != asked.measure]
 
 
+def people(asked: Asked, data: Data, study: Study) -> pd.DataFrame:
+    """The people whom a question is about and of whom all is known that it needs.
+
+    Returns
+    -------
+    DataFrame
+        One row a person: ``who``; of a change or a difference between the arms ``before`` and ``after``; of patients
+        against others ``after``, their value; of a link ``after`` and ``x``, what it is linked with: a severity score,
+        or improvement in per cent, where ``after`` is the change.
+    """
+    group = study.adjust.group
+    baseline = data.visits[data.visits["visit"].eq("baseline")]
+    names = {"y0": "before", "y1": "after", asked.measure: "after", asked.score: "x"}
+    match asked.contrast:
+        case "group":
+            found, needed = baseline.assign(who=baseline["group"].astype(object)), [asked.measure, *group]
+        case "severity":
+            found, needed = baseline[baseline["case"]], [asked.measure, asked.score, *group]
+            needed = [column for column in needed if column]
+        case "change" | "change_in":
+            pairs = change_pairs(asked, data, study)
+            found, needed = pairs[pairs["who"].eq(asked.arm)], ["change"]
+        case "arms":
+            found = treatment.arms(paired(data.followed, asked.measure))
+            needed = ["y0", "y1", *arm_covariates(asked, study)]
+        case "arms_given_improvement":
+            found = with_improvement(asked.measure, data.followed, study)
+            needed = ["y0", "y1", *arm_covariates(asked, study), "improvement"]
+            found, names = found.assign(x=100 * found["improvement"]), {"y0": "before", "change": "after"}
+        case _:
+            found = with_controls(data.visits, near_clear(data.visits, study, asked.arm))
+            needed = [asked.measure, *group]
+    if not set(needed) <= set(found):
+        return pd.DataFrame(columns=["who", "before", "after", "x"])
+    return found.dropna(subset=needed).rename(columns=names).reindex(columns=["who", "before", "after", "x"])
+
+
 # --- how they are said -----------------------------------------------------------------------------------------------
 
 
@@ -352,8 +389,12 @@ def lacking(swabs: AnnData, study: Study) -> dict[str, str]:
             people[f"{among} {arm}"] = obs[sites].groupby("subject")["visit"].nunique().eq(2).sum(), skin
     people["both arms"] = min(people[arm][0] for arm in VOCABULARY["arm"]), f"in one of two arms {both}"
     for need, (n, who_they_are) in people.items():
-        there[need] = n >= FEW, f"there {'are too few people' if n else 'is nobody'} {who_they_are}"
-    return {need: "" if found else reason for need, (found, reason) in there.items()}
+        there[need] = (
+            n >= max(FEW, study.privacy.fewest),
+            f"there {'are too few people' if n else 'is nobody'} {who_they_are}",
+        )
+    but = f" (groups of {SMALL} or fewer are not shown)" if study.privacy.fewest else ""
+    return {need: "" if found else f"{reason}{but}" for need, (found, reason) in there.items()}
 
 
 def cannot(asked: Asked, expect: str | None, lacks: Mapping[str, str], swabs: AnnData, study: Study) -> str:
@@ -403,11 +444,19 @@ def answers(asked: Iterable[Asked], swabs: AnnData | Data, study: Study, setting
     One row a question and estimator: the fields of `Asked`; estimator; ``stands``, true of that on which claims rest;
     what, label, unit, scale, section; the keys of `helpers.estimates.ESTIMATE`, NaN where it cannot be estimated;
     margin (`equivalence_margin` standard deviations of the controls at baseline) and p_equivalence; and what an
-    estimator has of its own.
+    estimator has of its own. Where small cells are suppressed, as coarse as they may be shown.
     """
+    return _as_shown(_exact(asked, swabs, study, settings), study)
+
+
+def _exact(asked: Iterable[Asked], swabs: AnnData | Data, study: Study, settings: Settings) -> pd.DataFrame:
     data = swabs if isinstance(swabs, Data) else data_of(swabs.uns.get("course", swabs.obs), swabs.uns["measures"])
     rows = answer_records(asked, data, study, settings)
     return pd.DataFrame(rows, columns=None if rows else [*Asked._fields, "stands", *COLUMNS])
+
+
+def _as_shown(rows: pd.DataFrame, study: Study) -> pd.DataFrame:
+    return estimates.coarse(rows) if study.privacy.fewest else rows
 
 
 def answer_records(asked: Iterable[Asked], data: Data, study: Study, settings: Settings) -> list[dict[str, Any]]:
@@ -426,10 +475,20 @@ def answer_records(asked: Iterable[Asked], data: Data, study: Study, settings: S
             "sd": np.nan if linked else estimates.control_sd(data.visits, question.measure),
         }
         margin = settings.equivalence_margin * about["sd"]
-        for i, (estimator, found) in enumerate(contrast.estimate(question, data, study, settings).items()):
+        every = contrast.estimate(question, data, study, settings)
+        if study.privacy.fewest and _smallest(question, every, data, study) < study.privacy.fewest:
+            every = {name: estimates.not_estimable(e["n"], e["n_dropped"]) for name, e in every.items()}
+        for i, (estimator, found) in enumerate(every.items()):
             tested = estimates.equivalence(found, margin if "unit" not in found else np.nan)
             rows.append(about | {"estimator": estimator, "stands": i == 0} | found | tested)
     return rows
+
+
+def _smallest(asked: Asked, every: Estimates, data: Data, study: Study) -> int:
+    """The people of the smallest group that an answer rests on."""
+    if asked.contrast in ("severity", *(name for name in CONTRASTS if name.startswith("change"))):
+        return min(each["n"] for each in every.values())
+    return people(asked, data, study)["who"].value_counts().min()
 
 
 def gather(
@@ -443,7 +502,7 @@ def gather(
     cannot, why it cannot be tested, empty if it can; beside, what else the effect may be.
     """
     if answered is None:
-        answered = answers(asked_by(claims, study), swabs, study, settings)
+        answered = _exact(asked_by(claims, study), swabs, study, settings)
     known = {asked_of(row): row for row in standing(answered)}
     lacks, rows = lacking(swabs, study), []
     for name, part, asked in parts_of(claims, study):
@@ -465,20 +524,20 @@ def gather(
                 "sign": sign,
                 "sd": row["margin"] / settings.equivalence_margin,
                 "cannot": reason,
-                "beside": _beside(asked, answered),
+                "beside": _beside(asked, answered, study),
             }
         )
-    return pd.DataFrame(rows, columns=[*KEY, *COLUMNS])
+    return _as_shown(pd.DataFrame(rows, columns=[*KEY, *COLUMNS]), study)
 
 
-def _beside(asked: Asked, answered: pd.DataFrame) -> list[dict[str, Any]]:
+def _beside(asked: Asked, answered: pd.DataFrame, study: Study) -> list[dict[str, Any]]:
     """What else an effect may be: by other estimators, and of the position in other spaces; ``by`` says how."""
     alike = _alike(answered, asked, "measure") & answered["estimate"].notna()
     own = answered["measure"].eq(asked.measure)
     space = answered["stands"] & answered["measure"].isin(OTHER_AXES if asked.measure == POSITION else ())
     rows = answered[alike & (space | (own & ~answered["stands"]))]
     rows = rows.assign(by=rows["estimator"].where(rows["measure"].eq(asked.measure), rows["label"]))
-    return rows[["by", "estimate", "ci_low", "ci_high"]].to_dict("records")
+    return _as_shown(rows, study)[["by", "estimate", "ci_low", "ci_high"]].to_dict("records")
 
 
 #: Of a part of a claim against a margin: what was tested and what could have been shown.
@@ -495,11 +554,16 @@ COLUMNS = (
 
 
 def detectable(row: Mapping[str, Any], alpha: float) -> float:
-    """The smallest effect that a two-sided test finds with 80 % power; where no error is told, from the interval."""
-    if np.isfinite(found := estimates.minimum_detectable_effect(dict(row), alpha=alpha)):
+    """The smallest effect that a two-sided test finds with 80 % power; where no error is told, from the interval.
+
+    Of a correlation, by Fisher's transformation, since none exceeds 1.
+    """
+    of_rho, ends = row["contrast"] == "severity", stats.norm.ppf([1 - alpha / 2, 0.8])
+    if not of_rho and np.isfinite(found := estimates.minimum_detectable_effect(dict(row), alpha=alpha)):
         return found
-    ends = stats.norm.ppf([1 - alpha / 2, 0.8])
-    return float(ends.sum() / ends[0] * (row["ci_high"] - row["ci_low"]) / 2)
+    low, high = (np.arctanh(row[end]) if of_rho else row[end] for end in ("ci_low", "ci_high"))
+    found = float(ends.sum() / ends[0] * (high - low) / 2)
+    return float(np.tanh(found)) if of_rho else found
 
 
 def tested_against(row: Mapping[str, Any], claim: Claim, sign: int, settings: Settings) -> dict[str, float]:
@@ -534,8 +598,8 @@ def _margin_known(row: Mapping[str, Any], obs: pd.DataFrame, settings: Settings)
 
 def _not_estimated(row: Mapping[str, Any], claim: Claim, study: Study) -> str:
     if np.isnan(row["estimate"]):
-        where = "have what is needed" if row["n"] < FEW else "in one of the groups have what is needed"
-        few = f"too few people {where} (n = {study.privacy.shown(row['n'])})"
+        where = "" if row["n"] < max(FEW, study.privacy.fewest) else "in one of the groups "
+        few = f"too few people {where}have what is needed (n = {study.privacy.shown(row['n'])})"
         return few if study.counted else NEEDS_COUNTS
     if claim.against_margin and np.isnan(row["p_equivalence"]):
         return NO_MARGIN
@@ -572,8 +636,10 @@ def untestable(claims: Mapping[str, Claim], swabs: AnnData, study: Study) -> dic
 def told(row: Mapping[str, Any], found: pd.DataFrame, study: Study) -> str:
     """What was found, as a sentence whose direction is that of the data.
 
-    `row` is one that stands of `found`, the answers, which have those that stand beside it.
+    `row` is one that stands of `found`, the answers, which have those that stand beside it. Or why nothing can be.
     """
+    if why := row.get("cannot"):
+        return f"{why[0].upper()}{why[1:]}."
     same = found[_alike(found, asked_of(row)) & ~found["stands"]]
     beside = {each["estimator"]: each for each in same.to_dict("records")}
     return CONTRASTS[row["contrast"]].told(dict(row), beside, study)
@@ -590,7 +656,7 @@ def overturning(claims: Mapping[str, Claim], swabs: AnnData, study: Study, setti
     """
     followed = by_visit(swabs.obs[same_sites(swabs.obs)], swabs.uns["measures"])
     asked = [a for _, part, a in parts_of(claims, study) if a.contrast == "arms" or (a.contrast, a.arm) == CHANGE]
-    found = answers(asked, swabs, study, settings)
+    found = _exact(asked, swabs, study, settings)
     parts = gather(claims, swabs, study, settings, found).query("margin.isna() and cannot == ''")
     rows = []
     for part in parts[(parts["p_value"] < settings.alpha) | parts["contrast"].eq("arms")].to_dict("records"):
@@ -599,7 +665,8 @@ def overturning(claims: Mapping[str, Claim], swabs: AnnData, study: Study, setti
         treated = pairs[pairs["treated"] & pairs[["y0", "y1"]].notna().any(axis=1)]
         lost, of = int(treated["change"].isna().sum()), len(treated)
         row = {key: part[key] for key in ("claim", "what", "unit", "scale")} | {"lost": lost, "of": of}
-        row["tipping"] = sensitivity.tipping_point(part, lost, of)
+        # It tells the share of the lost to whoever knows the interval.
+        row["tipping"] = np.nan if lost < study.privacy.fewest else sensitivity.tipping_point(part, lost, of)
         row["load"] = sensitivity.load_to_overturn(part) if part["unit"] == "CLR" else np.nan
         if question.contrast == "arms":
             given = ["y0", *arm_covariates(question, study)]
@@ -651,10 +718,13 @@ def of_section(
     # Beside the position on the axis: without the genus, in other spaces, and off the axis.
     others = [key for key in (*OTHER_AXES, OFF_AXIS) if key in swabs.uns["measures"] and swabs.obs[key].notna().any()]
     asked += [a._replace(measure=key) for a in asked if a.measure == POSITION and a.arm != "control" for key in others]
-    found = answers(asked, swabs, study, settings)
-    parts = gather(claims, swabs, study, settings, found)
+    exact = _exact(asked, swabs, study, settings)
+    parts, found = gather(claims, swabs, study, settings, exact), _as_shown(exact, study)
     names = parts.groupby(list(Asked._fields))["claim"].agg(", ".join)
     found["claims"] = [names.get(asked_of(row), "") if row["stands"] else "" for row in found.to_dict("records")]
+    lacks, unknown = lacking(swabs, study), found[found["estimate"].isna()].to_dict("records")
+    why = {asked_of(row): cannot(asked_of(row), None, lacks, swabs, study) for row in unknown}
+    found["cannot"] = [why.get(asked_of(row), "") for row in found.to_dict("records")]
     reach = [narrate.reach(row) for row in parts[parts["margin"].notna()].to_dict("records")]
     return Section(found, parts, " ".join(reach), [*sentences(found, study), *seen_otherwise(found, swabs, study)])
 
@@ -679,7 +749,7 @@ def sentences(found: pd.DataFrame, study: Study) -> list[str]:
     """What a section found, a sentence an answer: first what claims ask, and of that what can be told."""
     beside = found["measure"].isin((*OTHER_AXES, OFF_AXIS)) & found["claims"].eq("")  # told by `seen_otherwise`
     rows = sorted(standing(found[~beside]), key=lambda row: (not row["claims"], np.isnan(row["estimate"])))
-    return [told(row, found, study) for row in rows if row["n"] or row["claims"]]
+    return list(dict.fromkeys(told(row, found, study) for row in rows if row["n"] or row["claims"]))
 
 
 def table(found: pd.DataFrame, study: Study, *more: str, estimators: bool = False) -> pd.DataFrame:

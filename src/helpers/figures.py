@@ -4,7 +4,7 @@ Groups are told apart by colour, marker and place, so that they read in greyscal
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, wraps
 from inspect import getfile, signature
 from itertools import pairwise, product
@@ -19,9 +19,10 @@ import pandas as pd
 import seaborn as sns
 import yaml
 from matplotlib import style
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.collections import PolyCollection
+from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.patches import Rectangle
@@ -39,8 +40,8 @@ VISITS = ("baseline", "followup")
 #: Of parts of a whole: every second one is dark, so that neighbours differ in grey, too. And of the rest.
 PARTS = ("#8C1D18", "#F4A582", "#C0504D", "#FBDCC9", "#2B5C8A", "#A6CEE3", "#3B6E22", "#C7DE86", "#5E3C80", "#D9C4E8")
 REST = "#EEEEEE"
-#: Of fewer people no mean is drawn.
-FEWEST = 5
+#: What an artist is told by `_of`.
+PEOPLE = "people"
 
 #: Inches: the text width of a printed page.
 WIDTH = 7.0
@@ -94,6 +95,12 @@ def _lettered(axes: Sequence[Axes] | np.ndarray, **how: Any) -> None:
             ax.set_title(f"{letter}  {ax.get_title('left')}".rstrip(), **how)
 
 
+def _of(artists: Iterable[Artist], people: int = 0) -> None:
+    """Note of how many people artists tell, 0 of each alone: what tells of few is left out where that is suppressed."""
+    for artist in artists:
+        vars(artist)[PEOPLE] = people
+
+
 def _jitter(n: int) -> np.ndarray:
     return np.random.default_rng(0).uniform(-0.12, 0.12, n)
 
@@ -105,13 +112,13 @@ def _faint(n: int) -> dict[str, Any]:
 
 def _people(ax: Axes, x: Any, values: pd.Series, who: str) -> None:
     """Marks of the single people of a group."""
-    ax.scatter(x, values, color=COLOURS[who], marker=MARKERS[who], **_faint(len(values)))
+    _of([ax.scatter(x, values, color=COLOURS[who], marker=MARKERS[who], **_faint(len(values)))])
 
 
 def _mean_interval(values: pd.Series) -> tuple[float, float]:
-    """Mean, and half the width of its 95 % interval; NaN of fewer than `FEWEST`."""
+    """Mean, and half the width of its 95 % interval; NaN of fewer than `FEW`."""
     x = values.dropna()
-    if len(x) < FEWEST:
+    if len(x) < FEW:
         return np.nan, np.nan
     return float(x.mean()), float(stats.t.ppf(0.975, len(x) - 1) * stats.sem(x))
 
@@ -121,7 +128,8 @@ def _mean_mark(ax: Axes, x: float, values: pd.Series, who: str) -> None:
     if values.count() >= FEW:
         mean, half = _mean_interval(values)
         mark: Any = {"fmt": MARKERS[who], "mfc": COLOURS[who], "ms": 7}
-        ax.errorbar(x, mean, yerr=half, zorder=5, color="black", capsize=3, lw=1.5, **mark)
+        drawn = ax.errorbar(x, mean, yerr=half, zorder=5, color="black", capsize=3, lw=1.5, **mark)
+        _of(drawn.get_children(), values.count())
 
 
 def groups(who: pd.Series) -> list[str]:
@@ -185,9 +193,10 @@ def depth(obs: pd.DataFrame, labels: Mapping[str, str], thresholds: Mapping[str,
     shown = list(dict.fromkeys([*groups(obs["who"]), *sorted(set(obs["who"]))]))
     for i, who in enumerate(shown):
         reads = obs.loc[obs["who"].eq(who), "depth"]
-        ax.scatter(reads, i + _jitter(len(reads)), s=8, alpha=0.35, color=COLOURS.get(who, "0.45"),
-                   marker=MARKERS.get(who, "P"), lw=0)  # fmt: skip
-        if len(reads) >= FEWEST:
+        mark = {"color": COLOURS.get(who, "0.45"), "marker": MARKERS.get(who, "P")}
+        points: Any = {"s": 8, "alpha": 0.35, "lw": 0} | mark
+        _of([ax.scatter(reads, i + _jitter(len(reads)), **points)])
+        if len(reads) >= FEW:
             ax.boxplot(reads, positions=[i + 0.3], widths=0.15, orientation="horizontal", showfliers=False,
                        medianprops={"color": "black"})  # fmt: skip
     for line, value in zip(("--", ":"), sorted(set(thresholds.values())), strict=False):
@@ -213,13 +222,14 @@ def rarefaction(
         for who, line in zip(groups(curves["group"]), ("-", "--"), strict=False):
             part = curves[curves["group"].eq(who)]
             wide = part[part["reaches"]].pivot_table(index="swab", columns="depth", values=measure)
-            if len(wide) < FEWEST:
+            if len(wide) < FEW:
                 continue
-            ax.plot(wide.columns, wide.quantile([0.1, 0.9]).T, color=COLOURS[who], ls=line, lw=1)
+            spread = ax.plot(wide.columns, wide.quantile([0.1, 0.9]).T, color=COLOURS[who], ls=line, lw=1)
             means, half = np.transpose([_mean_interval(wide[depth]) for depth in wide])
-            ax.errorbar(wide.columns, means, yerr=half, color=COLOURS[who], mec="black", lw=1.8, ls=line,
+            mean = ax.errorbar(wide.columns, means, yerr=half, color=COLOURS[who], mec="black", lw=1.8, ls=line,
                         marker=MARKERS[who], ms=5, capsize=2,
                         label=f"{labels[who]} (n = {len(wide)} of {part['swab'].nunique()} swabs)")  # fmt: skip
+            _of([*spread, *mean.get_children()], len(wide))
         ax.axvline(rarefaction_depth, ls=":", color="black", lw=1)
         ax.set(xscale="log", xlabel="Reads drawn", ylabel=name, ylim=(0, None))
     _lettered(axes)
@@ -241,16 +251,17 @@ def by_visit(
     fig, axes = panels(3.5, columns=len(shown), sharey=True, width_ratios=[len(places) + 0.3 for places in at.values()])
     healthy = known.loc[known["who"].eq("control") & known["visit"].eq("baseline"), measure]
     for ax, (who, part) in zip(axes, shown.items(), strict=True):
-        if len(healthy) >= FEWEST:
-            ax.axhspan(*healthy.quantile([0.25, 0.75]), color=COLOURS["control"], alpha=0.3, lw=0)
+        if len(healthy) >= FEW:
+            band = ax.axhspan(*healthy.quantile([0.25, 0.75]), color=COLOURS["control"], alpha=0.3, lw=0)
+            _of([band], len(healthy))
         wide = part.pivot_table(index="subject", columns="visit", values=measure, observed=True)[at[who]]
         pairs, x = wide.dropna(), np.arange(len(at[who])) + _jitter(len(wide))[:, None]
-        ax.plot(x.T, wide.to_numpy().T, color=COLOURS[who], alpha=_faint(len(wide))["alpha"] / 2, lw=0.5)
-        if len(pairs) >= FEWEST:
-            ax.plot(range(len(at[who])), pairs.mean(), color="black", lw=2)
+        _of(ax.plot(x.T, wide.to_numpy().T, color=COLOURS[who], alpha=_faint(len(wide))["alpha"] / 2, lw=0.5))
+        if len(pairs) >= FEW:
+            _of(ax.plot(range(len(at[who])), pairs.mean(), color="black", lw=2), len(pairs))
         for j, visit in enumerate(at[who]):
             _people(ax, x[:, j], wide[visit], who)
-            if len(pairs) >= FEWEST:
+            if len(pairs) >= FEW:
                 _mean_mark(ax, j, pairs[visit], who)
         ticks = [f"{labels[v]}\nn = {wide[v].count()}\n{(notes or {}).get((who, v), '')}".strip() for v in at[who]]
         ax.set_xticks(range(len(ticks)), ticks)
@@ -304,13 +315,15 @@ def against(data: pd.DataFrame, xs: Mapping[str, str], y: str, ylabel: str, labe
     fig, axes = panels(3.3, columns=len(xs), sharey=True)
     for ax, (x, xlabel) in zip(axes, xs.items(), strict=True):
         for who in groups(data["who"]):
-            part = data[data["who"].eq(who)].dropna(subset=[x, y])
+            part, there = data[data["who"].eq(who)].dropna(subset=[x, y]), ax.get_children()
             sns.regplot(
                 part, x=x, y=y, ax=ax, fit_reg=len(part) >= FEW and part[x].nunique() > 3, seed=0, color=COLOURS[who],
                 marker=MARKERS[who], scatter_kws={"s": 14, "alpha": 0.55, "linewidths": 0},
                 label=f"{labels[who]} (n = {len(part)})",
                 line_kws={"linewidth": 1.8, "linestyle": "--" if who == "comparator" else "-"},
             )  # fmt: skip
+            for artist in [artist for artist in ax.get_children() if artist not in there]:
+                _of([artist], 0 if isinstance(artist, PathCollection) else len(part))
         least, most = data[y].min(), data[y].max()
         for line in ax.lines:
             at = np.asarray(line.get_ydata(), float)
@@ -343,17 +356,17 @@ def pcoa_paths(
     fig, axes = panels(3.9, columns=max(len(arms), 1), sharex=True, sharey=True)
     for ax, arm in zip(axes, arms, strict=False):
         cloud = f"{labels['control']}, {labels['baseline']} (n = {len(controls)})"
-        ax.scatter(*controls.to_numpy().T, s=14, color="0.8", lw=0, label=cloud if len(controls) else "_")
+        _of([ax.scatter(*controls.to_numpy().T, s=14, color="0.8", lw=0, label=cloud if len(controls) else "_")])
         ends = [points[(who == arm) & (visit == v)] for v in VISITS]
         both = ends[0].index.intersection(ends[1].index)
         start, stop = (end.loc[both].to_numpy() for end in ends)
-        ax.plot(*np.stack([start, stop]).transpose(2, 0, 1), color=COLOURS[arm], alpha=0.25, lw=0.5)
+        _of(ax.plot(*np.stack([start, stop]).transpose(2, 0, 1), color=COLOURS[arm], alpha=0.25, lw=0.5))
         for end, v, face in zip(ends, VISITS, ("white", COLOURS[arm]), strict=True):
-            ax.scatter(*end.to_numpy().T, s=14, marker=MARKERS[arm], fc=face, ec=COLOURS[arm], lw=0.7, zorder=2,
-                       label=f"{labels[arm]}, {labels[v]}")  # fmt: skip
-        if len(both) >= FEWEST:
+            how: Any = {"s": 14, "marker": MARKERS[arm], "fc": face, "ec": COLOURS[arm], "lw": 0.7, "zorder": 2}
+            _of([ax.scatter(*end.to_numpy().T, label=f"{labels[arm]}, {labels[v]}", **how)])
+        if len(both) >= FEW:
             bold = {"arrowstyle": "-|>", "lw": 2.5, "color": "black", "mutation_scale": 11, "shrinkA": 0, "shrinkB": 0}
-            ax.annotate("", stop.mean(axis=0), start.mean(axis=0), zorder=5, arrowprops=bold)
+            _of([ax.annotate("", stop.mean(axis=0), start.mean(axis=0), zorder=5, arrowprops=bold)], len(both))
         ax.set(title=f"{labels[arm]} (both visits: n = {len(both)})", xlabel=f"PC1 ({100 * explained[0]:.1f} %)")
     _lettered(axes)
     named = {name: handle for ax in axes for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)}
@@ -460,7 +473,7 @@ def composition(visits: pd.DataFrame, taxa: Sequence[str], labels: Mapping[str, 
     """
     keys = [(who, visit) for who in groups(visits["who"]) for visit in VISITS]
     parts = [visits.loc[visits["who"].eq(who) & visits["visit"].eq(visit), list(taxa)] for who, visit in keys]
-    drawn = [(key, part.mean(), len(part)) for key, part in zip(keys, parts, strict=True) if len(part) >= FEWEST]
+    drawn = [(key, part.mean(), len(part)) for key, part in zip(keys, parts, strict=True) if len(part) >= FEW]
     fig, (ax,) = panels(max(0.42 * len(drawn) + 0.8, 2.6))
     y, left = np.arange(len(drawn)), np.zeros(len(drawn))
     for taxon, colour in zip(taxa, [*PARTS[: len(taxa) - 1], REST], strict=True):
@@ -617,10 +630,10 @@ def percentiles(table: pd.DataFrame, control: str) -> Figure:
     ax.axvline(50, color="black", lw=0.8)
     for i, measure in enumerate(measures):
         values = table.loc[table["measure"].eq(measure), "percentile"].dropna()
-        ax.scatter(values, -i + 1.5 * _jitter(len(values)), color=COLOURS["treatment"], marker=MARKERS["treatment"],
-                   s=20, alpha=0.7, lw=0)  # fmt: skip
+        look: Any = {"color": COLOURS["treatment"], "marker": MARKERS["treatment"], "s": 20, "alpha": 0.7, "lw": 0}
+        _of([ax.scatter(values, -i + 1.5 * _jitter(len(values)), **look)])
         if len(values) >= FEW:
-            ax.plot([values.median()] * 2, [-i - 0.3, -i + 0.3], color="black", lw=2.5)
+            _of(ax.plot([values.median()] * 2, [-i - 0.3, -i + 0.3], color="black", lw=2.5), len(values))
     n = table.groupby("measure")["percentile"].count()
     ax.set_yticks([-i for i in range(len(measures))], [f"{m} (n = {n[m]})" for m in measures])
     ax.set(xlim=(-2, 102), xlabel=f"Percentile among {control}", ylim=(-len(measures) + 0.4, 0.6))

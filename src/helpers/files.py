@@ -27,6 +27,10 @@ DEMO = DATA / "demo"
 VALIDATION = DEMO / "validation.tsv"
 #: The demo cohort's results, committed beside the notebooks' reference outputs; `make reference` writes them.
 REFERENCE = NOTEBOOKS / "reference"
+#: What other published studies reported of the claims.
+REPORTED = DATA / "reported.yaml"
+#: Studies side by side.
+COMPARISON = REPORTS / "compare"
 #: Where the keys are described of the files that users write.
 STUDY_KEYS, CLAIMS_KEYS, CHOICES_KEYS = DOCS / "study_yaml.md", DOCS / "claims.md", DOCS / "choices.md"
 #: The workflow, and the packages that it installs.

@@ -4,20 +4,24 @@ import difflib
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import anndata as ad
+import h5py
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from helpers import tables, words
+from helpers import containers, tables, words
+from helpers.containers import Held
 from helpers.errors import Problems, StudyError
 from helpers.files import unfinished
-from helpers.study import VOCABULARY, Column, Study
+from helpers.study import SMALL, VOCABULARY, Column, Study
 from helpers.tables import Counts, few, mangled, near_misses, no_repeats, text_table
+from helpers.visits import who
 
 NOT_RECORDED = "not recorded"
 NEGATIVE = "negative control"
@@ -39,11 +43,8 @@ def _column(path: Path, table: pd.DataFrame, name: str, key: str) -> pd.Series:
     if name not in table:
         near = [c for c in table if words.apart(c) == words.apart(name)]
         near = near or difflib.get_close_matches(name, table.columns, n=1, cutoff=0.5)
-        fix = f"did you mean '{near[0]}'?" if near else f"give {key} the name of a column, or leave the key out"
-        raise StudyError(
-            f"has no column '{name}'", file=path, where=f"{key} in study.yaml", found=few(table.columns), expected=name,
-            fix=fix,
-        )  # fmt: skip
+        fix = f"did you mean '{near[0]}'?" if near else None
+        raise StudyError.of("no_column", path, name=name, key=key, found=few(table.columns), fix=fix)
     return table[name]
 
 
@@ -52,17 +53,11 @@ def _numbers(path: Path, text: pd.Series, low: float, high: float, also: str = "
     numbers, no_number = words.numbers(text)
     problems = Problems()
     outside = (numbers < low) | (numbers > high)
-    for wrong, problem, expected, fix in (
-        (no_number, "is not a number", "a number with a decimal point, or NA", "correct the cell, or write NA"),
-        (outside, "is out of range", f"{low:g} to {high:g}", f"correct the cell, or {also}"),
-    ):
+    for problem, wrong in (("no_number", no_number), ("out_of_range", outside)):
         if wrong.any():
-            with problems:
-                raise StudyError(
-                    f"has a value that {problem}", file=path,
-                    where=f"column '{text.name}', rows {few(map(repr, text.index[wrong]))}",
-                    found=few(text[wrong].unique()), expected=expected, fix=mangled(text[wrong]) or fix,
-                )  # fmt: skip
+            place = {"column": text.name, "rows": few(map(repr, text.index[wrong])), "found": few(text[wrong].unique())}
+            told = {"low": low, "high": high, "also": also, "fix": mangled(text[wrong])}
+            problems.found.append(StudyError.of(problem, path, **place, **told))
     problems.stop()
     return numbers
 
@@ -74,48 +69,58 @@ def _standard(path: Path, text: pd.Series, column: Column, name: str) -> tuple[p
     values = text.map(meaning).astype(object).where(~ignored, text)
     unknown = values.isna() & words.recorded(text).notna()
     if unknown.any():
-        where, found = f"column '{text.name}', rows {few(text.index[unknown])}", few(sorted(set(text[unknown])))
-        expected, fix = few([*meaning, *column.ignore]), f"add it to columns.{name}.values or columns.{name}.ignore"
-        problem = "has a value that study.yaml does not know"
-        raise StudyError(problem, file=path, where=where, found=found, expected=expected, fix=fix)
+        place = {"column": text.name, "rows": few(text.index[unknown]), "found": few(sorted(set(text[unknown])))}
+        raise StudyError.of("unknown_value", path, **place, name=name, expected=few([*meaning, *column.ignore]))
     return values.where(values.notna(), pd.NA), ignored
 
 
 def _presentable(path: Path, text: pd.Series, key: str) -> pd.Series:
     """The column, if its values may stand in the report: they are not dates, and do not tell people apart."""
-    where = f"column '{text.name}' ({key} in study.yaml)"
     recorded = words.recorded(text).dropna()
     if len(dates := recorded[words.dates(recorded)]):
-        raise StudyError(
-            "has dates, which a report must not show", file=path, where=f"{where}, rows {few(dates.index)}",
-            found=f"{len(dates)} dates", expected="categories or numbers",
-            fix="count days from baseline, give a season or a number of the batch, or leave the column out",
-        )  # fmt: skip
+        raise StudyError.of("dates", path, column=text.name, key=key, rows=few(dates.index), n=len(dates))
     levels = recorded.nunique()
     if levels > 12 and levels > len(text) / 4 and words.numbers(recorded)[1].any():
-        raise StudyError(
-            "has values that tell people apart, which a report must not show", file=path, where=where,
-            found=f"{levels} different values in {len(text)} rows", expected="categories or numbers",
-            fix="name another column, or leave it out",
-        )  # fmt: skip
+        raise StudyError.of("tells_apart", path, column=text.name, key=key, n=levels, all=len(text))
     return text
+
+
+def person(identifiers: pd.Series, endings: Iterable[str]) -> pd.Series:
+    """Identifiers without those of the endings that they have."""
+    return identifiers.str.replace(f"(?<=.)({'|'.join(map(re.escape, endings))})$", "", regex=True)
+
+
+def of_visits(path: Path, table: pd.DataFrame, visits: dict[str, dict[str, str]], sample: str) -> pd.DataFrame:
+    """A row a swab, of a row a person with columns for each visit by the names that they get; as is without visits."""
+    if not visits:
+        return table
+    shared = table.drop(columns=[c for named in visits.values() for c in named.values()], errors="ignore")
+    no_repeats(path, [*shared, "visit", *{name: 0 for named in visits.values() for name in named}], "column")
+    blocks = []
+    for visit, named in visits.items():
+        own = {name: _column(path, table, c, f"files.metadata.visits.{visit}") for name, c in named.items()}
+        blocks.append(shared.assign(**own, visit=visit))
+    rows = pd.concat(blocks, ignore_index=True).fillna("")
+    return rows[words.recorded(rows[sample]).notna()]
 
 
 def _metadata_rows(study: Study, data: bytes) -> pd.DataFrame:
     """The metadata as text, its index the samples."""
-    path, name = study.path(study.files.metadata), study.columns.sample
-    table = text_table(path, data)
+    path, name = study.path(study.described), study.columns.sample
+    if not (study.files.metadata or isinstance(containers.read(path, tables.unpacked(path, data)), Held)):
+        raise StudyError.of("no_metadata", path)
+    visits = study.files.metadata.visits if study.files.metadata else {}
+    table = of_visits(path, text_table(path, data), visits, name)
     table.index = pd.Index(_column(path, table, name, "columns.sample").to_numpy())
     no_repeats(path, table.index, f"sample in column '{name}'")
     if "" in table.index:
-        row = f"row {list(table.index).index('') + 1} after the header"
-        raise StudyError("has a row without a sample", file=path, where=f"column '{name}', {row}", fix="name it")
+        raise StudyError.of("row_without_sample", path, column=name, row=list(table.index).index("") + 1)
     return table
 
 
 def _standard_columns(study: Study, table: pd.DataFrame) -> pd.DataFrame:
     """All rows, in the standard columns of ``obs`` (still as text), and ``ignored``: study.yaml leaves the swab out."""
-    path, columns, problems = study.path(study.files.metadata), study.columns, Problems()
+    path, columns, problems = study.path(study.described), study.columns, Problems()
     obs = pd.DataFrame({"ignored": False, "control_type": "sample"}, index=table.index)
 
     def text(name: str, key: str) -> pd.Series:
@@ -127,7 +132,8 @@ def _standard_columns(study: Study, table: pd.DataFrame) -> pd.DataFrame:
         return _presentable(path, cells, f"columns.{key}")
 
     with problems:
-        obs["subject"] = words.recorded(_column(path, table, columns.subject, "columns.subject"))
+        people = words.recorded(_column(path, table, columns.subject, "columns.subject"))
+        obs["subject"] = person(people, columns.subject_endings)
     for name in ("control_type", "group", "arm", "visit", "lesional"):
         column = getattr(columns, name)
         # Negative controls belong to no patient; controls have no arm.
@@ -144,10 +150,7 @@ def _standard_columns(study: Study, table: pd.DataFrame) -> pd.DataFrame:
             obs[name] = values.fillna("sample") if name == "control_type" else values
     with problems:
         if columns.site and words.named(columns.site, "visit") and not words.named(columns.site, "site"):
-            raise StudyError(
-                "is given a column of time as a site", file=path, where="columns.site", found=columns.site,
-                expected="a place on the body", fix=f"leave it out, or name it under columns.visit{CROSS_OVER}",
-            )  # fmt: skip
+            raise StudyError.of("time_as_site", path, found=columns.site, cross_over=CROSS_OVER)
     obs["site"] = study.labels.site
     for name in ("site", "sex", "batch"):
         if getattr(columns, name):
@@ -209,20 +212,17 @@ def _pairs_of_skin(study: Study, obs: pd.DataFrame) -> pd.DataFrame:
 
 def _same_samples(study: Study, counts: Counts, rows: pd.Index) -> None:
     """Counts and metadata are of the same swabs, or study.yaml says to leave out what has no counterpart."""
-    only_counts = [s for s in counts.samples if s not in rows]
-    only_metadata = [s for s in rows if s not in set(counts.samples)]
+    described, counted = set(rows), set(counts.samples)
+    only_counts = [s for s in counts.samples if s not in described]
+    only_metadata = [s for s in rows if s not in counted]
     near = near_misses(only_counts, only_metadata)
     left_out = study.files.unmatched == "ignore" and not near and len(only_metadata) < len(rows)
     if (only_counts or only_metadata) and not left_out:
-        found = f"{len(only_counts)} only in the counts: {few(only_counts) or 'none'}; "
-        found += f"{len(only_metadata)} only in the metadata: {few(only_metadata) or 'none'}"
-        fix = "correct the identifiers; or leave such swabs out, which the flow tells: files.unmatched: ignore"
-        fix = "correct the identifiers" if study.files.unmatched == "ignore" else fix
-        raise StudyError(
-            f"has other swabs than {study.files.metadata.path}", file=study.path(study.files.counts),
-            found=found + near,
-            expected="each swab in both, by the same name, letter by letter",
-            fix=mangled([*only_counts, *only_metadata]) or fix,
+        fix = "correct the identifiers" if study.files.unmatched == "ignore" else None
+        raise StudyError.of(
+            "other_swabs", study.path(study.files.counts), metadata=study.described.path, near=near,
+            counts=len(only_counts), in_counts=few(only_counts) or "none", rows=len(only_metadata),
+            in_metadata=few(only_metadata) or "none", fix=mangled([*only_counts, *only_metadata]) or fix,
         )  # fmt: skip
 
 
@@ -242,38 +242,26 @@ def _check_design(study: Study, obs: pd.DataFrame) -> None:
 
     Of an arm, swabs tell too that cannot be analysed for want of something else.
     """
-    path, problems = study.path(study.files.metadata), Problems()
+    path, problems = study.path(study.described), Problems()
     everything, obs = obs[~obs["ignored"]], obs[_usable(study, obs)]
     for column, among in (("group", obs), ("arm", everything), ("sex", obs)):
         if column in obs and (subjects := in_several(among, column)):
             rows = among.index[among["subject"] == subjects[0]]
-            with problems:
-                raise StudyError(
-                    f"has {len(subjects)} subjects in two values of {column}", file=path,
-                    where=f"subject {few(subjects)}; rows {few(rows)}",
-                    found=few(sorted(among.loc[rows, column].dropna().unique())), expected="one for each subject",
-                    fix=f"correct the rows, or columns.{column} or columns.subject in study.yaml"
-                    + (CROSS_OVER if column == "arm" else ""),
-                )  # fmt: skip
+            crossed = CROSS_OVER if column == "arm" else ""
+            found = few(sorted(among.loc[rows, column].dropna().unique()))
+            told = {"subjects": few(subjects), "rows": few(rows), "crossed": crossed}
+            error = StudyError.of("several_values", path, n=len(subjects), column=column, found=found, **told)
+            problems.found.append(error)
     if "age" in obs:
         ages = obs.groupby("subject")["age"].agg(["min", "max"])
         if len(wide := ages.index[ages["max"] - ages["min"] > 2]):
-            found, expected = "{min:g} and {max:g}".format(**ages.loc[wide[0]]), "at most two years between visits"
-            with problems:
-                raise StudyError(
-                    "has a subject whose ages do not go together", file=path, where=f"subject {few(wide)}",
-                    found=found, expected=expected,
-                    fix="correct the ages, or columns.subject in study.yaml",
-                )  # fmt: skip
+            youngest, oldest = ages.loc[wide[0], ["min", "max"]]
+            error = StudyError.of("ages", path, subjects=few(wide), youngest=youngest, oldest=oldest)
+            problems.found.append(error)
     if len(twice := swabbed_twice(obs)):
         same = (twice[["subject", "visit", "site"]] == twice[["subject", "visit", "site"]].iloc[0]).all(axis=1)
-        with problems:
-            raise StudyError(
-                "has two swabs of the same subject, visit and site", file=path, where=f"rows {few(twice.index[same])}",
-                found="subject {subject}, {visit}, site {site}".format(**twice.iloc[0])
-                + f"; such swabs in all: {len(twice)}", expected="one",
-                fix="give columns.site (or lesional) if the swabs are of different skin; merge or take out replicates",
-            )  # fmt: skip
+        first = twice.iloc[0][["subject", "visit", "site"]]
+        problems.found.append(StudyError.of("replicates", path, rows=few(twice.index[same]), **first, n=len(twice)))
     problems.stop()
 
 
@@ -381,13 +369,13 @@ def build_cohort(study: Study) -> tuple[AnnData, pd.DataFrame]:
     (JSON).
     """
     files, problems = study.files.each(), Problems()
-    data, rows, obs, counts, var, tree = {}, None, None, None, None, None
+    data, rows, obs, counts, var, tree = dict[str, bytes](), None, None, None, None, None
     for role, file in files.items():
         with problems:
             data[role] = study.read(file)
-    if "metadata" in data:
+    if (described := "metadata" if study.files.metadata else "counts") in data:
         with problems:
-            rows = _metadata_rows(study, data["metadata"])
+            rows = _metadata_rows(study, data[described])
     if rows is not None:
         with problems:
             obs = _standard_columns(study, rows)
@@ -404,18 +392,20 @@ def build_cohort(study: Study) -> tuple[AnnData, pd.DataFrame]:
             _same_samples(study, counts, rows.index)
         with problems:
             var = tables.read_taxonomy(study, data.get("taxonomy"), counts)
-        if "tree" in data:
+        newick = data.get("tree", (counts.tree or "").encode())
+        if "tree" in data or (newick and not study.files.tree):
             with problems:
-                tree = tables.read_tree(study, data["tree"], counts.features)
+                tree = tables.read_tree(study, newick, counts.features)
     problems.stop()
     assert obs is not None
     assert counts is not None
     assert var is not None
     cohort, ledger = _kept(study, obs, counts, var)
     if tree is not None:
-        tree = tables.read_tree(study, data["tree"], list(cohort.var_names))
+        tree = tables.read_tree(study, newick, list(cohort.var_names))
         cohort.uns["tree"] = tree.newick
         cohort.uns["tree_differs"] = json.dumps({"without_tip": tree.without_tip, "other_tips": tree.other_tips})
+    cohort.uns["counts_told"] = counts.told
     cohort.uns["study"] = study.model_dump_json()
     checksums = {Path(f.path).name: hashlib.sha256(data[role]).hexdigest() for role, f in files.items()}
     cohort.uns["checksums"] = json.dumps(checksums)
@@ -443,15 +433,30 @@ def _kept(study: Study, obs: pd.DataFrame, counts: Counts, var: pd.DataFrame) ->
     matched = (("not in the counts", counted), ("not in the metadata", described))
     unmatched = [("unmatched", why, pd.Series(obs.index.isin(list(names)), index=obs.index)) for why, names in matched]
     steps[1:1] = [step for step in unmatched if not step[2].all()]
+    steps += _large_enough(study, obs, np.logical_and.reduce([passes for *_, passes in steps]))
     kept, ledger, flow = follow(obs, steps, study.standard("visit"))
     if not (kept & (obs["control_type"] == "sample")).any():
         dropped = (ledger["swabs_before"] - ledger["swabs_after"]).groupby(ledger["reason"]).sum()
         found = "; ".join(f"{reason}: {n}" for reason, n in dropped[dropped > 0].items())
-        file, fix = study.folder / "study.yaml", "see columns, minimum_depth"
-        raise StudyError("leaves no swab", file=file, found=found, fix=fix)
+        raise StudyError.of("no_swab", study.folder / "study.yaml", found=found)
     cohort = _swabs(study, obs, X, var, kept)
     cohort.uns["flow"] = flow.to_json(orient="records")
     return cohort, ledger
+
+
+def _large_enough(study: Study, obs: pd.DataFrame, kept: np.ndarray) -> list[Step]:
+    """A step that leaves out groups too small to be shown, at a visit or at all; none if all are, or all are shown.
+
+    Counted are the people who were there at baseline, and those who came again.
+    """
+    swabs = obs[kept & obs["control_type"].eq("sample")]
+    there = swabs[swabs["subject"].isin(swabs.loc[swabs["visit"].eq("baseline"), "subject"])]
+    people = there.groupby([who(there), "visit"])["subject"].nunique()
+    large = people.index[people >= study.privacy.fewest]
+    if not study.privacy.fewest or large.empty:
+        return []
+    passes = pd.MultiIndex.from_arrays([who(obs), obs["visit"]]).isin(large)
+    return [("small", f"group of no more than {SMALL}, which is not shown", pd.Series(passes, index=obs.index))]
 
 
 def _with_depth(study: Study, obs: pd.DataFrame, counts: Counts) -> tuple[sparse.csr_matrix, pd.Series]:
@@ -468,8 +473,7 @@ def _swabs(study: Study, obs: pd.DataFrame, X: sparse.csr_matrix, var: pd.DataFr
     """The swabs that are kept, with the features that they have."""
     present = np.asarray(X[kept.to_numpy()].sum(axis=0)).ravel() > 0
     if not present.any():
-        expected, fix = "reads in some swab", "give the count table, not an empty one"
-        raise StudyError("has no reads", file=study.path(study.files.counts), expected=expected, fix=fix)
+        raise StudyError.of("no_reads", study.path(study.files.counts))
     cohort = AnnData(X[kept.to_numpy()][:, present].tocsr(), obs=_typed(study, obs[kept]), var=var[present])
     cohort.uns["relative"] = not study.counted
     return cohort
@@ -485,10 +489,14 @@ def save_cohort(cohort: AnnData, results_dir: str | Path, name: str = "cohort") 
     return file
 
 
-def load_cohort(results_dir: str | Path, name: str = "cohort") -> tuple[AnnData, Study]:
-    """Read what `save_cohort` wrote: the cohort, and the study as it was when the cohort was built."""
+def load_cohort(results_dir: str | Path, name: str = "cohort", *, distances: bool = False) -> tuple[AnnData, Study]:
+    """Read what `save_cohort` wrote: the cohort, and the study as it was when the cohort was built.
+
+    Without the `distances` between swabs, unless they are asked for: they are larger than all the rest.
+    """
     file = Path(results_dir) / f"{name}.h5ad"
     if not file.is_file():
-        raise StudyError("there is no such file", file=file, fix="run 01_ingest first, then the notebooks in order")
-    cohort = ad.read_h5ad(file)
+        raise StudyError.of("no_cohort", file)
+    with h5py.File(file) as stored:
+        cohort = AnnData(**{part: ad.io.read_elem(stored[part]) for part in stored if part != "obsp" or distances})
     return cohort, Study.model_validate_json(cohort.uns["study"])

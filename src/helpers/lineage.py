@@ -8,6 +8,11 @@ from pathlib import Path
 import yaml
 
 _PREFIX = re.compile(r"^(?:D_(?P<level>\d+)|(?P<letter>[a-z]{1,2}))__")
+#: A genus or species by itself, as "Prevotella_7", "s__Staphylococcus_aureus"; no kingdom, and no higher rank.
+_ALONE = re.compile(
+    r"(?:[gs]__)?(?!(?:Bacteria|Archaea|Eukaryota|Fungi|Viruses|Un\w+|Other)\b)"
+    r"(\[?[A-Z][a-z]{2,}\]?(?<!aceae)(?<!ales)(?<!ota)(?:-[A-Z][a-z]+)*)(?:[ _.]([a-z][a-z-]+|\d+)([ _.].*)?)?"
+)
 _LETTERS = {"d": 0, "k": 0, "p": 1, "c": 2, "o": 3, "f": 4, "g": 5, "s": 6}
 _ORGANELLE = re.compile(r"(mitochondri(a|on)|chloroplasts?)([^a-z].*)?", re.IGNORECASE)
 _WORDS = yaml.safe_load(Path(__file__).with_name("lineage.yaml").read_text(encoding="utf-8"))
@@ -111,8 +116,11 @@ def parse_lineage(text: str) -> list[str]:
     """Seven normalised ranks of one lineage, kingdom to species, the species as a binomial; "" where there is no name.
 
     Greengenes (``k__…; s__epithet``), SILVA (``d__``, ``D_0__``), GTDB (``s__Genus species``), seven plain ranks joined
-    by ``;`` or ``|``, and dotted names (`dotted_ranks`).
+    by ``;`` or ``|``, and dotted names (`dotted_ranks`). The name of a genus or species alone is one.
     """
+    if alone := _ALONE.fullmatch(text.strip()):
+        genus = alone[1] + (f" {alone[2]}" if (alone[2] or "").isdigit() else "")
+        return [*[""] * 5, genus, species_name(alone[1], f"{alone[1]} {alone[2]}")]
     parts = re.split(r"\s*[;|]\s*|\.+(?=(?:[dkpcofgs]|D_\d)__)", text.strip())
     if len(parts) == 1 and text.count(".") >= 6:
         parts = dotted_ranks(text)
@@ -121,5 +129,5 @@ def parse_lineage(text: str) -> list[str]:
         if prefix := _PREFIX.match(part):
             i = int(prefix["level"]) if prefix["level"] else _LETTERS.get(prefix["letter"], 7)
         if i < 7:
-            ranks[i] = _named(part[prefix.end() :] if prefix else part)
+            ranks[i] = _named(re.sub(r"\(\d+\)$", "", part[prefix.end() :] if prefix else part))  # mothur: support
     return [*ranks[:6], species_name(ranks[5], ranks[6])]

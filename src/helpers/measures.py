@@ -144,6 +144,11 @@ def abundances(
     return taxa.of_interest(genus, species, study.taxa, zeros).join(pd.DataFrame(other, index=swabs.obs_names))
 
 
+def loads_of(study: Study) -> tuple[str, ...]:
+    """`LOADS`, where study.yaml names a column of them."""
+    return LOADS if study.columns.load else ()
+
+
 def loads(swabs: AnnData, study: Study) -> pd.DataFrame:
     """Natural logs of the bacterial load and of the pathogen's part of it, `LOADS`; half a read is added to its share.
 

@@ -536,4 +536,5 @@ def save(multiverse: Multiverse | None, results_dir: str | Path, privacy: Privac
         return
     if privacy.small_cells == "show":
         write_whole(every, gzip.compress(as_tsv(multiverse.found).encode(), mtime=0))
-    write_whole(of_claims, as_tsv(multiverse.claims))
+    digits = 10 if privacy.small_cells == "show" else 3
+    write_whole(of_claims, as_tsv(multiverse.claims, digits))

@@ -120,6 +120,8 @@ def ages(study: Study) -> str:
 
 def allocation(study: Study) -> str:
     """Say what the way in which the arms were allocated allows."""
+    if study.columns.arm is None or len(study.columns.arm.values) < 2:
+        return "No two arms are compared."
     if study.randomised:
         return "The arms were allocated by chance; in few patients, chance too leaves differences between them."
     balanced = "Weighting and adjusting balance what was recorded, not the reasons for a prescription that were not."

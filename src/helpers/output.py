@@ -20,12 +20,12 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from helpers.claims import load_claims, measures_of
-from helpers.disclosure import as_tsv, in_figure, in_table, in_text
+from helpers.disclosure import as_tsv, few, in_figure, in_table, in_text
 from helpers.figures import italicise
 from helpers.files import EVIDENCE, FIGURES, TABLES, write_whole
 from helpers.measures import taxa_named
 from helpers.narrate import interval, italicised, number, p_number
-from helpers.study import Study
+from helpers.study import SMALL, Study
 
 #: Dots an inch of saved pictures: sharp on dense screens; for print there is the SVG.
 PRINT = 200
@@ -64,7 +64,8 @@ def save_figure(
 ) -> Bbox:
     """Save a figure as ``figures/<name>.png`` and ``.svg``, the same bytes for the same figure.
 
-    One that is `simulated` says SIMULATED DATA under its lower right corner. Returns what was saved of it, in inches.
+    One that is `simulated` says SIMULATED DATA under its lower right corner. Places in an SVG are to a
+    tenth of a point: what more they told of hidden counts is left out. Returns what was saved of it, in inches.
     """
     letters = [text for text in fig.findobj(Text) if text.get_visible() and text.get_text().strip()]
     if small := [text.get_text() for text in letters if float(text.get_fontsize()) < SMALLEST]:
@@ -75,7 +76,10 @@ def save_figure(
     metadata = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
     with mpl.rc_context({"svg.hashsalt": "report"}):
         for kind in kinds:
-            write_whole(Path(results_dir) / FIGURES / f"{name}.{kind}", _drawn(fig, kind, dpi, metadata[kind], box))
+            drawn = _drawn(fig, kind, dpi, metadata[kind], box)
+            if kind == "svg":
+                drawn = re.sub(rb'\b(?:d|x|y)="[^"]*"', lambda m: re.sub(rb"(\.\d)\d+", rb"\1", m[0]), drawn)
+            write_whole(Path(results_dir) / FIGURES / f"{name}.{kind}", drawn)
     return box
 
 
@@ -137,6 +141,8 @@ class Output:
         alt = f"{alt or getattr(fig, 'alt', '')} {finding}".strip()
         if not caption or not alt or not any("n = " in text.get_text() for text in fig.findobj(Text)):
             raise ValueError(f"{name}: a figure needs a caption, an alternative text, and its n")
+        if few(fig, self.privacy):
+            caption += f" Neither single people nor groups of {SMALL} or fewer are drawn."
         caption, alt = self._told(caption), in_text(alt, self.privacy)
         box = self._saved(fig, name)
         image = base64.b64encode(_drawn(fig, "png", 100, {"Software": None}, box)).decode()
@@ -179,7 +185,7 @@ class Output:
         table = _for_readers(table.infer_objects())
         texts = {_brief(str(c)): [_cell(v, str(c)) for v in table[c]] for c in table}
         numeric = {_brief(str(c)) for c in table if pd.api.types.is_numeric_dtype(table[c]) and table[c].dtype != bool}
-        numeric |= {"interval", "bootstrap interval"} & set(texts)
+        numeric |= {"interval", "bootstrap interval", "p"} & set(texts)
         lines = caption + "\n" + pd.DataFrame(texts).to_string(index=False)
         shown = {"text/html": table_html(texts, numeric, caption, [*self.taxa, *taxa]), "text/plain": lines}
         display(shown, raw=True, metadata={"table": name} | _folded(fold))

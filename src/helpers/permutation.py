@@ -1,10 +1,11 @@
 """PERMANOVA given covariates, and of patients seen twice; each with a test of dispersion."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 from scipy.linalg.blas import dtrmm
 from skbio import DistanceMatrix
 
@@ -13,19 +14,36 @@ from helpers.visits import who
 
 #: Permuted columns that are multiplied at a time, as numbers held in memory.
 BATCH = 4_000_000
+#: People whose swabs' distances are squared at a time.
+PEOPLE = 64
 
 
-def gower(distmat: DistanceMatrix) -> np.ndarray:
-    """Gower's centred matrix G = -J d2 J / 2, the inner products of the samples in principal-coordinate space.
+def _centred(a: np.ndarray) -> np.ndarray:
+    """Take the means of rows and columns from a symmetric matrix, in place: inner products about the centroid.
 
     References
     ----------
     Gower, Biometrika 1966;53:325.
     """
-    if not isinstance(distmat, DistanceMatrix):  # which cannot be lopsided, nor hold NaN
-        raise ValueError(f"distmat is a {type(distmat).__name__}; expected a skbio.DistanceMatrix")
-    a = -0.5 * np.asarray(distmat.data, float) ** 2
-    return a - a.mean(axis=0) - a.mean(axis=1)[:, None] + a.mean()
+    means, mean = a.mean(axis=0), a.mean()
+    a -= means
+    a -= (means - mean)[:, None]
+    return a
+
+
+def products(distmat: DistanceMatrix, rows: sparse.csr_array) -> np.ndarray:
+    """Inner products of weighted sums of swabs' points: of the sums, or of what lies between them, by their weights.
+
+    `rows` has the weights, a row a sum. Where a row's weights add up to 0, the origin does not matter; where to 1, the
+    products are right between differences of rows. No matrix of all swabs is made.
+    """
+    found = np.empty((rows.shape[0], rows.shape[0]))
+    for start in range(0, len(found), PEOPLE):
+        part = rows[start : start + PEOPLE]
+        swabs = np.unique(part.indices)
+        found[start : start + PEOPLE] = (rows @ (part[:, swabs] @ distmat.data[swabs] ** 2).T).T
+    found *= -0.5
+    return found
 
 
 def _aligned(design: pd.DataFrame, distmat: DistanceMatrix, columns: Names) -> pd.DataFrame:
@@ -47,9 +65,9 @@ def permanova(
 ) -> dict[str, Any]:
     """Permutational analysis of variance of a factor given covariates, and a test that its groups scatter alike.
 
-    `gram` has the inner products of people's points, as from `gower`, wherever the origin lies. The sum of squares of
-    the factor is tr(H G), with H the projection on what it adds to the covariates. F compares it with the residual of
-    the full model; people are permuted against their points, factor and covariates together.
+    `gram` has the inner products of people's points, as from `products`, wherever the origin lies. The sum of squares
+    of the factor is tr(H G), with H the projection on what it adds to the covariates. F compares it with the residual
+    of the full model; people are permuted against their points, factor and covariates together.
 
     `people` has a row a person; what is not a number is a category, who has a missing value is dropped and counted.
     Keys term, the factor; df, sum_of_squares, r2, pseudo_f, p_value, (1 + hits) / (1 + permutations); n, n_dropped;
@@ -77,17 +95,16 @@ def permanova(
     df_residual = n - 1 - full.shape[1]
     if df_residual < 1:
         return nothing
-    gram = gram[np.ix_(complete, complete)]
-    centred = gram - gram.mean(axis=0) - gram.mean(axis=1)[:, None] + gram.mean()
-    total = float(np.trace(centred))
-    # q'Gq = 2 q'Tq, with T the lower triangle of G and half its diagonal: half the multiplications.
-    triangle = np.asfortranarray(np.tril(centred))
-    triangle[np.diag_indices(n)] /= 2
+    gram = gram if complete.all() else gram[np.ix_(complete, complete)]
+    triangle = _centred(gram.copy())
+    total = float(np.trace(triangle))
+    # q'Gq = 2 q'Tq, with T the lower triangle of G and half its diagonal: half the multiplications. The rest is unread.
+    np.fill_diagonal(triangle, np.diag(triangle) / 2)
 
     def tested(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Sum of squares of the factor, and F, for each permutation of the rows."""
         q = np.ascontiguousarray(full.T)[:, rows]
-        product = dtrmm(1.0, triangle, q.reshape(-1, n).T, lower=1).T.reshape(q.shape)
+        product = dtrmm(1.0, triangle.T, q.reshape(-1, n).T, lower=1).T.reshape(q.shape)
         squares = 2 * np.einsum("kpn,kpn->kp", q, product)
         of_factor = squares[-df:].sum(axis=0)
         return of_factor, (of_factor / df) / ((total - squares.sum(axis=0)) / df_residual)
@@ -141,8 +158,8 @@ def dispersion(gram: np.ndarray, grouping: np.ndarray, *, permutations: int, see
     n, k = len(codes), len(names)
     member = (codes[:, None] == np.arange(k)).astype(float)
     mean = member / member.sum(axis=0)
-    to_centroid = np.diag(gram) - 2 * (gram @ mean)[np.arange(n), codes]
-    squared = to_centroid + np.einsum("ic,ij,jc->c", mean, gram, mean, optimize=True)[codes]
+    products = gram @ mean
+    squared = np.diag(gram) - 2 * products[np.arange(n), codes] + np.einsum("ic,ic->c", mean, products)[codes]
     distances = np.sqrt(abs(squared))  # negative only where the distances are not Euclidean
 
     def anova(x: np.ndarray) -> np.ndarray:
@@ -194,12 +211,11 @@ def paired_permanova(
     """
     needed = ["subject", "visit", *([arm] if arm else []), *covariates]
     obs = _aligned(design, distmat, needed)
-    g = gower(distmat)
     half = np.sqrt(0.5)
     rows, subjects = _contrasts(obs, ["baseline", "followup"], [-half, half])
     dropped = obs["subject"].nunique() - len(subjects)
-    k = rows @ g @ rows.T
-    tests = [_time(g, k, obs, subjects, permutations, seed) | {"n_dropped": dropped}]
+    k = products(distmat, rows)
+    tests = [_time(distmat, k, obs, subjects, permutations, seed) | {"n_dropped": dropped}]
     if arm:
         patients = obs[obs["visit"].eq("baseline")].groupby("subject", observed=True)[[arm, *covariates]].first()
         patients = patients.loc[subjects]
@@ -208,30 +224,33 @@ def paired_permanova(
     return pd.DataFrame(tests)
 
 
-def _contrasts(obs: pd.DataFrame, visits: Sequence[str], weights: Sequence[float]) -> tuple[np.ndarray, list[str]]:
+def _contrasts(
+    obs: pd.DataFrame, visits: Sequence[str], weights: Sequence[float]
+) -> tuple[sparse.csr_array, list[str]]:
     """One row a subject seen at all `visits`: the weighted sum of the mean swab of each visit."""
     seen = obs[obs["visit"].isin(visits)].groupby("subject", observed=True)["visit"].nunique()
     subjects = sorted(seen.index[seen == len(visits)])
     row = pd.Index(subjects).get_indexer(obs["subject"])
-    rows = np.zeros((len(subjects), len(obs)))
+    of_swab = np.zeros(len(obs))
     for visit, weight in zip(visits, weights, strict=True):
         swabs = np.flatnonzero(obs["visit"].eq(visit).to_numpy() & (row >= 0))
         own = np.bincount(row[swabs], minlength=len(subjects))
-        rows[row[swabs], swabs] = weight / own[row[swabs]]
-    return rows, subjects
+        of_swab[swabs] = weight / own[row[swabs]]
+    swabs = np.flatnonzero(of_swab)
+    return sparse.csr_array((of_swab[swabs], (row[swabs], swabs)), shape=(len(subjects), len(obs))), subjects
 
 
 def _time(
-    g: np.ndarray, k: np.ndarray, obs: pd.DataFrame, subjects: Sequence[str], permutations: int, seed: int
+    distmat: DistanceMatrix, k: np.ndarray, obs: pd.DataFrame, subjects: Sequence[str], permutations: int, seed: int
 ) -> dict[str, Any]:
     n = len(subjects)
     if n < 5:
         return _not_estimable("visit", n)
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(permutations, n))
     observed, within = k.sum(), np.trace(k)
-    null = np.einsum("pi,ij,pj->p", signs, k, signs, optimize=True)
+    null = np.einsum("pi,pi->p", signs @ k, signs)
     explained = observed / n
-    dispersion_f, dispersion_p = _paired_dispersion(g, obs, subjects, signs)
+    dispersion_f, dispersion_p = _paired_dispersion(distmat, obs, subjects, signs)
     return {
         "term": "visit",
         "df": 1,
@@ -249,7 +268,7 @@ def _time(
 
 
 def permanova_table(
-    distmats: Mapping[str, DistanceMatrix],
+    distmats: Iterable[tuple[str, DistanceMatrix]],
     obs: pd.DataFrame,
     labels: Mapping[str, str],
     *,
@@ -260,12 +279,13 @@ def permanova_table(
 ) -> pd.DataFrame:
     """Every PERMANOVA of the report: group at baseline, time in each group and arm, time x arm; for each distance.
 
-    Distances are between swabs, `obs` are these in any order. Group is adjusted for `covariates`, time x arm for
-    `arm_covariates`. Columns distance, patients, and those of `paired_permanova`. Each patient counts once.
+    Distances, with their names, are between swabs, `obs` are these in any order. Group is adjusted for `covariates`,
+    time x arm for `arm_covariates`. Columns distance, patients, and those of `paired_permanova`. Each patient counts
+    once.
     """
     tests: dict[str, Any] = {"permutations": permutations, "seed": seed}
     rows = []
-    for name, distmat in distmats.items():
+    for name, distmat in distmats:
         swabs = _aligned(obs, distmat, ["subject", "visit", "group", "arm", *covariates, *arm_covariates])
         rows.append({"distance": name, "patients": "all", **group_at_baseline(distmat, swabs, covariates, **tests)})
         for arm in ("control", "treatment", "comparator"):
@@ -279,6 +299,7 @@ def permanova_table(
                 distmat.filter(list(treated)), swabs.loc[treated], arm="arm", covariates=arm_covariates, **tests
             )
             rows.append({"distance": name, "patients": "both arms", **both.iloc[1]})
+        del distmat  # before the next is made
     return pd.DataFrame(rows)
 
 
@@ -289,8 +310,7 @@ def group_at_baseline(
     swabs = _aligned(obs, distmat, ["subject", "visit", "group", *covariates])
     means, subjects = _contrasts(swabs, ["baseline"], [1.0])
     people = swabs[swabs["visit"].eq("baseline")].groupby("subject", observed=True).first().loc[subjects]
-    gram = means @ gower(distmat) @ means.T
-    return permanova(gram, people, "group", covariates, permutations=permutations, seed=seed)
+    return permanova(products(distmat, means), people, "group", covariates, permutations=permutations, seed=seed)
 
 
 def _p_value(observed: Any, null: np.ndarray) -> Any:
@@ -298,14 +318,15 @@ def _p_value(observed: Any, null: np.ndarray) -> Any:
     return (1 + (null >= observed - 1e-9 * abs(observed)).sum(axis=0)) / (1 + len(null))
 
 
-def _paired_dispersion(g: np.ndarray, obs: pd.DataFrame, subjects: Names, signs: np.ndarray) -> tuple[float, float]:
+def _paired_dispersion(
+    distmat: DistanceMatrix, obs: pd.DataFrame, subjects: Names, signs: np.ndarray
+) -> tuple[float, float]:
     """Does the distance to the visit's own centroid change within patients? Squared t, p by the same sign flips."""
     spread = []
     for visit in ("baseline", "followup"):
         rows, seen = _contrasts(obs, [visit], [1.0])
-        rows = rows[np.isin(seen, subjects)]
-        rows = rows - rows.mean(axis=0)
-        spread.append(np.sqrt(np.maximum(np.einsum("ij,jk,ik->i", rows, g, rows, optimize=True), 0)))
+        between = _centred(products(distmat, rows[np.isin(seen, subjects)]))
+        spread.append(np.sqrt(np.maximum(np.diag(between), 0)))
     change = spread[1] - spread[0]
     if not np.any(change):
         return 0.0, 1.0

@@ -67,7 +67,8 @@ def table_one(
         # A difference would tell a count that is hidden, at whatever level of the characteristic.
         hidden = table[[first, second]].eq(f"≤{SMALL}").any(axis=1).groupby(table["characteristic"]).transform("any")
         each = differences(people, columns, first, second).reindex(rows).mask(hidden.to_numpy())
-        smd[f"SMD: {labels[first]} minus {labels[second]}"] = ["" if np.isnan(d) else f"{d:.3f}" for d in each]
+        digits = 3 if privacy is None or privacy.small_cells == "show" else 1
+        smd[f"SMD: {labels[first]} minus {labels[second]}"] = ["" if np.isnan(d) else f"{d:.{digits}f}" for d in each]
     table = table[["characteristic", "level", "missing", *order]].rename(columns=dict(labels))
     return table.assign(**{name: shown for name, shown in smd.items() if any(shown)})
 

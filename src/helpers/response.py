@@ -85,7 +85,7 @@ def shift_by_stratum(
     return Shift(whole[0], pd.DataFrame(trends), whole[1], noise)
 
 
-def mean_by_stratum(pairs: pd.DataFrame, *, alpha: float = 0.05, fewest: int = 1) -> pd.DataFrame:
+def mean_by_stratum(pairs: pd.DataFrame, *, alpha: float = 0.05, fewest: int = 0) -> pd.DataFrame:
     """Mean within-patient change in each ``stratum`` of response of each ``arm``: these, and the keys of an estimate.
 
     The strata are what happened after treatment began, so this is a description, not an effect. `pairs` has a row a
@@ -96,9 +96,9 @@ def mean_by_stratum(pairs: pd.DataFrame, *, alpha: float = 0.05, fewest: int = 1
     for (arm, stratum), part in pairs.groupby(by, observed=True):
         known = part["change"].dropna()
         estimate = mean_change(part["change"], alpha=alpha)
-        if len(known) < FEW:
+        if len(known) < max(FEW, fewest):
             estimate = not_estimable(len(known), len(part) - len(known))
-            estimate["estimate"] = known.mean() if len(part) >= fewest else np.nan
+            estimate["estimate"] = known.mean() if len(known) >= fewest else np.nan
         rows.append({"arm": arm, "stratum": stratum} | estimate)
     return pd.DataFrame(rows, columns=[*by, *ESTIMATE]).astype(pairs[by].dtypes.to_dict())
 

@@ -114,11 +114,17 @@ class DataFile(Described):
 
 
 class CountsFile(DataFile):
-    """The feature table: BIOM, QIIME 2 artifact, or delimited text in either orientation."""
+    """The feature table: BIOM, QIIME 2 artifact, text in either orientation, or an object that holds all of a study."""
 
     format: Literal["auto", "biom", "qza", "text"] = "auto"
     orientation: Literal["auto", "samples_in_rows", "samples_in_columns"] = "auto"
     fractions: Literal["error", "round", "relative"] = "error"
+
+
+class MetadataFile(DataFile):
+    """What is recorded of each swab: a row a swab, or a row a person."""
+
+    visits: dict[Text, dict[Text, Text]] = Field(default_factory=dict)
 
 
 class TaxonomyFile(DataFile):
@@ -137,7 +143,7 @@ class Files(Described):
     """The study's files."""
 
     counts: CountsFile
-    metadata: DataFile
+    metadata: MetadataFile | None = None
     taxonomy: TaxonomyFile | Literal["feature_names", "none"] = "none"
     tree: TreeFile | None = None
     unmatched: Literal["error", "ignore"] = "error"
@@ -160,6 +166,7 @@ class Columns(Described):
 
     sample: Text
     subject: Text
+    subject_endings: Texts = Field(default_factory=list)
     group: Column
     visit: Column
     arm: Column | None = None
@@ -262,7 +269,7 @@ class Settings(Described):
     """The analysis settings: each is a papermill parameter of the notebooks that use it."""
 
     swabs: Literal["all", "lesional_at_baseline"] = "all"
-    rarefaction_depth: int = Field(1000, ge=1, le=10**9)
+    rarefaction_depth: int = Field(1000, ge=1, le=5 * 10**8)
     min_prevalence: float = Field(0.1, ge=0, le=1)
     permutations: int = Field(999, ge=99, le=10**6)
     rarefactions: int = Field(10, ge=1, le=10**4)
@@ -281,8 +288,8 @@ class Privacy(Described):
 
     @property
     def fewest(self) -> int:
-        """The fewest people of whom a mean is shown: that of one is theirs, that of two tells each the other's."""
-        return 1 if self.small_cells == "show" else 3
+        """The fewest people of whom anything is shown, where small cells are suppressed; else 0."""
+        return 0 if self.small_cells == "show" else SMALL + 1
 
     def shown(self, count: float) -> str:
         """A number of people or swabs as the report may show it: ``≤7`` or the nearest multiple of 5 if suppressed.
@@ -328,6 +335,9 @@ class Study(Described):
             raise ValueError(f"adjust: no column for {', '.join(unknown)}; known: {', '.join(sorted(known))}")
         if self.settings.swabs == "lesional_at_baseline" and self.columns.lesional is None:
             raise ValueError("settings.swabs is lesional_at_baseline, but columns.lesional is not given")
+        for visit, named in (self.files.metadata.visits if self.files.metadata else {}).items():
+            if self.columns.sample not in named:
+                raise ValueError(f"files.metadata.visits.{visit}: '{self.columns.sample}', the swabs, is not given")
         names = [*scores, *self.columns.covariates]
         if repeated := sorted({n for n in names if names.count(n) > 1 or n in STANDARD_COLUMNS}):
             raise ValueError(f"severity and covariates: {', '.join(repeated)} is the name of another column")
@@ -337,6 +347,11 @@ class Study(Described):
     def folder(self) -> Path:
         """The folder of study.yaml, to which the files' paths are relative."""
         return self._folder
+
+    @property
+    def described(self) -> DataFile:
+        """The file with the metadata."""
+        return self.files.metadata or self.files.counts
 
     @property
     def claims_file(self) -> Path:
@@ -386,20 +401,16 @@ class Study(Described):
         path = self.path(file)
         try:
             if path.exists() and not path.is_file():  # a pipe or a device could be read for ever
-                raise StudyError("is not a file", file=path, fix="give the path of a file in study.yaml")
+                raise StudyError.of("path_no_file", path)
             data = path.read_bytes()
         except FileNotFoundError:
             fetch = f"`make data STUDY={self._folder.absolute().name}` fetches it from {file.url}; or "
-            fix = f"{fetch if file.url else ''}lay the file at that path by hand, or correct files in study.yaml"
-            raise StudyError("there is no such file", file=path, fix=fix) from None
+            raise StudyError.of("absent", path, fetch=fetch if file.url else "") from None
         except OSError as e:
-            fix = "see to its permissions and its path"
-            raise StudyError("cannot be read", file=path, found=e.strerror, fix=fix) from None
+            raise StudyError.of("unreadable", path, found=e.strerror) from None
         found, expected = hashlib.sha256(data).hexdigest(), file.sha256
         if expected not in (None, found):
-            problem = "is not the file that study.yaml describes"
-            fix = "get the original file again, or write the new checksum into study.yaml if the change is meant"
-            raise StudyError(problem, file=path, where="SHA-256", found=found, expected=expected, fix=fix)
+            raise StudyError.of("other_file", path, found=found, expected=expected)
         return data
 
 
@@ -470,15 +481,12 @@ def read_yaml(file: Path, what: str, fix: str, keys: str | Path) -> dict[str, An
     except FileNotFoundError:
         raise StudyError("there is no such file", file=file, fix=fix) from None
     except (OSError, UnicodeDecodeError) as e:
-        expected, fix = "a text file in UTF-8", "save it as such"
-        raise StudyError("cannot be read", file=file, found=e, expected=expected, fix=fix) from None
+        raise StudyError.of("no_utf8", file, found=e) from None
     except Exception as e:  # PyYAML raises whatever a broken date, number or nesting meets
-        found, fix = " ".join(str(e).split()), "mend the line that is named; quote texts: 'like this'"
-        found = found or type(e).__name__
-        raise StudyError("is not valid YAML", file=file, found=found[:500], fix=fix) from None
+        raise StudyError.of("no_yaml", file, found=" ".join(str(e).split())[:500] or type(e).__name__) from None
     if not isinstance(content, dict):
-        found, fix = "nothing" if content is None else type(content).__name__, f"see {keys} for the keys"
-        raise StudyError(f"is not {what}", file=file, found=found, expected="keys and values", fix=fix)
+        found = "nothing" if content is None else type(content).__name__
+        raise StudyError.of("no_keys", file, what=what, keys=keys, found=found)
     return content
 
 
@@ -491,7 +499,7 @@ def validated(model: type[M], content: Any, file: Path, what: str, keys: str | P
         return model.model_validate(content)
     except ValidationError as e:
         found = schema_message(e).replace("\n", "\n" + " " * 12)
-        raise StudyError(f"is not {what}", file=file, found=found, fix=f"the keys are described in {keys}") from None
+        raise StudyError.of("wrong_keys", file, what=what, keys=keys, found=found) from None
 
 
 def load_study(folder: str | Path) -> Study:

@@ -13,7 +13,7 @@ from skbio.stats.composition import clr as centred_log_ratio
 from statsmodels.stats.contingency_tables import mcnemar
 
 from helpers.diversity import PSEUDOCOUNT, positive
-from helpers.estimates import ESTIMATE, Names, adjusted_p, as_numbers, firth_odds_ratio
+from helpers.estimates import ESTIMATE, Names, adjusted_p, as_numbers, firth_odds_ratio, not_estimable
 from helpers.lineage import is_organelle
 from helpers.study import RANKS, Study, Taxa
 from helpers.visits import by_patient, changes, with_controls
@@ -103,17 +103,18 @@ def of_interest(genus: AnnData, species: AnnData, taxa: Taxa, zeros: float | str
     return measures
 
 
-def swab_summary(swabs: pd.DataFrame, measures: Sequence[str]) -> pd.DataFrame:
+def swab_summary(swabs: pd.DataFrame, measures: Sequence[str], fewest: int = 0) -> pd.DataFrame:
     """Mean, median and number of swabs: a row a measure, group, visit and state of the skin.
 
     `swabs` has a row a swab: ``patients`` (display name of the group or arm), group, visit, lesional, and the measures.
-    Patients are also shown over all arms.
+    Patients are also shown over all arms. Without the swabs of fewer than the `fewest` people.
     """
     skin = swabs["lesional"].map({True: "lesional", False: "non-lesional"}).astype(object).fillna("not recorded")
     skin = skin.where(swabs["group"].eq("case"), "control")
     cases = swabs[swabs["group"].eq("case")].assign(patients="all patients")
     both = pd.concat([swabs, cases]).assign(skin=pd.concat([skin, skin[cases.index]]))
-    long = both.melt(["patients", "visit", "skin"], list(measures), "measure", "share")
+    people = both.groupby(keys := ["patients", "visit", "skin"], observed=True)["subject"].transform("nunique")
+    long = both[people >= fewest].melt(keys, list(measures), "measure", "share")
     shares = long.groupby(["measure", "patients", "visit", "skin"], observed=True)["share"]
     return shares.agg(mean="mean", median="median", swabs="count").query("swabs > 0").reset_index()
 
@@ -325,10 +326,13 @@ def differential(
     tables: dict[str, pd.DataFrame] = {}
     for question, (data, term, covariates, compared) in asked.items():
         tested = prevalent(genus, min_prevalence, compared) if study.counted else []
+        used = data.dropna(subset=[*tested, *([term] if term else []), *covariates])
+        groups = [len(used)] if term is None else used[term].value_counts()
+        if min(groups, default=0) < study.privacy.fewest:
+            tested = []
         table = tables[question] = linda(data, tested, term, covariates, alpha=alpha)
         if table.empty:
             continue
-        used = data.dropna(subset=[*tested, *([term] if term else []), *covariates])
         first, last = (seen.loc[used.index, table["taxon"]] for seen in (before, before if term == "case" else after))
         told = {"present_before": first, "present_after": last, "gained": ~first & last, "lost": first & ~last}
         sizes = {}
@@ -353,6 +357,8 @@ def differing_genera(
 
     For each visit at which it can be tested, how many differ, and of how many; `min_prevalence` as of `differential`.
     """
+    if len(patients) < study.privacy.fewest:
+        return {}
     genus = aggregate(swabs, "genus")
     persons = by_patient(genus.obs, clr(genus))
     chosen = persons[~persons["case"] | persons["subject"].isin(patients)]
@@ -372,15 +378,18 @@ def share_unnamed(genus: AnnData, species: AnnData, name: str) -> float:
     return float(100 * counts_of(species, f"{name} (unnamed)").sum() / (counts_of(genus, name).sum() or 1))
 
 
-def presence_by_group(pairs: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
+def presence_by_group(pairs: pd.DataFrame, labels: Mapping[str, str], fewest: int = 0) -> pd.DataFrame:
     """Presence at both visits: a row a group with patients, the keys of `presence_change`, and n_dropped, who was lost.
 
-    `pairs` has a row a patient: ``who``, and ``y0``, ``y1``, shares of swabs with a read.
+    `pairs` has a row a patient: ``who``, and ``y0``, ``y1``, shares of swabs with a read. A p-value on fewer than the
+    `fewest` people who gained or lost the taxon, whom it would tell, is NaN.
     """
     rows = []
     for who, each in pairs.groupby("who"):
         if len(of := each.dropna(subset="change")):
             change = presence_change(of["y0"] > 0, of["y1"] > 0)
+            if min(change["gained"], change["lost"]) < fewest:
+                change["p_value"] = np.nan
             rows.append({"patients": labels[who], **change, "n_dropped": len(each) - len(of)})
     return pd.DataFrame(rows)
 
@@ -406,13 +415,14 @@ def presence_change(before: pd.Series, after: pd.Series) -> dict[str, float]:
 
 
 def presence_contrasts(
-    visits: pd.DataFrame, labels: Mapping[str, str], covariates: Names = (), *, alpha: float = 0.05
+    visits: pd.DataFrame, labels: Mapping[str, str], covariates: Names = (), *, fewest: int = 0, alpha: float = 0.05
 ) -> pd.DataFrame:
     """Odds ratios of the pathogen's presence: patients against controls at baseline, and the arms at follow-up.
 
     The arms are compared given presence at baseline. Present is who has the taxon in any swab of the visit. `visits`
     has a row a person and visit: subject, visit, who, boolean ``case``, the covariates, and `PRESENT`, the share of the
-    person's swabs that have the taxon; NaN where it cannot be known.
+    person's swabs that have the taxon; NaN where it cannot be known. NaN if fewer than the `fewest` people of a group
+    have the taxon, or lack it, whom the ratio would tell.
 
     One row a comparison: contrast (group, arms), comparison in words; of those in the model ``present`` ``of`` how many
     in the first group, and ``reference_present`` ``reference_of`` in the other; keys of `helpers.estimates.ESTIMATE`,
@@ -432,6 +442,8 @@ def presence_contrasts(
         counts = used.groupby(used[term].astype(bool))["present"].agg(["sum", "size"]).astype(int)
         (present, n), (reference, m) = counts.reindex([True, False], fill_value=0).to_numpy()
         odds = firth_odds_ratio(data, "present", term, given, alpha=alpha)
+        if min(present, n - present, reference, m - reference) < fewest:
+            odds = not_estimable(int(odds["n"]), int(odds["n_dropped"]))
         tally = {"present": present, "of": n, "reference_present": reference, "reference_of": m}
         rows.append({"contrast": contrast, "comparison": comparison, **tally, **odds})
     return pd.DataFrame(rows)

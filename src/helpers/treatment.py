@@ -346,20 +346,26 @@ def rho_of_no_direct_effect(pairs: pd.DataFrame, mediator: str, covariates: Name
     return float(odds / np.sqrt(1 + odds**2))
 
 
-def balance(pairs: pd.DataFrame, covariates: Names, weights: pd.Series) -> pd.DataFrame:
+def balance(pairs: pd.DataFrame, covariates: Names, weights: pd.Series, fewest: int = 0) -> pd.DataFrame:
     """Standardised mean differences between the arms, treatment minus comparator, before and after weighting.
 
     Of the patients of the arms' contrast, not of all at baseline as in Table 1 (`helpers.quality.table_one`), whose
     differences have the same sign and unit. `weights` are those of `overlap_weights`.
 
     One row a covariate (a category at a time): ``covariate``, ``unweighted``, ``weighted``, and ``n``, the patients.
-    Both are divided by the unweighted `helpers.estimates.pooled_sd`.
+    Both are divided by the unweighted `helpers.estimates.pooled_sd`. Without categories that fewer than the `fewest`
+    patients of an arm are in, or not in, whom the difference would tell; of others it is then told upwards to a tenth.
     """
     numbers = as_numbers(pairs[list(covariates)], prefix_sep=": ")
     treated = pairs["treated"].astype(bool)
     a, b = numbers[treated], numbers[~treated]
     weighted = a.mul(weights[treated], axis=0).sum() - b.mul(weights[~treated], axis=0).sum()
     table = pd.DataFrame({"unweighted": a.mean() - b.mean(), "weighted": weighted}).div(pooled_sd(a, b), axis=0)
+    if fewest:
+        category = numbers.isin([0, 1]).all()
+        cells = pd.concat([of.sum() for of in (a, 1 - a, b, 1 - b)], axis=1).min(axis=1)
+        upwards = np.sign(table) * np.ceil(10 * table.abs()) / 10
+        table = table.where(~category, upwards)[~category | (cells >= fewest)]
     return table.assign(n=len(pairs)).rename_axis("covariate").reset_index()
 
 

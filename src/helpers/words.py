@@ -11,10 +11,13 @@ _WORDS = yaml.safe_load(Path(__file__).with_name("vocabulary.yaml").read_text(en
 NAMES, SCORES, NAMED_VALUES, PERIODS, SPELLED, PLAIN, MISSING, NO_NUMBER = (
     _WORDS[key] for key in ("names", "scores", "named_values", "periods", "spelled", "plain", "missing", "no_number")
 )
+LINEAGE_COLUMNS, NO_COUNTS = _WORDS["lineage_columns"], _WORDS["no_counts"]
 VALUES = {meaning: "|".join(any_of) for meaning, any_of in _WORDS["values"].items()}
-PRIOR, DERIVED, BASELINE, EARLY, LATE, DATED, MONTHS = (
-    re.compile(_WORDS[key]) for key in ("prior", "derived", "baseline", "early", "late", "dated", "months")
+PRIOR, DERIVED, BASELINE, EARLY, LATE, DATED, MONTHS, MANGLED, TOTAL = (
+    re.compile(_WORDS[k])
+    for k in "prior derived baseline early late dated months mangled total".split()  # noqa: SIM905
 )
+_PARTS = re.compile(r"(?<![a-z])(?:{unit})[\W_]*\d+|[^\W\d_]+|\d+".format(unit=_WORDS["unit"]))
 TIME = re.compile(r"(?:({unit}) ?)?(-?\d+(?:\.\d+)?) ?({unit})?".format(unit=_WORDS["unit"]))
 #: Dates: 2021-03-04, 20210304, 4.3.2021, 3/4/21, 4-Mar-2021.
 DATE = re.compile(
@@ -23,9 +26,18 @@ DATE = re.compile(
 )
 
 
+def _lower(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
+
+
 def apart(name: str) -> str:
     """The words of a column's name in lower case, separated by single blanks."""
-    return " ".join(re.findall(r"[^\W\d_]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()))
+    return " ".join(re.findall(r"[^\W\d_]+|\d+", _lower(name)))
+
+
+def parts(name: str) -> list[str]:
+    """The same as a list, times such as "week 12" together."""
+    return [" ".join(re.findall(r"[^\W_]+", part)) for part in _PARTS.findall(_lower(name))]
 
 
 def spaced(value: str) -> str:

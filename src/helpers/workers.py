@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any, TypeVar
@@ -38,3 +38,9 @@ def each(work: Callable[..., T], jobs: Sequence[tuple[Any, ...]], pool: Executor
         for _ in tqdm(as_completed(futures), total=len(futures), desc=told, mininterval=5, file=terminal):
             pass
     return [future.result() for future in futures]
+
+
+def on_threads(work: Callable[[T], None], parts: Sequence[T]) -> None:
+    """Do the work on each part: on every core, if it is of large arrays, for which NumPy lets other threads go on."""
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, len(parts))) as threads:
+        list(threads.map(work, parts))

@@ -9,12 +9,15 @@ from typing import Any, Literal
 
 import yaml
 
+from helpers.containers import Held, read, sheets
 from helpers.errors import StudyError
 from helpers.files import DATA, STUDY_KEYS, STUDY_YAML, unfinished
+from helpers.ingest import of_visits
 from helpers.intake.guess import Draft, guess, quoted
+from helpers.intake.guess import visits as find_visits
 from helpers.run.lock import clear, locked
 from helpers.study import CountsFile, Files, Study, load_study
-from helpers.tables import Counts, read_counts, text_table
+from helpers.tables import Counts, few, read_counts, text_table, unpacked
 
 # ---------------------------------------------------------------- the text
 
@@ -97,9 +100,10 @@ def _study_text(name: str, draft: Draft) -> str:
     return _printable("\n".join(lines()) + "\n")
 
 
-def _summary(name: str, draft: Draft) -> str:
+def _summary(name: str, draft: Draft, paths: dict[str, Path]) -> str:
     """What was guessed, what is unsure, and what to do next."""
-    lines = [f"{DATA / name / STUDY_YAML} is drafted. Guessed:"]
+    lines = [f"{DATA / name / STUDY_YAML} is drafted, of", *(f"  {role + ':':<14}{paths[role]}" for role in paths)]
+    lines.append("Guessed:")
     for key, chosen in draft.columns.items():
         text = f"'{draft.column_of(key)}'"
         if isinstance(chosen, dict):
@@ -125,62 +129,87 @@ VARIABLES = {"counts": "TABLE", "metadata": "METADATA", "taxonomy": "TAXONOMY", 
 
 def _bytes(path: Path, role: str) -> bytes:
     if not str(path).isprintable():
-        raise StudyError("has a name that cannot be printed", file=repr(str(path)), fix="rename it")
+        raise StudyError.of("unprintable", repr(str(path)))
     try:
         if path.is_file():  # a pipe or a device could be read for ever
             return path.read_bytes()
         found = "a folder or a device" if path.exists() else "no such file"
     except OSError as e:
         found = e.strerror or str(e)
-    fix = f"give the path of a file as {VARIABLES[role]}="
-    raise StudyError("is not a file that can be read", file=path, found=found, fix=fix)
+    raise StudyError.of("no_file", path, found=found, variable=VARIABLES[role])
 
 
 def _read_counts(path: Path, data: bytes) -> tuple[Counts, bool]:
     """The counts, rounded, as if the columns were the samples; and whether they are whole."""
 
-    def read(fractions: Literal["error", "round"]) -> Counts:
+    def counts(fractions: Literal["error", "round"]) -> Counts:
         file = CountsFile(path=str(path), orientation="samples_in_columns", fractions=fractions)
-        content: dict[str, Any] = {"files": Files(counts=file, metadata=file)}
+        content: dict[str, Any] = {"files": Files(counts=file)}
         return read_counts(Study.model_construct(**content), data, [])
 
     try:
-        return read("error"), True
+        return counts("error"), True
     except StudyError:
-        return read("round"), False
+        return counts("round"), False
+
+
+def _in_folder(folder: Path, given: dict[str, Path]) -> dict[str, Path]:
+    """The files of a folder by what they are, told by their names, where they are not given."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for role, patterns in _TOLD["folder"].items():
+        found = next(filter(None, ([p for p in files if p.relative_to(folder).match(like)] for like in patterns)), [])
+        if role not in given and (len(found) > 1 or (not found and role == "counts")):
+            told = few(path.relative_to(folder) for path in found or files) or "no file"
+            problem, about = "several_in_folder" if found else "not_in_folder", {"role": role, "like": few(patterns)}
+            raise StudyError.of(problem, folder, **about, variable=VARIABLES[role], found=told)
+        given = ({role: found[0]} if found else {}) | given
+    return given
 
 
 def draft_study(
     name: str,
-    table: str | Path,
-    metadata: str | Path,
+    table: str | Path | None = None,
+    metadata: str | Path | None = None,
     taxonomy: str | Path | None = None,
     tree: str | Path | None = None,
+    source: str | Path | None = None,
     data_folder: str | Path = DATA,
 ) -> str:
     """Make ``data/<name>`` with copies of the files and a commented study.yaml, all or nothing; the summary comes back.
 
-    `table` is BIOM, .qza or text, `metadata` text; `taxonomy`, a lineage a feature, and `tree`, Newick, are empty if
-    there is none. A name has letters, digits, ``_`` and ``-``; a study of that name must not be there.
+    `table` is BIOM, .qza or text, or holds all there is (`helpers.containers`), `metadata` text; `taxonomy`, a lineage
+    a feature, and `tree`, Newick, are empty if there is none; what is not given is looked for in the folder `source`.
+    A name has letters, digits, ``_`` and ``-``; a study of that name must not be there.
     """
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", name):
-        expected = "letters without accents, digits, _ and - (not first)"
-        raise StudyError("NAME cannot be a study", found=repr(name), expected=expected, fix="such as NAME=mycohort")
+        raise StudyError.of("no_study_name", found=repr(name))
     folder = Path(data_folder) / name
     if folder.exists() or folder.is_symlink():
-        fix = f"give another NAME, or remove or rename {folder} if it is no longer needed"
-        raise StudyError("there is such a study already; it is left as it is", file=folder, fix=fix)
+        raise StudyError.of("study_exists", folder, folder=folder)
     given = {"counts": table, "metadata": metadata, "taxonomy": taxonomy, "tree": tree}
-    paths = {role: Path(path or "") for role, path in given.items() if path or role in ("counts", "metadata")}
+    paths = {role: Path(path or "") for role, path in given.items() if path or (role == "counts" and not source)}
+    paths = _in_folder(Path(source), paths) if source else paths
     data = {role: _bytes(path, role) for role, path in paths.items()}
     counts, whole = _read_counts(paths["counts"], data["counts"])
-    draft = guess(text_table(paths["metadata"], data["metadata"]), counts, whole, "taxonomy" in paths)
+    described = "metadata" if "metadata" in paths else "counts"
+    if described == "counts" and not isinstance(read(paths["counts"], unpacked(paths["counts"], data["counts"])), Held):
+        raise StudyError.of("draft_without_metadata", paths["counts"])
+    rows = text_table(paths[described], data[described])
+    visits = find_visits(rows, counts.samples) or find_visits(rows, counts.features)
+    if visits:
+        rows = of_visits(paths[described], rows, visits, next(iter(next(iter(visits.values())))))
+    draft = guess(rows, counts, whole, "taxonomy" in paths)
+    draft.check("files.metadata", "wide", visits)
+    more = list(sheets(paths[described], data[described]))[1:]
+    draft.check("files.metadata", "sheets", more, more=quoted(more))
     taken: set[str] = set()
     for role, path in paths.items():
         copy = path.name if path.name.lower() not in taken else f"{role}-{path.name}"
         taken.add(copy.lower())
         draft.files[role] = {"path": f"raw/{copy}"}
     draft.files["counts"] |= {} if whole else {"fractions": "error"}
+    if visits:
+        draft.files["metadata"]["visits"] = visits
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(folder.parent, "another make study"), unfinished(folder) as made:
@@ -192,6 +221,5 @@ def draft_study(
             load_study(made)
             made.rename(folder)
     except OSError as e:
-        fix = "see to space and permissions"
-        raise StudyError("cannot be written", file=folder, found=e.strerror, fix=fix) from None
-    return _summary(name, draft)
+        raise StudyError.of("unwritten", folder, found=e.strerror) from None
+    return _summary(name, draft, paths)

@@ -68,10 +68,8 @@ def _fetch(url: str, checksum: str, path: Path, timeout: float, attempts: int, p
             _try(download, url, part, path, attempts, pause)
             found, size = pooch.file_hash(str(part)), part.stat().st_size
             if found != checksum:
-                problem = "what was fetched is not the file that study.yaml describes"
                 found += f" ({_size(size)} from {url})"
-                fix = f"correct url and sha256 in study.yaml, or {BY_HAND}"
-                raise StudyError(problem, file=path, where="SHA-256", found=found, expected=checksum, fix=fix)
+                raise StudyError.of("other_fetched", path, found=found, expected=checksum, by_hand=BY_HAND)
             part.replace(path)
             return size
     except OSError as e:

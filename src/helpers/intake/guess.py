@@ -2,26 +2,30 @@
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from operator import itemgetter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from helpers import words
-from helpers.ingest import CROSS_OVER
+from helpers.ingest import CROSS_OVER, person
 from helpers.lineage import parse_lineage
 from helpers.study import STANDARD_COLUMNS, Labels
 from helpers.tables import Counts, bare, few, near_misses
 
 #: The part of the values that tells what a column is.
 MOST = 0.8
+_TOLD = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+#: Keys of columns that name none.
+NO_COLUMNS = {"age_unit", "arm_from", "subject_endings"}
 #: Nothing recorded, which needs no word.
 PLAINLY_MISSING = {"", "na", "nan", "n/a", "#n/a"}
-#: Keys of columns that name none.
-NO_COLUMNS = ("age_unit", "arm_from")
 #: The most values of a column whose values are told apart, and of one whose values are all to be listed.
 MOST_VALUES, MOST_LISTED = 20, 50
 
@@ -37,6 +41,24 @@ def _by_meaning(values: list[str], named: object, *meanings: str) -> dict[str, l
 def quoted(values: Iterable[str]) -> str:
     """The first of the values, in quotation marks, and how many more there are."""
     return few(f"'{v}'" for v in values)
+
+
+def visits(metadata: pd.DataFrame, samples: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Of metadata with a row a person: each visit's columns, the swabs first, by their names without the visit's."""
+    known, cells = set(samples), metadata.apply(words.recorded)
+    swabs = [c for c in metadata if cells[c].dropna().isin(known).mean() > 0.5]
+    if len(swabs) < 2 or pd.concat([cells[c].dropna() for c in swabs]).duplicated().any():
+        return {}
+    parts = {c: words.parts(c) for c in metadata}
+    shared = [part for part in parts[swabs[0]] if all(part in parts[c] for c in swabs)]
+    found = dict[str, dict[str, str]]()
+    for swab in swabs:
+        own = [part for part in parts[swab] if part not in shared]
+        others = [c for c in metadata if c not in swabs and own and {*own} <= {*parts[c]}]
+        named = {"_".join(part for part in parts[c] if part not in own): c for c in others}
+        found[" ".join(own) or swab] = {"_".join(shared) or "swab": swab, **named}
+    of_each = Counter(name for named in found.values() for name in named if name and name not in metadata)
+    return {visit: {name: c for name, c in named.items() if of_each[name] > 1} for visit, named in found.items()}
 
 
 # ---------------------------------------------------------------- the guesses
@@ -58,10 +80,10 @@ class Draft:
     minimum_depth: int = 1000
     checks: dict[str, list[str]] = field(default_factory=dict)
 
-    def check(self, key: str, why: str, needed: object = True) -> None:
-        """Note why a key is to be checked, if that is needed."""
+    def check(self, key: str, problem: str, needed: object = True, /, **values: Any) -> None:
+        """Note why a key is to be checked, as guess.yaml has it, if that is needed."""
         if needed:
-            self.checks.setdefault(key, []).append(why)
+            self.checks.setdefault(key, []).append(_TOLD[problem].format_map(values))
 
     def choose(self, key: str, column: str, values: dict[str, list[str]], ignore: list[str] | None = None) -> None:
         """A categorical column: standard value to the file's values, and the values that are left out."""
@@ -71,7 +93,7 @@ class Draft:
     def rivals(self, key: str, columns: Iterable[str], also: str = "") -> None:
         """Note which columns, besides the one that was chosen, a key could stand for; `also` what is said of them."""
         others = [c for c in columns if c != self.column_of(key)]
-        self.check(f"columns.{key}", f"{quoted(others)} could be it too{also}.", others)
+        self.check(f"columns.{key}", "rivals", others, others=quoted(others), also=also)
 
     def column_of(self, key: str) -> str | None:
         """The column of a key."""
@@ -122,26 +144,32 @@ class Draft:
     def odd(self, key: str, cells: pd.Series, odd: pd.Series, why: str) -> None:
         """Note which cells of a column, in how many rows, are to be checked, if there are any."""
         told = few(f"'{v}' in {n} row{'s' if n > 1 else ''}" for v, n in cells[odd].value_counts().items())
-        self.check(key, f"'{cells.name}' has {told}, {why}.", odd.any())
+        self.check(key, "odd", odd.any(), column=cells.name, cells=told, why=why)
 
-    def lacking(self, key: str, like: str, why: str) -> str:
+    def lacking(self, key: str) -> str:
         """Why nothing was found: what the columns hold that are named so, or that none is."""
         # Such as "treatment group", also if it was taken for the group; but not "group".
         near = [c for c in self.swabs if words.named(c, key) > (c in self.used())]
-        told = few(f"'{c}' is named so ({quoted(self.levels(c)) or 'empty'})" for c in near)
-        return f"{told}, but {why}" if told else f"no column is named like {like}"
+        told = few(_TOLD["named"].format(column=c, levels=quoted(self.levels(c)) or "empty") for c in near)
+        why = _TOLD["lacking"][key]
+        return f"{told}, but {why['but']}" if told else str(_TOLD["absent"].format(like=why["like"]))
+
+    @property
+    def people(self) -> pd.Series:
+        """Whose the swabs are."""
+        return person(self.swabs[self.columns["subject"]], self.columns.get("subject_endings", ()))
 
     def changing(self, values: pd.Series) -> list[str]:
         """The subjects that have more than one of the values."""
-        several = values.groupby(self.swabs[self.columns["subject"]]).nunique() > 1
+        several = values.groupby(self.people).nunique() > 1
         return list(several.index[several])
 
 
 _rank = itemgetter(0)
 
 
-def _matching(metadata: pd.DataFrame, *sides: list[str]) -> tuple[str, int, str]:
-    """The column and the side of the count table with the same identifiers; and why to look, empty if all is well."""
+def _sample(draft: Draft, metadata: pd.DataFrame, *sides: list[str]) -> int:
+    """The column with the identifiers of one side of the count table; which side that is."""
     found = []
     for side, names in enumerate(sides):
         known, like = set(names), set(map(bare, names))
@@ -151,15 +179,15 @@ def _matching(metadata: pd.DataFrame, *sides: list[str]) -> tuple[str, int, str]
             alike *= cells.is_unique and alike > min(len(known), len(cells)) / 2
             rank = (same, alike, cells.is_unique, column != "", words.named(column, "sample"))
             found.append((rank, column, side, names))
-    (same, alike, *_), column, side, names = max(found, key=_rank)
-    cells, why = list(metadata[column]), ""
+    (same, alike, *_), draft.columns["sample"], side, names = max(found, key=_rank)
+    cells = list(metadata[draft.columns["sample"]])
     absent, more = [n for n in names if n not in set(cells)], [c for c in cells if c not in set(names)]
     if not same and not alike:
-        why = f"no column has identifiers of the count table, such as {quoted(names[:3])}. "
+        draft.check("columns.sample", "no_sample", counts=quoted(names[:3]))
     elif absent or more or len(set(cells)) < len(cells):
-        why = f"{len(absent)} swabs of the counts are not in the metadata ({quoted(absent) or 'none'}), {len(more)} "
-        why += f"the other way round ({quoted(more) or 'none'}){near_misses(absent, more)}. "
-    return column, side, why + "Each swab needs one row, named as in the counts, letter by letter." if why else ""
+        told = {"n": len(absent), "absent": quoted(absent) or "none", "m": len(more), "more": quoted(more) or "none"}
+        draft.check("columns.sample", "other_samples", near=near_misses(absent, more), **told)
+    return side
 
 
 def _split(draft: Draft, key: str, *meanings: str) -> Iterator[tuple[tuple[int, int], str, dict[str, list[str]]]]:
@@ -177,14 +205,14 @@ def _control_type(draft: Draft) -> None:
         negative = _by_meaning(draft.levels(sample), True, "negative")["negative"]
         if 0 < len(negative) < len(draft.swabs) / 4:
             draft.choose("control_type", sample, {"negative": negative})
-            draft.check("columns.control_type", f"takes {quoted(negative)} for negative controls, by their names.")
+            draft.check("columns.control_type", "negative_names", negative=quoted(negative))
             draft.swabs = draft.swabs[~draft.swabs[sample].isin(negative)]
         return
     (named, _), column, parts = max(found, key=_rank)
     negative, mock = parts["negative"], parts["mock"]
     draft.choose("control_type", column, {"sample": parts["other"], "negative": negative}, mock)
-    why = f"takes {quoted(negative)} for negative controls{f', leaves out {quoted(mock)}' if mock else ''}."
-    draft.check("columns.control_type", why, mock or not named)
+    why, told = "negative_and_mock" if mock else "negative", {"negative": quoted(negative), "mock": quoted(mock)}
+    draft.check("columns.control_type", why, mock or not named, **told)
     draft.swabs = draft.swabs[~draft.swabs[column].isin(negative)]
 
 
@@ -195,23 +223,21 @@ def _severity(draft: Draft) -> None:
         if not name or words.DERIVED.search(name_of):
             continue
         if others := [score["column"] for score in draft.severity if score["name"] == name]:
-            draft.check("severity", f"'{column}' is like '{others[0]}'; only that is taken.")
+            draft.check("severity", "score_again", column=column, other=others[0])
             continue
         _, label, highest = words.SCORES[name]
         numbers = draft.most("severity", column, -highest, 1.5 * highest, label)
         numbers = draft.most("severity", column, -math.inf, math.inf, "number") if numbers is None else numbers
         if numbers is None or numbers.nunique() < 2:
-            why = f"'{column}' is named like {label}, and left out: {quoted(draft.levels(column)) or 'nothing'} "
-            draft.check("severity", why + "are no numbers, or all the same.")
+            levels = quoted(draft.levels(column)) or "nothing"
+            draft.check("severity", "score_empty", column=column, label=label, levels=levels)
             continue
         low, high = min(0, math.floor(numbers.min())), max(highest, math.ceil(numbers.max()))
-        why = f"the range of '{column}' is made from its values, {numbers.min():g} to {numbers.max():g}; {label} is "
-        why += f"usually 0 to {highest}. Write the lowest and the highest possible value."
-        draft.check("severity", why, (low, high) != (0, highest))
+        told = {"column": column, "low": numbers.min(), "high": numbers.max(), "label": label, "usual": highest}
+        draft.check("severity", "score_range", (low, high) != (0, highest), **told)
         draft.severity.append({"name": name, "column": column, "label": label, "range": [low, high]})
     draft.severity.sort(key=lambda score: list(words.SCORES).index(score["name"]))
-    why = "no column is named like a severity score (EASI, SCORAD, IGA, …); claims about severity and response cannot "
-    draft.check("severity", why + "be tested without one.", not draft.severity and "severity" not in draft.checks)
+    draft.check("severity", "no_score", not draft.severity and "severity" not in draft.checks)
 
 
 def _plain(draft: Draft, *keys: str) -> None:
@@ -231,8 +257,7 @@ def _plain(draft: Draft, *keys: str) -> None:
             found.sort(key=lambda f: bool(words.MONTHS.search(words.apart(f[1]))))  # years before months
             named, draft.columns[key] = max(found, key=_rank)
             values = quoted(draft.levels(draft.columns[key]))
-            why = f"{values} may be places of the body, or clinics; take the line out if it is clinics."
-            draft.check(f"columns.{key}", why, key == "site" and named == 1)
+            draft.check(f"columns.{key}", "site", key == "site" and named == 1, values=values)
     if "age" in keys and "age" in draft.columns:
         _age(draft, draft.columns["age"])
 
@@ -243,8 +268,22 @@ def _age(draft: Draft, column: str) -> None:
     ages = draft.most("columns.age", column, 0, 1440 if months else 120, "age")
     if months and ages is not None:
         draft.columns["age_unit"] = "months"
-        told = f"'{column}' looks like months: {ages.min():g} to {ages.max():g} are {ages.min() / 12:.1f} to "
-        draft.check("columns.age_unit", f"{told}{ages.max() / 12:.1f} years. If they are years, take the line out.")
+        told = {"low": ages.min(), "high": ages.max(), "youngest": ages.min() / 12, "oldest": ages.max() / 12}
+        draft.check("columns.age_unit", "months", column=column, **told)
+
+
+def _ends_with_visits(draft: Draft) -> bool:
+    """Whether identifiers, different in each swab, end with its visit: such endings are not of the person."""
+    ids = draft.swabs[draft.columns["subject"]].dropna()
+    ends = ids.str.extract(r"(?<=.)([\W_]*[A-Za-z]+\d*)$")[0].dropna()
+    ends = ends[[words.when(re.sub(r"[\W_]", "", end), False) is not None for end in ends]]
+    names = person(ids, set(ends))
+    if not ids.is_unique or not 1 < ends.nunique() < names.nunique() < len(ids):
+        return False
+    draft.columns["subject_endings"] = sorted(set(ends))
+    told = {"swab": ids[ends.index[0]], "person": names[ends.index[0]], "n": names.nunique()}
+    draft.check("columns.subject_endings", "endings", **told)
+    return True
 
 
 def _subject(draft: Draft) -> None:
@@ -259,15 +298,15 @@ def _subject(draft: Draft) -> None:
         alike = steady and names and swabs / 8 <= people <= swabs * 0.7 and cells.value_counts().median() >= 2
         if (named or alike) and people >= max(2, swabs / 50) and cells.notna().mean() >= 0.5:
             found.append(((named, people < swabs, people), column))
-    why = draft.lacking("subject", "subject or patient", "does not tell people apart that have several swabs")
+    why = draft.lacking("subject")
     if not found:
         draft.columns["subject"] = draft.columns["sample"]
-        why += ", so each swab is taken for a person of its own. If a person has several swabs, name the column that "
-        draft.check("columns.subject", why + "says whose they are.")
+        draft.check("columns.subject", "subject_in_names" if _ends_with_visits(draft) else "no_subject", why=why)
         return
     (named, *_), draft.columns["subject"] = max(found, key=_rank)
-    draft.check("columns.subject", f"{why}; this one has one sex and one age for each value.", not named)
+    draft.check("columns.subject", "subject_alike", not named, why=why)
     draft.rivals("subject", [c for (also, *_), c in found if also == named])
+    _ends_with_visits(draft)
 
 
 def _lesional(draft: Draft) -> None:
@@ -277,8 +316,7 @@ def _lesional(draft: Draft) -> None:
         _, column, parts = max(both, key=_rank)
         lesional, healthy = parts["lesional"], parts["control"]
         draft.choose("lesional", column, {"lesional": lesional, "non_lesional": parts["non_lesional"] + healthy})
-        why = f"{quoted(healthy)}, the controls' skin, stands with the skin that is not lesional."
-        draft.check("columns.lesional", why, healthy)
+        draft.check("columns.lesional", "healthy_skin", healthy, healthy=quoted(healthy))
 
 
 def _visit(draft: Draft) -> None:
@@ -305,11 +343,9 @@ def _visit(draft: Draft) -> None:
     ignore, odd = [v for v in ordered if times[v] < times[first]], ~draft.swabs[column].isin([*times, pd.NA])
     draft.choose("visit", column, visits | {"followup": followup}, ignore + draft.levels(column, odd))
     draft.odd("columns.visit", draft.swabs[column], odd, "which is no time that is known: it is left out")
-    people = draft.swabs[draft.columns["subject"]].groupby(draft.swabs[column]).nunique()
+    people = draft.people.groupby(draft.swabs[column]).nunique()
     each = ", ".join(f"'{v}' {people[v]}" for v in ordered)
-    why = "more than two visits; the claims are about the first and the last. People at each: "
-    why += f"{each}. Take another follow-up if few are left at the last, or if another is that of the question."
-    draft.check("columns.visit", why, len(visits) > 1 or ignore)
+    draft.check("columns.visit", "visits", len(visits) > 1 or ignore, each=each)
     draft.rivals("visit", [c for (also, *_), c, _ in found if also])
 
 
@@ -323,7 +359,7 @@ def _visits_of_cases(draft: Draft) -> list[tuple[Any, str, dict[str, float]]]:
         if len(known) == len(times) < len(levels) <= MOST_VALUES and len(set(known.values())) > 1:
             of_controls = dict.fromkeys(set(levels) - {*times}, min(known.values()))
             found.append(((0, -len(levels)), column, of_controls | known))
-            draft.check("columns.visit", f"'{column}' tells patients by visit, and controls; these are of baseline.")
+            draft.check("columns.visit", "visits_of_cases", column=column)
     return found
 
 
@@ -353,8 +389,7 @@ def _group(draft: Draft) -> None:
     _, column, parts, sure = max(found, key=_rank)
     control, case, mock = parts["control"], parts["other"], parts["mock"]
     draft.choose("group", column, {"control": control, "case": case}, mock)
-    why = f"{quoted(control)} in '{column}' looks like controls; every other value, {quoted(case)}, is taken for "
-    draft.check("columns.group", why + "patients.", not sure)
+    draft.check("columns.group", "group", not sure, control=quoted(control), column=column, case=quoted(case))
     controls = draft.swabs[column].isin(control)
     others = [c for _, c, parts, _ in found if not draft.swabs[c].isin(parts["control"]).eq(controls).all()]
     draft.rivals("group", others, ", and differs")
@@ -364,7 +399,7 @@ def _arm(draft: Draft) -> None:
     group = draft.standard("group")
     controls = group.eq("control").fillna(False)
     cases = group.eq("case").fillna(False) if "group" in draft.columns else ~controls
-    few_people = draft.swabs.loc[cases, draft.columns["subject"]].nunique() / 10
+    few_people = draft.people[cases].nunique() / 10
     found, crossed = [], []
     for column in draft.free("group"):
         levels, shared = draft.levels(column, cases), column == draft.column_of("group")
@@ -384,26 +419,21 @@ def _arm(draft: Draft) -> None:
             rank = (drugs >= min(2, len(levels)), named, patients_only, len(levels) == 2)
             found.append((rank, column, levels, named or drugs))
     if not found:
-        why = "not with two to six values of which each patient has one (and nothing, NA, before treatment)"
-        why = draft.lacking("arm", "arm, treatment or drug, or has two values that only patients have", why)
-        why += f". Several treatments in one person: {'; '.join(crossed)}{CROSS_OVER}" if crossed else ""
-        draft.check("columns.arm", f"{why}. Claims about the treatments cannot be tested without columns.arm.")
+        draft.check("columns.arm", "no_arm", why=draft.lacking("arm"))
+        draft.check("columns.arm", "crossed", crossed, arms="; ".join(crossed), cross_over=CROSS_OVER)
         return
     (_, named, *_), column, levels, known = max(found, key=_rank)
     parts = _by_meaning(levels, True, "comparator")
     treatment = [*parts["other"], *levels][:1]
     comparator = [v for v in [*parts["comparator"], *levels] if v not in treatment][:1]
-    if changed := draft.changing(draft.swabs.loc[cases, column]):
-        draft.columns["arm_from"] = "baseline"
-        why = f"{len(changed)} people have several values of '{column}': correct them, or keep this."
-        draft.check("columns.arm_from", why)
+    changed = draft.changing(draft.swabs.loc[cases, column])
+    draft.columns |= {"arm_from": "baseline"} if changed else {}
+    draft.check("columns.arm_from", "arms_changed", changed, n=len(changed), column=column)
     further = {words.label(v, column): [v] for v in levels if v not in treatment + comparator}
     draft.choose("arm", column, {"treatment": treatment, "comparator": comparator} | further)
-    why = f"nothing tells which of {quoted(levels)} is the treatment and which the comparator; others are described, "
-    why += "not compared."
-    draft.check("columns.arm", why, comparator and [len(part) for part in parts.values()] != [1, 1])
-    why = "its name says no treatment, but it has two values, the same in each patient, and none in controls."
-    draft.check("columns.arm", why, not known)
+    unsure = comparator and [len(part) for part in parts.values()] != [1, 1]
+    draft.check("columns.arm", "which_arm", unsure, levels=quoted(levels))
+    draft.check("columns.arm", "arm_alike", not known)
     draft.rivals("arm", [c for (_, also, *_), c, *_ in found if also and also >= named])
 
 
@@ -447,15 +477,14 @@ def _adjust(draft: Draft) -> None:
     }
 
 
-def _stand_in(draft: Draft, key: str, standard: str, why: str) -> None:
+def _stand_in(draft: Draft, key: str, standard: str) -> None:
     """Where no column tells, so that study.yaml can be loaded: all values of some column mean the same."""
     if key not in draft.columns:
         cells = {c: (draft.dates(c), draft.swabs[c].isna().any(), len(draft.levels(c))) for c in draft.swabs}
         column = min(cells, key=lambda c: cells[c])
+        why = draft.lacking(key)
         draft.choose(key, column, {standard: draft.levels(column)[:MOST_LISTED]})
-        why += f". As a stand-in, all values of '{column}' mean {standard}, so that nothing about it can be tested. If "
-        why += "a column tells it, name it and its values here; if none does, it has to be added."
-        draft.check(f"columns.{key}", why)
+        draft.check(f"columns.{key}", "stand_in", why=why, column=column, standard=standard)
 
 
 def _not_recorded(draft: Draft, metadata: pd.DataFrame) -> None:
@@ -474,29 +503,26 @@ def _not_recorded(draft: Draft, metadata: pd.DataFrame) -> None:
 def _depth(draft: Draft, depths: np.ndarray, whole: bool) -> None:
     """The fewest reads of a swab, and what to do with counts that are not whole."""
     if not len(depths):
-        draft.check("minimum_depth", "the swabs' reads could not be counted, since no sample identifiers match.")
+        draft.check("minimum_depth", "no_depth")
         return
     lowest, fifth, middle, highest = np.percentile(depths, [0, 5, 50, 100])
     shares = middle <= 150 or highest - lowest <= 0.001 * middle
-    why = "some counts are not whole numbers, and the report stops at them until you choose `fractions`: `round` if "
-    why += "they are means of replicates; `relative` if they are relative abundances and there is nothing else. The "
-    why += f"best is to give the reads. The totals ({lowest:,.0f} to {highest:,.0f}) look like "
-    draft.check("files.counts", why + f"{'relative abundances' if shares else 'means of replicates'}.", not whole)
+    totals = {"lowest": lowest, "middle": middle, "highest": highest, "n": len(depths)}
+    like = "relative abundances" if shares else "means of replicates"
+    draft.check("files.counts", "fractions", not whole, like=like, **totals)
     enough = np.mean(depths >= 1000)
     draft.minimum_depth = 1000 if enough >= 0.9 else max(int(fifth // 10 * 10), 1)
-    why = f"swabs have {lowest:,.0f} to {highest:,.0f} reads, half of them at least {middle:,.0f}; {enough:.0%} have "
-    why += f"1,000 or more. With {draft.minimum_depth:,}, {np.sum(depths < draft.minimum_depth)} of {len(depths)} "
-    draft.check("minimum_depth", why + "swabs are left out. All are rarefied to rarefaction_depth, below.")
+    shallow = np.sum(depths < draft.minimum_depth)
+    draft.check("minimum_depth", "depth", enough=enough, minimum=draft.minimum_depth, shallow=shallow, **totals)
 
 
 def _taxonomy(draft: Draft, counts: Counts) -> None:
-    named = sum(bool(parse_lineage(f)[1]) for f in counts.features) / max(len(counts.features), 1)
+    named = sum(any(parse_lineage(f)[1:]) for f in counts.features) / max(len(counts.features), 1)
     if any(counts.lineages or ()):
-        draft.check("files.taxonomy", "no file was given, but the count table has lineages itself, which are used.")
+        draft.check("files.taxonomy", "lineages")
         return
     draft.files["taxonomy"] = "feature_names" if named >= 0.5 else "none"
-    why = f"no file was given; {named:.0%} of the features are named by a lineage. No claim can be tested on others."
-    draft.check("files.taxonomy", why, named < 0.9)
+    draft.check("files.taxonomy", "no_taxonomy", named < 0.9, named=named)
 
 
 def guess(metadata: pd.DataFrame, counts: Counts, whole: bool, taxonomy: bool) -> Draft:
@@ -507,11 +533,9 @@ def guess(metadata: pd.DataFrame, counts: Counts, whole: bool, taxonomy: bool) -
     The metadata are strings, a row a swab. The samples of the counts may be its features, and the other way round;
     `whole` tells whether all were whole before they were rounded, `taxonomy` whether there is a file of it.
     """
-    sample, in_rows, why = _matching(metadata, counts.samples, counts.features)
-    if in_rows:
+    draft = Draft(metadata.apply(words.recorded), {})
+    if _sample(draft, metadata, counts.samples, counts.features):
         counts = Counts(counts.X.T.tocsr(), counts.features, counts.samples)
-    draft = Draft(metadata.apply(words.recorded), {"sample": sample})
-    draft.check("columns.sample", why, why)
     # Each guess takes a column from those that the others left, and some build on what was found.
     _control_type(draft)
     _severity(draft)
@@ -524,15 +548,11 @@ def guess(metadata: pd.DataFrame, counts: Counts, whole: bool, taxonomy: bool) -
     _plain(draft, "site", "batch", "load")
     _covariates(draft)
     _labels(draft)
-    why = draft.lacking(
-        "visit", "visit, week or month, or has such values", "no order in time is known of these values"
-    )
-    _stand_in(draft, "visit", "baseline", why)
-    why = "no value of these is like healthy or control beside others"
-    _stand_in(draft, "group", "case", draft.lacking("group", "group, or has values like healthy beside others", why))
+    _stand_in(draft, "visit", "baseline")
+    _stand_in(draft, "group", "case")
     _adjust(draft)
     _not_recorded(draft, metadata)
-    swabs = set(map(bare, draft.swabs[sample].dropna()))
+    swabs = set(map(bare, draft.swabs[draft.columns["sample"]].dropna()))
     _depth(draft, np.asarray(counts.X.sum(axis=1)).ravel()[[bare(s) in swabs for s in counts.samples]], whole)
     if not taxonomy:
         _taxonomy(draft, counts)

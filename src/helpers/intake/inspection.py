@@ -49,6 +49,7 @@ def _swabs(study: Study, cohort: AnnData, ledger: pd.DataFrame) -> list[str]:
         f"{study.title}: no problem found.",
         "",
         f"Swabs: {cohort.n_obs} of {read}; features: {cohort.n_vars}. {visits_used(study)}",
+        *filter(None, [cohort.uns["counts_told"]]),
         *lost,
         "Features with a name: " + ", ".join(f"{rank} {100 * share:.0f} %" for rank, share in named.items()),
     ]

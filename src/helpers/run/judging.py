@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from helpers.claims import COLUMNS, KEY, OF_SPECIFICATIONS, Claim, load_claims, verdicts
-from helpers.disclosure import as_tsv, in_table
+from helpers.disclosure import as_tsv, in_table, in_text
 from helpers.errors import StudyError
 from helpers.evidence import COLUMNS as OF_A_PART
 from helpers.evidence import TESTED, parts_of
@@ -39,19 +39,24 @@ def gathered(results: Path, chapters: list[str], claims: Mapping[str, Claim], st
     return parts
 
 
-def judge(study: Study, results: Path, chapters: list[str], alpha: float) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Judge the claims on the evidence of the notebooks; write ``claims.tsv`` and ``claims.json``.
+def judge(
+    study: Study, results: Path, chapters: list[str], alpha: float, *, keep: bool = True
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Judge the claims on the evidence of the notebooks; write ``claims.tsv`` and ``claims.json``, if to `keep`.
 
-    Returns what `gathered` does, and the claims as from `helpers.claims.verdicts`, ``n`` as it may be shown.
+    Returns what `gathered` does, and the claims as from `helpers.claims.verdicts`, ``n`` and reason as shown.
     """
     claims = load_claims(study)
     parts = gathered(results, chapters, claims, study)
     judged = verdicts(parts, claims, study, alpha).astype({"n": "Int64"})
-    judged = in_table(judged.merge(_agreement(results), how="left", on="id"), study.privacy)
-    records = plain(judged[[*COLUMNS, *OF_SPECIFICATIONS]].to_dict("records"))
-    write_whole(results / CLAIMS_JSON, json.dumps(records, indent=1, ensure_ascii=False) + "\n")
-    write_whole(results / CLAIMS_TABLE, as_tsv(judged))
-    return parts, judged
+    judged = judged.assign(reason=[in_text(reason, study.privacy) for reason in judged["reason"]])
+    judged = judged.merge(_agreement(results), how="left", on="id")
+    shown = in_table(judged, study.privacy)
+    if keep:
+        records = plain(shown[[*COLUMNS, *OF_SPECIFICATIONS]].to_dict("records"))
+        write_whole(results / CLAIMS_JSON, json.dumps(records, indent=1, ensure_ascii=False) + "\n")
+        write_whole(results / CLAIMS_TABLE, as_tsv(shown))
+    return parts, judged.assign(n=shown["n"])
 
 
 def _agreement(results: Path) -> pd.DataFrame:

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from anndata import AnnData
-from skbio import DistanceMatrix
 
-from helpers import evidence, multiverse, permutation, taxa
+from helpers import diversity, evidence, multiverse, permutation, taxa
 from helpers.claims import CONTRADICTED, KEY, ONE_SIDED, SUPPORTED, VERDICTS, Claim, load_claims, verdicts
 from helpers.files import DEMO, VALIDATION, write_whole
 from helpers.simulation import worlds
@@ -85,9 +84,8 @@ def permanova_tests(swabs: AnnData, like: Study, settings: Settings) -> pd.DataF
 
     The contrast is its term, the arm whose visits are compared.
     """
-    distmat = DistanceMatrix(swabs.obsp["sqrt_bray_curtis"], list(swabs.obs_names))
     table = permutation.permanova_table(
-        {"": distmat},
+        [("", diversity.root_of(swabs))],
         swabs.obs,
         {arm: arm for arm in ("control", "treatment", "comparator")},
         covariates=like.adjust.group,

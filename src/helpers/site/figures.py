@@ -77,7 +77,7 @@ def behind_claim(parts: Sequence[tuple[str, str, str, pd.DataFrame]], labels: Ma
     """The people on whom each part of a claim rests.
 
     `parts` have what was estimated, the labels of the axes (that of x blank but for a link), and rows as from
-    `helpers.people.people`.
+    `helpers.evidence.people`.
     """
     columns = min(len(parts), 3)
     rows = -(-len(parts) // columns)

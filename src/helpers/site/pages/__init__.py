@@ -39,6 +39,11 @@ class Run(NamedTuple):
     data: Data | None = None
 
     @property
+    def has_tree(self) -> bool:
+        """Whether there is a phylogeny: a file of its own, or in that of the counts."""
+        return self.study.files.tree is not None or (self.data is not None and "faith_pd" in self.data.obs)
+
+    @property
     def report(self) -> Report:
         """What is where in the folder."""
         return Report(self.folder)

@@ -10,14 +10,13 @@ import pandas as pd
 from helpers import multiverse, narrate, plain
 from helpers.choices import load_choices
 from helpers.claims import CONTRADICTED, INCONCLUSIVE, KEY, NOT_TESTABLE, SUPPORTED, VERDICTS, claims_of
-from helpers.disclosure import in_text
-from helpers.evidence import CONTRASTS, Asked
+from helpers.disclosure import coarse_p, in_text
+from helpers.evidence import CONTRASTS, Asked, people
 from helpers.figures import italicise
 from helpers.files import CLAIMS_TABLE, DEMO, FIGURES, ROBUSTNESS, SPECIFICATIONS
 from helpers.measures import axis, find, taxa_named
 from helpers.narrate import excludes_zero, italicised, number, p_number
 from helpers.output import SCREEN, as_text, emphasised, save_figure, saved_table, table_html
-from helpers.people import people
 from helpers.simulation.worlds import DEMO_WORLD
 from helpers.site.figures import behind_claim
 from helpers.site.interactive import chart_html, specification_curve
@@ -157,17 +156,18 @@ def _effect(row: Mapping[str, Any], privacy: Any, taxa: list[str]) -> str:
         return ""
     unit = "ρ" if row["contrast"] == "severity" else row["unit"] or "units of the measure"
     analysed = f"{number(row['estimate'])} ({narrate.interval(row['ci_low'], row['ci_high'])}) {unit}"
+    p = p_number if privacy.small_cells == "show" else coarse_p
     told = {
         f"Effect ({row['level']:g} % interval)": plain.effect(row, row["sd"], 3),
         "As it was analysed": analysed,
-        "p, against zero": p_number(row["p_value"]),
+        "p, against zero": p(row["p_value"]),
     }
     if not math.isnan(row["margin"]):
         margin = dict.fromkeys(("estimate", "ci_low", "ci_high"), row["margin"])
         told["Margin"] = plain.effect(dict(row) | margin, row["sd"], 3).partition(" (")[0]
-        told["p, of a smaller effect than the margin"] = p_number(row["p_equivalence"])
+        told["p, of a smaller effect than the margin"] = p(row["p_equivalence"])
     if pd.notna(row["p_holm"]):
-        told["p of the verdict, adjusted for the other claims of the family (Holm)"] = p_number(row["p_holm"])
+        told["p of the verdict, adjusted for the other claims of the family (Holm)"] = p(row["p_holm"])
     caption = f"{italicised(row['what'], taxa)}; n = {row['n']}"
     if row["scale"] == "fold change" and row["contrast"] != "severity":
         caption += ". Times: relative to the other bacteria of the swab; reads tell no absolute numbers"

@@ -123,15 +123,15 @@ def studied(run: Run) -> str:
 def answers(run: Run) -> list[str]:
     """What the study says, in at most four sentences: the primary claims first, those that are shown before others."""
     rows, first = run.claims.set_index("id", drop=False), primary(run.study)
-    leading = sorted((rows.loc[name].to_dict() for name in first), key=lambda row: row["verdict"] != SUPPORTED)
+    testable = [name for name in first if rows.loc[name, "verdict"] != NOT_TESTABLE]
+    leading = sorted((rows.loc[name].to_dict() for name in testable), key=lambda row: row["verdict"] != SUPPORTED)
     told = [plain.sentence(row, run.study, row["sd"]) + f" ({row['id']})" for row in leading[:2]]
-    others = run.claims[~run.claims["id"].isin(first)]
+    others = run.claims[~run.claims["id"].isin(testable)]
     by = {verdict: others[others["verdict"].eq(verdict)] for verdict in VERDICTS}
     if len(shown := by[SUPPORTED]):
         surest = shown.loc[shown["p_value"].idxmin()].to_dict()
-        told.append(
-            f"Shown too: {', '.join(shown['id'])}; the surest: {plain.sentence(surest, run.study, surest['sd'])}"
-        )
+        also = "Shown too" if told else "Shown"
+        told.append(f"{also}: {', '.join(shown['id'])}; the surest: {plain.sentence(surest, run.study, surest['sd'])}")
     parts = {
         "shown to be otherwise than reported": by[CONTRADICTED],
         "beyond what a study of this size can show": by[OUT_OF_REACH],
@@ -174,7 +174,7 @@ def _claim_row(row: dict[str, Any], run: Run, taxa: list[str]) -> str:
         ("verdict", "", f"<b>{VERDICTS[row['verdict']].symbol} {html.escape(row['verdict'])}</b>"),
         ("effect", "Effect", html.escape(plain.effect(row, row["sd"])) if pd.notna(row["estimate"]) else "–"),
         ("number", "n", html.escape(counts(row, run))),
-        ("number", "Analyses that agree", _agreement(row)),
+        ("number", "Analyses that agree", agreement(row)),
         ("number", "Could show", html.escape(plain.reachable(row, run.study)) or "–"),
     ]
     # The name stands beside the value where the table is folded: on a phone.
@@ -182,7 +182,7 @@ def _claim_row(row: dict[str, Any], run: Run, taxa: list[str]) -> str:
     return f'<tr id="{name}"><th scope="row"><a href="{FOLDER}/{name}.html">{name}</a></th>{body}</tr>'
 
 
-def _agreement(row: dict[str, Any]) -> str:
+def agreement(row: dict[str, Any]) -> str:
     """In how many of the analyses that estimate the same the claim has its verdict; a mark where few do."""
     if pd.isna(row["agreement"]):
         return "–"

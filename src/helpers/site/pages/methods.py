@@ -20,7 +20,7 @@ def page(run: Run) -> str:
         p=run.parameters,
         labels=study.labels,
         cut=study.response,
-        tree=study.counted and study.files.tree is not None,
+        tree=study.counted and run.has_tree,
         negatives=negatives is not None and "negative" in negatives.values,
         validated=VALIDATION.is_file(),
         python=platform.python_version(),

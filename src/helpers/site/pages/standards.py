@@ -149,6 +149,7 @@ def known(run: Run) -> dict[str, Any]:
     two_arms, two_visits = len(arms) == len(VOCABULARY["arm"]), len(visits) == len(VOCABULARY["visit"])
     return {
         "study": study,
+        "tree": run.has_tree,
         "labels": study.labels,
         "p": run.parameters,
         "cut": study.response,
@@ -158,7 +159,7 @@ def known(run: Run) -> dict[str, Any]:
         "two_visits": two_visits,
         "controls": "control" in groups,
         "negatives": "negative" in kinds,
-        "allocation": narrate.allocation(study) if two_arms else "No two arms are compared.",
+        "allocation": narrate.allocation(study),
         "suppression": narrate.suppression(study),
         "visits_used": narrate.visits_used(study),
         "needs_counts": NEEDS_COUNTS,
