@@ -212,11 +212,13 @@ def test_the_check_of_a_study_shows_its_own_claims_and_what_is_wrong_with_them(
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "data" / "mine"
     folder.mkdir(parents=True)
-    own = {"X1": OWN, "X2": with_part(measure="Nonsensia")}
+    alone = {"measure": "Nonsensia", "contrast": "group", "expect": "up"}
+    own = {"X1": OWN, "X2": {"says": "More Nonsensia", "parts": [alone]}}
     study_in(folder, json.loads(json.dumps({"own_claims": own, "settings": {"rarefaction_depth": 100}})))
     told = inspect("mine")
     assert "and 2 of study.yaml" in told
-    assert re.search(r"X1 +can be tested +Under Treatment, alpha diversity falls\n", told)
+    few = r"X1 +cannot be tested +Under Treatment, alpha diversity falls\n +because there are too few people under"
+    assert re.search(few, told)
     assert re.search(r"X2 +cannot be tested .*\n +because no read is named Nonsensia", told)
     study_in(folder, {"own_claims": {"C1": OWN}})
     with pytest.raises(StudyError, match="2 problems") as caught:
@@ -294,13 +296,13 @@ def gathered(claim: Claim, arms: list[str], **estimate: float) -> dict[str, Any]
 
 def test_what_the_study_lacks_makes_a_claim_not_testable_whatever_was_estimated() -> None:
     lacking = gathered(DIRECTION, ["comparator"])
-    assert lacking["cannot"] == "nobody under Dupilumab was swabbed at both visits"
+    assert lacking["cannot"] == "there is nobody under Dupilumab with swabs of both visits"
     assert np.isnan(lacking["estimate"])
-    assert "too few people" in gathered(DIRECTION, ["treatment"], estimate=np.nan)["cannot"]
+    assert "too few people" in gathered(DIRECTION, ["treatment"] * 5, estimate=np.nan)["cannot"]
     no_margin = {"margin": np.nan, "p_equivalence": np.nan}
-    assert "standard deviation of controls" in gathered(NO_FALL, ["treatment"], **no_margin)["cannot"]
+    assert "standard deviation of controls" in gathered(NO_FALL, ["treatment"] * 5, **no_margin)["cannot"]
     for claim in (DIRECTION, NO_FALL):
-        fine = gathered(claim, ["treatment"], **(no_margin if claim is DIRECTION else {}))
+        fine = gathered(claim, ["treatment"] * 5, **(no_margin if claim is DIRECTION else {}))
         assert (fine["cannot"], fine["estimate"], fine["sign"]) == ("", -1.0, -1)
 
 

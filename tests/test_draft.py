@@ -146,7 +146,7 @@ def test_commented_covariates_are_keys_once_uncommented(tmp_path: Path) -> None:
     assert load_study(tmp_path / "data/mine").columns.covariates == {"smoker": "smoker"}
 
 
-def test_draft_of_khadka_needs_four_lines_of_edit(tmp_path: Path) -> None:
+def test_draft_of_khadka_needs_three_edits(tmp_path: Path) -> None:
     table, metadata = (shared(f"studies/khadka2021/{name}") for name in KHADKA)
     study, text, _ = drafted(tmp_path, table, metadata)
     with pytest.raises(StudyError, match="not whole"):
@@ -155,12 +155,12 @@ def test_draft_of_khadka_needs_four_lines_of_edit(tmp_path: Path) -> None:
     assert (study.adjust.group, study.adjust.arm) == ([], ["age", "sex"]), "the controls' ages are not recorded"
     for drafted_line, edited in (
         ("fractions: error", "fractions: round"),
-        ("followup: ['5']", "followup: ['4']"),
-        ("ignore: ['2', '3', '4']", "ignore: ['2', '3', '5']"),
+        ("Visit 4: ['4']\n      followup: ['5']", "followup: ['4']\n      Visit 5: ['5']"),
         ("minimum_depth: 630", "minimum_depth: 500"),
     ):
         assert text.count(drafted_line) == 1
         text = text.replace(drafted_line, edited)
+    text = text.replace("small_cells: suppress", "small_cells: show")  # groups at the last visits are small
     (tmp_path / "data/mine/study.yaml").write_text(text)
     (tmp_path / "raw").mkdir()
     for path in (table, metadata):
@@ -205,22 +205,21 @@ def test_draft_without_group_and_visit_can_be_loaded_and_says_so(tmp_path: Path,
 
 
 @pytest.mark.parametrize(
-    ("levels", "baseline", "followup", "ignored"),
+    ("levels", "visits", "ignored"),
     [
-        (["post", "pre"], ["pre"], ["post"], []),
-        (["W16", "W4", "Baseline"], ["Baseline"], ["W16"], ["W4"]),
-        (["10", "9"], ["9"], ["10"], []),
-        (["3 months", "screening", "baseline"], ["baseline"], ["3 months"], ["screening"]),
-        (["T1", "T0"], ["T0"], ["T1"], []),
+        (["post", "pre"], {"baseline": ["pre"], "followup": ["post"]}, []),
+        (["W16", "W4", "Baseline"], {"baseline": ["Baseline"], "Week 4": ["W4"], "followup": ["W16"]}, []),
+        (["10", "9"], {"baseline": ["9"], "followup": ["10"]}, []),
+        (["3 months", "screening", "baseline"], {"baseline": ["baseline"], "followup": ["3 months"]}, ["screening"]),
+        (["T1", "T0"], {"baseline": ["T0"], "followup": ["T1"]}, []),
     ],
 )
-def test_visits_are_ordered_in_time(
-    levels: list[str], baseline: list[str], followup: list[str], ignored: list[str]
-) -> None:
+def test_visits_are_ordered_in_time(levels: list[str], visits: dict[str, list[str]], ignored: list[str]) -> None:
     rows = [(f"{p}-{v}", f"p{p}", v) for p in range(6) for v in levels]
     guesses = guessed(pd.DataFrame(rows, columns=["id", "donor", "visit"]))
-    assert guesses.columns["visit"] == values("visit", ignored, baseline=baseline, followup=followup)
-    assert bool(guesses.checks.get("columns.visit")) == bool(ignored)
+    assert guesses.columns["visit"] == values("visit", ignored, **visits)
+    assert list(guesses.columns["visit"]["values"]) == list(visits)
+    assert bool(guesses.checks.get("columns.visit")) == (len(levels) > 2)
 
 
 def people(**columns: list[str]) -> pd.DataFrame:

@@ -635,8 +635,7 @@ def test_two_arms_in_one_person_are_an_error_also_where_a_swab_has_no_visit(tmp_
         "  where:    subject p2; rows S-3, S-4",
         "  found:    comparator, treatment",
         "  expected: one for each subject",
-        "  fix:      correct the rows, or columns.arm or columns.subject in study.yaml; a cross-over is not read: give "
-        "one period's visits, and ignore the others",
+        f"  fix:      correct the rows, or columns.arm or columns.subject in study.yaml{ingest.CROSS_OVER}",
     ]
 
 

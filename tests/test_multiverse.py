@@ -86,7 +86,8 @@ def test_specifications_are_the_reports_all_that_estimate_the_same_and_all_that_
             for s, names in zip(specs, apart, strict=True) if all(CHOICES[n].keeps(s[n]) for n in names)}  # fmt: skip
     depths = [d for d in OFFERED["depth"] if d != "none"]
     every = itertools.product(OFFERED["contaminants"], depths, OFFERED["covariates"],
-                              ["standing", "change score", "overlap weights"], ["left_out"])  # fmt: skip
+                              ["standing", "change score", "overlap weights", "mixed model of all visits"],
+                              ["left_out"])  # fmt: skip
     imputed = itertools.product(OFFERED["contaminants"], depths, OFFERED["covariates"], ["standing"], ["imputed"])
     assert same == {*every, *imputed}
     alone = {(name, spec[name]) for spec, names in zip(specs, apart, strict=True) if len(names) == 1 for name in names}

@@ -8,7 +8,7 @@ from scipy import sparse
 
 from helpers import ingest, narrate, quality, treatment
 from helpers.disclosure import in_text
-from helpers.study import Privacy
+from helpers.study import VOCABULARY, Privacy
 
 LABELS = {"control": "Control", "treatment": "Dupilumab", "comparator": "Cyclosporine", "case": "AD"}
 
@@ -71,7 +71,12 @@ def swabs(*rows: tuple[str, str | None, int]) -> pd.DataFrame:
     group = first.map({"c": "control"}).fillna("case")
     kind = np.where(first.eq("n"), "negative", "sample")
     return obs.assign(
-        arm=arm, group=group, control_type=kind, site="arm", lesional=pd.array([pd.NA] * len(obs), "boolean")
+        visit=pd.Categorical(obs["visit"], VOCABULARY["visit"]),
+        arm=arm,
+        group=group,
+        control_type=kind,
+        site="arm",
+        lesional=pd.array([pd.NA] * len(obs), "boolean"),
     )
 
 

@@ -14,14 +14,14 @@ from helpers.diversity import ALPHA
 from helpers.errors import StudyError
 from helpers.files import CHOICES, CHOICES_KEYS
 from helpers.measures import POSITION, find
-from helpers.study import CLAIMS, Described, Settings, Strict, Study, read_yaml, validated
+from helpers.study import CLAIMS, VOCABULARY, Described, Settings, Strict, Study, read_yaml, validated
 
 if TYPE_CHECKING:
     from helpers.evidence import Asked
 
 #: A specification: option by choice.
 Specification = dict[str, str]
-Need = Literal["counts", "tree", "batch", "lesional", "negatives", "sites", "covariates", "controls"]
+Need = Literal["counts", "tree", "batch", "lesional", "negatives", "sites", "covariates", "controls", "visits"]
 #: Depths that fewer swabs reach are no option.
 REACHED = 0.8
 #: Choices that one model answers together: what is drawn of the specifications is drawn of all others.
@@ -116,6 +116,7 @@ def absent(
         "negatives": not cohort.obs["control_type"].eq("negative").any() and "there are no negative controls",
         "sites": one_site and "everybody was swabbed at one site",
         "covariates": not adjust and "the study names no covariates",
+        "visits": obs["visit"].nunique() <= len(VOCABULARY["visit"]) and "there are no more than two visits",
         "controls": not (obs["group"].eq("control") & obs["visit"].eq("followup")).any() and "no control came twice",
     }
     depth = cohort[obs.index].X.sum(axis=1).A1
@@ -137,7 +138,13 @@ def kind_of(measure: str, study: Study) -> str:
     of = find(measure, study)
     if of.kind == "severity":
         return "severity"
-    return "axis" if measure == POSITION else "taxon" if of.kind == "taxon" and "share" not in measure else "other"
+    return (
+        "axis"
+        if measure == POSITION
+        else "taxon"
+        if of.kind == "taxon" and not measure.endswith(("_share", "_load"))
+        else "other"
+    )
 
 
 def touched(asked: "Asked", spec: Specification, choices: Mapping[str, Choice], study: Study) -> Specification | None:

@@ -52,6 +52,8 @@ def named_otherwise(seen: Seen) -> Iterator[str]:
     for key in ("group", "arm", "lesional", "control_type"):
         chosen: Column | None = getattr(seen.study.columns, key)
         for standard, values in chosen.values.items() if chosen else ():  # noqa: PD011
+            if standard not in VOCABULARY[key]:
+                continue
             column, (other,) = chosen.column if chosen else "", {*VOCABULARY[key]} - {standard}
             name, like = (seen.labels.get(s, s.replace("_", "-")) for s in (standard, other))
             # Where a column tells groups and arms, a patient's "control" is an arm.
@@ -200,7 +202,7 @@ def doubts(cohort: AnnData, study: Study) -> dict[str, str]:
     swabs, scores = cohort[cohort.obs["control_type"].eq("sample")], {s.name: s.label for s in study.severity}
     visits = by_patient(swabs.obs, swabs.obs[list(scores)].astype(float))
     fewest = FEW if study.privacy.small_cells == "show" else SMALL + 1
-    seen = Seen(study, swabs, visits, study.labels.model_dump(), scores, fewest)
+    seen = Seen(study, swabs, visits, study.names, scores, fewest)
     told = {doubt: "; ".join(doubt(seen)) for doubt in DOUBTS}
     return {doubt.__name__: f"{text[0].upper()}{text[1:]}. {DOUBTS[doubt]}" for doubt, text in told.items() if text}
 

@@ -12,12 +12,12 @@ import pandas as pd
 from anndata import AnnData
 from scipy import stats
 
-from helpers import estimates, narrate, response, sensitivity, taxa, treatment
+from helpers import estimates, longitudinal, narrate, response, sensitivity, taxa, treatment
 from helpers.claims import EXPECT, KEY, ONE_SIDED, Claim, Part, why_not
 from helpers.files import packaged
 from helpers.measures import DISTANCE, OFF_AXIS, OTHER_AXES, PATHOGEN, POSITION, by_visit, find
-from helpers.study import FEW, SMALL, Settings, Study
-from helpers.visits import cases_and_controls, paired, same_sites, sites_at_baseline, who, with_controls
+from helpers.study import FEW, SMALL, VOCABULARY, Settings, Study
+from helpers.visits import cases_and_controls, compared, paired, same_sites, sites_at_baseline, who, with_controls
 
 Estimates = dict[str, dict[str, Any]]
 #: Strata in words.
@@ -27,6 +27,7 @@ AMONG = {
 }  # fmt: skip
 #: Contrast and arm of an uncontrolled change on which claims of an effect rest.
 CHANGE = ("change", "treatment")
+NO_MARGIN = "there is no standard deviation of controls to set the margin by"
 NEEDS_COUNTS = "the study gives relative abundances, and this needs counts"
 
 
@@ -60,11 +61,14 @@ class Data(NamedTuple):
     obs: pd.DataFrame
     visits: pd.DataFrame
     followed: pd.DataFrame
+    #: And the swabs of all visits and arms.
+    course: pd.DataFrame
 
 
-def data_of(obs: pd.DataFrame, keys: Sequence[str]) -> Data:
-    """The swabs, which have columns of measures, by patient and visit, too."""
-    return Data(obs, by_visit(obs, keys), by_visit(obs[same_sites(obs)], keys))
+def data_of(course: pd.DataFrame, keys: Sequence[str]) -> Data:
+    """The swabs of all visits, which have columns of measures: those that are compared, by patient and visit, too."""
+    obs = compared(course)
+    return Data(obs, by_visit(obs, keys), by_visit(obs[same_sites(obs)], keys), course)
 
 
 class Contrast(NamedTuple):
@@ -90,6 +94,7 @@ class Contrast(NamedTuple):
 
 #: Estimates that stand beside a change, or a difference, on which claims rest.
 WITHIN_RUNS, SITE_EFFECTS, IMPUTED = "within runs", "site effects", "imputed"
+ALL_VISITS = "mixed model of all visits"
 LESS_CONTROLS, BEYOND_REGRESSION = "less the controls' change", "beyond regression to the mean"
 
 
@@ -122,16 +127,14 @@ def change(asked: Asked, data: Data, study: Study, settings: Settings) -> Estima
     """Mean change between the visits in one group, uncontrolled, over sites swabbed at both visits.
 
     Beside it what the change would be less the controls' own, beyond regression to the mean, and with the lost imputed;
-    where there are several sites, by a model of all swabs with site effects, which stands for it where nobody has a
-    site at both visits.
+    where there are several sites or more visits, by a mixed model of all swabs, which stands for it where too few have
+    a site at both visits.
     """
     pairs = change_pairs(asked, data, study)
     own, healthy = pairs[pairs["who"].eq(asked.arm)], pairs[pairs["who"].eq("control")]
     found = {"mean change": _mean_change(own, settings)}
-    if data.obs["site"].nunique() > 1 and asked.measure in data.obs:
-        swabs = data.obs[who(data.obs).eq(asked.arm)]
-        modelled = {SITE_EFFECTS: response.change_over_sites(swabs, asked.measure, alpha=settings.alpha)}
-        found = modelled | found if np.isnan(found["mean change"]["estimate"]) else found | modelled
+    modelled = _mixed(asked, data, study, settings, [asked.arm])
+    found = modelled | found if np.isnan(found["mean change"]["estimate"]) else found | modelled
     if asked.arm != "control" and _rests_on(asked.measure, study) and own["change"].count() >= FEW:
         drift = estimates.linear_contrast(pd.concat([own, healthy]), "change", "case", alpha=settings.alpha)
         sign = healthier(asked.measure, data.visits, study)
@@ -144,6 +147,20 @@ def change(asked: Asked, data: Data, study: Study, settings: Settings) -> Estima
         beside = {LESS_CONTROLS: drift, BEYOND_REGRESSION: beyond, IMPUTED: whole}
         found |= {name: each for name, each in beside.items() if not np.isnan(each["estimate"])}
     return found
+
+
+def _mixed(
+    asked: Asked, data: Data, study: Study, settings: Settings, arms: Sequence[str], covariates: Sequence[str] = ()
+) -> Estimates:
+    """The mixed model of all swabs, where there are more than two visits, or several sites."""
+    swabs = data.course[who(data.course).isin(arms)]
+    if find(asked.measure, study).kind == "severity":  # one value a patient and visit, however many swabs
+        swabs = by_visit(swabs, [asked.measure]).assign(site="")
+    name = ALL_VISITS if swabs["visit"].nunique() > len(VOCABULARY["visit"]) else SITE_EFFECTS
+    if name == SITE_EFFECTS and swabs["site"].nunique() < 2:
+        return {}
+    found = longitudinal.mixed_contrast(swabs, asked.measure, covariates, alpha=settings.alpha)
+    return {} if np.isnan(found["estimate"]) else {name: found}
 
 
 def _imputing(settings: Settings) -> dict[str, Any]:
@@ -191,10 +208,11 @@ def _mean_change(pairs: pd.DataFrame, settings: Settings) -> dict[str, Any]:
 def arms(asked: Asked, data: Data, study: Study, settings: Settings) -> Estimates:
     """Treatment against comparator at follow-up: ANCOVA.
 
-    The change score, overlap weights, and ANCOVA with the lost imputed beside it.
+    The change score, overlap weights, the mixed model of all swabs, and ANCOVA with the lost imputed beside it.
     """
     pairs, adjust = treatment.arms(paired(data.followed, asked.measure)), arm_covariates(asked, study)
     found = treatment.arm_contrasts(pairs, adjust, **_resampling(settings)).to_dict("index")
+    found |= _mixed(asked, data, study, settings, VOCABULARY["arm"], adjust)
     if not _rests_on(asked.measure, study):
         return found
     ancova = partial(treatment.ancova, covariates=adjust, alpha=settings.alpha)
@@ -297,7 +315,8 @@ def _told_change(row: dict[str, Any], beside: Beside, study: Study) -> str:
 def _told_arms(row: dict[str, Any], beside: Beside, study: Study) -> str:
     given = ", given improvement" if row["contrast"] == "arms_given_improvement" else ""
     what = f"{row['label']} at {study.labels.followup}{given}"
-    return narrate.compared(what, row, row["unit"], study.labels.treatment, study.labels.comparator)
+    told = narrate.compared(what, row, row["unit"], study.labels.treatment, study.labels.comparator)
+    return f"{told} {narrate.beside(row, {k: v for k, v in beside.items() if k == ALL_VISITS})}".strip()
 
 
 def _told_against(row: dict[str, Any], beside: Beside, study: Study) -> str:
@@ -339,34 +358,40 @@ CONTRASTS = {
 
 def lacking(swabs: AnnData, study: Study) -> dict[str, str]:
     """What a contrast may need and the study does not have, each with the reason; empty if nothing is lacking."""
-    visits = by_visit(swabs.obs.drop(columns=swabs.uns.get("measures", [])), [])
+    obs = compared(swabs.obs)
+    visits = by_visit(obs.drop(columns=swabs.uns.get("measures", [])), [])
     first, last = (visits[visits["visit"].eq(v)].set_index("subject") for v in ("baseline", "followup"))
     pairs = first[first.index.isin(last.index)]
     labels, no_axis = study.labels.model_dump(), swabs.uns.get("no_axis", {})
     there: dict[str, tuple[object, str]] = {
         "counts": (study.counted, NEEDS_COUNTS),
         "tree": ("tree" in swabs.uns, "the study gives no tree"),
+        "load": ("load" in obs and obs["load"].notna().any(), "the study measured no bacterial load"),
         "patients": (first["group"].eq("case").any(), "the study has no patients at baseline"),
         "controls": (first["group"].eq("control").any(), "the study has no controls at baseline"),
         "severity": (study.severity, "study.yaml names no severity score"),
-        "both arms": (pairs["arm"].nunique() == 2, "the study has no second arm with patients at both visits"),
-        "control": (pairs["who"].eq("control").any(), f"nobody of {labels['control']} was swabbed at both visits"),
         **{f"axis of {key}": (not (why := no_axis.get(key, "")), why) for key in (POSITION, *OTHER_AXES)},
     }
+    counts, both = pairs["who"].value_counts(), "with swabs of both visits"
+    people = {"control": (counts.get("control", 0), f"of {labels['control']} {both}")}
     improved = response.improvement(visits, study.severity).reindex(pairs.index)
-    for arm in ("treatment", "comparator"):
+    for arm in VOCABULARY["arm"]:
         of_arm, under = pairs["arm"].eq(arm), f"under {labels[arm]}"
-        there[arm] = of_arm.any(), f"nobody {under} was swabbed at both visits"
-        clear = improved[of_arm].ge(study.response.near_clear).any()
-        there[f"near clear {arm}"] = clear, f"no patient {under} is near clear"
-        low = improved[of_arm].lt(study.response.non_responder).any()
-        there[f"non_responders {arm}"] = low, f"no patient {under} improved by less than the threshold of response"
+        clear, low = improved.ge(study.response.near_clear), improved.lt(study.response.non_responder)
+        people[arm] = of_arm.sum(), f"{under} {both}"
+        people[f"near clear {arm}"] = (of_arm & clear).sum(), f"near clear {under}"
+        people[f"non_responders {arm}"] = (of_arm & low).sum(), f"{under} who improved by less than a response"
         for among in ("lesional", "non_lesional"):
-            sites = sites_at_baseline(swabs.obs, lesional=among == "lesional") & swabs.obs["arm"].eq(arm)
-            both = swabs.obs[sites].groupby("subject")["visit"].nunique().eq(2).any()
+            sites = sites_at_baseline(obs, lesional=among == "lesional") & obs["arm"].eq(arm)
             chosen = " (settings.swabs leaves others out)" if study.settings.swabs != "all" else ""
-            reason = f"no swab {under} that is compared is of skin {AMONG[among]} and swabbed at both visits{chosen}"
-            there[f"{among} {arm}"] = both, reason
+            skin = f"{under} {both}, of those that are compared, of skin {AMONG[among]}{chosen}"
+            people[f"{among} {arm}"] = obs[sites].groupby("subject")["visit"].nunique().eq(2).sum(), skin
+    people["both arms"] = min(people[arm][0] for arm in VOCABULARY["arm"]), f"in one of two arms {both}"
+    for need, (n, who_they_are) in people.items():
+        there[need] = (
+            n >= max(FEW, study.privacy.fewest),
+            f"there {'are too few people' if n else 'is nobody'} {who_they_are}",
+        )
     but = f" (groups of {SMALL} or fewer are not shown)" if study.privacy.fewest else ""
     return {need: "" if found else f"{reason}{but}" for need, (found, reason) in there.items()}
 
@@ -424,7 +449,7 @@ def answers(asked: Iterable[Asked], swabs: AnnData | Data, study: Study, setting
 
 
 def _exact(asked: Iterable[Asked], swabs: AnnData | Data, study: Study, settings: Settings) -> pd.DataFrame:
-    data = swabs if isinstance(swabs, Data) else data_of(swabs.obs, swabs.uns["measures"])
+    data = swabs if isinstance(swabs, Data) else data_of(swabs.uns.get("course", swabs.obs), swabs.uns["measures"])
     rows = answer_records(asked, data, study, settings)
     return pd.DataFrame(rows, columns=None if rows else [*Asked._fields, "stands", *COLUMNS])
 
@@ -576,7 +601,7 @@ def _not_estimated(row: Mapping[str, Any], claim: Claim, study: Study) -> str:
         few = f"too few people {where}have what is needed (n = {study.privacy.shown(row['n'])})"
         return few if study.counted else NEEDS_COUNTS
     if claim.against_margin and np.isnan(row["p_equivalence"]):
-        return "there is no standard deviation of controls to set the margin by"
+        return NO_MARGIN
     return ""
 
 
@@ -600,7 +625,8 @@ def untestable(claims: Mapping[str, Claim], swabs: AnnData, study: Study) -> dic
     lacks, found = lacking(swabs, study), {}
     for name, claim in claims.items():
         asked = [(a, part.expect) for part in claim.parts for a in questions(part, study)]
-        reasons = [cannot(a, expect, lacks, swabs, study) for a, expect in asked]
+        margin = lacks["controls"] and NO_MARGIN if claim.against_margin else ""
+        reasons = [cannot(a, expect, lacks, swabs, study) or margin for a, expect in asked]
         whats = [CONTRASTS[a.contrast].what(find(a.measure, study).label, a, study) for a, _ in asked]
         found[name] = why_not(whats, reasons)
     return found
@@ -719,9 +745,9 @@ def standing(found: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def sentences(found: pd.DataFrame, study: Study) -> list[str]:
-    """What a section found, a sentence an answer: first what claims ask, then what its tables show beside."""
+    """What a section found, a sentence an answer: first what claims ask, and of that what can be told."""
     beside = found["measure"].isin((*OTHER_AXES, OFF_AXIS)) & found["claims"].eq("")  # told by `seen_otherwise`
-    rows = sorted(standing(found[~beside]), key=lambda row: not row["claims"])
+    rows = sorted(standing(found[~beside]), key=lambda row: (not row["claims"], np.isnan(row["estimate"])))
     return list(dict.fromkeys(told(row, found, study) for row in rows if row["n"] or row["claims"]))
 
 

@@ -189,10 +189,11 @@ def depth(obs: pd.DataFrame, labels: Mapping[str, str], thresholds: Mapping[str,
     `obs` has a row a swab: ``who`` (a key of `COLOURS`) and ``depth``.
     """
     fig, (ax,) = panels(2.8)
-    shown = groups(obs["who"])
+    shown = list(dict.fromkeys([*groups(obs["who"]), *sorted(set(obs["who"]))]))
     for i, who in enumerate(shown):
         reads = obs.loc[obs["who"].eq(who), "depth"]
-        points: Any = {"s": 8, "alpha": 0.35, "color": COLOURS[who], "marker": MARKERS[who], "lw": 0}
+        mark = {"color": COLOURS.get(who, "0.45"), "marker": MARKERS.get(who, "P")}
+        points: Any = {"s": 8, "alpha": 0.35, "lw": 0} | mark
         _of([ax.scatter(reads, i + _jitter(len(reads)), **points)])
         if len(reads) >= FEW:
             ax.boxplot(reads, positions=[i + 0.3], widths=0.15, orientation="horizontal", showfliers=False,
@@ -268,6 +269,38 @@ def by_visit(
             ax.set_xlabel(f"both visits: n = {len(pairs)}")
     _lettered(axes)
     axes[0].set_ylabel(ylabel)
+    return fig
+
+
+@styled
+def trajectories(changes: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
+    """Mean change since baseline at each visit with its interval, a line a group or arm, a panel a measure.
+
+    `changes` as from `helpers.longitudinal.trajectories`.
+    """
+    visits, names = [labels["baseline"], *dict.fromkeys(changes["visit"])], {labels[who]: who for who in COLOURS}
+    groups = sorted(dict.fromkeys(changes["who"]), key=lambda who: [*names, who].index(who))
+    fig, axes = panels(3.4, columns=changes["measure"].nunique())
+    for ax, (_, of) in zip(axes, changes.groupby("measure", sort=False), strict=True):
+        for i, who in enumerate(groups):
+            key, part = names.get(who, ""), of[of["who"].eq(who)].set_index("visit").reindex(visits[1:])
+            mean, half = np.r_[0, part["estimate"]], np.r_[0, (part["ci_high"] - part["ci_low"]) / 2]
+            known = np.isfinite(mean)
+            style = {"color": COLOURS.get(key, "0.45"), "marker": MARKERS.get(key, "Pv*X"[i % 4]), "mec": "black"}
+            if known.sum() > 1:
+                x = np.arange(len(visits)) + 0.08 * (i - (len(groups) - 1) / 2)
+                line, n = "-" if key else ("--", ":")[i % 2], f"{who} (n = {part['n'].max():.0f})"
+                ax.errorbar(x[known], mean[known], half[known], capsize=2, lw=1.5, ms=6, ls=line, label=n, **style)
+        unit = "times" if of["scale"].iloc[0] == "fold change" else of["unit"].iloc[0]
+        ax.axhline(0, color="black", lw=0.6)
+        ax.axvspan(*(visits.index(labels["followup"]) + np.array([-0.3, 0.3])), color="0.9", lw=0, zorder=0)
+        ax.set_xticks(range(len(visits)), visits, rotation=40, ha="right", rotation_mode="anchor")
+        ax.set(title=fill(of["measure"].iloc[0], 30), ylabel=f"Change ({unit})" if unit else "Change")
+        if unit == "times":
+            _as_fold(ax.yaxis)
+    _lettered(axes)
+    named = {name: handle for ax in axes for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+    fig.legend(named.values(), named.keys(), loc="outside upper left", ncols=3)
     return fig
 
 

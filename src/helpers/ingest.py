@@ -27,6 +27,12 @@ NOT_RECORDED = "not recorded"
 NEGATIVE = "negative control"
 #: Groups and arms in the order in which tables show them (see `helpers.visits.who`).
 GROUPS = ("control", *VOCABULARY["arm"], "case")
+CROSS_OVER = (
+    ". If everybody had both treatments in turn: a cross-over is not supported, since what the first period leaves "
+    "behind would be taken for an effect of the second. Give the first period as a study of its own, with "
+    "columns.visit.values of its visits and the others under columns.visit.ignore; periods are neither sites nor "
+    "visits. If arms were changed later: columns.arm_from: baseline"
+)
 #: Name of a step, reason for which swabs are left out by it, and which pass (bool).
 Step = tuple[str, str, pd.Series]
 
@@ -142,6 +148,9 @@ def _standard_columns(study: Study, table: pd.DataFrame) -> pd.DataFrame:
                 obs.loc[ignored.index, "ignored"] |= ignored
         if name != "control_type" or column is not None:
             obs[name] = values.fillna("sample") if name == "control_type" else values
+    with problems:
+        if columns.site and words.named(columns.site, "visit") and not words.named(columns.site, "site"):
+            raise StudyError.of("time_as_site", path, found=columns.site, cross_over=CROSS_OVER)
     obs["site"] = study.labels.site
     for name in ("site", "sex", "batch"):
         if getattr(columns, name):
@@ -154,6 +163,9 @@ def _standard_columns(study: Study, table: pd.DataFrame) -> pd.DataFrame:
             also = f"columns.age_unit: {'years' if unit == 12 else 'months'}"
             ages = _numbers(path, _column(path, table, columns.age, "columns.age"), 0, 120 * unit, also) / unit
             obs["age"] = ages if oldest is None else ages.mask(ages > oldest, oldest + 1)
+    if columns.load:
+        with problems:
+            obs["load"] = _numbers(path, _column(path, table, columns.load, "columns.load"), 0, 1e18)
     for score in study.severity:
         with problems:
             values = _column(path, table, score.column, f"severity {score.name}")
@@ -164,17 +176,22 @@ def _standard_columns(study: Study, table: pd.DataFrame) -> pd.DataFrame:
             numbers, no_number = words.numbers(values)
             obs[name] = values if no_number.any() or numbers.isna().all() else numbers
     problems.stop()
-    return _pairs_of_skin(study, _of_persons(obs))
+    return _pairs_of_skin(study, _of_persons(study, obs))
 
 
-def _of_persons(obs: pd.DataFrame) -> pd.DataFrame:
-    """The swabs with what is known of their persons: an arm recorded once is that of every visit.
+def _of_persons(study: Study, obs: pd.DataFrame) -> pd.DataFrame:
+    """The swabs with what is known of their persons: an arm recorded once, or at baseline, is that of every visit.
 
     Controls without a visit are of baseline, and so are all of them, if none was seen at both visits.
     """
     used = ~obs["ignored"]
     case, control = (used & obs["group"].eq(group).fillna(False).astype(bool) for group in ("case", "control"))
-    arm = obs["arm"].where(obs["arm"].isin(VOCABULARY["arm"]))
+    arm = obs["arm"].where(obs["arm"].isin(study.standard("arm")))
+    if study.columns.arm_from == "baseline":
+        allocated = arm[used & obs["visit"].eq("baseline").fillna(False).astype(bool)].groupby(obs["subject"])
+        at_baseline = allocated.first()[allocated.nunique() == 1]
+        known = case & obs["subject"].isin(at_baseline.index)
+        arm = obs["arm"] = obs["arm"].mask(known, obs["subject"].map(at_baseline))
     for rows in (used, ~used):  # what is recorded at a visit left out counts where nothing else is
         recorded = arm[rows].groupby(obs["subject"])
         unanimous = recorded.first()[recorded.nunique() == 1]
@@ -230,9 +247,9 @@ def _check_design(study: Study, obs: pd.DataFrame) -> None:
     for column, among in (("group", obs), ("arm", everything), ("sex", obs)):
         if column in obs and (subjects := in_several(among, column)):
             rows = among.index[among["subject"] == subjects[0]]
-            crossed = "; a cross-over is not read: give one period's visits, and ignore the others"
+            crossed = CROSS_OVER if column == "arm" else ""
             found = few(sorted(among.loc[rows, column].dropna().unique()))
-            told = {"subjects": few(subjects), "rows": few(rows), "crossed": crossed if column == "arm" else ""}
+            told = {"subjects": few(subjects), "rows": few(rows), "crossed": crossed}
             error = StudyError.of("several_values", path, n=len(subjects), column=column, found=found, **told)
             problems.found.append(error)
     if "age" in obs:
@@ -265,13 +282,21 @@ def _usable(study: Study, obs: pd.DataFrame) -> pd.Series:
     return pd.concat([passes for _, _, passes in _needed(study, obs)], axis=1).all(axis=1)
 
 
-def follow(obs: pd.DataFrame, steps: Sequence[Step]) -> tuple[pd.Series, pd.DataFrame, pd.DataFrame]:
+def in_order(there: Iterable[object]) -> list[str]:
+    """Groups and arms, also the study's own and those that it leaves out, in the order in which tables show them."""
+    names = {*map(str, there)}
+    return [w for w in (*GROUPS, *sorted(names - {*GROUPS, NOT_RECORDED}), NOT_RECORDED) if w in names]
+
+
+def follow(
+    obs: pd.DataFrame, steps: Sequence[Step], visits: Sequence[str] = VOCABULARY["visit"]
+) -> tuple[pd.Series, pd.DataFrame, pd.DataFrame]:
     """Follow swabs, a row each with the standard columns, and people through the steps of a choice.
 
     - Which swabs pass every step, as negative controls do.
     - Ledger: step, reason, group, visit, swabs_before, swabs_after; a row a step, group and visit that had swabs.
-    - Flow: step, reason, who (as `helpers.visits.who`), people, baseline, followup, both (people at the visits), swabs:
-      what is left after the step. Without negative controls.
+    - Flow: step, reason, who (as `helpers.visits.who`), people, one column each of the visits, both (people at baseline
+      and follow-up), swabs: what is left after the step. Without negative controls.
     """
     negative = obs["control_type"].eq("negative")
     by = pd.DataFrame({c: obs[c].astype(object).fillna(NOT_RECORDED).astype(str) for c in ("group", "visit")})
@@ -293,23 +318,21 @@ def follow(obs: pd.DataFrame, steps: Sequence[Step]) -> tuple[pd.Series, pd.Data
     furthest = furthest.sort_values("at", ascending=False, kind="stable").drop_duplicates("subject")
     known = furthest.dropna(subset="subject").set_index("subject")["who"]
     patients["who"] = patients["subject"].map(known).fillna(patients["who"])
-    # Also of the groups and arms that study.yaml leaves out, by the names that they have in the file.
-    there = set(patients.loc[~negative, "who"])
-    groups = [w for w in (*GROUPS, *sorted(there - {*GROUPS, NOT_RECORDED}), NOT_RECORDED) if w in there]
+    groups = in_order(patients.loc[~negative, "who"])
     counted: dict[tuple[str, str], pd.DataFrame] = {}
     previous, people = None, pd.DataFrame()
     for at, after in left.items():
         if not after.equals(previous):
-            previous, people = after, count_people(patients[after & ~negative]).reindex(groups)
+            previous, people = after, count_people(patients[after & ~negative], visits).reindex(groups)
         counted[at] = people
     flow = pd.concat(counted)
     flow = flow.rename_axis(["step", "reason", "who"]).fillna(0).astype(int).reset_index()
     return kept, ledger[["step", "reason", "group", "visit", "swabs_before", "swabs_after"]], flow
 
 
-def count_people(patients: pd.DataFrame) -> pd.DataFrame:
+def count_people(patients: pd.DataFrame, visits: Sequence[str]) -> pd.DataFrame:
     """People in all, at each visit and at both, and swabs, by who; of swabs with who, subject and visit."""
-    at = {visit: patients["visit"].eq(visit) for visit in VOCABULARY["visit"]}
+    at = {visit: patients["visit"].eq(visit) for visit in dict.fromkeys([*visits, *VOCABULARY["visit"]])}
     seen = patients.assign(**at).groupby(["who", "subject"])[list(at)].any().astype(int)
     counts = seen.assign(people=1, both=seen["baseline"] * seen["followup"]).groupby("who").sum()
     counts = counts[["people", *at, "both"]]
@@ -320,14 +343,14 @@ def _typed(study: Study, obs: pd.DataFrame) -> pd.DataFrame:
     """The columns of ``obs`` in their types and order."""
     obs = obs.copy()
     for name in ("group", "arm", "visit", "control_type"):
-        obs[name] = pd.Categorical(obs[name], VOCABULARY[name], ordered=name == "visit")
+        obs[name] = pd.Categorical(obs[name], study.standard(name), ordered=name == "visit")
     obs["lesional"] = obs["lesional"].map({"lesional": True, "non_lesional": False}).astype("boolean")
     for name in obs.columns.difference(["subject", "site", "lesional"]):
         if obs[name].dtype == object:
             obs[name] = pd.Categorical(obs[name], sorted(obs[name].dropna().unique()))
     obs["subject"] = obs["subject"].fillna("").astype(str)
     obs["site"] = obs["site"].astype(str)
-    first = ["subject", "group", "arm", "visit", "site", "lesional", "age", "sex", "batch", "control_type"]
+    first = ["subject", "group", "arm", "visit", "site", "lesional", "age", "sex", "batch", "load", "control_type"]
     scores = [s.name for s in study.severity]
     return obs[[c for c in (*first, *scores, *study.columns.covariates, "depth") if c in obs]]
 
@@ -338,11 +361,12 @@ def build_cohort(study: Study) -> tuple[AnnData, pd.DataFrame]:
     Whatever is wrong with the files is told at once: file, place, what was found and what expected, how to mend it.
 
     The cohort has in ``X`` counts (CSR, swabs x features that have reads); in ``var`` the seven `RANKS`, "" where not
-    named; in ``obs`` subject, group, arm, visit (ordered), site, lesional (nullable), age, sex, batch, control_type,
-    the severity scores, the covariates, and depth (reads), where the study has them. Negative controls stay, as
-    ``control_type`` ``negative``. Of relative abundances ``X`` are shares, and there is no depth. ``uns``: ``relative``
-    (bool), ``flow`` (people and swabs after each step, as from `follow`; JSON), ``tree`` (Newick, if there is one),
-    ``tree_differs`` (features without a tip and other tips; JSON), ``study`` and ``checksums`` (JSON).
+    named; in ``obs`` subject, group, arm, visit (ordered), site, lesional (nullable), age, sex, batch, load,
+    control_type, the severity scores, the covariates, and depth (reads), where the study has them. Negative controls
+    stay, as ``control_type`` ``negative``. Of relative abundances ``X`` are shares, and there is no depth. ``uns``:
+    ``relative`` (bool), ``flow`` (people and swabs after each step, as from `follow`; JSON), ``tree`` (Newick, if
+    there is one), ``tree_differs`` (features without a tip and other tips; JSON), ``study`` and ``checksums``
+    (JSON).
     """
     files, problems = study.files.each(), Problems()
     data, rows, obs, counts, var, tree = dict[str, bytes](), None, None, None, None, None
@@ -410,7 +434,7 @@ def _kept(study: Study, obs: pd.DataFrame, counts: Counts, var: pd.DataFrame) ->
     unmatched = [("unmatched", why, pd.Series(obs.index.isin(list(names)), index=obs.index)) for why, names in matched]
     steps[1:1] = [step for step in unmatched if not step[2].all()]
     steps += _large_enough(study, obs, np.logical_and.reduce([passes for *_, passes in steps]))
-    kept, ledger, flow = follow(obs, steps)
+    kept, ledger, flow = follow(obs, steps, study.standard("visit"))
     if not (kept & (obs["control_type"] == "sample")).any():
         dropped = (ledger["swabs_before"] - ledger["swabs_after"]).groupby(ledger["reason"]).sum()
         found = "; ".join(f"{reason}: {n}" for reason, n in dropped[dropped > 0].items())

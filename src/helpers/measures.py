@@ -14,12 +14,14 @@ from helpers.files import packaged
 from helpers.narrate import p_value, short_name, with_unit
 from helpers.study import Settings, Study
 from helpers.taxa import PRESENT
-from helpers.visits import analysis_swabs, by_patient
+from helpers.visits import analysis_swabs, by_patient, compared
 
 SHANNON, POSITION, DISTANCE, PATHOGEN = "shannon", "position", "distance_to_healthy", "pathogen"
 #: The axis from healthy to patients' skin seen otherwise: without the genus, in other spaces. And the distance from it.
 OTHER_AXES = ("position_without_genus", "position_aitchison", "position_unifrac")
 OFF_AXIS = "off_axis"
+#: Where the load of swabs was measured: that, and the pathogen's part of it.
+LOADS = ("bacterial_load", "pathogen_load")
 
 
 class Measure(NamedTuple):
@@ -99,7 +101,8 @@ def measured(cohort: AnnData, study: Study, settings: Settings, wanted: Iterable
     `wanted` are keys of measures, all of the registry if not given; taxa that no claim names need to be given.
 
     The swabs that are compared come back: ``X`` rarefied; ``obs`` with a column each measure, NaN where it is not
-    known; ``uns["measures"]``, their keys; ``obsp["sqrt_bray_curtis"]``, distances.
+    known; ``uns["measures"]``, their keys; ``obsp["sqrt_bray_curtis"]``, distances. ``uns["course"]`` is ``obs`` of all
+    visits and arms.
     """
     keys = [*registry(study)] if wanted is None else list(dict.fromkeys(wanted))
     depth, seed = settings.rarefaction_depth, settings.seed
@@ -113,12 +116,16 @@ def measured(cohort: AnnData, study: Study, settings: Settings, wanted: Iterable
     if healthy.any():
         distance = diversity.distance_to_reference(root, healthy, swabs.obs["subject"])
     alpha = diversity.expected_alpha(kept[swabs.obs_names], depth, metrics, tree).reindex(columns=metrics)
-    others = [axes(swabs, root, study, settings, keys), abundances(swabs, keys, study)]
+    others = [axes(swabs, root, study, settings, keys), abundances(swabs, keys, study), loads(swabs, study)]
     table = alpha.assign(**{DISTANCE: distance}).join(others).astype(float)
     shown = [*(key for key in keys if key in table), PRESENT]
     swabs.obs = swabs.obs.join(table[shown])
-    swabs.uns["measures"] = shown
+    swabs.uns["measures"], swabs.uns["course"] = shown, swabs.obs
     swabs.obsp["sqrt_bray_curtis"] = root.data
+    about = compared(swabs.obs)
+    if len(about) < swabs.n_obs:
+        swabs = swabs[about.index].copy()
+    swabs.obs = about
     return swabs
 
 
@@ -134,6 +141,23 @@ def abundances(
     ratios = [taxa.clr(table, zeros) for table in (genus, species) if named]
     other = {name: next((clr[name] for clr in ratios if name in clr), np.nan) for name in named}
     return taxa.of_interest(genus, species, study.taxa, zeros).join(pd.DataFrame(other, index=swabs.obs_names))
+
+
+def loads_of(study: Study) -> tuple[str, ...]:
+    """`LOADS`, where study.yaml names a column of them."""
+    return LOADS if study.columns.load else ()
+
+
+def loads(swabs: AnnData, study: Study) -> pd.DataFrame:
+    """Natural logs of the bacterial load and of the pathogen's part of it, `LOADS`; half a read is added to its share.
+
+    NaN where no load is known; where none was found, it is taken for half the least that was.
+    """
+    measured = swabs.obs["load"] if "load" in swabs.obs else pd.Series(np.nan, swabs.obs_names)
+    whole = np.log(measured.mask(measured.eq(0), measured[measured > 0].min() / 2))
+    named = swabs.var["species"].eq(study.taxa.pathogen).to_numpy()
+    share = (swabs.X[:, named].sum(axis=1) + 0.5) / swabs.X.sum(axis=1) if study.counted and named.any() else np.nan
+    return pd.DataFrame(dict(zip(LOADS, (whole, whole + np.ravel(np.log(share))), strict=True)))
 
 
 def axes(swabs: AnnData, root: DistanceMatrix, study: Study, settings: Settings, wanted: Iterable[str]) -> pd.DataFrame:

@@ -111,7 +111,7 @@ class _Base:
         if of["other"]:
             settings = self.settings if own & {*of["other"]} else fewer(self.settings)
             swabs = measured(self.kept, self.study, settings, [r.measure for r in of["other"]])
-            found |= {r: swabs.obs[r.measure] for r in of["other"]}
+            found |= {r: swabs.uns["course"][r.measure] for r in of["other"]}
         found |= {r: self._position(r, self.settings if r in own else fewer(self.settings)) for r in of["axis"]}
         return pd.DataFrame({_name(r): found[r] for r in recipes}, index=self.drawn.obs_names, dtype=float)
 

@@ -105,9 +105,12 @@ def suppression(study: Study) -> str:
 
 def visits_used(study: Study) -> str:
     """Say which values of the visit column are analysed, and which are not."""
-    visit, labels = study.columns.visit, study.labels.model_dump()
-    used = " and ".join(f"{labels[v]} ({', '.join(visit.values[v])})" for v in visit.values)  # noqa: PD011
-    return f"Visits analysed: {used}; left out: {', '.join(visit.ignore) or 'none'}."
+    visit, labels = study.columns.visit, study.names
+    *others, last = [f"{labels[v]} ({', '.join(visit.values[v])})" for v in visit.values]  # noqa: PD011
+    about = f" Claims are about {labels['followup']}." if len(visit.values) > 2 else ""
+    about += " Arms are those recorded at baseline." if study.columns.arm_from == "baseline" else ""
+    used = f"{', '.join(others)} and {last}" if others else last
+    return f"Visits analysed: {used}; left out: {', '.join(visit.ignore) or 'none'}.{about}"
 
 
 def ages(study: Study) -> str:
@@ -367,10 +370,11 @@ def counted_otherwise(what: str, ways: Mapping[str, Mapping[str, Any]], *, alpha
             told[row["p_value"] < alpha].append(f"by {name} ({p_value(row['p_value'])})")
     if not all(told.values()):
         return ""
+    load = ", and an absolute abundance moves with the whole community, too" if "absolute abundance" in ways else ""
     return (
         f"{what} is shown {' and '.join(told[True])}, not {' nor '.join(told[False])}, which is no contradiction: a "
         "share is ruled by the few who have most of it, a log ratio weighs all alike, and carriage asks only whether "
-        "there is any."
+        f"there is any{load}."
     )
 
 

@@ -12,7 +12,7 @@ from skbio import TreeNode
 from tableone import TableOne
 
 from helpers.estimates import pooled_sd
-from helpers.ingest import GROUPS, NOT_RECORDED, count_people, follow, in_several, swabbed_twice
+from helpers.ingest import GROUPS, NOT_RECORDED, count_people, follow, in_order, in_several, swabbed_twice
 from helpers.study import RANKS, SMALL, VOCABULARY, Privacy, Study
 from helpers.tables import few
 from helpers.visits import analysis_swabs, who
@@ -47,7 +47,7 @@ def table_one(
     ----------
     Pollard et al., JAMIA Open 2018;1:26 (tableone); Austin, Stat Med 2009;28:3083 (differences).
     """
-    order = [w for w in GROUPS if people["who"].eq(w).any()]
+    order = in_order(people["who"])
     # tableone takes no group without values: each set of groups that have a characteristic gets its own call.
     having: dict[tuple[str, ...], list[str]] = {}
     for column in columns:
@@ -117,12 +117,12 @@ def _table_one(people: pd.DataFrame, columns: list[str], groups: tuple[str, ...]
 
 
 def people(obs: pd.DataFrame) -> pd.DataFrame:
-    """Count the people of each group (index who: see `helpers.visits.who`): columns baseline, followup, both.
+    """Count the people of each group (index who: see `helpers.visits.who`): columns of the visits, and both.
 
-    `obs` has a row a swab.
+    `obs` has a row a swab, its visits a category.
     """
-    counts = count_people(obs.assign(who=who(obs)))[[*VOCABULARY["visit"], "both"]]
-    return counts.loc[[w for w in GROUPS if w in counts.index]]
+    counts = count_people(obs.assign(who=who(obs)), obs["visit"].cat.categories).drop(columns=["people", "swabs"])
+    return counts.loc[in_order(counts.index)]
 
 
 def flow(
@@ -140,7 +140,7 @@ def flow(
         ("swabs", "not of a site known to be lesional at baseline", analysis_swabs(cohort.obs, swabs)),
         ("rarefaction", shallow, pd.Series(deep, index=cohort.obs_names)),
     ]
-    _, later, after = follow(cohort.obs, steps)
+    _, later, after = follow(cohort.obs, steps, cohort.obs["visit"].cat.categories)
     before = pd.DataFrame(json.loads(cohort.uns["flow"]))
     return pd.concat([before, after], ignore_index=True), pd.concat([ledger, later], ignore_index=True)
 
@@ -196,7 +196,8 @@ def integrity_checks(cohort: AnnData) -> pd.DataFrame:
     """The checks of the pipeline, done again on the cohort: columns check, result (``pass`` or ``fail``), detail."""
     study = Study.model_validate_json(cohort.uns["study"])
     obs = cohort.obs[cohort.obs["control_type"] == "sample"]
-    patients = obs[obs["group"] == "case"].groupby("subject")["visit"].nunique()
+    about = obs["group"].eq("case") & obs["visit"].isin(VOCABULARY["visit"])
+    patients = obs[about].groupby("subject")["visit"].nunique()
     counts, shown, both = cohort.X.data, study.privacy.shown, (patients == 2).sum()
     of_both = f"{shown(both)} of {shown(len(patients))}"
     checks = [

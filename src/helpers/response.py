@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -125,15 +125,6 @@ def trend(pairs: pd.DataFrame, *, alpha: float = 0.05) -> dict[str, float]:
     return linear_contrast(complete, "change", "step", ["arm"], alpha=alpha) | {"n_dropped": dropped}
 
 
-def _exchangeable(y: np.ndarray, x: pd.DataFrame, subjects: pd.Series) -> Any:
-    """Generalised estimating equations in which a person's rows correlate alike."""
-    from statsmodels.genmod.cov_struct import Exchangeable  # slow to import, and for one chapter
-    from statsmodels.genmod.generalized_estimating_equations import GEE
-    from statsmodels.tools import add_constant
-
-    return GEE(y, add_constant(x), groups=subjects, cov_struct=Exchangeable())
-
-
 def within_between_slopes(
     visits: pd.DataFrame, outcome: str, severity: str, covariates: Sequence[str] = (), *, alpha: float = 0.05
 ) -> pd.DataFrame:
@@ -161,37 +152,15 @@ def within_between_slopes(
     names = pd.Index(["between", "within"], name="slope")
     if df < 10 or x["between"].nunique() < 2 or np.allclose(x["within"], 0):
         return pd.DataFrame([not_estimable(n, dropped)] * 2, index=names)
+    from statsmodels.genmod.cov_struct import Exchangeable  # slow to import, and for one chapter
+    from statsmodels.genmod.generalized_estimating_equations import GEE
+    from statsmodels.tools import add_constant
+
     y = complete[outcome].to_numpy(float)
-    model = _exchangeable(y, x, complete["subject"])
+    model = GEE(y, add_constant(x), groups=complete["subject"], cov_struct=Exchangeable())
     fit = model.fit(cov_type="bias_reduced")
     rows = [with_t(fit.params[s], fit.bse[s], df, n, dropped, alpha=alpha) for s in names]
     return pd.DataFrame(rows, index=names)
-
-
-def change_over_sites(swabs: pd.DataFrame, measure: str, *, alpha: float = 0.05) -> dict[str, float]:
-    """Mean change between the visits where patients were not swabbed at the same sites: a model with site effects.
-
-    Generalised estimating equations as of `within_between_slopes`, over the swabs of those with both visits, on visit
-    and site. `swabs` has a row a swab of one group: subject, visit,
-    site and `measure`. n and n_dropped count patients; t with patients less coefficients degrees of freedom, NaN with
-    fewer than five.
-    """
-    known = swabs.dropna(subset=[measure])
-    complete = known[known.groupby("subject")["visit"].transform("nunique").eq(2)]
-    n = complete["subject"].nunique()
-    dropped = swabs["subject"].nunique() - n
-    x = as_numbers(complete[["site"]].astype(str)).assign(change=complete["visit"].eq("followup").astype(float))
-    df = n - x.shape[1] - 1
-    if df < 5:
-        return not_estimable(n, dropped)
-    y = complete[measure].to_numpy(float)
-    model = _exchangeable(y, x, complete["subject"].astype(str))
-    with np.errstate(invalid="ignore"):
-        fit = model.fit(cov_type="bias_reduced")
-        se = fit.bse["change"]
-    if not se > 0:  # the correction of few patients' bias may leave no variance
-        return not_estimable(n, dropped)
-    return with_t(fit.params["change"], se, df, n, dropped, alpha=alpha)
 
 
 def slopes(visits: pd.DataFrame, measures: Mapping[str, Measure], study: Study, *, alpha: float = 0.05) -> pd.DataFrame:

@@ -37,6 +37,11 @@ VOCABULARY = {
     "control_type": ("sample", "negative"),
 }
 
+#: Columns that may have more values, by the names under which they are shown: visits in order, and further arms.
+EXTENSIBLE = ("visit", "arm")
+#: What none of these may be called: it stands in the same columns of tables.
+RESERVED = ("people", "both", "swabs", "who", "step", "reason", "subject", "not recorded", "negative control")
+
 #: The claims files: beside this code, wherever a step or a notebook runs.
 CLAIMS = Path(__file__).parents[2] / CLAIMS_FOLDER
 
@@ -47,7 +52,7 @@ FEW = 5
 
 #: Columns that no severity score or covariate may be named like: of ``obs``, and of the tables made from it.
 STANDARD_COLUMNS = (
-    "subject", *VOCABULARY, "site", "age", "sex", "batch", "depth", "response",
+    "subject", *VOCABULARY, "site", "age", "sex", "batch", "load", "depth", "response",
     "case", "who", "y0", "y1", "change", "improvement", "treated",
 )  # fmt: skip
 
@@ -165,6 +170,7 @@ class Columns(Described):
     group: Column
     visit: Column
     arm: Column | None = None
+    arm_from: Literal["every_visit", "baseline"] = "every_visit"
     site: Text | None = None
     lesional: Column | None = None
     control_type: Column | None = None
@@ -172,6 +178,7 @@ class Columns(Described):
     age_unit: Literal["years", "months"] = "years"
     sex: Text | None = None
     batch: Text | None = None
+    load: Text | None = None
     covariates: dict[Name, Text] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -179,8 +186,13 @@ class Columns(Described):
         for name, standard in VOCABULARY.items():
             if (column := getattr(self, name)) is None:
                 continue
-            if unknown := sorted(set(column.values) - set(standard)):
-                raise ValueError(f"{name}.values: unknown {', '.join(unknown)}; known: {', '.join(standard)}")
+            further = [v for v in column.values if v not in standard]
+            if further and not (name in EXTENSIBLE and set(standard) <= set(column.values)):
+                raise ValueError(f"{name}.values: unknown {', '.join(further)}; known: {', '.join(standard)}")
+            if wrong := [v for v in further if v in {*RESERVED, *Labels.model_fields} or not 0 < len(v.strip()) <= 60]:
+                raise ValueError(f"{name}.values: '{wrong[0]:.60}' cannot be the name of a further {name}")
+            if further and name == "visit" and next(iter(column.values)) != "baseline":
+                raise ValueError("visit.values: more than two visits are named in order, baseline first")
             listed = [v for values in column.values.values() for v in values] + column.ignore
             if twice := sorted({v for v in listed if listed.count(v) > 1}):
                 raise ValueError(f"{name}: {', '.join(twice)} is listed twice")
@@ -357,6 +369,18 @@ class Study(Described):
         moved = self.model_copy(update={"files": self.files.model_copy(update=unsigned)})
         moved._folder = Path(folder)
         return moved
+
+    def standard(self, name: str) -> tuple[str, ...]:
+        """The values that a column of ``obs`` can take here, in order: those of `VOCABULARY`, and this study's own."""
+        column, standard = getattr(self.columns, name), VOCABULARY[name]
+        further = [v for v in column.values if v not in standard] if column else []
+        return tuple(column.values) if further and name == "visit" else (*standard, *further)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Display names of groups, arms and visits, with those of further arms and visits, which are their own."""
+        own = {value: value for name in EXTENSIBLE for value in self.standard(name)}
+        return own | self.labels.model_dump()
 
     def column_names(self) -> dict[str, str]:
         """Display names of the columns that the study names itself: severity scores and covariates."""

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from helpers.study import VOCABULARY
+
 
 def analysis_swabs(obs: pd.DataFrame, swabs: str) -> pd.Series:
     """Say which swabs enter the models: ``all``, or ``lesional_at_baseline``; negative controls never do.
@@ -18,6 +20,21 @@ def analysis_swabs(obs: pd.DataFrame, swabs: str) -> pd.Series:
     """
     sample = obs["control_type"].eq("sample")
     return sample if swabs == "all" else sample & (obs["group"].eq("control") | sites_at_baseline(obs, lesional=True))
+
+
+def compared(obs: pd.DataFrame) -> pd.DataFrame:
+    """The swabs that claims are about: of baseline and follow-up; of further arms those of baseline, without arm."""
+    further = obs["arm"].notna() & ~obs["arm"].isin(VOCABULARY["arm"])
+    about = obs["visit"].isin(VOCABULARY["visit"]) & (~further | obs["visit"].eq("baseline"))
+    if about.all() and not further.any():
+        return obs
+    kept = obs[about].assign(arm=obs["arm"].mask(further))
+    categories = {
+        c: pd.CategoricalDtype(VOCABULARY[c], obs[c].dtype.ordered)
+        for c in ("visit", "arm")
+        if isinstance(obs[c].dtype, pd.CategoricalDtype)
+    }
+    return kept.astype(categories)
 
 
 def sites_at_baseline(obs: pd.DataFrame, *, lesional: bool) -> pd.Series:
@@ -56,7 +73,9 @@ def by_patient(obs: pd.DataFrame, measures: pd.DataFrame) -> pd.DataFrame:
     visit: the columns of `obs` that belong to the patient or the visit, `measures`, boolean ``case``, and ``who`` (see
     `who`).
     """
-    columns = obs.columns.difference(["site", "lesional", "control_type", "depth", *measures.columns], sort=False)
+    columns = obs.columns.difference(
+        ["site", "lesional", "control_type", "depth", "load", *measures.columns], sort=False
+    )
     keys = ["subject", "visit"]
     patients = obs[columns].groupby(keys, observed=True, sort=True).first()
     means = measures.join(obs[keys]).groupby(keys, observed=True, sort=True).mean()

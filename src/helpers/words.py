@@ -77,6 +77,13 @@ def when(value: str, named: object) -> float | None:
     return float(time[2]) * PERIODS.get(unit[0], ("", 1))[1]
 
 
+def when_of(value: str) -> float | None:
+    """When a visit was that a value names beside something else: the last is told of "AD week 4", "AD_pre"."""
+    parts = spaced(value).split(" ")
+    pieces = [" ".join(some) for i in range(1, len(parts)) for some in (parts[i:], parts[:i])]
+    return next((time for piece in pieces if (time := when(piece, False)) is not None), None)
+
+
 def label(value: str, column: str) -> str:
     """A value as it may stand in a figure: "AD" is "Atopic dermatitis", "3" in a column "month" is "Month 3"."""
     text = SPELLED.get(folded(value), spaced(value))

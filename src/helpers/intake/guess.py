@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 
 from helpers import words
-from helpers.ingest import person
+from helpers.ingest import CROSS_OVER, person
 from helpers.lineage import parse_lineage
 from helpers.study import STANDARD_COLUMNS, Labels
 from helpers.tables import Counts, bare, few, near_misses
@@ -23,7 +23,7 @@ from helpers.tables import Counts, bare, few, near_misses
 MOST = 0.8
 _TOLD = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 #: Keys of columns that name none.
-NO_COLUMNS = {"age_unit", "subject_endings"}
+NO_COLUMNS = {"age_unit", "arm_from", "subject_endings"}
 #: Nothing recorded, which needs no word.
 PLAINLY_MISSING = {"", "na", "nan", "n/a", "#n/a"}
 #: The most values of a column whose values are told apart, and of one whose values are all to be listed.
@@ -247,6 +247,9 @@ def _plain(draft: Draft, *keys: str) -> None:
         if key == "age":
             recorded = max(draft.swabs[column].notna().sum(), 1)
             return bool(words.numbers(draft.swabs[column])[0].between(0, 1440).sum() >= MOST * recorded)
+        if key == "load":  # and no logarithm of it, nor a number of cycles
+            numbers = draft.numbers(column)
+            return numbers is not None and numbers.min() >= 0 and numbers.max() > 1000
         return 1 <= len(draft.levels(column)) <= (4 if key == "sex" else max(12, len(draft.swabs) / 4))
 
     for key in keys:
@@ -327,25 +330,42 @@ def _visit(draft: Draft) -> None:
         if told and known and len(levels) <= MOST_VALUES and not words.PRIOR.search(words.apart(column)):
             repeated = bool(draft.changing(draft.swabs[column]))
             found.append(((repeated, len(levels) > 1, named, -len(levels)), column, times))
-    if not found:
+    if not found and not (found := _visits_of_cases(draft)):
         return
     _, column, times = max(found, key=_rank)
     ordered = sorted(times, key=lambda v: times[v])
     first = next((v for v in ordered if words.BASELINE.fullmatch(words.folded(v))), ordered[0])
     baseline = [v for v in ordered if times[v] == times[first]]
     followup = [v for v in ordered if times[v] == max(times.values()) > times[first]]
-    ignore, odd = [v for v in ordered if v not in baseline + followup], ~draft.swabs[column].isin([*times, pd.NA])
-    draft.choose("visit", column, {"baseline": baseline, "followup": followup}, ignore + draft.levels(column, odd))
+    between = sorted({times[v] for v in ordered if times[first] < times[v] < max(times.values())})
+    each_at = [[v for v in ordered if times[v] == time] for time in between]
+    visits = {"baseline": baseline} | {words.label(at[0], column): at for at in each_at}
+    ignore, odd = [v for v in ordered if times[v] < times[first]], ~draft.swabs[column].isin([*times, pd.NA])
+    draft.choose("visit", column, visits | {"followup": followup}, ignore + draft.levels(column, odd))
     draft.odd("columns.visit", draft.swabs[column], odd, "which is no time that is known: it is left out")
     people = draft.people.groupby(draft.swabs[column]).nunique()
     each = ", ".join(f"'{v}' {people[v]}" for v in ordered)
-    draft.check("columns.visit", "visits", ignore, each=each)
+    draft.check("columns.visit", "visits", len(visits) > 1 or ignore, each=each)
     draft.rivals("visit", [c for (also, *_), c, _ in found if also])
+
+
+def _visits_of_cases(draft: Draft) -> list[tuple[Any, str, dict[str, float]]]:
+    """Columns that tell patients by their visits, beside controls: AD_pre, AD_post, HC. Controls are of baseline."""
+    found = []
+    for column in draft.free():
+        levels = draft.levels(column)
+        times = {v: words.when_of(v) for v in levels if not words.means(v, "control")}
+        known = {v: time for v, time in times.items() if time is not None}
+        if len(known) == len(times) < len(levels) <= MOST_VALUES and len(set(known.values())) > 1:
+            of_controls = dict.fromkeys(set(levels) - {*times}, min(known.values()))
+            found.append(((0, -len(levels)), column, of_controls | known))
+            draft.check("columns.visit", "visits_of_cases", column=column)
+    return found
 
 
 def _group(draft: Draft) -> None:
     found = []
-    for column in draft.free("control_type", "lesional"):
+    for column in draft.free("control_type", "lesional", "visit"):
         levels, named = draft.levels(column), words.named(column, "group")
         parts = _by_meaning(levels, False, "control", "mock")
         sure = bool(parts["control"])
@@ -380,7 +400,7 @@ def _arm(draft: Draft) -> None:
     controls = group.eq("control").fillna(False)
     cases = group.eq("case").fillna(False) if "group" in draft.columns else ~controls
     few_people = draft.people[cases].nunique() / 10
-    found = []
+    found, crossed = [], []
     for column in draft.free("group"):
         levels, shared = draft.levels(column, cases), column == draft.column_of("group")
         named = 0 if shared else words.named(column, "arm")
@@ -388,22 +408,29 @@ def _arm(draft: Draft) -> None:
         # What only patients have, and each of them: a treatment, or something else of their disease.
         patients_only = not draft.levels(column, controls) and draft.swabs.loc[cases, column].notna().mean() > 0.9
         if len(levels) < 2 or shared:
-            told = bool(drugs >= 1 + shared and (named or shared))
+            of_arms = len(levels) > 1 and words.named(column, "arm") > 1  # and not of groups
+            told = bool((drugs > 1 or of_arms) if shared else drugs and named)
         else:
             told = bool(named or drugs or (patients_only and len(levels) == 2 and controls.any()))
         mixed = len(draft.changing(draft.swabs.loc[cases, column]))
+        if told and 2 <= len(levels) <= 6 and mixed > few_people:
+            crossed.append(f"'{column}' ({quoted(levels)}) in {mixed} people")
         if told and 1 <= len(levels) <= 6 and mixed <= few_people and not words.PRIOR.search(words.apart(column)):
             rank = (drugs >= min(2, len(levels)), named, patients_only, len(levels) == 2)
             found.append((rank, column, levels, named or drugs))
     if not found:
         draft.check("columns.arm", "no_arm", why=draft.lacking("arm"))
+        draft.check("columns.arm", "crossed", crossed, arms="; ".join(crossed), cross_over=CROSS_OVER)
         return
     (_, named, *_), column, levels, known = max(found, key=_rank)
     parts = _by_meaning(levels, True, "comparator")
     treatment = [*parts["other"], *levels][:1]
     comparator = [v for v in [*parts["comparator"], *levels] if v not in treatment][:1]
-    ignore = [v for v in levels if v not in treatment + comparator]
-    draft.choose("arm", column, {"treatment": treatment, "comparator": comparator}, ignore)
+    changed = draft.changing(draft.swabs.loc[cases, column])
+    draft.columns |= {"arm_from": "baseline"} if changed else {}
+    draft.check("columns.arm_from", "arms_changed", changed, n=len(changed), column=column)
+    further = {words.label(v, column): [v] for v in levels if v not in treatment + comparator}
+    draft.choose("arm", column, {"treatment": treatment, "comparator": comparator} | further)
     unsure = comparator and [len(part) for part in parts.values()] != [1, 1]
     draft.check("columns.arm", "which_arm", unsure, levels=quoted(levels))
     draft.check("columns.arm", "arm_alike", not known)
@@ -431,6 +458,8 @@ def _labels(draft: Draft) -> None:
     draft.labels = Labels().model_dump()
     for key in (key for key in ("group", "arm", "visit") if key in draft.columns):
         for name, values in draft.columns[key]["values"].items():
+            if name not in draft.labels:  # a further visit or arm has its name
+                continue
             told = key == "visit" or not re.fullmatch(words.PLAIN, words.folded(values[0]))
             label = words.label(values[0], draft.columns[key]["column"]) if len(values) == 1 and told else ""
             if label and name != "baseline" and label not in draft.labels.values():
@@ -516,7 +545,7 @@ def guess(metadata: pd.DataFrame, counts: Counts, whole: bool, taxonomy: bool) -
     _visit(draft)
     _group(draft)
     _arm(draft)
-    _plain(draft, "site", "batch")
+    _plain(draft, "site", "batch", "load")
     _covariates(draft)
     _labels(draft)
     _stand_in(draft, "visit", "baseline")

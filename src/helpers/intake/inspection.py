@@ -13,7 +13,7 @@ from helpers.ingest import NOT_RECORDED, build_cohort
 from helpers.narrate import ages, visits_used
 from helpers.quality import flow, people, tree_differs
 from helpers.run.parameters import resolve_settings
-from helpers.study import VOCABULARY, Column, Settings, Study, load_study
+from helpers.study import Column, Settings, Study, load_study
 from helpers.visits import analysis_swabs
 
 
@@ -62,7 +62,7 @@ def _swabs(study: Study, cohort: AnnData, ledger: pd.DataFrame) -> list[str]:
 
 
 def _people(study: Study, cohort: AnnData) -> list[str]:
-    labels = study.labels.model_dump()
+    labels = study.names
     swabs = cohort.obs[cohort.obs["control_type"].eq("sample")]
     table = people(swabs).rename(columns={**labels, "both": "both visits"}, index=labels).rename_axis(index=None)
     sites = f"; up to {swabs.groupby(['subject', 'visit'], observed=True).size().max()} swabs a person and visit"
@@ -75,7 +75,7 @@ def _people(study: Study, cohort: AnnData) -> list[str]:
 
 def _vanished(study: Study, steps: pd.DataFrame) -> list[str]:
     """Groups, arms and visits of which nobody is left, and by which rule; `steps` as from `helpers.quality.flow`."""
-    labels, visits = study.labels.model_dump(), VOCABULARY["visit"]
+    labels, visits = study.names, study.standard("visit")
     named = labels | ({"case": f"{labels['case']} without an arm"} if study.columns.arm else {})
     left = steps.pivot_table(["swabs", *visits], ["step", "reason"], "who", sort=False).fillna(0)
     swabs = {who: left["swabs"][who] for who in left["swabs"] if who != NOT_RECORDED}
@@ -90,7 +90,7 @@ def _vanished(study: Study, steps: pd.DataFrame) -> list[str]:
             what, rule = "swabs" if key in swabs else "people", counts.index[counts.eq(0)][0][1]
             told.append(f"{' at '.join(named.get(n, n) for n in names)}: all {counts.iloc[0]:.0f} {what}, {rule}")
     there = {*swabs, *(visit for visit in visits if people[visit].iloc[0])}
-    there |= {"case"} if there & {*VOCABULARY["arm"]} else set()
+    there |= {"case"} if there & {*study.standard("arm")} else set()
     for name in ("group", "arm", "visit"):
         column: Column | None = getattr(study.columns, name)
         for standard, values in column.values.items() if column else ():  # noqa: PD011
