@@ -109,10 +109,8 @@ class Draft:
 
     def used(self) -> set[str | None]:
         """The columns that are taken."""
-        return {
-            *(self.column_of(key) for key in self.columns if key not in NO_COLUMNS),
-            *(score["column"] for score in self.severity),
-        }
+        columns = {self.column_of(key) for key in self.columns if key not in NO_COLUMNS}
+        return columns | {score["column"] for score in self.severity}
 
     def free(self, *again: str) -> list[str]:
         """The columns that are not taken and not of dates; and those of the keys named."""
@@ -255,12 +253,12 @@ def _plain(draft: Draft, *keys: str) -> None:
             named, draft.columns[key] = max(found, key=_rank)
             values = quoted(draft.levels(draft.columns[key]))
             draft.check(f"columns.{key}", "site", key == "site" and named == 1, values=values)
-    if "age" in keys and "age" in draft.columns:
-        _age(draft, draft.columns["age"])
 
 
-def _age(draft: Draft, column: str) -> None:
+def _age(draft: Draft) -> None:
     """The unit of ages, and what is none."""
+    if (column := draft.columns.get("age")) is None:
+        return
     months = words.MONTHS.search(words.apart(column)) or words.numbers(draft.swabs[column])[0].median() > 120
     ages = draft.most("columns.age", column, 0, 1440 if months else 120, "age")
     if months and ages is not None:
@@ -511,6 +509,7 @@ def guess(metadata: pd.DataFrame, counts: Counts, whole: bool, taxonomy: bool) -
     _control_type(draft)
     _severity(draft)
     _plain(draft, "age", "sex")
+    _age(draft)
     _subject(draft)
     _lesional(draft)
     _visit(draft)
