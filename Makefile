@@ -3,6 +3,7 @@
 # STUDY  a folder in data/                              make report STUDY=khadka2021
 # SET    parameters of this run, checked before it      make report SET="permutations=9999 alpha=0.01"
 # AGAINST an earlier run to compare with                make report AGAINST=copy-of-reports/demo
+# STUDIES whose reports to lay side by side             make compare STUDIES="demo khadka2021"
 # NAME   a new study, drafted from its files            make study NAME=mycohort TABLE=table.qza METADATA=metadata.tsv
 # FROM   the folder of these, told by their names       make study NAME=mycohort FROM=results
 # PYTHON the interpreter, if not the project's own      make report PYTHON=python
@@ -14,10 +15,11 @@ $(foreach v,$(.VARIABLES),$(if $(filter command,$(origin $(v))),$(if $(filter $(
 $(error $(v) is not to be given: the Makefile keeps it for itself))$(eval override $$(v) := $$(value $$(v)))))
 $(if $(findstring e,$(filter-out --%,$(firstword -$(MAKEFLAGS)))),$(error make -e is not for this project: give variables \
 on the command line))
-$(foreach v,STUDY SET AGAINST MAKE MAKE_COMMAND MAKECMDGOALS,$(if $(filter environment,$(origin $(v))),\
+$(foreach v,STUDY STUDIES SET AGAINST MAKE MAKE_COMMAND MAKECMDGOALS,$(if $(filter environment,$(origin $(v))),\
 $(eval $$(v) := $$(value $$(v)))))
 
 STUDY ?= demo
+STUDIES ?=
 SET ?=
 AGAINST ?=
 PYTHON = .venv/bin/python
@@ -32,7 +34,7 @@ endif
 .DEFAULT_GOAL := help
 
 # The same numbers on every machine: one thread a process, one order of hashing. Kernels of this environment only.
-export STUDY SET AGAINST RUNS CASES
+export STUDY STUDIES SET AGAINST RUNS CASES
 export PYTHONHASHSEED = 0
 export OMP_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
@@ -218,6 +220,9 @@ share: report ## reports/<study>/<study>-report.zip: the report, its tables, fig
 
 pdf: report ## reports/<study>/<study>-report.pdf: all pages on paper, by Chromium or Chrome
 	@$(ALONE) $(STEP) pdf "$$STUDY"
+
+compare: environment ## reports/compare: claims of the reports of STUDIES="demo khadka2021" side by side
+	@set -f; $(STEP) compare -- $$STUDIES
 
 reference: environment ## re-run the notebooks in place with their defaults, print what changed
 	@$(STEP) reference

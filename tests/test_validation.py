@@ -10,7 +10,6 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from distributed import Client
 from scipy import stats
 
 from helpers import diversity, evidence, taxa
@@ -327,6 +326,8 @@ def test_a_dask_cluster_gives_the_same_table(cluster, monkeypatch, null_runs):
     with performance.workers() as pool:
         there = performance.simulate_runs(jobs, QUICK, pool)
     pd.testing.assert_frame_equal(here, there)
+    from distributed import Client  # hidden until workers needed it
+
     with Client(cluster) as client:
         client.wait_for_workers(2, timeout=30)
         pids = client.run(os.getpid)

@@ -12,6 +12,7 @@ from pathlib import Path
 import attacker
 import pandas as pd
 import pytest
+import yaml
 from cohorts import ROOT, Files, merged, small_demo, write
 
 from helpers.__main__ import main
@@ -56,6 +57,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Fil
     root, cohort = tmp_path_factory.mktemp("whole"), hostile(small_demo(compared=6))  # an arm of a hidden number
     write(cohort, root / "data" / "small")
     shutil.copytree(ROOT / "notebooks", root / "notebooks")
+    shutil.copy(ROOT / "data" / "reported.yaml", root / "data")
     with chdir(root):
         assert main(["parameters", "small"]) == 0
         for notebook in sorted((root / "notebooks").glob("0*.ipynb")):
@@ -322,3 +324,67 @@ def test_what_is_shared_is_the_report_and_nothing_of_anybody(report: tuple[Path,
     assert main(["share", "small"]) == 0
     assert packed.read_bytes() == first
     assert main(["share", "other"]) == 1
+
+
+def copied(folder: Path, name: str, by: float, **changes: object) -> None:
+    """Another study, whose report is that of ``small`` with all estimates moved."""
+    root = folder.parents[1]
+    shutil.copytree(root / "data" / "small", root / "data" / name)
+    study = yaml.safe_load((root / "data" / name / "study.yaml").read_text())
+    (root / "data" / name / "study.yaml").write_text(yaml.safe_dump(study | changes))
+    shutil.copytree(folder, root / "reports" / name)
+    for file in (root / "reports" / name / "results" / "evidence").glob("*.json"):
+        parts = json.loads(file.read_text())
+        for part in parts:
+            part.update({k: part[k] + by for k in ("estimate", "ci_low", "ci_high") if part[k] is not None})
+        file.write_text(json.dumps(parts))
+
+
+def test_studies_are_laid_side_by_side_and_only_real_ones_pooled(
+    report: tuple[Path, Files], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = report
+    for i, name in enumerate(["one", "two", "three"]):
+        copied(folder, name, 0.1 * i, simulated=False, title=f"Study {name} {SCRIPT}")
+    page = folder.parent / "compare" / "index.html"
+
+    assert main(["compare", "small", "nobody", "three"]) == 1
+    assert "data/nobody/study.yaml: there is no such file" in capsys.readouterr().err
+    assert main(["compare", "small"]) == 1
+    assert "two or more" in capsys.readouterr().err
+    assert not page.exists()
+
+    assert main(["compare", "small", "one", "two"]) == 0
+    told = Visible(page.read_text(encoding="utf-8"))
+    assert "SIMULATED DATA in small, not the result of any study" in told.text
+    assert "Simulated studies are never pooled. Here nothing is." in told.text
+    assert "k = 3" not in told.text
+
+    assert main(["compare", "small", "one", "two", "three"]) == 0
+    text = page.read_text(encoding="utf-8")
+    told = Visible(text)
+    (row,) = re.findall(r'<tr><th scope="row">C8</th>.*?</tr>', text)
+    cells = dict(re.findall(r'<td data-label="([^"]*)">(.*?)</td>', row))
+    assert list(cells) == ["Claim", "As reported", "small", "one", "two", "three", "Pooled"]
+    for said in ("Hartmann et al. 2023", "Olesen et al. 2021", "Callewaert et al. 2020"):
+        assert said in cells["As reported"]
+    shown = {r["id"]: r for r in json.loads((folder / "results" / "claims.json").read_text())}["C8"]
+    assert shown["verdict"] in cells["small"]
+    assert f"n = {shown['n']}" in cells["small"]
+    own = {name: float(re.search(r"([\d.]+) ×", cells[name])[1]) for name in ("one", "two", "three", "Pooled")}  # type: ignore[index]
+    assert own["one"] < own["Pooled"] < own["three"]
+    assert "k = 3" in cells["Pooled"]
+    for address in re.findall(r'href="(\.\./[^"]+)"', text):
+        assert (page.parent / address).is_file(), address
+    assert SCRIPT in told.text
+    assert not [s for s in told.scripts if "alert(" in s]
+    assert not re.search(r'(src|href)="(https?:)?//[^"]*\.(js|css|woff)', text)
+    assert not re.search(r"n = [1-7]\b", told.text)
+
+
+def test_what_was_reported_is_of_claims_and_sources_that_there_are() -> None:
+    reported = yaml.safe_load((ROOT / "data" / "reported.yaml").read_text(encoding="utf-8"))
+    for name, findings in reported["findings"].items():
+        claims = yaml.safe_load((ROOT / "data" / "claims" / f"{name}.yaml").read_text(encoding="utf-8"))["claims"]
+        assert set(findings) <= set(claims)
+        assert {source for of in findings.values() for source in of} == set(reported["sources"])

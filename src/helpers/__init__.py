@@ -22,6 +22,8 @@ What is wrong with files that a user gives, or where the report is to be written
 
 import sys
 
-# jsonschema, under nbformat, imports this if it is there, to check addresses, of which a notebook has none. Compiling
-# its grammar takes a second of every step that reads a notebook.
-sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+# What libraries import wherever it is installed, and no step needs: jsonschema, under nbformat, to check addresses and
+# durations, of which a notebook has none, and compiles a grammar for a second; anndata for other arrays than a cohort
+# has, for half a second. Who needs one of them takes it off `sys.modules` first.
+for unneeded in ("rfc3987_syntax", "isoduration", "dask", "xarray"):
+    sys.modules.setdefault(unneeded, None)  # type: ignore[arg-type]

@@ -7,10 +7,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from helpers.errors import StudyError
-from helpers.files import REPORTS, unwritable
+from helpers.files import REPORTS, packaged, unwritable
 
 
 class Step(NamedTuple):
@@ -29,7 +27,7 @@ class Step(NamedTuple):
         return function
 
 
-_TOLD = yaml.safe_load(Path(__file__).with_name("steps.yaml").read_text(encoding="utf-8"))
+_TOLD = packaged("steps.yaml")
 STEPS = {name: Step(**told) for name, told in _TOLD.items()}
 
 

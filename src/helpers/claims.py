@@ -8,12 +8,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-import yaml
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
 from helpers.errors import Problems, StudyError
 from helpers.estimates import adjusted_p
-from helpers.files import CHOICES, CLAIMS_FOLDER, CLAIMS_KEYS
+from helpers.files import CHOICES, CLAIMS_FOLDER, CLAIMS_KEYS, packaged
 from helpers.measures import OTHER_AXES, POSITION, find, registry, taken
 from helpers.narrate import excludes_zero, interval, number, p_value
 from helpers.study import Described, Labels, Strict, Study, read_yaml, validated
@@ -43,7 +42,7 @@ class Verdict(NamedTuple):
     of_margin: str
 
 
-_TOLD = yaml.safe_load(Path(__file__).with_name("verdicts.yaml").read_text(encoding="utf-8"))
+_TOLD = packaged("verdicts.yaml")
 #: Every verdict by its word.
 VERDICTS = {word: Verdict(**told) for word, told in _TOLD.items()}
 SUPPORTED, CONTRADICTED, INCONCLUSIVE, OUT_OF_REACH, NOT_TESTABLE = VERDICTS

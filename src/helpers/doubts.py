@@ -6,16 +6,15 @@ counts stand as `helpers.disclosure.in_text` knows them.
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import yaml
 from anndata import AnnData
 from scipy import stats
 
 from helpers import words
+from helpers.files import packaged
 from helpers.narrate import number, short_name
 from helpers.quality import characteristics, differences
 from helpers.study import FEW, SMALL, VOCABULARY, Column, Study
@@ -185,7 +184,7 @@ def lesional_milder(seen: Seen) -> Iterator[str]:
             yield f"{label}, by the skin that was swabbed: {_means(skin.items())}"
 
 
-_MEANINGS = yaml.safe_load(Path(__file__).with_name("doubts.yaml").read_text(encoding="utf-8"))
+_MEANINGS = packaged("doubts.yaml")
 #: What raises a doubt, and what it would mean.
 DOUBTS: dict[Callable[[Seen], Iterator[str]], str] = {
     doubt: _MEANINGS[doubt.__name__]

@@ -13,7 +13,6 @@ import pandas as pd
 from scipy import special, stats
 from scipy.integrate import fixed_quad
 from scipy.optimize import brentq
-from statsmodels.stats.meta_analysis import combine_effects
 
 #: Names of columns.
 Names = Sequence[str]
@@ -98,6 +97,8 @@ def hartung_knapp(effects: pd.Series, errors: pd.Series, *, alpha: float = 0.05)
     k = len(effects)
     if k < 3 or np.ptp(effects) == 0:
         return not_estimable(k)
+    from statsmodels.stats.meta_analysis import combine_effects  # and more of statsmodels, for few studies
+
     pooled = combine_effects(effects.to_numpy(float), errors.to_numpy(float) ** 2, method_re="pm")
     return with_t(pooled.mean_effect_re, pooled.sd_eff_w_re_hksj, k - 1, k, 0, alpha=alpha)
 

@@ -5,17 +5,16 @@ Notebooks, simulations and the check of a study ask here, and nowhere else: what
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import yaml
 from anndata import AnnData
 from scipy import stats
 
 from helpers import estimates, narrate, response, sensitivity, taxa, treatment
 from helpers.claims import EXPECT, KEY, ONE_SIDED, Claim, Part, why_not
+from helpers.files import packaged
 from helpers.measures import DISTANCE, OFF_AXIS, OTHER_AXES, PATHOGEN, POSITION, by_visit, find
 from helpers.study import FEW, SMALL, Settings, Study
 from helpers.visits import cases_and_controls, paired, same_sites, sites_at_baseline, who, with_controls
@@ -311,7 +310,7 @@ def _told_severity(row: dict[str, Any], beside: Beside, study: Study) -> str:
     return narrate.linked(row["label"], study.column_names().get(row["score"], "severity"), row)
 
 
-_WORDS = yaml.safe_load(Path(__file__).with_name("contrasts.yaml").read_text(encoding="utf-8"))
+_WORDS = packaged("contrasts.yaml")
 #: Every kind of contrast; claims name them.
 CONTRASTS = {
     estimate.__name__: Contrast(estimate, needs, told, **_WORDS[estimate.__name__])

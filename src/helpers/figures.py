@@ -16,8 +16,6 @@ from typing import Any, ParamSpec
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import seaborn as sns
-import yaml
 from matplotlib import style
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -30,6 +28,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, MultipleLocator
 from scipy import stats
 
+from helpers.files import packaged
 from helpers.narrate import interval, most_differ, number, on_scale, short_name
 from helpers.study import FEW
 
@@ -40,9 +39,6 @@ VISITS = ("baseline", "followup")
 #: Of parts of a whole: every second one is dark, so that neighbours differ in grey, too. And of the rest.
 PARTS = ("#8C1D18", "#F4A582", "#C0504D", "#FBDCC9", "#2B5C8A", "#A6CEE3", "#3B6E22", "#C7DE86", "#5E3C80", "#D9C4E8")
 REST = "#EEEEEE"
-#: Of fewer people no mean is drawn.
-FEWEST = 5
-
 #: What an artist is told by `_of`.
 PEOPLE = "people"
 
@@ -76,7 +72,7 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 @cache
 def _captions(file: Path) -> dict[str, dict[str, str]]:
-    return yaml.safe_load(file.read_text(encoding="utf-8"))
+    return packaged(file)
 
 
 def panels(height: float, rows: int = 1, columns: int = 1, **shared: Any) -> tuple[Figure, np.ndarray]:
@@ -119,9 +115,9 @@ def _people(ax: Axes, x: Any, values: pd.Series, who: str) -> None:
 
 
 def _mean_interval(values: pd.Series) -> tuple[float, float]:
-    """Mean, and half the width of its 95 % interval; NaN of fewer than `FEWEST`."""
+    """Mean, and half the width of its 95 % interval; NaN of fewer than `FEW`."""
     x = values.dropna()
-    if len(x) < FEWEST:
+    if len(x) < FEW:
         return np.nan, np.nan
     return float(x.mean()), float(stats.t.ppf(0.975, len(x) - 1) * stats.sem(x))
 
@@ -198,7 +194,7 @@ def depth(obs: pd.DataFrame, labels: Mapping[str, str], thresholds: Mapping[str,
         reads = obs.loc[obs["who"].eq(who), "depth"]
         points: Any = {"s": 8, "alpha": 0.35, "color": COLOURS[who], "marker": MARKERS[who], "lw": 0}
         _of([ax.scatter(reads, i + _jitter(len(reads)), **points)])
-        if len(reads) >= FEWEST:
+        if len(reads) >= FEW:
             ax.boxplot(reads, positions=[i + 0.3], widths=0.15, orientation="horizontal", showfliers=False,
                        medianprops={"color": "black"})  # fmt: skip
     for line, value in zip(("--", ":"), sorted(set(thresholds.values())), strict=False):
@@ -224,7 +220,7 @@ def rarefaction(
         for who, line in zip(groups(curves["group"]), ("-", "--"), strict=False):
             part = curves[curves["group"].eq(who)]
             wide = part[part["reaches"]].pivot_table(index="swab", columns="depth", values=measure)
-            if len(wide) < FEWEST:
+            if len(wide) < FEW:
                 continue
             spread = ax.plot(wide.columns, wide.quantile([0.1, 0.9]).T, color=COLOURS[who], ls=line, lw=1)
             means, half = np.transpose([_mean_interval(wide[depth]) for depth in wide])
@@ -253,17 +249,17 @@ def by_visit(
     fig, axes = panels(3.5, columns=len(shown), sharey=True, width_ratios=[len(places) + 0.3 for places in at.values()])
     healthy = known.loc[known["who"].eq("control") & known["visit"].eq("baseline"), measure]
     for ax, (who, part) in zip(axes, shown.items(), strict=True):
-        if len(healthy) >= FEWEST:
+        if len(healthy) >= FEW:
             band = ax.axhspan(*healthy.quantile([0.25, 0.75]), color=COLOURS["control"], alpha=0.3, lw=0)
             _of([band], len(healthy))
         wide = part.pivot_table(index="subject", columns="visit", values=measure, observed=True)[at[who]]
         pairs, x = wide.dropna(), np.arange(len(at[who])) + _jitter(len(wide))[:, None]
         _of(ax.plot(x.T, wide.to_numpy().T, color=COLOURS[who], alpha=_faint(len(wide))["alpha"] / 2, lw=0.5))
-        if len(pairs) >= FEWEST:
+        if len(pairs) >= FEW:
             _of(ax.plot(range(len(at[who])), pairs.mean(), color="black", lw=2), len(pairs))
         for j, visit in enumerate(at[who]):
             _people(ax, x[:, j], wide[visit], who)
-            if len(pairs) >= FEWEST:
+            if len(pairs) >= FEW:
                 _mean_mark(ax, j, pairs[visit], who)
         ticks = [f"{labels[v]}\nn = {wide[v].count()}\n{(notes or {}).get((who, v), '')}".strip() for v in at[who]]
         ax.set_xticks(range(len(ticks)), ticks)
@@ -282,11 +278,13 @@ def against(data: pd.DataFrame, xs: Mapping[str, str], y: str, ylabel: str, labe
     `data` has a row a patient: ``who``, `y` and the columns `xs`, which have their axis labels. The least-squares line
     guides the eye and is not the test; it stays within the values that there are, and few people have none.
     """
+    from seaborn import regplot  # half a second, for one figure
+
     fig, axes = panels(3.3, columns=len(xs), sharey=True)
     for ax, (x, xlabel) in zip(axes, xs.items(), strict=True):
         for who in groups(data["who"]):
             part, there = data[data["who"].eq(who)].dropna(subset=[x, y]), ax.get_children()
-            sns.regplot(
+            regplot(
                 part, x=x, y=y, ax=ax, fit_reg=len(part) >= FEW and part[x].nunique() > 3, seed=0, color=COLOURS[who],
                 marker=MARKERS[who], scatter_kws={"s": 14, "alpha": 0.55, "linewidths": 0},
                 label=f"{labels[who]} (n = {len(part)})",
@@ -334,7 +332,7 @@ def pcoa_paths(
         for end, v, face in zip(ends, VISITS, ("white", COLOURS[arm]), strict=True):
             how: Any = {"s": 14, "marker": MARKERS[arm], "fc": face, "ec": COLOURS[arm], "lw": 0.7, "zorder": 2}
             _of([ax.scatter(*end.to_numpy().T, label=f"{labels[arm]}, {labels[v]}", **how)])
-        if len(both) >= FEWEST:
+        if len(both) >= FEW:
             bold = {"arrowstyle": "-|>", "lw": 2.5, "color": "black", "mutation_scale": 11, "shrinkA": 0, "shrinkB": 0}
             _of([ax.annotate("", stop.mean(axis=0), start.mean(axis=0), zorder=5, arrowprops=bold)], len(both))
         ax.set(title=f"{labels[arm]} (both visits: n = {len(both)})", xlabel=f"PC1 ({100 * explained[0]:.1f} %)")
@@ -443,7 +441,7 @@ def composition(visits: pd.DataFrame, taxa: Sequence[str], labels: Mapping[str, 
     """
     keys = [(who, visit) for who in groups(visits["who"]) for visit in VISITS]
     parts = [visits.loc[visits["who"].eq(who) & visits["visit"].eq(visit), list(taxa)] for who, visit in keys]
-    drawn = [(key, part.mean(), len(part)) for key, part in zip(keys, parts, strict=True) if len(part) >= FEWEST]
+    drawn = [(key, part.mean(), len(part)) for key, part in zip(keys, parts, strict=True) if len(part) >= FEW]
     fig, (ax,) = panels(max(0.42 * len(drawn) + 0.8, 2.6))
     y, left = np.arange(len(drawn)), np.zeros(len(drawn))
     for taxon, colour in zip(taxa, [*PARTS[: len(taxa) - 1], REST], strict=True):

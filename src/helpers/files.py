@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from helpers.errors import StudyError
 
@@ -27,6 +28,10 @@ DEMO = DATA / "demo"
 VALIDATION = DEMO / "validation.tsv"
 #: The demo cohort's results, committed beside the notebooks' reference outputs; `make reference` writes them.
 REFERENCE = NOTEBOOKS / "reference"
+#: What other published studies reported of the claims.
+REPORTED = DATA / "reported.yaml"
+#: Studies side by side.
+COMPARISON = REPORTS / "compare"
 #: Where the keys are described of the files that users write.
 STUDY_KEYS, CLAIMS_KEYS, CHOICES_KEYS = DOCS / "study_yaml.md", DOCS / "claims.md", DOCS / "choices.md"
 #: The workflow, and the packages that it installs.
@@ -93,6 +98,14 @@ def built_report_of(study: str) -> Report:
 def from_notebook(path: Path) -> str:
     """A path as the notebooks have it, which run in their folder."""
     return f"../{path.as_posix()}"
+
+
+def packaged(file: str | Path) -> Any:
+    """What a YAML file of this package says, by its path in there; read by a parser in C, several times as fast."""
+    import yaml
+
+    text = Path(__file__).parent.joinpath(file).read_text(encoding="utf-8")
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 # ---------------------------------------------------------------- writing

@@ -3,9 +3,8 @@
 import functools
 import re
 from collections.abc import Iterable
-from pathlib import Path
 
-import yaml
+from helpers.files import packaged
 
 _PREFIX = re.compile(r"^(?:D_(?P<level>\d+)|(?P<letter>[a-z]{1,2}))__")
 #: A genus or species by itself, as "Prevotella_7", "s__Staphylococcus_aureus"; no kingdom, and no higher rank.
@@ -15,7 +14,7 @@ _ALONE = re.compile(
 )
 _LETTERS = {"d": 0, "k": 0, "p": 1, "c": 2, "o": 3, "f": 4, "g": 5, "s": 6}
 _ORGANELLE = re.compile(r"(mitochondri(a|on)|chloroplasts?)([^a-z].*)?", re.IGNORECASE)
-_WORDS = yaml.safe_load(Path(__file__).with_name("lineage.yaml").read_text(encoding="utf-8"))
+_WORDS = packaged("lineage.yaml")
 _UNNAMED = re.compile(_WORDS["unnamed"], re.IGNORECASE)
 _SEVERAL_WORDS = [(re.compile(pattern), together) for pattern, together in _WORDS["several_words"].items()]
 _ORDER = re.compile(r"\w+ales|Chloroplast|Unknown Order|.* Incertae Sedis")

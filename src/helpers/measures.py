@@ -2,16 +2,15 @@
 
 import re
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-import yaml
 from anndata import AnnData
 from skbio import DistanceMatrix
 
 from helpers import diversity, permutation, taxa
+from helpers.files import packaged
 from helpers.narrate import p_value, short_name, with_unit
 from helpers.study import Settings, Study
 from helpers.taxa import PRESENT
@@ -40,7 +39,7 @@ class Measure(NamedTuple):
 
 
 #: The measures but those of study.yaml's own scores.
-OF_SWABS = yaml.safe_load(Path(__file__).with_name("measures.yaml").read_text(encoding="utf-8"))
+OF_SWABS = packaged("measures.yaml")
 
 
 def registry(study: Study) -> dict[str, Measure]:

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import matplotlib as mpl
 import pandas as pd
-import yaml
 from IPython.display import display
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -22,7 +21,7 @@ from matplotlib.transforms import Bbox
 from helpers.claims import load_claims, measures_of
 from helpers.disclosure import as_tsv, few, in_figure, in_table, in_text
 from helpers.figures import italicise
-from helpers.files import EVIDENCE, FIGURES, TABLES, write_whole
+from helpers.files import EVIDENCE, FIGURES, TABLES, packaged, write_whole
 from helpers.measures import taxa_named
 from helpers.narrate import interval, italicised, number, p_number
 from helpers.study import SMALL, Study
@@ -201,7 +200,7 @@ def _folded(heading: str) -> dict[str, str]:
 
 
 #: Columns as a reader sees them.
-_HEADINGS = yaml.safe_load(Path(__file__).with_name("headings.yaml").read_text(encoding="utf-8"))
+_HEADINGS = packaged("headings.yaml")
 
 #: Columns that count what was lost.
 _LOST = {"n_dropped", "n_missing", "n_lost", "missing"}

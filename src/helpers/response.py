@@ -2,14 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.stats import percentileofscore
-from statsmodels.genmod.cov_struct import Exchangeable
-from statsmodels.genmod.generalized_estimating_equations import GEE
-from statsmodels.tools import add_constant
 
 from helpers.estimates import ESTIMATE, as_numbers, linear_contrast, mean_change, not_estimable, with_t
 from helpers.measures import Measure
@@ -128,6 +125,15 @@ def trend(pairs: pd.DataFrame, *, alpha: float = 0.05) -> dict[str, float]:
     return linear_contrast(complete, "change", "step", ["arm"], alpha=alpha) | {"n_dropped": dropped}
 
 
+def _exchangeable(y: np.ndarray, x: pd.DataFrame, subjects: pd.Series) -> Any:
+    """Generalised estimating equations in which a person's rows correlate alike."""
+    from statsmodels.genmod.cov_struct import Exchangeable  # slow to import, and for one chapter
+    from statsmodels.genmod.generalized_estimating_equations import GEE
+    from statsmodels.tools import add_constant
+
+    return GEE(y, add_constant(x), groups=subjects, cov_struct=Exchangeable())
+
+
 def within_between_slopes(
     visits: pd.DataFrame, outcome: str, severity: str, covariates: Sequence[str] = (), *, alpha: float = 0.05
 ) -> pd.DataFrame:
@@ -156,7 +162,7 @@ def within_between_slopes(
     if df < 10 or x["between"].nunique() < 2 or np.allclose(x["within"], 0):
         return pd.DataFrame([not_estimable(n, dropped)] * 2, index=names)
     y = complete[outcome].to_numpy(float)
-    model = GEE(y, add_constant(x), groups=complete["subject"], cov_struct=Exchangeable())
+    model = _exchangeable(y, x, complete["subject"])
     fit = model.fit(cov_type="bias_reduced")
     rows = [with_t(fit.params[s], fit.bse[s], df, n, dropped, alpha=alpha) for s in names]
     return pd.DataFrame(rows, index=names)
@@ -179,7 +185,7 @@ def change_over_sites(swabs: pd.DataFrame, measure: str, *, alpha: float = 0.05)
     if df < 5:
         return not_estimable(n, dropped)
     y = complete[measure].to_numpy(float)
-    model = GEE(y, add_constant(x), groups=complete["subject"].astype(str), cov_struct=Exchangeable())
+    model = _exchangeable(y, x, complete["subject"].astype(str))
     with np.errstate(invalid="ignore"):
         fit = model.fit(cov_type="bias_reduced")
         se = fit.bse["change"]

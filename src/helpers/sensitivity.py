@@ -6,8 +6,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.regression.linear_model import OLS
-from statsmodels.stats.anova import anova_lm
 
 from helpers.estimates import Names, as_estimate, as_numbers, not_estimable, percentile_test, pooled_sd, with_t
 
@@ -79,6 +77,8 @@ def strength_of(data: pd.DataFrame, outcome: str, term: str, covariates: Names) 
         return pd.DataFrame(columns=["covariate", "outcome", "term", "removes"]), np.nan, np.nan
     # A measure may be named after a taxon, which is no name for a formula.
     frame = complete.assign(_outcome=complete[outcome].astype(float), _term=complete[term].astype(float))
+    from statsmodels.regression.linear_model import OLS  # slow to import, and for one chapter
+
     on_outcome = OLS.from_formula(" + ".join(["_outcome ~ _term", *varying]), frame).fit()
     on_term = OLS.from_formula(" + ".join(["_term ~ 1", *varying]), frame).fit()
     y, d = (_partial_r2(fit)[varying].to_numpy() for fit in (on_outcome, on_term))
@@ -91,6 +91,8 @@ def strength_of(data: pd.DataFrame, outcome: str, term: str, covariates: Names) 
 
 def _partial_r2(fit: Any) -> pd.Series:
     """Share of the variance left by the other terms that each explains, from the F test of all its columns."""
+    from statsmodels.stats.anova import anova_lm
+
     squares = anova_lm(fit, typ=2)["sum_sq"]
     return squares / (squares + squares["Residual"])
 

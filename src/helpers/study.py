@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from helpers.errors import StudyError, visible
-from helpers.files import CLAIMS_FOLDER, STUDY_KEYS, STUDY_YAML
+from helpers.files import CLAIMS_FOLDER, STUDY_KEYS, STUDY_YAML, packaged
 
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
 
@@ -52,7 +52,7 @@ STANDARD_COLUMNS = (
 )  # fmt: skip
 
 M = TypeVar("M", bound=BaseModel)
-_KEYS = yaml.safe_load(Path(__file__).with_name("keys.yaml").read_text(encoding="utf-8"))
+_KEYS = packaged("keys.yaml")
 
 
 def _text(value: Any) -> Any:

@@ -10,7 +10,6 @@ import pandas as pd
 from anndata import AnnData
 from scipy import stats
 from skbio.stats.composition import clr as centred_log_ratio
-from statsmodels.stats.contingency_tables import mcnemar
 
 from helpers.diversity import PSEUDOCOUNT, positive
 from helpers.estimates import ESTIMATE, Names, adjusted_p, as_numbers, firth_odds_ratio, not_estimable
@@ -403,6 +402,8 @@ def presence_change(before: pd.Series, after: pd.Series) -> dict[str, float]:
     ----------
     McNemar, Psychometrika 1947;12:153.
     """
+    from statsmodels.stats.contingency_tables import mcnemar  # slow to import, and for one table
+
     both, lost, gained, neither = (int((a & b).sum()) for a in (before, ~before) for b in (after, ~after))
     return {
         "n": len(before),

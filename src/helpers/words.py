@@ -1,13 +1,13 @@
 """What the names of columns and values in a user's files mean: the vocabulary."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import yaml
 
-_WORDS = yaml.safe_load(Path(__file__).with_name("vocabulary.yaml").read_text(encoding="utf-8"))
+from helpers.files import packaged
+
+_WORDS = packaged("vocabulary.yaml")
 NAMES, SCORES, NAMED_VALUES, PERIODS, SPELLED, PLAIN, MISSING, NO_NUMBER = (
     _WORDS[key] for key in ("names", "scores", "named_values", "periods", "spelled", "plain", "missing", "no_number")
 )

@@ -18,6 +18,7 @@ def workers() -> Iterator[Executor]:
     """Every core of this machine; or the Dask cluster of ``DASK_SCHEDULER_ADDRESS``, if that is set."""
     address = os.environ.get("DASK_SCHEDULER_ADDRESS")
     if address:
+        sys.modules.pop("dask", None)  # which `helpers` hides
         from distributed import Client
 
         with Client(address) as client, client.get_executor() as pool:

@@ -39,8 +39,10 @@ def gathered(results: Path, chapters: list[str], claims: Mapping[str, Claim], st
     return parts
 
 
-def judge(study: Study, results: Path, chapters: list[str], alpha: float) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Judge the claims on the evidence of the notebooks; write ``claims.tsv`` and ``claims.json``.
+def judge(
+    study: Study, results: Path, chapters: list[str], alpha: float, *, keep: bool = True
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Judge the claims on the evidence of the notebooks; write ``claims.tsv`` and ``claims.json``, if to `keep`.
 
     Returns what `gathered` does, and the claims as from `helpers.claims.verdicts`, ``n`` and reason as shown.
     """
@@ -50,9 +52,10 @@ def judge(study: Study, results: Path, chapters: list[str], alpha: float) -> tup
     judged = judged.assign(reason=[in_text(reason, study.privacy) for reason in judged["reason"]])
     judged = judged.merge(_agreement(results), how="left", on="id")
     shown = in_table(judged, study.privacy)
-    records = plain(shown[[*COLUMNS, *OF_SPECIFICATIONS]].to_dict("records"))
-    write_whole(results / CLAIMS_JSON, json.dumps(records, indent=1, ensure_ascii=False) + "\n")
-    write_whole(results / CLAIMS_TABLE, as_tsv(shown))
+    if keep:
+        records = plain(shown[[*COLUMNS, *OF_SPECIFICATIONS]].to_dict("records"))
+        write_whole(results / CLAIMS_JSON, json.dumps(records, indent=1, ensure_ascii=False) + "\n")
+        write_whole(results / CLAIMS_TABLE, as_tsv(shown))
     return parts, judged.assign(n=shown["n"])
 
 

@@ -105,13 +105,18 @@ def write_source(source: Path, run: Run) -> None:
     for chapter in run.chapters:
         page = as_page(nbformat.read(report.notebooks / f"{chapter}.ipynb", as_version=4), files)
         write_whole(source / f"{chapter}.ipynb", nbformat.writes(page))
+    write_theme(source, f"{study.folder.name} report", banner(study))
+
+
+def write_theme(source: Path, title: str, banner: str) -> None:
+    """Write what the pages of a site look like, in the folder that Sphinx reads."""
     here = Path(__file__).parent
     for path in (here / "theme" / "conf.py", here / "theme" / "conf.yaml", here / "pages" / "references.bib"):
         write_whole(source / path.name, path.read_bytes())
     own = {name: (here / "theme" / name).read_text(encoding="utf-8") for name in ("report.css", "report.js")}
     for name, text in (own | scripts()).items():
         write_whole(source / "static" / name, text)
-    write_whole(source / "site.json", json.dumps({"name": f"{study.folder.name} report", "banner": banner(study)}))
+    write_whole(source / "site.json", json.dumps({"name": title, "banner": banner}))
 
 
 def measures_of_people(results: Path) -> Data | None:

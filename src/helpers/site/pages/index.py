@@ -174,7 +174,7 @@ def _claim_row(row: dict[str, Any], run: Run, taxa: list[str]) -> str:
         ("verdict", "", f"<b>{VERDICTS[row['verdict']].symbol} {html.escape(row['verdict'])}</b>"),
         ("effect", "Effect", html.escape(plain.effect(row, row["sd"])) if pd.notna(row["estimate"]) else "–"),
         ("number", "n", html.escape(counts(row, run))),
-        ("number", "Analyses that agree", _agreement(row)),
+        ("number", "Analyses that agree", agreement(row)),
         ("number", "Could show", html.escape(plain.reachable(row, run.study)) or "–"),
     ]
     # The name stands beside the value where the table is folded: on a phone.
@@ -182,7 +182,7 @@ def _claim_row(row: dict[str, Any], run: Run, taxa: list[str]) -> str:
     return f'<tr id="{name}"><th scope="row"><a href="{FOLDER}/{name}.html">{name}</a></th>{body}</tr>'
 
 
-def _agreement(row: dict[str, Any]) -> str:
+def agreement(row: dict[str, Any]) -> str:
     """In how many of the analyses that estimate the same the claim has its verdict; a mark where few do."""
     if pd.isna(row["agreement"]):
         return "–"
