@@ -6,14 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from helpers import words
+from helpers.files import packaged
 from helpers.ingest import person
 from helpers.lineage import parse_lineage
 from helpers.study import STANDARD_COLUMNS, Labels
@@ -21,7 +20,7 @@ from helpers.tables import Counts, bare, few, near_misses
 
 #: The part of the values that tells what a column is.
 MOST = 0.8
-_TOLD = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_TOLD = packaged("intake/guess.yaml")
 #: Keys of columns that name none.
 NO_COLUMNS = {"age_unit", "subject_endings"}
 #: Nothing recorded, which needs no word.
