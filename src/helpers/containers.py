@@ -208,11 +208,12 @@ def sheets(path: Path, data: bytes) -> dict[str, list[list[str]]]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if "xl/workbook.xml" not in archive.namelist():
                 return {}
-            too_much = sum(member.file_size for member in archive.infolist()) > _LONGEST
+            if sum(member.file_size for member in archive.infolist()) > _LONGEST:
+                raise ValueError(f"more than {_LONGEST / 2**20:,.0f} MB when unpacked")
         found, size = dict[str, list[list[str]]](), 0
         with warnings.catch_warnings(action="ignore"):  # of colours and lists to choose from, which are not read
             book = load_workbook(io.BytesIO(data), read_only=True, data_only=True)
-        for sheet in () if too_much else book.worksheets:
+        for sheet in book.worksheets:
             rows = found[sheet.title] = list[list[str]]()
             sheet.reset_dimensions()  # what the file says of its size may be wrong
             for cells in sheet.iter_rows(values_only=True):
@@ -221,8 +222,6 @@ def sheets(path: Path, data: bytes) -> dict[str, list[list[str]]]:
                 row = [_text(cell) for cell in cells]
                 if sum(map(bool, row)) > 1 or (rows and any(row)):
                     rows.append(row)
-        if too_much:
-            raise ValueError(f"more than {_LONGEST / 2**20:,.0f} MB when unpacked")
     except zipfile.BadZipFile:
         return {}
     except Exception as e:  # whatever a broken workbook makes openpyxl raise

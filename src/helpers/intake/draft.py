@@ -11,7 +11,7 @@ import yaml
 
 from helpers.containers import Held, read, sheets
 from helpers.errors import StudyError
-from helpers.files import DATA, STUDY_KEYS, STUDY_YAML, unfinished
+from helpers.files import DATA, STUDY_KEYS, STUDY_YAML, packaged, unfinished
 from helpers.ingest import of_visits
 from helpers.intake.guess import Draft, guess, quoted
 from helpers.intake.guess import visits as find_visits
@@ -23,7 +23,7 @@ from helpers.tables import Counts, few, read_counts, text_table, unpacked
 
 #: For editors: completes and checks the keys.
 SCHEMA = "# yaml-language-server: $schema=../../docs/study.schema.json"
-_TOLD = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_TOLD = packaged("intake/draft.yaml")
 
 
 class _Dumper(yaml.SafeDumper):

@@ -6,14 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from operator import itemgetter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from helpers import words
+from helpers.files import packaged
 from helpers.ingest import CROSS_OVER, person
 from helpers.lineage import parse_lineage
 from helpers.study import STANDARD_COLUMNS, Labels
@@ -21,7 +20,7 @@ from helpers.tables import Counts, bare, few, near_misses
 
 #: The part of the values that tells what a column is.
 MOST = 0.8
-_TOLD = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+_TOLD = packaged("intake/guess.yaml")
 #: Keys of columns that name none.
 NO_COLUMNS = {"age_unit", "arm_from", "subject_endings"}
 #: Nothing recorded, which needs no word.
@@ -109,10 +108,8 @@ class Draft:
 
     def used(self) -> set[str | None]:
         """The columns that are taken."""
-        return {
-            *(self.column_of(key) for key in self.columns if key not in NO_COLUMNS),
-            *(score["column"] for score in self.severity),
-        }
+        columns = {self.column_of(key) for key in self.columns if key not in NO_COLUMNS}
+        return columns | {score["column"] for score in self.severity}
 
     def free(self, *again: str) -> list[str]:
         """The columns that are not taken and not of dates; and those of the keys named."""
@@ -258,12 +255,12 @@ def _plain(draft: Draft, *keys: str) -> None:
             named, draft.columns[key] = max(found, key=_rank)
             values = quoted(draft.levels(draft.columns[key]))
             draft.check(f"columns.{key}", "site", key == "site" and named == 1, values=values)
-    if "age" in keys and "age" in draft.columns:
-        _age(draft, draft.columns["age"])
 
 
-def _age(draft: Draft, column: str) -> None:
+def _age(draft: Draft) -> None:
     """The unit of ages, and what is none."""
+    if (column := draft.columns.get("age")) is None:
+        return
     months = words.MONTHS.search(words.apart(column)) or words.numbers(draft.swabs[column])[0].median() > 120
     ages = draft.most("columns.age", column, 0, 1440 if months else 120, "age")
     if months and ages is not None:
@@ -540,6 +537,7 @@ def guess(metadata: pd.DataFrame, counts: Counts, whole: bool, taxonomy: bool) -
     _control_type(draft)
     _severity(draft)
     _plain(draft, "age", "sex")
+    _age(draft)
     _subject(draft)
     _lesional(draft)
     _visit(draft)

@@ -34,11 +34,8 @@ def to_send(name: str) -> files.Report:
     steps = {step: privacy_of(report, step) for step in (*(notebook.stem for notebook in notebooks()), "site")}
     under = {step: path.read_text(encoding="utf-8") if path.is_file() else "not known" for step, path in steps.items()}
     if others := {step: settings for step, settings in under.items() if settings != now}:
-        raise StudyError(
-            "was built under other privacy settings than study.yaml has: not to be sent", file=report.html,
-            where=", ".join(others), found=" or ".join(sorted({*others.values()})), expected=now,
-            fix=f"make report STUDY={name}",
-        )  # fmt: skip
+        found, where = " or ".join(sorted({*others.values()})), ", ".join(others)
+        raise StudyError.of("other_privacy", report.html, where=where, found=found, expected=now, study=name)
     return report
 
 
