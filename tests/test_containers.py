@@ -1,6 +1,8 @@
 import io
 import re
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,13 @@ def test_an_object_of_r_alone_is_the_study_that_its_tables_are(tmp_path: Path, n
     assert ledger["swabs_after"].sum() > 0
     tree, other = (TreeNode.read([c.uns["tree"]]).cophenet() for c in (cohort, expected))
     np.testing.assert_allclose(tree.filter(other.ids).data, other.data, atol=1e-12)
+
+
+def test_an_object_of_r_is_read_by_a_step_which_imports_little() -> None:
+    code = "import sys; from pathlib import Path; from helpers import containers, tables; path = Path(sys.argv[1]); "
+    code += "print(len(containers.read(path, tables.unpacked(path, path.read_bytes())).samples))"
+    done = subprocess.run([sys.executable, "-c", code, str(ORACLE / "phyloseq.rds")], capture_output=True, text=True)
+    assert done.stdout == "8\n", done.stderr
 
 
 @pytest.mark.parametrize("name", OBJECTS)

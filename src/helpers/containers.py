@@ -2,6 +2,7 @@
 
 import functools
 import io
+import sys
 import warnings
 import zipfile
 from pathlib import Path
@@ -47,6 +48,8 @@ def read(path: Path, data: bytes) -> Held | pd.DataFrame | None:
 
 def _parsed(data: bytes) -> Any:
     """The R object in unpacked bytes, which may have been saved with its name."""
+    if not sys.modules.get("xarray"):
+        sys.modules.pop("xarray", None)  # which `helpers` hides, and rdata needs
     from rdata import parser  # takes a second
 
     def short(expand: Any, state: Any) -> Any:
