@@ -103,7 +103,7 @@ def _contents(caption: str, pages: list[str]) -> str:
 
 def _picture(run: Run) -> str:
     alt = f"Both arms at both visits over the band of {run.study.labels.control}. {' '.join(answers(run)[:2])}"
-    caption = "Bold: means, 95 % intervals."
+    caption = "Means, 95 % intervals."
     healthy = 0 if run.data is None else run.data.visits.query("who == 'control' and visit == 'baseline'").shape[0]
     caption += f" Band: middle half of {run.study.labels.control} (n = {healthy})." if healthy else ""
     return figure_html(OVERVIEW, alt, caption, run.files, CLAIMS_TABLE)
