@@ -76,10 +76,10 @@ def shift_by_stratum(
         trends.append(about | trend(treated, alpha=alpha))
         means.append(table.assign(measure=measure.label, scale=scale))
         changes.append(treated.assign(scale=scale).dropna(subset=["stratum", "change"]))
-    whole = [
-        pd.concat([t for t in tables if len(t)] or [pd.DataFrame()], ignore_index=True) for tables in (means, changes)
-    ]
-    return Shift(whole[0], pd.DataFrame(trends), whole[1], noise)
+    all_means, all_changes = (
+        pd.concat([pd.DataFrame(), *filter(len, tables)], ignore_index=True) for tables in (means, changes)
+    )
+    return Shift(all_means, pd.DataFrame(trends), all_changes, noise)
 
 
 def mean_by_stratum(pairs: pd.DataFrame, *, alpha: float = 0.05, fewest: int = 0) -> pd.DataFrame:
@@ -125,13 +125,14 @@ def trend(pairs: pd.DataFrame, *, alpha: float = 0.05) -> dict[str, float]:
     return linear_contrast(complete, "change", "step", ["arm"], alpha=alpha) | {"n_dropped": dropped}
 
 
-def _exchangeable(y: np.ndarray, x: pd.DataFrame, subjects: pd.Series) -> Any:
-    """Generalised estimating equations in which a person's rows correlate alike."""
+def _fitted(y: pd.Series, x: pd.DataFrame, subjects: pd.Series) -> Any:
+    """Generalised estimating equations in which a person's rows correlate alike, with bias-reduced covariance."""
     from statsmodels.genmod.cov_struct import Exchangeable  # slow to import, and for one chapter
     from statsmodels.genmod.generalized_estimating_equations import GEE
     from statsmodels.tools import add_constant
 
-    return GEE(y, add_constant(x), groups=subjects, cov_struct=Exchangeable())
+    model = GEE(y.to_numpy(float), add_constant(x), groups=subjects, cov_struct=Exchangeable())
+    return model.fit(cov_type="bias_reduced")
 
 
 def within_between_slopes(
@@ -157,13 +158,12 @@ def within_between_slopes(
     mean = complete.groupby("subject")[severity].transform("mean")
     numbers = as_numbers(complete[list(covariates)])
     x = pd.DataFrame({"between": mean - mean.mean(), "within": complete[severity] - mean}).join(numbers)
-    n, df = complete["subject"].nunique(), complete["subject"].nunique() - x.shape[1] - 1
+    n = complete["subject"].nunique()
+    df = n - x.shape[1] - 1
     names = pd.Index(["between", "within"], name="slope")
     if df < 10 or x["between"].nunique() < 2 or np.allclose(x["within"], 0):
         return pd.DataFrame([not_estimable(n, dropped)] * 2, index=names)
-    y = complete[outcome].to_numpy(float)
-    model = _exchangeable(y, x, complete["subject"])
-    fit = model.fit(cov_type="bias_reduced")
+    fit = _fitted(complete[outcome], x, complete["subject"])
     rows = [with_t(fit.params[s], fit.bse[s], df, n, dropped, alpha=alpha) for s in names]
     return pd.DataFrame(rows, index=names)
 
@@ -172,9 +172,8 @@ def change_over_sites(swabs: pd.DataFrame, measure: str, *, alpha: float = 0.05)
     """Mean change between the visits where patients were not swabbed at the same sites: a model with site effects.
 
     Generalised estimating equations as of `within_between_slopes`, over the swabs of those with both visits, on visit
-    and site. `swabs` has a row a swab of one group: subject, visit,
-    site and `measure`. n and n_dropped count patients; t with patients less coefficients degrees of freedom, NaN with
-    fewer than five.
+    and site. `swabs` has a row a swab of one group: subject, visit, site and `measure`. n and n_dropped count patients;
+    t with patients less coefficients degrees of freedom, NaN with fewer than five.
     """
     known = swabs.dropna(subset=[measure])
     complete = known[known.groupby("subject")["visit"].transform("nunique").eq(2)]
@@ -184,10 +183,8 @@ def change_over_sites(swabs: pd.DataFrame, measure: str, *, alpha: float = 0.05)
     df = n - x.shape[1] - 1
     if df < 5:
         return not_estimable(n, dropped)
-    y = complete[measure].to_numpy(float)
-    model = _exchangeable(y, x, complete["subject"].astype(str))
     with np.errstate(invalid="ignore"):
-        fit = model.fit(cov_type="bias_reduced")
+        fit = _fitted(complete[measure], x, complete["subject"].astype(str))
         se = fit.bse["change"]
     if not se > 0:  # the correction of few patients' bias may leave no variance
         return not_estimable(n, dropped)
