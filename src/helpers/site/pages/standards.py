@@ -2,18 +2,16 @@
 
 from collections import Counter
 from functools import cache, partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-import yaml
 from jinja2 import Environment, StrictUndefined, Template
 
 from helpers import narrate
 from helpers.claims import NOT_TESTABLE, VERDICTS
 from helpers.disclosure import as_tsv
 from helpers.evidence import NEEDS_COUNTS
-from helpers.files import FIGURES, TABLES, write_whole
+from helpers.files import FIGURES, TABLES, packaged, write_whole
 from helpers.output import saved_table
 from helpers.site.pages import Run, evidence, prose, raw
 from helpers.study import VOCABULARY, Column, Study
@@ -74,11 +72,10 @@ def page(run: Run) -> str:
 @cache
 def checklists() -> list[dict[str, Any]]:
     """The checklists: name, title, about, and items, a list of `Item`."""
-    read = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-    return [
-        {**checklist, "items": [Item(**{**item, "where": tuple(item.get("where", ()))}) for item in checklist["items"]]}
-        for checklist in read
-    ]
+    read: list[dict[str, Any]] = packaged("site/pages/standards.yaml")
+    for checklist in read:
+        checklist["items"] = [Item(**item | {"where": tuple(item.get("where", ()))}) for item in checklist["items"]]
+    return read
 
 
 def reply(item: Item, known: dict[str, str], *, simulated: bool) -> Reply:
@@ -99,21 +96,13 @@ def reply(item: Item, known: dict[str, str], *, simulated: bool) -> Reply:
 
 def download(replies: dict[str, list[Reply]]) -> str:
     """The replies by checklist as a tab-separated table for authors to fill; the last column is left to them."""
-    rows = [
-        {
-            "checklist": name,
-            "item": told.item.number,
-            "asked": told.item.asks,
-            "state": told.state,
-            "answer": told.answer,
-            "where in the report": "; ".join(place(where)[1] for where in told.where),
-            "for the authors": told.hint,
-            "where in the manuscript": "",
-        }
-        for name, each in replies.items()
-        for told in each
-    ]
-    return as_tsv(pd.DataFrame(rows))
+    columns = ("checklist", "item", "asked", "state", "answer", "where in the report", "for the authors")
+    rows = []
+    for name, each in replies.items():
+        for item, state, answer, hint, where in each:
+            places = "; ".join(place(each_place)[1] for each_place in where)
+            rows.append((name, item.number, item.asks, state, answer, places, hint))
+    return as_tsv(pd.DataFrame(rows, columns=columns).assign(**{"where in the manuscript": ""}))
 
 
 def place(where: str) -> tuple[str, str]:
@@ -138,8 +127,7 @@ def facts(run: Run) -> dict[str, str]:
 def templates() -> dict[str, Template]:
     """The facts of standards_facts.yaml, by name."""
     env = Environment(undefined=StrictUndefined)
-    read = yaml.safe_load(Path(__file__).with_name("standards_facts.yaml").read_text(encoding="utf-8"))
-    return {name: env.from_string(text) for name, text in read.items()}
+    return {name: env.from_string(text) for name, text in packaged("site/pages/standards_facts.yaml").items()}
 
 
 def known(run: Run) -> dict[str, Any]:
