@@ -157,7 +157,7 @@ def _mixed(
     if find(asked.measure, study).kind == "severity":  # one value a patient and visit, however many swabs
         swabs = by_visit(swabs, [asked.measure]).assign(site="")
     name = ALL_VISITS if swabs["visit"].nunique() > len(VOCABULARY["visit"]) else SITE_EFFECTS
-    if name == SITE_EFFECTS and swabs["site"].nunique() < 2:
+    if who(swabs).nunique() < len(arms) or (name == SITE_EFFECTS and swabs["site"].nunique() < 2):
         return {}
     found = longitudinal.mixed_contrast(swabs, asked.measure, covariates, alpha=settings.alpha)
     return {} if np.isnan(found["estimate"]) else {name: found}
