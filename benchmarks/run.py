@@ -8,6 +8,7 @@ the table says so. Peers in R are left out where there is no R.
 import json
 import os
 import platform
+import re
 import resource
 import shutil
 import statistics
@@ -15,8 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
 from itertools import combinations
@@ -26,6 +28,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from scipy import sparse
+from scipy.optimize import nnls
 from skbio import DistanceMatrix, TreeNode
 from skbio.diversity import beta_diversity
 from skbio.stats import subsample_counts
@@ -63,18 +67,21 @@ class Line(NamedTuple):
 # --- cohorts ---------------------------------------------------------------------------------------------------------
 
 
+def write_cohort(scale: int, folder: str | Path) -> None:
+    """The files of a cohort like the demo, of several times as many people."""
+    population = Truth().population
+    patients = {drug: scale * n for drug, n in population.patients.items()}
+    more = population.model_copy(update={"patients": patients, "controls": scale * population.controls})
+    write_study(Truth().model_copy(update={"population": more}), folder)
+
+
 @cache
 def cohort(scale: int) -> AnnData:
     """The demo cohort (x1), or one of several times as many people; swabs that are deep enough."""
     study = load_study("data/demo")
     with tempfile.TemporaryDirectory() as folder:
         if scale > 1:
-            population = Truth().population
-            more = {
-                "patients": {drug: scale * n for drug, n in population.patients.items()},
-                "controls": scale * population.controls,
-            }
-            write_study(Truth().model_copy(update={"population": population.model_copy(update=more)}), folder)
+            write_cohort(scale, folder)
             study = study.elsewhere(folder)
         swabs, _ = build_cohort(study)
     return swabs[swabs.obs["control_type"].eq("sample") & swabs.obs["depth"].ge(DEPTH)].copy()
@@ -196,7 +203,7 @@ def alpha_lines(scale: int) -> list[Line]:
 def permanova_lines(scale: int) -> list[Line]:
     """A factor given a covariate, 9,999 permutations."""
     n = cohort(scale).n_obs
-    gram, obs = permutation.gower(distances(scale)), cohort(scale).obs
+    gram, obs = permutation.products(distances(scale), sparse.eye_array(n, format="csr")), cohort(scale).obs
     permutations = PERMUTATIONS if scale < 16 else 99
 
     def ours() -> dict[str, Any]:
@@ -315,41 +322,76 @@ def reference_lines(scale: int) -> list[Line]:
 
 # --- the report as a whole -------------------------------------------------------------------------------------------
 
-EMPTY = """
-import sys, time, nbformat, papermill
+#: What a chapter imports, and the libraries that do its work, without which it cannot.
+CHAPTER = "from helpers import claims, diversity, evidence, figures, ingest, measures, narrate, output, permutation"
+LIBRARIES = "import anndata, matplotlib.pyplot, numpy, pandas, pydantic, scipy.stats, skbio, skbio.stats.ordination"
+STARTED = """
+import sys, nbformat
 from pathlib import Path
-cells = [nbformat.v4.new_code_cell("from helpers import claims, diversity, estimates, figures, ingest\\n"
-                                   "from helpers import narrate, permutation\\nfrom helpers.output import Output")]
-nbformat.write(nbformat.v4.new_notebook(cells=cells), sys.argv[1])
-papermill.execute_notebook(sys.argv[1], sys.argv[2], kernel_name="python3", language="python", progress_bar=False)
+from helpers.run.execution import execute
+source, code = Path(sys.argv[1]), sys.argv[2]
+nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), source)
+execute(source, source.with_name("ran.ipynb"), {})
 """
 
 
-def report_lines() -> list[str]:
-    """Wall and processor time of ``make report``, and what starting five kernels with their imports takes of it."""
+class Spent(NamedTuple):
+    """Wall and processor time in seconds, and the most memory that all processes had at once, in GB."""
 
-    def spent(command: list[str]) -> tuple[float, float]:
-        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        return time.perf_counter() - began, cpu
+    wall: float
+    cpu: float
+    memory: float
 
-    shutil.rmtree("reports/demo", ignore_errors=True)
-    without, cpu_without = spent(["make", "report", "SET=robustness=off", f"PYTHON={sys.executable}"])
-    shutil.rmtree("reports/demo", ignore_errors=True)
-    wall, cpu = spent(["make", "report", f"PYTHON={sys.executable}"])
-    again, _ = spent(["make", "report", f"PYTHON={sys.executable}"])
+
+def spent(command: list[str]) -> Spent:
+    """Run a command and watch it: what processes share is counted once."""
+    mark, peak = f"BENCHMARK={os.urandom(8).hex()}", 0
+
+    def held(process: Path) -> int:
+        try:
+            if mark.encode() in (process / "environ").read_bytes():
+                return int((process / "smaps_rollup").read_text().partition("\nPss:")[2].split()[0])
+        except (OSError, IndexError):  # it has ended
+            pass
+        return 0
+
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    name, _, value = mark.partition("=")
+    with subprocess.Popen(command, env=os.environ | {name: value}, stdout=subprocess.DEVNULL) as running:
+        while running.poll() is None:
+            peak = max(peak, sum(map(held, Path("/proc").glob("[0-9]*"))))
+            time.sleep(0.1)
+    assert not running.returncode, command
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Spent(time.perf_counter() - began, cpu, peak / 2**20)
+
+
+def report_on(study: str, *settings: str) -> Spent:
+    """``make report`` of a study from its beginning."""
+    shutil.rmtree(f"reports/{study}", ignore_errors=True)
+    return spent(["make", "report", f"STUDY={study}", f"SET={' '.join(settings)}", f"PYTHON={sys.executable}"])
+
+
+def started(code: str) -> float:
+    """Processor time of a notebook with one cell, from the step's start to its end: the least of five."""
     with tempfile.TemporaryDirectory() as folder:
-        start = [sys.executable, "-c", EMPTY, f"{folder}/in.ipynb", f"{folder}/out.ipynb"]
-        starts = [spent(start)[1] for _ in range(3)]
-    share = 5 * statistics.median(starts) / cpu_without
+        return min(spent([sys.executable, "-c", STARTED, f"{folder}/one.ipynb", code]).cpu for _ in range(5))
+
+
+def report_lines() -> list[str]:
+    """Wall and processor time of ``make report``, and what starting six kernels with their imports takes of it."""
+    without, whole = report_on("demo", "robustness=off"), report_on("demo")
+    again = spent(["make", "report", f"PYTHON={sys.executable}"]).wall
+    step, libraries, chapter = (started(code) for code in ("", LIBRARIES, CHAPTER))
     return [
-        f"`make report` on the demo cohort, environment there: {wall:.0f} s wall, {cpu:.0f} s of processor; without "
-        f"the multiverse {without:.0f} s and {cpu_without:.0f} s; starting "
-        f"five kernels with papermill and imports takes {5 * statistics.median(starts):.0f} s of it "
-        f"({100 * share:.0f} %). With nothing changed: {again:.2f} s.",
-        *multiverse_lines(cpu_without),
+        f"`make report` on the demo cohort, environment there: {whole.wall:.0f} s wall, {whole.cpu:.0f} s of "
+        f"processor; without the multiverse {without.wall:.0f} s and {without.cpu:.0f} s. With nothing changed: "
+        f"{again:.2f} s.",
+        f"Starting a chapter takes {chapter:.1f} s of processor: {step:.1f} s the step and its kernel, and "
+        f"{chapter - step:.1f} s the imports, {(chapter - step) / (libraries - step):.2f} times what the libraries "
+        f"take without which it cannot be (`{LIBRARIES}`: {libraries - step:.1f} s).",
+        *multiverse_lines(without.cpu),
     ]
 
 
@@ -402,6 +444,118 @@ class Timed(Executor):
         return done
 
 
+# --- large cohorts ---------------------------------------------------------------------------------------------------
+
+#: Times as many people as the demo has; the last, what is asked what 40,000 swabs would take of.
+LARGER, ASKED = (1, 4, 8, 13), 40_000
+DASK = """\
+A Dask cluster does nothing for such a report, and this is meant: chapters 1 to 5 are one pass of arithmetic over
+pairs of swabs, whose result, {matrix:.1f} GB a distance for {asked:,} swabs, every permutation test reads as a whole.
+Blocks of a distance are independent and could be sent to workers, yet they would come back over the network to where
+the tests are; the cores of one machine share them already. The permutations of a chapter are on one core. What a
+cluster does shorten is the multiverse, of which each job is by itself: with `DASK_SCHEDULER_ADDRESS` set, chapter 6 and
+`make validate` run there, and give the same bytes (a test says so)."""
+
+
+def large_lines() -> list[str]:
+    """The report without the multiverse of larger cohorts, and of very many reads, from beginning to end."""
+    took, swabs = {}, {}
+    for scale in LARGER:
+        with study_in(f"benchmark{scale}") as folder:
+            write_cohort(scale, folder)
+            took[scale] = report_on(folder.name, "robustness=off")
+            found, _ = build_cohort(load_study(folder))
+            swabs[scale] = int((found.obs["control_type"].eq("sample") & found.obs["depth"].ge(DEPTH)).sum())
+            print(f"  x{scale}, {swabs[scale]:,} swabs: {took[scale]}", flush=True)
+    n = np.array([swabs[scale] for scale in LARGER], float)
+    law = {what: fitted(n, np.array([getattr(took[s], what) for s in LARGER])) for what in Spent._fields}
+    rows = [
+        f"| {swabs[s]:,} | {t.wall:.0f} s | {t.cpu:.0f} s | {t.memory:.1f} GB | {t.cpu / pairs(s):.1f} × |"
+        for s, t in took.items()
+    ]
+    wall, cpu, memory = (float(at(law[what], ASKED)) for what in Spent._fields)
+    shallow, deep = (reads_times(times) for times in (1, 10**9))
+    last = LARGER[-1]
+    return [
+        f"`make report` with `robustness=off`, on {cores()}, of cohorts like the demo's. The floor is the "
+        "minima that its distances cannot do without (Bray-Curtis of ten draws, of shares, and weighted UniFrac in two "
+        f"chapters); for {swabs[last]:,} swabs {pairs(last):.0f} s of processor.",
+        "\n".join(
+            [
+                "| swabs | wall | processor | memory at most | processor / floor |",
+                "|---|---|---|---|---|",
+                *rows,
+                f"| {ASKED:,}, extrapolated | {wall / 60:.0f} min | {cpu / 60:.0f} min | {memory:.0f} GB | |",
+            ]
+        ),
+        f"The law that was fitted: a + b n + c n², none below 0. Processor: {told(law['cpu'], 's')}. Memory: "
+        f"{told(law['memory'], 'GB')}. It is extrapolated {ASKED / n[-1]:.1f} times beyond what was measured.",
+        " ".join(DASK.format(asked=ASKED, matrix=8 * ASKED**2 / 1e9).split("\n")),
+        f"52 swabs of the demo: {shallow.cpu:.0f} s of processor, {shallow.memory:.2f} GB. With each read so often "
+        f"that a swab has 2·10⁹: {deep.cpu:.0f} s ({deep.cpu / shallow.cpu:.1f} ×), {deep.memory:.2f} GB "
+        f"({deep.memory / shallow.memory:.2f} ×).",
+    ]
+
+
+@contextmanager
+def study_in(name: str) -> Iterator[Path]:
+    """A study's folder in data/ with the demo's study.yaml, until it and its report are no longer needed."""
+    folder = Path("data", name)
+    folder.mkdir()
+    try:
+        demo = Path("data/demo/study.yaml").read_text(encoding="utf-8")
+        (folder / "study.yaml").write_text(re.sub(r"(?m)^ *sha256:.*\n", "", demo), encoding="utf-8")
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+        shutil.rmtree(Path("reports", name), ignore_errors=True)
+
+
+def fitted(n: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """a, b and c of y = a + b n + c n², none below 0, where relative errors are alike."""
+    return nnls(n[:, None] ** np.arange(3) / y[:, None], np.ones(len(y)))[0]
+
+
+def at(law: np.ndarray, n: float) -> float:
+    """What the law says of so many swabs."""
+    return float(law @ np.array([1, n, n**2], float))
+
+
+def told(law: np.ndarray, unit: str) -> str:
+    """The law for thousands of swabs."""
+    a, b, c = law * np.array([1, 1e3, 1e6])
+    return f"{a:.2g} {unit} + {b:.2g} {unit} a thousand swabs + {c:.2g} {unit} a thousand swabs squared"
+
+
+@cache
+def pairs(scale: int) -> float:
+    """Seconds that the minima of the report's distances take at the rate measured here."""
+    rarefied = diversity.rarefy(cohort(scale), DEPTH, seed=1)
+    drawn = ((rarefied.X > 0).sum(axis=0).astype(float) ** 2).sum() / 2
+    return float((11 * drawn + 2 * shared_branches(scale)) / minima_per_second())
+
+
+def reads_times(times: int) -> Spent:
+    """The report of 52 swabs of the demo, each read so often, as long as a swab has no more than 2·10⁹ reads."""
+    with study_in("benchmark-deep") as folder:
+        swabs = cohort(1)
+        visits = swabs.obs.groupby("subject", observed=True)["visit"].transform("nunique")
+        people = swabs.obs[visits.eq(2)].drop_duplicates("subject")
+        people = people.groupby(people["arm"].cat.add_categories("none").fillna("none"), observed=True).head(9)
+        chosen = swabs[swabs.obs["subject"].isin(people["subject"])][:52]
+        counts = pd.DataFrame(chosen.X.toarray().astype(np.int64), chosen.obs_names, chosen.var_names)
+        often = (2 * 10**9 // counts.sum(axis=1)).clip(upper=times)
+        metadata = pd.read_csv("data/demo/metadata.tsv", sep="\t", dtype=str, keep_default_na=False)
+        metadata[metadata["swab_id"].isin(counts.index)].to_csv(folder / "metadata.tsv", sep="\t", index=False)
+        counts.mul(often, axis=0).T.to_csv(folder / "counts.tsv", sep="\t", index_label="feature")
+        for name in ("taxonomy.tsv", "tree.nwk"):
+            shutil.copy(f"data/demo/{name}", folder)
+        yaml = (folder / "study.yaml").read_text(encoding="utf-8")
+        yaml = yaml.replace("counts.biom", "counts.tsv").replace("format: biom", "format: text")
+        (folder / "study.yaml").write_text(yaml, encoding="utf-8")
+        return report_on(folder.name, "robustness=off")
+
+
 # --- the table -------------------------------------------------------------------------------------------------------
 
 
@@ -420,7 +574,12 @@ def machine() -> str:
          'packageVersion("phyloseq")))'],
         capture_output=True, text=True, check=False,
     ).stdout if shutil.which("Rscript") else "no R"  # fmt: skip
-    return f"{model}, {os.cpu_count()} cores, {memory:.0f} GB; Python {platform.python_version()}, {packages}; {r}"
+    return f"{model}, {cores()}, {memory:.0f} GB; Python {platform.python_version()}, {packages}; {r}"
+
+
+def cores() -> str:
+    """Cores, and what else used them: with more than one process a core, times are longer than they need to be."""
+    return f"{os.cpu_count()} cores (ours and others', {os.getloadavg()[2]:.1f} processes ran or waited at a time)"
 
 
 def shown(line: Line) -> str:
@@ -438,15 +597,19 @@ def shown(line: Line) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-WHOLE = "## The report as a whole"
+WHOLE, LARGE = "## The report as a whole", "## Large cohorts"
 
 
 def main() -> None:
-    """Measure everything and write RESULTS.md; with the argument ``report``, only its second part."""
+    """Measure everything and write RESULTS.md; with the argument ``report`` or ``large``, only that part."""
     results = HERE / "RESULTS.md"
-    if sys.argv[1:] == ["report"]:
-        kept = results.read_text(encoding="utf-8").partition(WHOLE)[0]
-        results.write_text("\n\n".join([kept + WHOLE, *report_lines()]) + "\n", encoding="utf-8")
+    if sys.argv[1:]:
+        before, _, rest = results.read_text(encoding="utf-8").partition(WHOLE)
+        report, _, large = rest.partition(LARGE)
+        parts = [report.strip(), large.strip()]
+        for i, (name, measure) in enumerate((("report", report_lines), ("large", large_lines))):
+            parts[i] = "\n\n".join(measure()) if name in sys.argv[1:] else parts[i]
+        results.write_text(f"{before}{WHOLE}\n\n{parts[0]}\n\n{LARGE}\n\n{parts[1]}\n", encoding="utf-8")
         return
     lines: list[Line] = []
     for scale in SCALES:
@@ -476,7 +639,7 @@ def main() -> None:
         "",
         f"Peak memory of the whole run: {peak:.1f} GB.",
         "",
-        "\n\n".join([WHOLE, *report_lines()]),
+        "\n\n".join([WHOLE, *report_lines(), LARGE, *large_lines()]),
     ]
     results.write_text("\n".join(text) + "\n", encoding="utf-8")
     print(f"written: {results}")
