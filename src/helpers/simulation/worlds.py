@@ -54,9 +54,6 @@ EFFECTS = ("total", "direct", "indirect")
 TARGET_SEEDS = range(100_000, 100_060)
 
 
-# --- a cohort --------------------------------------------------------------------------------------------------------
-
-
 def simulated(truth: Truth, seed: int, like: Study) -> AnnData:
     """A simulated cohort as from `helpers.ingest.cohort_of`; its tree has tips for all ASVs that there are."""
     cohort = simulate_cohort(truth, seed)
@@ -79,9 +76,6 @@ def examined(cohort: AnnData, like: Study, settings: Settings) -> AnnData:
     clean, _ = without_contaminants(cohort, settings.alpha)
     asked = evidence.asked_by(load_claims(like), like)
     return measured(clean, like, settings, [each.measure for each in asked])
-
-
-# --- what is true ----------------------------------------------------------------------------------------------------
 
 
 def worlds(truth: Truth) -> dict[str, Truth]:
