@@ -184,8 +184,7 @@ def expected_alpha(
 ) -> pd.DataFrame:
     """Alpha diversity of each swab at one depth: the exact mean over all subsamples of its reads.
 
-    What rarefying endlessly often would converge to, from the hypergeometric distribution of each feature's count,
-    with nothing drawn. Of N reads, k of a feature, m are taken without replacement:
+    What rarefying endlessly often would converge to. Of N reads, k of a feature, m are taken without replacement:
 
     - observed features, ``sum 1 - C(N - k, m) / C(N, m)``;
     - Shannon, ``ln m - sum k / N E[ln(1 + K)]``, with K the reads of the feature among m - 1 of the other N - 1;
@@ -357,9 +356,8 @@ def rarefaction_curves(cohort: AnnData, depths: Sequence[int]) -> pd.DataFrame:
 def rarefaction_means(curves: pd.DataFrame) -> pd.DataFrame:
     """Mean rarefaction curve of each group over the same swabs at every depth: those that reach the greatest.
 
-    A mean over the swabs that reach each depth would go on rising, or fall, because they are other swabs. `curves` as
-    from `rarefaction_curves`. One row a group and depth: group, depth, observed_features, shannon, ``swabs``, and
-    ``of``, all of the group's. A group none of whose swabs reaches the greatest depth is not there.
+    `curves` as from `rarefaction_curves`. One row a group and depth: group, depth, observed_features, shannon,
+    ``swabs``, and ``of``, all of the group's. A group none of whose swabs reaches the greatest depth is not there.
     """
     all_swabs = curves.groupby("group", observed=True)["swab"].nunique()
     by_depth = curves[curves["reaches"]].groupby(["group", "depth"], observed=True)
@@ -596,9 +594,8 @@ def distance_to_reference(
     distance to the centroid of J in principal-coordinate space, without computing the coordinates.
 
     The distances must be Euclidean, such as square-root Bray-Curtis; which swabs are the `reference`, and the subject
-    of each, stand in their order. A control is never compared with itself, at either visit. Indexed by the ids of
-    `distmat`; NaN if no other subject is in the reference. `ValueError` if `reference` or `subjects` does not fit the
-    swabs, no swab is in the reference, or a distance is NaN.
+    of each, stand in their order. Indexed by the ids of `distmat`; NaN if no other subject is in the reference.
+    `ValueError` if these do not fit the swabs, no swab is in the reference, or a distance is NaN.
 
     References
     ----------
@@ -654,8 +651,8 @@ def axis_position(
 
     The distances must be Euclidean, such as square-root Bray-Curtis; in their order stand which swabs of controls and
     of patients the axis lies between, those at baseline, and the subject of each swab. Nobody is placed by means in
-    which they have a part: without this, chance alone draws everybody towards their own group at baseline, and away
-    from it later.
+    which they have a part: chance alone would draw everybody towards their own group at baseline, and away from it
+    later.
 
     Indexed by the ids of `distmat`: projection; position; off_axis, the distance to the axis,
     ``sqrt(d2(i, C) - projection² D2)``. `ValueError` if an argument does not fit the swabs, a group has fewer than two

@@ -184,13 +184,12 @@ def paired_permanova(
     """Test whether patients' communities change between two visits, and, with `arm`, differently by arm.
 
     With C one contrast (-1, +1)/sqrt(2) a patient, K = C G C' holds the inner products of the patients' changes. Time:
-    the statistic is ``1'K1``; under no change each patient's change is as likely as its negative, so that ``f'Kf`` with
-    random signs f is its null distribution. Time x arm: PERMANOVA of the changes on arm given the covariates, permuting
+    the statistic is ``1'K1``, and ``f'Kf`` with random signs f its null distribution, since without change each
+    patient's is as likely as its negative. Time x arm: PERMANOVA of the changes on arm given the covariates, permuting
     whole patients. Several swabs of a patient at a visit count as their mean.
 
     The design has a row a swab, indexed by the ids of `distmat`, in any order, with columns subject, visit
-    (``baseline`` or ``followup``), `arm` and `covariates`. A patient's value of a covariate is the first at baseline; a
-    covariate that does not vary is left out.
+    (``baseline`` or ``followup``), `arm` and `covariates`, of which the first value at baseline counts.
 
     Rows ``visit`` and, with `arm`, ``visit:arm``; columns term, df, sum_of_squares, r2 (of the variation of the
     changes; for ``visit``, of all variation within patients), pseudo_f, p_value, n (patients with both visits),

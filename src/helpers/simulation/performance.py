@@ -130,9 +130,6 @@ def simulate_runs(
     return pd.concat(tables, ignore_index=True)
 
 
-# --- the table -------------------------------------------------------------------------------------------------------
-
-
 def false_verdicts(parts: pd.DataFrame, claims: Mapping[str, Claim]) -> pd.DataFrame:
     """Whether any verdict on a family's claims is false, in each cohort.
 

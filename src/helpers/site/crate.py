@@ -66,9 +66,6 @@ def _describe_root(crate: ROCrate, study: Study) -> None:
     crate.license = _described(crate, "#licence", "CreativeWork", name=study.licence, description=about)
 
 
-# ---------------------------------------------------------------- files, inputs, parameters
-
-
 def pages_of(html: Path) -> list[Path]:
     """The pages of a site."""
     return sorted([*html.glob("*.html"), *html.glob("claims/*.html")])
@@ -113,9 +110,6 @@ def _add_parameters(crate: ROCrate, parameters: dict[str, Any]) -> list[Entity]:
         value = {"name": name, "value": parameters[name], "exampleOfWork": formal}
         values.append(_described(crate, f"#value-{name}", "PropertyValue", **value))
     return values
-
-
-# ---------------------------------------------------------------- workflow, tools, runs
 
 
 def _declared(chapter: str, run: Run) -> list[str]:

@@ -114,9 +114,6 @@ def place(where: str) -> tuple[str, str]:
     return f"{title}: {section}", evidence({"notebook": address.removesuffix(".html"), "section": section})
 
 
-# ---------------------------------------------------------------- facts
-
-
 def facts(run: Run) -> dict[str, str]:
     """What a run knows for the answers of standards.yaml, by name: plain text, empty where the run does not know."""
     told = known(run)
