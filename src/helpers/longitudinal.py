@@ -5,7 +5,6 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
-from statsmodels.regression.mixed_linear_model import MixedLM, VCSpec
 
 from helpers.estimates import Names, as_numbers, mean_change, not_estimable, with_t
 from helpers.ingest import in_order
@@ -95,6 +94,8 @@ def mixed_contrast(
 
 def _fitted(rows: pd.DataFrame, y: np.ndarray, x: np.ndarray) -> tuple[float, float, float]:
     """The first coefficient, its error by the model, and the bias-reduced robust one; `rows` sorted by subject."""
+    from statsmodels.regression.mixed_linear_model import MixedLM, VCSpec  # slow to import, and for one table
+
     effects = {"patient": rows["subject"], "site": rows["site"], "visit": rows["visit"]}
     if rows.groupby("subject")["site"].nunique().max() < 2:
         del effects["site"]

@@ -12,10 +12,8 @@ from skbio import DistanceMatrix
 from helpers.estimates import Names, as_numbers
 from helpers.visits import who
 
-#: Permuted columns that are multiplied at a time, as numbers held in memory.
-BATCH = 4_000_000
-#: People whose swabs' distances are squared at a time.
-PEOPLE = 64
+#: Permuted columns that are multiplied at a time, as numbers held in memory; people whose distances are squared.
+BATCH, PEOPLE = 4_000_000, 64
 
 
 def _centred(a: np.ndarray) -> np.ndarray:

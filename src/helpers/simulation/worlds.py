@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import yaml
 from anndata import AnnData
 from scipy import sparse
 from scipy.stats import norm
@@ -16,6 +14,7 @@ from scipy.stats import norm
 from helpers import evidence, treatment, workers
 from helpers.claims import load_claims
 from helpers.evidence import BEYOND_REGRESSION, Asked
+from helpers.files import packaged
 from helpers.ingest import cohort_of
 from helpers.lineage import parse_lineage
 from helpers.measures import by_visit, find, measured
@@ -39,7 +38,7 @@ def _scenarios() -> dict[str, Scenario]:
     """The worlds of scenarios.yaml, which explains them."""
     inert = changed(without_effects(Truth()), treatment={"shift_sd": 0.0})
     bases = {"demo": Truth(), "no drugs": inert, "no effects": without_effects(Truth(), disease=False)}
-    told = yaml.safe_load(Path(__file__).with_name("scenarios.yaml").read_text(encoding="utf-8"))
+    told = packaged("simulation/scenarios.yaml")
     truths = {name: changed(bases[of.get("from", "demo")], **of.get("changes", {})) for name, of in told.items()}
     return {name: Scenario(truths[name], of["told"], of.get("nothing", "")) for name, of in told.items()}
 

@@ -15,11 +15,10 @@ from platform import python_version
 from typing import Any
 
 import nbformat
-import yaml
 from rocrate.model import ComputerLanguage, ContextEntity, Entity
 from rocrate.rocrate import ROCrate
 
-from helpers.files import CRATE, HTML, LOCK, MAKEFILE, NOTEBOOKS
+from helpers.files import CRATE, HTML, LOCK, MAKEFILE, NOTEBOOKS, packaged
 from helpers.run.origin import Ran, command, commit, inputs, machine, run_times, sha256, utc
 from helpers.run.parameters import declared
 from helpers.site.archive import shared
@@ -30,7 +29,7 @@ CONTEXT = "https://w3id.org/ro/terms/workflow-run/context"
 WORKFLOW = f"{HTML}/files/{MAKEFILE}"
 TYPES = {int: "Integer", float: "Float"}
 #: What is the same in each crate.
-FIXED = yaml.safe_load(Path(__file__).with_name("crate.yaml").read_text(encoding="utf-8"))
+FIXED = packaged("site/crate.yaml")
 
 
 def crate_json(run: Run, html: Path) -> str:

@@ -2,18 +2,16 @@
 
 from collections import Counter
 from functools import cache, partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-import yaml
 from jinja2 import Environment, StrictUndefined, Template
 
 from helpers import narrate
 from helpers.claims import NOT_TESTABLE, VERDICTS
 from helpers.disclosure import as_tsv
 from helpers.evidence import NEEDS_COUNTS
-from helpers.files import FIGURES, TABLES, write_whole
+from helpers.files import FIGURES, TABLES, packaged, write_whole
 from helpers.output import saved_table
 from helpers.site.pages import Run, evidence, prose, raw
 from helpers.study import VOCABULARY, Column, Study
@@ -74,10 +72,9 @@ def page(run: Run) -> str:
 @cache
 def checklists() -> list[dict[str, Any]]:
     """The checklists: name, title, about, and items, a list of `Item`."""
-    read = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
     return [
         {**checklist, "items": [Item(**{**item, "where": tuple(item.get("where", ()))}) for item in checklist["items"]]}
-        for checklist in read
+        for checklist in packaged("site/pages/standards.yaml")
     ]
 
 
@@ -138,8 +135,7 @@ def facts(run: Run) -> dict[str, str]:
 def templates() -> dict[str, Template]:
     """The facts of standards_facts.yaml, by name."""
     env = Environment(undefined=StrictUndefined)
-    read = yaml.safe_load(Path(__file__).with_name("standards_facts.yaml").read_text(encoding="utf-8"))
-    return {name: env.from_string(text) for name, text in read.items()}
+    return {name: env.from_string(text) for name, text in packaged("site/pages/standards_facts.yaml").items()}
 
 
 def known(run: Run) -> dict[str, Any]:
