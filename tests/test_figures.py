@@ -361,3 +361,34 @@ def test_a_cohort_is_laid_beside_the_truth_of_the_same_question(tmp_path):
     assert "<em>S. epidermidis</em>, Atopic dermatitis minus Healthy skin (nats)" in first["X1"]
     assert "1 of 2 intervals" in html
     assert "2 were not simulated" in html
+
+
+def test_trajectories_start_at_none_and_have_a_gap_where_few_came():
+    row = {"measure": "S. aureus", "unit": "CLR", "scale": "fold change"}
+    drawn = [
+        ("Drug", "Week 4", -1.0, 9),
+        ("Drug", "Month 3", -2.0, 8),
+        ("Drug C", "Month 3", 1.0, 6),
+        ("Few", "Week 4", np.nan, 3),
+    ]
+    rows = [
+        row | {"who": w, "visit": v, "estimate": e, "ci_low": e - 1, "ci_high": e + 2, "n": n} for w, v, e, n in drawn
+    ]
+    labels = {
+        "control": "C",
+        "case": "P",
+        "treatment": "Drug",
+        "comparator": "Other",
+        "baseline": "Start",
+        "followup": "Month 3",
+    }
+    fig = figures.trajectories(pd.DataFrame(rows), labels)
+    ax: Any = fig.axes[0]
+    lines = {c.get_label(): c.lines[0].get_ydata().tolist() for c in ax.containers}
+    assert list(lines) == ["Drug (n = 9)", "Drug C (n = 6)"]
+    assert lines["Drug (n = 9)"] == [0, -1, -2]
+    assert np.array_equal(lines["Drug C (n = 6)"], [0, np.nan, 1], equal_nan=True)
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["Start", "Week 4", "Month 3"]
+    (grey,) = ax.patches
+    assert grey.get_x() == pytest.approx(1.7), "the visit that claims are about"
+    assert ax.containers[1].lines[0].get_linestyle() != ax.containers[0].lines[0].get_linestyle() == "-"

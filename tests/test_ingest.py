@@ -635,7 +635,11 @@ def test_two_arms_in_one_person_are_an_error_also_where_a_swab_has_no_visit(tmp_
         "  where:    subject p2; rows S-3, S-4",
         "  found:    comparator, treatment",
         "  expected: one for each subject",
-        f"  fix:      correct the rows, or columns.arm or columns.subject in study.yaml{ingest.CROSS_OVER}",
+        "  fix:      correct the rows, or columns.arm or columns.subject in study.yaml. If everybody had both "
+        "treatments in turn: a cross-over is not supported, since what the first period leaves behind would be taken "
+        "for an effect of the second. Give the first period as a study of its own, with columns.visit.values of its "
+        "visits and the others under columns.visit.ignore; periods are neither sites nor visits. If arms were changed "
+        "later: columns.arm_from: baseline",
     ]
 
 

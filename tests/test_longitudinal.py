@@ -58,6 +58,8 @@ def test_the_mixed_model_uses_those_who_lack_a_visit_and_says_nothing_of_few_peo
     assert mixed_contrast(lost, "y")["n"] == 24
     unknown = swabs.assign(y=swabs["y"].mask(swabs["subject"].eq("P00")))
     assert {k: mixed_contrast(unknown, "y")[k] for k in ("n", "n_dropped")} == {"n": 23, "n_dropped": 1}
+    alone = swabs.assign(y=swabs["y"].mask(swabs["arm"].eq("comparator")))
+    assert np.isnan(mixed_contrast(alone, "y")["estimate"]), "of one arm there is no difference, and its change is none"
     few = lost[~lost["subject"].isin(["P03", "P06", "P09", "P12"])]  # of eight with the comparator, three have both
     assert np.isnan(mixed_contrast(few, "y")["estimate"])
 

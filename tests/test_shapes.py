@@ -122,11 +122,11 @@ SHAPES: dict[str, tuple[Callable[[Files], Files], dict[str, str]]] = {
     "no controls": (no_controls, dict.fromkeys(["C1", "C2", "C3", "C6", "C7", "C9", "C10", "C11", "C12"], "controls")),
     "one arm": (
         one_arm,
-        dict.fromkeys(["C7", "C9"], "nobody under") | dict.fromkeys(["C11", "C12", "C13"], "one of two arms"),
+        dict.fromkeys(["C7", "C9"], "nobody under") | dict.fromkeys(["C11", "C12", "C13"], "second arm"),
     ),
     "no arms": (
         no_arms,
-        dict.fromkeys(IN_AN_ARM, "nobody under") | dict.fromkeys(["C11", "C12", "C13"], "one of two arms"),
+        dict.fromkeys(IN_AN_ARM, "nobody under") | dict.fromkeys(["C11", "C12", "C13"], "second arm"),
     ),
     "three visits": (three_visits, {}),
     "several sites": (several_sites, {}),
@@ -146,13 +146,13 @@ SHAPES: dict[str, tuple[Callable[[Files], Files], dict[str, str]]] = {
         dict.fromkeys(["C4", "C5"], "n = 1")
         | dict.fromkeys(["C6", "C8", "C14", "C15", "C16"], "too few people under")
         | dict.fromkeys(["C7", "C9"], "nobody under")
-        | dict.fromkeys(["C11", "C12", "C13"], "one of two arms")
+        | dict.fromkeys(["C11", "C12", "C13"], "second arm")
         | {"C17": "too few people under"},
     ),
     "constant covariate": (constant_covariate, {}),
     "baseline only": (
         baseline_only,
-        dict.fromkeys(IN_AN_ARM, "nobody under") | dict.fromkeys(["C11", "C12", "C13"], "one of two arms"),
+        dict.fromkeys(IN_AN_ARM, "nobody under") | dict.fromkeys(["C11", "C12", "C13"], "second arm"),
     ),
 }
 

@@ -261,9 +261,7 @@ COHORTS = {
     ),
     "group and visit in one column": plain(rows(
         METADATA.assign(Group=one_column()).drop(columns=["Diagnosis", "Timepoint"])
-    ), said="If a column tells it, name it and its values here", edits={
-        "columns.visit": {"column": "Group", "values": {"baseline": ["AD_pre", "HC"], "followup": ["AD_post"]}}
-    }),
+    ), said="'Group' tells patients by visit, and controls; these are of baseline"),
     "people named with their visit": plain(rows(METADATA.assign(
         PatientID=METADATA["PatientID"] + METADATA["Timepoint"].map({"week 0": "pre", "week 12": "post"})
     )), said="'P00pre' is taken for 'P00'"),
@@ -309,7 +307,7 @@ def test_a_strangers_cohort_is_right_without_an_edit_or_with_one_that_was_spelle
         for part in reversed(key.split(".")):
             whole = {part: whole}
         edited = merged(edited, whole)
-    (folder / "study.yaml").write_text(yaml.safe_dump(edited))
+    (folder / "study.yaml").write_text(yaml.safe_dump(edited, sort_keys=False))
     for file, mended in cohort.mended.items():
         (folder / "raw" / file).write_bytes(mended)
     assert "no problem found" in checked("mine")

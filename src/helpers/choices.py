@@ -138,13 +138,8 @@ def kind_of(measure: str, study: Study) -> str:
     of = find(measure, study)
     if of.kind == "severity":
         return "severity"
-    return (
-        "axis"
-        if measure == POSITION
-        else "taxon"
-        if of.kind == "taxon" and not measure.endswith(("_share", "_load"))
-        else "other"
-    )
+    relative = of.kind == "taxon" and not measure.endswith(("_share", "_load"))
+    return "axis" if measure == POSITION else "taxon" if relative else "other"
 
 
 def touched(asked: "Asked", spec: Specification, choices: Mapping[str, Choice], study: Study) -> Specification | None:

@@ -112,13 +112,12 @@ def _branches(tree: TreeNode, features: Sequence[str]) -> _Branches:
         of_node = 0.0 if node is tree and node.length is None else node.length  # a root may have a branch, too
         if of_node is None or not 0 <= of_node < np.inf:
             raise ValueError(f"branch {node.name!r} of the tree has the length {of_node}; expected a number >= 0")
+        start = len(order)
         if node.children:
             start = below[-len(node.children)]
             del below[-len(node.children) :]
-        else:
-            start = len(order)
-            if node.name in column:
-                order.append(column[node.name])
+        elif node.name in column:
+            order.append(column[node.name])
         below.append(start)
         if len(order) > start:
             rows.append((start, len(order), of_node))
@@ -180,8 +179,7 @@ def expected_alpha(
 ) -> pd.DataFrame:
     """Alpha diversity of each swab at one depth: the exact mean over all subsamples of its reads.
 
-    What rarefying endlessly often would converge to, from the hypergeometric distribution of each feature's count,
-    with nothing drawn. Of N reads, k of a feature, m are taken without replacement:
+    What rarefying endlessly often would converge to. Of N reads, k of a feature, m are taken without replacement:
 
     - observed features, ``sum 1 - C(N - k, m) / C(N, m)``;
     - Shannon, ``ln m - sum k / N E[ln(1 + K)]``, with K the reads of the feature among m - 1 of the other N - 1;
@@ -211,7 +209,7 @@ def expected_alpha(
     expected = pd.DataFrame(np.nan, index=table.ids, columns=metrics)
     for metric in expected:
         if metric == "observed_features":
-            found = _found(reads.data, _by_read(totals, reads), depth, log_factorial)
+            found = _found(reads.data, np.repeat(totals, np.diff(reads.indptr)), depth, log_factorial)
             values = np.add.reduceat(found, reads.indptr[:-1])
         elif metric == "shannon":
             values = _expected_shannon(reads, totals, depth, log_factorial)
@@ -224,11 +222,6 @@ def expected_alpha(
                 values[rows] = _found(below, totals[rows, None], depth, log_factorial) @ branches.length
         expected.loc[deep, metric] = values
     return expected
-
-
-def _by_read(values: np.ndarray, counts: sparse.csr_array) -> np.ndarray:
-    """Repeat a value of each swab for each of its features."""
-    return np.repeat(values, np.diff(counts.indptr))
 
 
 def _found(k: np.ndarray, total: np.ndarray, depth: int, log_factorial: np.ndarray | None) -> np.ndarray:
@@ -269,7 +262,7 @@ def _rise(n: np.ndarray, by: np.ndarray) -> np.ndarray:
 def _expected_shannon(
     reads: sparse.csr_array, totals: np.ndarray, depth: int, log_factorial: np.ndarray | None
 ) -> np.ndarray:
-    row, k = _by_read(np.arange(len(totals)), reads), reads.data
+    row, k = np.repeat(np.arange(len(totals)), np.diff(reads.indptr)), reads.data
     row, k = row[k > 1], k[k > 1]  # a single read leaves none to meet, ln(1 + 0) = 0
     # The same count in swabs of one total has the same mean: each is worked out once.
     different, of_swab = np.unique(totals, return_inverse=True)
@@ -358,9 +351,8 @@ def rarefaction_curves(cohort: AnnData, depths: Sequence[int]) -> pd.DataFrame:
 def rarefaction_means(curves: pd.DataFrame) -> pd.DataFrame:
     """Mean rarefaction curve of each group over the same swabs at every depth: those that reach the greatest.
 
-    A mean over the swabs that reach each depth would go on rising, or fall, because they are other swabs. `curves` as
-    from `rarefaction_curves`. One row a group and depth: group, depth, observed_features, shannon, ``swabs``, and
-    ``of``, all of the group's. A group none of whose swabs reaches the greatest depth is not there.
+    `curves` as from `rarefaction_curves`. One row a group and depth: group, depth, observed_features, shannon,
+    ``swabs``, and ``of``, all of the group's. A group none of whose swabs reaches the greatest depth is not there.
     """
     all_swabs = curves.groupby("group", observed=True)["swab"].nunique()
     by_depth = curves[curves["reaches"]].groupby(["group", "depth"], observed=True)
@@ -462,14 +454,14 @@ def unifrac(counts: AnnData | pd.DataFrame, tree: TreeNode, *, weighted: bool) -
     Lozupone & Knight, Appl Environ Microbiol 2005;71:8228 (unweighted); Lozupone et al., ibid. 2007;73:1576 (weighted).
     """
     table = _table(counts)
-    if empty := [swab for swab, total in zip(table.ids, table.totals, strict=True) if not total]:
-        found = f"{len(empty)} swabs have no reads, the first {empty[0]!r}"
+    if len(empty := np.flatnonzero(table.totals == 0)):
+        found = f"{len(empty)} swabs have no reads, the first {table.ids[empty[0]]!r}"
         raise ValueError(f"{found}: they have no distance; leave them out")
     branches = _branches(tree, table.features)
     by_branch = np.empty((len(table.ids), len(branches.length)))
     for rows, below in _reads_below(table.counts, branches):
-        each = below / table.totals[rows, None] * branches.length if weighted else (below > 0) * branches.length**0.5
-        by_branch[rows] = each
+        shares = below / table.totals[rows, None]
+        by_branch[rows] = shares * branches.length if weighted else (below > 0) * branches.length**0.5
     # Branch length in common; weighted, times the smaller of the shares of reads below it.
     if weighted:
         return _apart(_in_common([by_branch]), table.ids, lambda total, common: total - 2 * common)
@@ -516,8 +508,8 @@ def distances(swabs: AnnData) -> Iterator[tuple[str, DistanceMatrix]]:
     if not swabs.uns.get("relative", False):
         yield "Aitchison", aitchison(swabs)
         if tree := rooted_tree(swabs):
-            for name, weighted in (("Weighted UniFrac", True), ("Unweighted UniFrac", False)):
-                yield name, unifrac(swabs, tree, weighted=weighted)
+            yield "Weighted UniFrac", unifrac(swabs, tree, weighted=True)
+            yield "Unweighted UniFrac", unifrac(swabs, tree, weighted=False)
 
 
 def root_of(swabs: AnnData) -> DistanceMatrix:
@@ -531,10 +523,8 @@ def without(swabs: AnnData, genus: str) -> DistanceMatrix:
     Between the swabs that have any; its ids say which.
     """
     others = sparse.csr_array(swabs.X)[:, np.flatnonzero(swabs.var["genus"].ne(genus))].toarray().astype(float)
-    total = others.sum(axis=1)
-    there = total > 0
-    shares = others[there] / total[there, None]
-    return square_root(_of_shares(shares, swabs.obs_names[there]))
+    there = others.sum(axis=1) > 0
+    return square_root(_of_shares(closure(others[there]), swabs.obs_names[there]))
 
 
 def square_root(distmat: DistanceMatrix) -> DistanceMatrix:
@@ -593,9 +583,8 @@ def distance_to_reference(
     distance to the centroid of J in principal-coordinate space, without computing the coordinates.
 
     The distances must be Euclidean, such as square-root Bray-Curtis; which swabs are the `reference`, and the subject
-    of each, stand in their order. A control is never compared with itself, at either visit. Indexed by the ids of
-    `distmat`; NaN if no other subject is in the reference. `ValueError` if `reference` or `subjects` does not fit the
-    swabs, no swab is in the reference, or a distance is NaN.
+    of each, stand in their order. Indexed by the ids of `distmat`; NaN if no other subject is in the reference.
+    `ValueError` if these do not fit the swabs, no swab is in the reference, or a distance is NaN.
 
     References
     ----------
@@ -651,8 +640,8 @@ def axis_position(
 
     The distances must be Euclidean, such as square-root Bray-Curtis; in their order stand which swabs of controls and
     of patients the axis lies between, those at baseline, and the subject of each swab. Nobody is placed by means in
-    which they have a part: without this, chance alone draws everybody towards their own group at baseline, and away
-    from it later.
+    which they have a part: chance alone would draw everybody towards their own group at baseline, and away from it
+    later.
 
     Indexed by the ids of `distmat`: projection; position; off_axis, the distance to the axis,
     ``sqrt(d2(i, C) - projection² D2)``. `ValueError` if an argument does not fit the swabs, a group has fewer than two
@@ -685,11 +674,6 @@ def axis_position(
     ends = [pd.Series(projection[g]).groupby(subject[g]).mean().mean() for g in (healthy, ill)]
     if not ends[1] - ends[0] > 0:
         raise ValueError("the patients do not lie beyond the controls: there is no axis between them")
-    return pd.DataFrame(
-        {
-            "projection": projection,
-            "position": (projection - ends[0]) / (ends[1] - ends[0]),
-            "off_axis": np.sqrt(np.maximum(to_healthy - projection**2 * between, 0)),
-        },
-        index=ids,
-    )
+    position = (projection - ends[0]) / (ends[1] - ends[0])
+    off_axis = np.sqrt(np.maximum(to_healthy - projection**2 * between, 0))
+    return pd.DataFrame({"projection": projection, "position": position, "off_axis": off_axis}, index=ids)

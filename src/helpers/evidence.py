@@ -157,7 +157,7 @@ def _mixed(
     if find(asked.measure, study).kind == "severity":  # one value a patient and visit, however many swabs
         swabs = by_visit(swabs, [asked.measure]).assign(site="")
     name = ALL_VISITS if swabs["visit"].nunique() > len(VOCABULARY["visit"]) else SITE_EFFECTS
-    if name == SITE_EFFECTS and swabs["site"].nunique() < 2:
+    if who(swabs).nunique() < len(arms) or (name == SITE_EFFECTS and swabs["site"].nunique() < 2):
         return {}
     found = longitudinal.mixed_contrast(swabs, asked.measure, covariates, alpha=settings.alpha)
     return {} if np.isnan(found["estimate"]) else {name: found}
@@ -388,10 +388,10 @@ def lacking(swabs: AnnData, study: Study) -> dict[str, str]:
             people[f"{among} {arm}"] = obs[sites].groupby("subject")["visit"].nunique().eq(2).sum(), skin
     people["both arms"] = min(people[arm][0] for arm in VOCABULARY["arm"]), f"in one of two arms {both}"
     for need, (n, who_they_are) in people.items():
-        there[need] = (
-            n >= max(FEW, study.privacy.fewest),
-            f"there {'are too few people' if n else 'is nobody'} {who_they_are}",
-        )
+        enough, none = n >= max(FEW, study.privacy.fewest), "are too few people" if n else "is nobody"
+        there[need] = enough, f"there {none} {who_they_are}"
+    if not people["both arms"][0]:
+        there["both arms"] = False, "the study has no second arm with patients at both visits"
     but = f" (groups of {SMALL} or fewer are not shown)" if study.privacy.fewest else ""
     return {need: "" if found else f"{reason}{but}" for need, (found, reason) in there.items()}
 

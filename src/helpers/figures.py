@@ -280,15 +280,15 @@ def trajectories(changes: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
         for i, who in enumerate(groups):
             key, part = names.get(who, ""), of[of["who"].eq(who)].set_index("visit").reindex(visits[1:])
             mean, half = np.r_[0, part["estimate"]], np.r_[0, (part["ci_high"] - part["ci_low"]) / 2]
-            known = np.isfinite(mean)
             style = {"color": COLOURS.get(key, "0.45"), "marker": MARKERS.get(key, "Pv*X"[i % 4]), "mec": "black"}
-            if known.sum() > 1:
+            if part["estimate"].notna().any():  # who was not swabbed at a visit has a gap there
                 x = np.arange(len(visits)) + 0.08 * (i - (len(groups) - 1) / 2)
                 line, n = "-" if key else ("--", ":")[i % 2], f"{who} (n = {part['n'].max():.0f})"
-                ax.errorbar(x[known], mean[known], half[known], capsize=2, lw=1.5, ms=6, ls=line, label=n, **style)
+                ax.errorbar(x, mean, half, capsize=2, lw=1.5, ms=6, ls=line, label=n, **style)
         unit = "times" if of["scale"].iloc[0] == "fold change" else of["unit"].iloc[0]
         ax.axhline(0, color="black", lw=0.6)
-        ax.axvspan(*(visits.index(labels["followup"]) + np.array([-0.3, 0.3])), color="0.9", lw=0, zorder=0)
+        for at in (i for i, visit in enumerate(visits) if visit == labels["followup"]):
+            ax.axvspan(at - 0.3, at + 0.3, color="0.9", lw=0, zorder=0)
         ax.set_xticks(range(len(visits)), visits, rotation=40, ha="right", rotation_mode="anchor")
         ax.set(title=fill(of["measure"].iloc[0], 30), ylabel=f"Change ({unit})" if unit else "Change")
         if unit == "times":

@@ -15,8 +15,6 @@ from typing import Any
 
 from helpers.errors import StudyError
 
-# ---------------------------------------------------------------- paths
-
 DATA, NOTEBOOKS, REPORTS, DOCS = (Path(name) for name in ("data", "notebooks", "reports", "docs"))
 #: The claims that a study.yaml may name, a file a paper.
 CLAIMS_FOLDER = DATA / "claims"
@@ -109,8 +107,6 @@ def packaged(file: str | Path) -> Any:
     text = Path(__file__).parent.joinpath(file).read_text(encoding="utf-8")
     return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
-
-# ---------------------------------------------------------------- writing
 
 _BEGINNING = ".unfinished-"
 #: Files and folders that are being written, or that a process left which was killed: `helpers.run.lock.clear`.

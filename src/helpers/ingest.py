@@ -27,12 +27,6 @@ NOT_RECORDED = "not recorded"
 NEGATIVE = "negative control"
 #: Groups and arms in the order in which tables show them (see `helpers.visits.who`).
 GROUPS = ("control", *VOCABULARY["arm"], "case")
-CROSS_OVER = (
-    ". If everybody had both treatments in turn: a cross-over is not supported, since what the first period leaves "
-    "behind would be taken for an effect of the second. Give the first period as a study of its own, with "
-    "columns.visit.values of its visits and the others under columns.visit.ignore; periods are neither sites nor "
-    "visits. If arms were changed later: columns.arm_from: baseline"
-)
 #: Name of a step, reason for which swabs are left out by it, and which pass (bool).
 Step = tuple[str, str, pd.Series]
 
@@ -150,7 +144,7 @@ def _standard_columns(study: Study, table: pd.DataFrame) -> pd.DataFrame:
             obs[name] = values.fillna("sample") if name == "control_type" else values
     with problems:
         if columns.site and words.named(columns.site, "visit") and not words.named(columns.site, "site"):
-            raise StudyError.of("time_as_site", path, found=columns.site, cross_over=CROSS_OVER)
+            raise StudyError.of("time_as_site", path, found=columns.site)
     obs["site"] = study.labels.site
     for name in ("site", "sex", "batch"):
         if getattr(columns, name):
@@ -247,11 +241,10 @@ def _check_design(study: Study, obs: pd.DataFrame) -> None:
     for column, among in (("group", obs), ("arm", everything), ("sex", obs)):
         if column in obs and (subjects := in_several(among, column)):
             rows = among.index[among["subject"] == subjects[0]]
-            crossed = CROSS_OVER if column == "arm" else ""
             found = few(sorted(among.loc[rows, column].dropna().unique()))
-            told = {"subjects": few(subjects), "rows": few(rows), "crossed": crossed}
-            error = StudyError.of("several_values", path, n=len(subjects), column=column, found=found, **told)
-            problems.found.append(error)
+            told = {"subjects": few(subjects), "rows": few(rows), "n": len(subjects), "column": column}
+            problem = "several_arms" if column == "arm" else "several_values"
+            problems.found.append(StudyError.of(problem, path, found=found, **told))
     if "age" in obs:
         ages = obs.groupby("subject")["age"].agg(["min", "max"])
         if len(wide := ages.index[ages["max"] - ages["min"] > 2]):

@@ -59,33 +59,28 @@ def mixed_contrast(
     ----------
     Laird & Ware, Biometrics 1982;38:963; Mancl & DeRouen, Biometrics 2001;57:126 (bias-reduced covariance).
     """
-    texts = {column: swabs[column].astype(str) for column in ("subject", "visit", "site")}
-    rows = swabs.assign(arm=who(swabs), **texts)
-    rows = rows.iloc[np.argsort(rows["visit"].ne("baseline"), kind="stable")]
-    given = rows.groupby("subject")[list(covariates)].first()
-    known = (
-        rows.drop(columns=list(covariates)).dropna(subset=measure).join(given, on="subject").dropna(subset=covariates)
-    )
-    people = known.pivot_table("subject", "visit", "arm", aggfunc="nunique")
+    rows = swabs.assign(arm=who(swabs), **{c: swabs[c].astype(str) for c in ("subject", "visit", "site")})
+    rows, arms = rows.iloc[np.argsort(rows["visit"].ne("baseline"), kind="stable")], sorted(set(rows["arm"]))
+    given = rows.groupby("subject")[list(covariates)].transform("first")
+    known = rows.assign(**given).dropna(subset=[measure, *covariates])
+    people = known.pivot_table("subject", "visit", "arm", aggfunc="nunique").reindex(columns=arms)
     there = list(people.index[people.ge(2).all(axis=1)])
     known = known[known["visit"].isin(there)].sort_values("subject", kind="stable")
-    ends = known[known["visit"].isin(["baseline", "followup"])].drop_duplicates(["subject", "visit"])
-    both = ends[ends.duplicated("subject")]
+    ends = known[known["visit"].isin(VOCABULARY["visit"])].drop_duplicates(["subject", "visit"])
+    both = ends.loc[ends.duplicated("subject"), "arm"].value_counts().reindex(arms, fill_value=0)
     n, dropped = known["subject"].nunique(), rows["subject"].nunique() - known["subject"].nunique()
-    if {"baseline", "followup"} - {*there} or both["arm"].value_counts().reindex(
-        people.columns, fill_value=0
-    ).min() < FEW:
+    if both.min() < FEW:
         return not_estimable(n, dropped)
     visits = sorted({*there} - {"baseline"}, key=lambda visit: visit != "followup")  # what is asked comes first
     after = pd.DataFrame({visit: known["visit"].eq(visit) for visit in visits}, dtype=float)
     treated = known[["arm"]].eq("treatment").astype(float)
     x = after.assign(one=1.0)
-    if len(people.columns) > 1:
+    if len(arms) > 1:
         x = after.mul(treated["arm"], axis=0).add_prefix("treated:").join([treated, x])
     numbers = as_numbers(known[list(covariates)])
     changed = numbers.mul(1 - known["visit"].eq("baseline"), axis=0).add_suffix(":after")
     x = x.join([numbers, changed, as_numbers(known[["site"]])])
-    df = len(both) - len(people.columns) - numbers.shape[1]
+    df = both.sum() - len(arms) - numbers.shape[1]
     if df < FEW or np.linalg.matrix_rank(x) < x.shape[1]:
         return not_estimable(n, dropped)
     estimate, model, robust = _fitted(known, known[measure].to_numpy(float), x.to_numpy(float))

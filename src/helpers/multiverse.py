@@ -302,14 +302,10 @@ def planned(
 ) -> Plan:  # fmt: skip
     """The specifications of claims; `lacking` as from `helpers.choices.absent`."""
     own = {name: choice.own(settings) for name, choice in choices.items()}
-    offered = {
-        name: [
-            own[name],
-            *(o for o, of in choice.options.items() if o != own[name] and (name, o) not in lacking
-              and (of.light or grid == "full")),
-        ]
-        for name, choice in choices.items()
-    }  # fmt: skip
+    offered = {name: [option] for name, option in own.items()}
+    for name, choice in choices.items():
+        there = (o for o, of in choice.options.items() if (name, o) not in lacking and (of.light or grid == "full"))
+        offered[name] += [option for option in there if option != own[name]]
     rows: list[dict[str, Any]] = []
     places: list[tuple[tuple[str, ...], int]] = []
     cells: dict[tuple[str, ...], dict[Cell, int]] = {}
@@ -422,11 +418,8 @@ def _summary(
     explained = explained.sort_values(ascending=False, kind="stable")
     apart = analysed[varied].ne(report[varied])
     alone = {name: analysed[apart[name] & apart.sum(axis=1).eq(1)] for name in varied}
-    named = [
-        (f"{choices[name].says}: {choices[name].word(row[name])}", row)
-        for name, rows in alone.items()
-        for row in rows.to_dict("records")
-    ]
+    rows = [(choices[name], name, row) for name, each_of in alone.items() for row in each_of.to_dict("records")]
+    named = [(f"{choice.says}: {choice.word(row[name])}", row) for choice, name, row in rows]
     shares = {(n, o): agree[analysed[n].eq(o)].agg(["mean", "sum", "size"]) for n in varied for o in set(analysed[n])}
     least = min(shares, key=lambda key: (shares[key]["mean"], key), default=None)
     spread = effect.quantile([0.05, 0.5, 0.95])
@@ -518,8 +511,7 @@ def offered(multiverse: Multiverse) -> pd.DataFrame:
     for name, choice in multiverse.choices.items():
         # The report's specification is the first.
         taken, *others = map(choice.word, multiverse.found[name].unique())
-        same = "yes" if choice.keeps_estimand else "no"
-        rows.append([choice.says, taken, ", ".join(others) or "none", same])
+        rows.append([choice.says, taken, ", ".join(others) or "none", "yes" if choice.keeps_estimand else "no"])
     return pd.DataFrame(rows, columns=["choice", "the report", "other options", "estimates the same"])
 
 
@@ -532,9 +524,7 @@ def save(multiverse: Multiverse | None, results_dir: str | Path, privacy: Privac
     every, of_claims = (Path(results_dir) / name for name in (SPECIFICATIONS, ROBUSTNESS))
     for file in (every, of_claims):
         remove(file)
-    if multiverse is None:
-        return
-    if privacy.small_cells == "show":
+    if multiverse is not None and privacy.small_cells == "show":
         write_whole(every, gzip.compress(as_tsv(multiverse.found).encode(), mtime=0))
-    digits = 10 if privacy.small_cells == "show" else 3
-    write_whole(of_claims, as_tsv(multiverse.claims, digits))
+    if multiverse is not None:
+        write_whole(of_claims, as_tsv(multiverse.claims, 10 if privacy.small_cells == "show" else 3))

@@ -364,15 +364,13 @@ def whole_beside_axis(whole: Mapping[str, Any], row: Mapping[str, Any], healthy:
 
 def counted_otherwise(what: str, ways: Mapping[str, Mapping[str, Any]], *, alpha: float = 0.05) -> str:
     """Reconcile a difference that is shown by some ways of counting a taxon and not by others; `ways` by their name."""
-    told: dict[bool, list[str]] = {True: [], False: []}
-    for name, row in ways.items():
-        if not math.isnan(row["p_value"]):
-            told[row["p_value"] < alpha].append(f"by {name} ({p_value(row['p_value'])})")
-    if not all(told.values()):
+    known = {f"by {name} ({p_value(row['p_value'])})": row["p_value"] for name, row in ways.items()}
+    by, not_by = [way for way, p in known.items() if p < alpha], [way for way, p in known.items() if p >= alpha]
+    if not (by and not_by):
         return ""
     load = ", and an absolute abundance moves with the whole community, too" if "absolute abundance" in ways else ""
     return (
-        f"{what} is shown {' and '.join(told[True])}, not {' nor '.join(told[False])}, which is no contradiction: a "
+        f"{what} is shown {' and '.join(by)}, not {' nor '.join(not_by)}, which is no contradiction: a "
         "share is ruled by the few who have most of it, a log ratio weighs all alike, and carriage asks only whether "
         f"there is any{load}."
     )

@@ -12,6 +12,8 @@ from skbio import DistanceMatrix
 from helpers.estimates import Names, as_numbers
 from helpers.visits import who
 
+#: What is told of a test, in this order.
+TOLD = ("df", "sum_of_squares", "r2", "pseudo_f", "p_value", "n", "n_dropped", "dispersion_f", "dispersion_p")
 #: Permuted columns that are multiplied at a time, as numbers held in memory; people whose distances are squared.
 BATCH, PEOPLE = 4_000_000, 64
 
@@ -79,7 +81,7 @@ def permanova(
     complete = people[[factor, *covariates]].notna().all(axis=1).to_numpy()
     kept, n, dropped = people[complete], int(complete.sum()), int((~complete).sum())
     grouping = kept[factor].astype(str)
-    nothing = _not_estimable(factor, n) | {"n_dropped": dropped}
+    nothing = _not_estimable(factor, n, dropped)
     if grouping.nunique() < 2 or grouping.value_counts().min() < 3:
         return nothing
     basis, df = np.full((n, 1), n**-0.5), 0
@@ -110,19 +112,9 @@ def permanova(
     (squares,), (observed,) = tested(np.arange(n)[None])
     size = max(1, BATCH // (n * full.shape[1]))
     null = np.concatenate([tested(rows)[1] for rows in _permuted(n, permutations, size, seed)])
-    dispersion_f, dispersion_p = dispersion(gram, grouping.to_numpy(), permutations=permutations, seed=seed)
-    return {
-        "term": factor,
-        "df": df,
-        "sum_of_squares": squares,
-        "r2": squares / total,
-        "pseudo_f": observed,
-        "p_value": _p_value(observed, null),
-        "n": n,
-        "n_dropped": dropped,
-        "dispersion_f": dispersion_f,
-        "dispersion_p": dispersion_p,
-    }
+    spread = dispersion(gram, grouping.to_numpy(), permutations=permutations, seed=seed)
+    told = (df, squares, squares / total, observed, _p_value(observed, null), n, dropped, *spread)
+    return {"term": factor, **dict(zip(TOLD, told, strict=True))}
 
 
 def _added(x: np.ndarray, to: np.ndarray) -> np.ndarray:
@@ -190,13 +182,12 @@ def paired_permanova(
     """Test whether patients' communities change between two visits, and, with `arm`, differently by arm.
 
     With C one contrast (-1, +1)/sqrt(2) a patient, K = C G C' holds the inner products of the patients' changes. Time:
-    the statistic is ``1'K1``; under no change each patient's change is as likely as its negative, so that ``f'Kf`` with
-    random signs f is its null distribution. Time x arm: PERMANOVA of the changes on arm given the covariates, permuting
+    the statistic is ``1'K1``, and ``f'Kf`` with random signs f its null distribution, since without change each
+    patient's is as likely as its negative. Time x arm: PERMANOVA of the changes on arm given the covariates, permuting
     whole patients. Several swabs of a patient at a visit count as their mean.
 
     The design has a row a swab, indexed by the ids of `distmat`, in any order, with columns subject, visit
-    (``baseline`` or ``followup``), `arm` and `covariates`. A patient's value of a covariate is the first at baseline; a
-    covariate that does not vary is left out.
+    (``baseline`` or ``followup``), `arm` and `covariates`, of which the first value at baseline counts.
 
     Rows ``visit`` and, with `arm`, ``visit:arm``; columns term, df, sum_of_squares, r2 (of the variation of the
     changes; for ``visit``, of all variation within patients), pseudo_f, p_value, n (patients with both visits),
@@ -213,7 +204,7 @@ def paired_permanova(
     rows, subjects = _contrasts(obs, ["baseline", "followup"], [-half, half])
     dropped = obs["subject"].nunique() - len(subjects)
     k = products(distmat, rows)
-    tests = [_time(distmat, k, obs, subjects, permutations, seed) | {"n_dropped": dropped}]
+    tests = [_time(distmat, k, obs, subjects, dropped, permutations, seed)]
     if arm:
         patients = obs[obs["visit"].eq("baseline")].groupby("subject", observed=True)[[arm, *covariates]].first()
         patients = patients.loc[subjects]
@@ -239,27 +230,20 @@ def _contrasts(
 
 
 def _time(
-    distmat: DistanceMatrix, k: np.ndarray, obs: pd.DataFrame, subjects: Sequence[str], permutations: int, seed: int
-) -> dict[str, Any]:
+    distmat: DistanceMatrix, k: np.ndarray, obs: pd.DataFrame, subjects: Sequence[str], dropped: int,
+    permutations: int, seed: int,
+) -> dict[str, Any]:  # fmt: skip
     n = len(subjects)
     if n < 5:
-        return _not_estimable("visit", n)
+        return _not_estimable("visit", n, dropped)
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(permutations, n))
     observed, within = k.sum(), np.trace(k)
     null = np.einsum("pi,pi->p", signs @ k, signs)
     explained = observed / n
-    dispersion_f, dispersion_p = _paired_dispersion(distmat, obs, subjects, signs)
-    return {
-        "term": "visit",
-        "df": 1,
-        "sum_of_squares": explained,
-        "r2": explained / within,
-        "pseudo_f": explained / ((within - explained) / (n - 1)),
-        "p_value": _p_value(observed, null),
-        "n": n,
-        "dispersion_f": dispersion_f,
-        "dispersion_p": dispersion_p,
-    }
+    f = explained / ((within - explained) / (n - 1))
+    spread = _paired_dispersion(distmat, obs, subjects, signs)
+    told = (1, explained, explained / within, f, _p_value(observed, null), n, dropped, *spread)
+    return {"term": "visit", **dict(zip(TOLD, told, strict=True))}
 
 
 # --- the report's table ----------------------------------------------------------------------------------------------
@@ -338,6 +322,6 @@ def _paired_dispersion(
     return observed, _p_value(observed, squared_t(signs * change))
 
 
-def _not_estimable(term: str, n: int) -> dict[str, Any]:
-    missing = ["df", "sum_of_squares", "r2", "pseudo_f", "p_value", "dispersion_f", "dispersion_p"]
-    return {"term": term, **dict.fromkeys(missing, np.nan), "n": n}
+def _not_estimable(term: str, n: int, dropped: int) -> dict[str, Any]:
+    missing = (key for key in TOLD if not key.startswith("n"))
+    return {"term": term, **dict.fromkeys(missing, np.nan), "n": n, "n_dropped": dropped}

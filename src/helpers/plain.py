@@ -6,29 +6,13 @@ from typing import Any
 
 from helpers import claims
 from helpers.evidence import AMONG
+from helpers.files import packaged
 from helpers.measures import POSITION, find
 from helpers.narrate import excludes_zero, number, on_scale
 from helpers.study import Study
 
 #: Of each contrast: what is shown, and what may be or not; a change says `moved`, all others how they compare.
-_SHOWN = {
-    "group": ("{label} is {how} in {case} than in {control}", "{label} differs between {case} and {control}"),
-    "severity": ("{label} {goes} with {score}, {how}", "{label} goes with {score}"),
-    "change": ("under {arm}, {label} {moved}", "{label} changed under {arm}"),
-    "change_in": ("under {arm} ({among}), {label} {moved}", "{label} changed under {arm} ({among})"),
-    "arms": (
-        "at {followup}, {label} is {how} under {treatment} than under {comparator}",
-        "{label} differs between {treatment} and {comparator} at {followup}",
-    ),
-    "arms_given_improvement": (
-        "in patients who improved alike, {label} is {how} under {treatment} than under {comparator}",
-        "{label} differs between {treatment} and {comparator} in patients who improved alike",
-    ),
-    "against_controls": (
-        "in near-clear patients under {arm}, {label} is {how} than in {control}",
-        "{label} differs between near-clear patients under {arm} and {control}",
-    ),
-}
+_SHOWN = packaged("plain.yaml")
 
 
 def effect(row: Mapping[str, Any], sd: float, digits: int = 2) -> str:

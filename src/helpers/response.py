@@ -76,10 +76,10 @@ def shift_by_stratum(
         trends.append(about | trend(treated, alpha=alpha))
         means.append(table.assign(measure=measure.label, scale=scale))
         changes.append(treated.assign(scale=scale).dropna(subset=["stratum", "change"]))
-    whole = [
-        pd.concat([t for t in tables if len(t)] or [pd.DataFrame()], ignore_index=True) for tables in (means, changes)
-    ]
-    return Shift(whole[0], pd.DataFrame(trends), whole[1], noise)
+    all_means, all_changes = (
+        pd.concat([pd.DataFrame(), *filter(len, tables)], ignore_index=True) for tables in (means, changes)
+    )
+    return Shift(all_means, pd.DataFrame(trends), all_changes, noise)
 
 
 def mean_by_stratum(pairs: pd.DataFrame, *, alpha: float = 0.05, fewest: int = 0) -> pd.DataFrame:
@@ -148,7 +148,8 @@ def within_between_slopes(
     mean = complete.groupby("subject")[severity].transform("mean")
     numbers = as_numbers(complete[list(covariates)])
     x = pd.DataFrame({"between": mean - mean.mean(), "within": complete[severity] - mean}).join(numbers)
-    n, df = complete["subject"].nunique(), complete["subject"].nunique() - x.shape[1] - 1
+    n = complete["subject"].nunique()
+    df = n - x.shape[1] - 1
     names = pd.Index(["between", "within"], name="slope")
     if df < 10 or x["between"].nunique() < 2 or np.allclose(x["within"], 0):
         return pd.DataFrame([not_estimable(n, dropped)] * 2, index=names)

@@ -124,14 +124,12 @@ def who_was_lost(pairs: pd.DataFrame, columns: Names) -> pd.DataFrame:
 def tipping_point(estimate: dict[str, Any], lost: int, of: int) -> float:
     """How differently the lost would have to have changed for the interval to include zero.
 
-    "Differently" is from what the estimate expects of them: the change of those who stayed, or what was imputed. If
-    they changed by delta more, a mean change moves by delta x lost / of; the interval moves along, its width stays.
-    Of a difference between arms, the lost and all are those of one arm, the other's lost being as expected: of the
-    comparator, the sign is the other one.
+    "Differently" is from what the estimate, a mean change or a difference of means, expects of them: the change of
+    those who stayed, or what was imputed. If they changed by delta more, a mean change moves by delta x lost / of; the
+    interval moves along, its width stays. Of a difference between arms, `lost` and `of`, all patients, are those of one
+    arm: of the comparator, the sign is the other one.
 
-    The estimate is a mean change or a difference of means, of all patients or of those who stayed; `lost` counts the
-    patients who were lost, and `of` all, these included. Signed, in the unit of the measure; NaN where nobody was lost,
-    or the interval includes zero already.
+    Signed, in the unit of the measure; NaN where nobody was lost, or the interval includes zero already.
 
     References
     ----------
@@ -177,7 +175,6 @@ def imputed(
     """Any estimate with the missing visits imputed, as if whoever was lost had changed like those who are alike.
 
     Multiple imputation by chained equations: each incomplete number by Bayesian linear regression on all others.
-
     Patients without either visit, or with a missing category, are dropped and counted. With nothing to impute, the
     estimate itself; NaN with too few patients to impute from.
 
@@ -253,15 +250,12 @@ def beyond_regression(
 ) -> dict[str, float]:
     """What is left of a mean change towards health less what an inert drug would have shown in patients enrolled ill.
 
-    Of an elevation at enrolment, the share 1 - reliability is of the day, and gone by the next visit. The reliability
-    is taken from the controls' two visits; it is too low where patients differ more from each other than controls do
-    (too much is then subtracted), too high where their skin is less steady.
-
     Patients are enrolled by their severity, which the measure follows with a correlation r, that of the patients at
-    baseline: an elevation of severity by some SD goes with r times as many of the measure. What is subtracted is thus r
-    (1 - reliability) elevation SD, where severity is at least as steady as the measure no less than what regresses.
-    With r = 1, patients are taken to be chosen by the measure itself: the worst case. What stays beyond zero is more
-    than regression; what regression could explain, and a change the other way, comes out as zero.
+    baseline; with r = 1, by the measure itself: the worst case. Of an elevation, the share 1 - reliability is of the
+    day, and gone by the next visit: what is subtracted is r (1 - reliability) elevation SD. The reliability is that of
+    the controls' two visits; it is too low where patients differ more from each other than controls do (too much is
+    then subtracted), too high where their skin is less steady. What regression could explain, and a change the other
+    way, comes out as zero.
 
     Keys of `helpers.estimates.ESTIMATE`, of patients; interval and p-value from a bootstrap of patients and controls
     (`helpers.estimates.percentile_test`). NaN with fewer than five patients or controls.
@@ -315,17 +309,12 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def load_to_overturn(estimate: dict[str, Any]) -> float:
     """How many times as large the community would have to have become for a taxon itself to have stayed as it was.
 
-    The log of a taxon's absolute abundance is its CLR plus the mean log absolute abundance of all taxa, which
-    sequencing does not see. An effect c on the CLR is thus one of c + log(factor) on the absolute abundance, where
-    factor is by how many times the geometric mean of all taxa, the typical taxon, differs: follow-up over baseline of
-    a change, patients over controls of a contrast of groups, and treated over comparators, each follow-up over
-    baseline, of a contrast of arms. At the factor exp(-limit) the interval of the absolute effect reaches zero.
+    An effect c on the CLR is one of c + log(factor) on the log of the absolute abundance, where factor is by how many
+    times the geometric mean of all taxa, the typical taxon, differs, which sequencing does not see. At exp(-limit) the
+    interval of the absolute effect reaches zero. This is the factor of the total load only if the typical taxon keeps
+    its share of it.
 
-    This is the factor of the total load only if the typical taxon keeps its share of it; else that of the load is
-    factor / exp(effect on the mean log relative abundance of all taxa), which the sequences do tell.
-
-    Of an estimate of a CLR, in natural logs: below 1 where the taxon rose; NaN where the interval includes zero
-    already.
+    Of an estimate of a CLR, in natural logs: below 1 where the taxon rose; NaN if the interval includes zero already.
 
     References
     ----------

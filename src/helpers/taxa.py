@@ -165,9 +165,7 @@ def leading(genus: AnnData, species: AnnData, taxa: Taxa, shown: int = 4) -> pd.
 def reassign_unnamed(species: AnnData, genus: str, pathogen: str) -> AnnData:
     """Count the reads of a genus that have no species name as the pathogen: the upper bound of what it could be."""
     unnamed = f"{genus} (unnamed)"
-    if unnamed not in species.var_names:
-        return species.copy()
-    if pathogen not in species.var_names:
+    if not {unnamed, pathogen} <= {*species.var_names}:
         moved = species.copy()
         moved.var_names = [pathogen if name == unnamed else name for name in species.var_names]
         return moved
@@ -195,16 +193,16 @@ def linda(
 ) -> pd.DataFrame:
     """LinDA with a reference frame: each taxon's CLR difference, or mean change, against that of the typical taxon.
 
-    Least squares of each taxon's CLR, with HC3 errors, as in all of the report's models. What the closure of shares
-    adds to all coefficients is taken to be their most frequent value (mode), and is taken off, as Zhou et al. do. Where
-    many taxa change, or rare ones move with their pseudocounts, the mode is off by more than the errors tell. So the
-    zero is known to an interval only, the *frame*: the shortest that holds half of the coefficients (the shorth), since
-    at least half of the taxa are taken not to change. Tested is whether a taxon lies outside of it (McCarthy & Smyth's
-    TREAT, with the frame as the interval of no change; McGovern & Silverman on intervals in place of normalisations).
+    Least squares of each taxon's CLR, with HC3 errors. What the closure of shares adds to all coefficients is taken to
+    be their most frequent value (mode), and is taken off, as Zhou et al. do. Where many taxa change, or rare ones move
+    with their pseudocounts, the mode is off by more than the errors tell. So the zero is known to an interval only, the
+    *frame*: the shortest that holds half of the coefficients (the shorth), since at least half of the taxa are taken
+    not to change. Tested is whether a taxon lies outside of it (McCarthy & Smyth's TREAT, with the frame as the
+    interval of no change; McGovern & Silverman on intervals in place of normalisations).
 
-    `data` have a row a patient, the taxa's CLR, or its within-patient changes, among their columns. The taxa are at
-    least five, for a mode to mean something; else the table is empty. The term is boolean, the group or arm; without
-    it, the mean (of changes: uncontrolled) at the mean of the covariates.
+    `data` have a row a patient, the taxa's CLR, or its within-patient changes, among their columns; of fewer than five
+    taxa the table is empty. The term is boolean, the group or arm; without it, the mean (of changes: uncontrolled) at
+    the mean of the covariates.
 
     One row a taxon: taxon, the keys of an estimate, whose interval is that around the mode; ``p_value`` of the test
     against the whole frame; ``q_value`` (Benjamini-Hochberg), ``found`` (q < alpha); ``frame_low``, ``frame_high``,
@@ -264,8 +262,7 @@ def linda(
 
 def _outside(distance: np.ndarray, se: np.ndarray, df: int, margin: float) -> np.ndarray:
     """TREAT: p-values of the null that the true distance is at most the margin, either way."""
-    t = (abs(distance) - margin) / se, (abs(distance) + margin) / se
-    return stats.t.sf(t[0], df) + stats.t.sf(t[1], df)
+    return sum(stats.t.sf((abs(distance) + off) / se, df) for off in (-margin, margin))
 
 
 def _shorth(values: np.ndarray) -> tuple[float, float]:
@@ -405,14 +402,9 @@ def presence_change(before: pd.Series, after: pd.Series) -> dict[str, float]:
     from statsmodels.stats.contingency_tables import mcnemar  # slow to import, and for one table
 
     both, lost, gained, neither = (int((a & b).sum()) for a in (before, ~before) for b in (after, ~after))
-    return {
-        "n": len(before),
-        "present_before": int(before.sum()),
-        "present_after": int(after.sum()),
-        "gained": gained,
-        "lost": lost,
-        "p_value": float(mcnemar([[both, lost], [gained, neither]], exact=True).pvalue) if len(before) > 4 else np.nan,
-    }
+    p = float(mcnemar([[both, lost], [gained, neither]], exact=True).pvalue) if len(before) > 4 else np.nan
+    present = {"present_before": both + lost, "present_after": both + gained}
+    return {"n": len(before), **present, "gained": gained, "lost": lost, "p_value": p}
 
 
 def presence_contrasts(

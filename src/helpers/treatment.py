@@ -170,10 +170,8 @@ def product_interval(a: dict[str, float], b: dict[str, float], *, alpha: float =
     """Interval of the product of two independent estimates, and the p-value of the same test.
 
     Each true value is taken as its estimate plus its error times a t variable; the limits are quantiles of the product
-    of the two. That product is skewed, and a multiple of its standard error on either side would not be its interval.
-
-    Of two estimates as from an estimator, lower and upper limit come back, and p, twice the smaller probability of
-    either sign. NaN without an error of both.
+    of the two, which is skewed. Lower and upper limit, and p, twice the smaller probability of either sign; NaN without
+    an error of both.
 
     References
     ----------
@@ -210,9 +208,9 @@ def mediation(
     """Total, direct and indirect effect of the arm on the value at follow-up, through a mediator: a numeric column.
 
     Linear models given the baseline value and the covariates: total, without the mediator; direct, with it; indirect,
-    their difference, which is the arm's effect on the mediator times the mediator's on the outcome. The effects have
-    this meaning if nothing unmeasured acts on two of arm, mediator and outcome, and if the mediator acts alike in both
-    arms: ``interaction`` is the difference of its slopes.
+    the arm's effect on the mediator times the mediator's on the outcome. They mean this if nothing unmeasured acts on
+    two of arm, mediator and outcome, and if the mediator acts alike in both arms: ``interaction`` is the difference of
+    its slopes.
 
     Indexed by effect (total, direct, indirect, interaction, and the two links of the indirect one: arm to mediator,
     mediator to outcome): keys of `helpers.estimates.ESTIMATE`, and ``boot_low``, ``boot_high``, the percentile
@@ -297,9 +295,8 @@ def direct_given_reliability(
     """What the direct effect would be if part of the mediator's variance were error of measurement.
 
     Adjusting for a mediator that is seen with error leaves part of the indirect effect in the direct one. By the method
-    of moments, in a linear model the same as regression calibration: the error's variance is taken off that part of
-    the mediator's variance on which its slope rests. Only the mediator is corrected, and for an error that depends on
-    nothing else; of the baseline value and covariates it takes none.
+    of moments, in a linear model the same as regression calibration: the error's variance, which depends on nothing
+    else, is taken off that part of the mediator's variance on which its slope rests.
 
     The `reliabilities` are shares of the mediator's variance, over the patients of both arms, that are not error. At 1,
     the effects are those of `mediation`, the interval its percentile interval. Columns reliability, direct, direct_low,
@@ -349,11 +346,10 @@ def rho_of_no_direct_effect(pairs: pd.DataFrame, mediator: str, covariates: Name
 def balance(pairs: pd.DataFrame, covariates: Names, weights: pd.Series, fewest: int = 0) -> pd.DataFrame:
     """Standardised mean differences between the arms, treatment minus comparator, before and after weighting.
 
-    Of the patients of the arms' contrast, not of all at baseline as in Table 1 (`helpers.quality.table_one`), whose
-    differences have the same sign and unit. `weights` are those of `overlap_weights`.
+    Of the patients of the arms' contrast, not of all at baseline as in Table 1. `weights` as from `overlap_weights`.
 
-    One row a covariate (a category at a time): ``covariate``, ``unweighted``, ``weighted``, and ``n``, the patients.
-    Both are divided by the unweighted `helpers.estimates.pooled_sd`. Without categories that fewer than the `fewest`
+    One row a covariate (a category at a time): ``covariate``, ``unweighted``, ``weighted``, both divided by the
+    unweighted `helpers.estimates.pooled_sd`, and ``n``, the patients. Without categories that fewer than the `fewest`
     patients of an arm are in, or not in, whom the difference would tell; of others it is then told upwards to a tenth.
     """
     numbers = as_numbers(pairs[list(covariates)], prefix_sep=": ")
@@ -384,9 +380,8 @@ def subsampled_significance(
 ) -> pd.DataFrame:
     """How often an arm of another size would have shown the change that this arm shows.
 
-    The arm's within-patient changes are taken as the population. Patients are drawn with replacement, up to the size of
-    the arm, and tested by the paired t test, two-sided. Columns ``n``, ``significant`` (share of the draws with
-    p < alpha), ``mc_error`` (its Monte-Carlo standard error).
+    Patients are drawn with replacement, up to the size of the arm, and tested by the paired t test, two-sided. Columns
+    ``n``, ``significant`` (share of the draws with p < alpha), ``mc_error`` (its Monte-Carlo standard error).
     """
     x = change.dropna().to_numpy(float)
     rng = np.random.default_rng(seed)

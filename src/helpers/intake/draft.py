@@ -19,8 +19,6 @@ from helpers.run.lock import clear, locked
 from helpers.study import CountsFile, Files, Study, load_study
 from helpers.tables import Counts, few, read_counts, text_table, unpacked
 
-# ---------------------------------------------------------------- the text
-
 #: For editors: completes and checks the keys.
 SCHEMA = "# yaml-language-server: $schema=../../docs/study.schema.json"
 _TOLD = packaged("intake/draft.yaml")
@@ -120,8 +118,6 @@ def _summary(name: str, draft: Draft, paths: dict[str, Path]) -> str:
     lines += [f"  make {step} STUDY={name}" for step in ("check", "report")]
     return _printable("\n".join(lines))
 
-
-# ---------------------------------------------------------------- the files
 
 #: Which variable of `make study` names which file.
 VARIABLES = {"counts": "TABLE", "metadata": "METADATA", "taxonomy": "TAXONOMY", "tree": "TREE"}

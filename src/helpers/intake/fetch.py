@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.errors import Problems, StudyError
-from helpers.files import DATA, STUDY_YAML, unfinished, unwritable
+from helpers.files import DATA, STUDY_YAML, packaged, unfinished, unwritable
 from helpers.run.lock import clear, locked
 from helpers.study import DataFile, Study, load_study
 
@@ -104,14 +104,7 @@ def _may_pass(error: Any) -> bool:
 
 
 #: What the errors of the connection say, and what that means.
-_REASONS = {
-    "timed out": "the server is silent",
-    "resol": "the server's name is not known: is there a network?",
-    "refused": "the server refuses the connection",
-    "unreachable": "the server cannot be reached: is there a network?",
-    "Connection broken": "the connection was cut",
-    "Connection aborted": "the connection was cut",
-}
+_REASONS = packaged("intake/fetch.yaml")
 
 
 def _reason(error: Any) -> str:

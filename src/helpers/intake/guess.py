@@ -13,7 +13,7 @@ import pandas as pd
 
 from helpers import words
 from helpers.files import packaged
-from helpers.ingest import CROSS_OVER, person
+from helpers.ingest import person
 from helpers.lineage import parse_lineage
 from helpers.study import STANDARD_COLUMNS, Labels
 from helpers.tables import Counts, bare, few, near_misses
@@ -417,7 +417,7 @@ def _arm(draft: Draft) -> None:
             found.append((rank, column, levels, named or drugs))
     if not found:
         draft.check("columns.arm", "no_arm", why=draft.lacking("arm"))
-        draft.check("columns.arm", "crossed", crossed, arms="; ".join(crossed), cross_over=CROSS_OVER)
+        draft.check("columns.arm", "crossed", crossed, arms="; ".join(crossed))
         return
     (_, named, *_), column, levels, known = max(found, key=_rank)
     parts = _by_meaning(levels, True, "comparator")

@@ -56,9 +56,6 @@ def _schema(model: type[BaseModel]) -> str:
     return json.dumps(schema, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-# ---------------------------------------------------------------- what claims can name
-
-
 def _vocabulary(demo: Study) -> dict[str, str]:
     """Tables of names in braces, contrasts and measures, with what they are in the demo."""
     said = names(demo)
@@ -100,9 +97,6 @@ def _about(measure: Measure) -> tuple[str, ...]:
 
 def _table(*head: str, rows: Iterable[tuple[str, ...]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
-
-
-# ---------------------------------------------------------------- keys
 
 
 def _keys(model: type[BaseModel], examples: dict[str, Any], top: str = "The top level") -> str:

@@ -31,7 +31,7 @@ from scipy import sparse
 from scipy.special import expit, logit, ndtr, ndtri
 from skbio import TreeNode
 
-from helpers.files import DEMO, write_whole
+from helpers.files import DEMO, packaged, write_whole
 from helpers.simulation.truth import ARMS, LINEAGES, PARAMETERS, PATHOGEN, Arm, Tail, Taxon, Truth
 
 VISITS = ("M0", "M3")
@@ -331,11 +331,9 @@ def simulate_cohort(truth: Truth, seed: int | None = None) -> SimulatedCohort:
     composition = _composition(truth, person, dysbiosis, aside, run, next(streams))
     counts, negatives, negative_run = _reads(truth, composition, run, next(streams))
 
-    rows = [
-        _visit(hidden, v).assign(sequencing_run=[f"run{r + 1}" for r in run[visit == i]]) for i, v in enumerate(VISITS)
-    ]
-    blank = pd.DataFrame({"sample_type": "negative control", "sequencing_run": [f"run{r + 1}" for r in negative_run]})
-    metadata = pd.concat([*rows, blank], ignore_index=True)
+    blank = pd.DataFrame({"sample_type": ["negative control"] * len(negative_run)})
+    metadata = pd.concat([*(_visit(hidden, v) for v in VISITS), blank], ignore_index=True)
+    metadata["sequencing_run"] = [f"run{r + 1}" for r in (*run, *negative_run)]
     rng = next(streams)
     remaining = 1 - hidden["improvement"].fillna(1).to_numpy()
     lost = (rng.random(n) < expit(logit(s.lost) + s.lost_remaining * remaining))[person] & (visit == 1)
@@ -364,15 +362,7 @@ def _biom(cohort: SimulatedCohort, features: np.ndarray) -> str:
     """BIOM 1.0: plain JSON, since the bytes of compressed HDF5 depend on the libraries that wrote it."""
     X = cohort.counts[:, features].T.tocoo()
     order = np.lexsort((X.col, X.row))
-    table = {
-        "id": None,
-        "format": "Biological Observation Matrix 1.0.0",
-        "format_url": "http://biom-format.org",
-        "type": "OTU table",
-        "generated_by": "helpers.simulation.cohort (SIMULATED data)",
-        "date": "2023-01-01T00:00:00",
-        "matrix_type": "sparse",
-        "matrix_element_type": "int",
+    table = packaged("simulation/biom.yaml") | {
         "shape": list(X.shape),
         "rows": [{"id": i, "metadata": None} for i in cohort.taxonomy.index[features]],
         "columns": [{"id": i, "metadata": None} for i in cohort.metadata.index],

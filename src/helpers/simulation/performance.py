@@ -6,10 +6,12 @@
 from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
+from pandas.api.typing import SeriesGroupBy
 
 from helpers import diversity, evidence, multiverse, permutation, taxa
 from helpers.claims import CONTRADICTED, KEY, ONE_SIDED, SUPPORTED, VERDICTS, Claim, load_claims, verdicts
@@ -46,12 +48,9 @@ def one_run(scenario: str, seed: int, like: Study, joint: bool = False) -> pd.Da
     cohort = worlds.simulated(worlds.SCENARIOS[scenario].truth, seed, like)
     swabs = worlds.examined(cohort, like, settings)
     found = taxa.differential(taxa.aggregate(swabs, "genus"), like, settings.min_prevalence, alpha=settings.alpha)
-    rows = [
-        estimated(swabs, like, settings),
-        permanova_tests(swabs, like, settings),
-        discoveries(found, worlds.changed_genera(scenario)),
-        *([joint_tests(cohort, like, settings)] if joint else []),
-    ]
+    rows = [estimated(swabs, like, settings), permanova_tests(swabs, like, settings)]
+    rows += [discoveries(found, worlds.changed_genera(scenario))]
+    rows += [joint_tests(cohort, like, settings)] if joint else []
     columns = ["scenario", "seed", *ROW, *NUMBERS, "verdict"]
     return pd.concat(rows, ignore_index=True).assign(scenario=scenario, seed=seed)[columns]
 
@@ -84,15 +83,10 @@ def permanova_tests(swabs: AnnData, like: Study, settings: Settings) -> pd.DataF
 
     The contrast is its term, the arm whose visits are compared.
     """
-    table = permutation.permanova_table(
-        [("", diversity.root_of(swabs))],
-        swabs.obs,
-        {arm: arm for arm in ("control", "treatment", "comparator")},
-        covariates=like.adjust.group,
-        arm_covariates=like.adjust.arm,
-        permutations=settings.permutations,
-        seed=settings.seed,
-    )
+    arms = {arm: arm for arm in ("control", "treatment", "comparator")}
+    how: dict[str, Any] = {"covariates": like.adjust.group, "arm_covariates": like.adjust.arm}
+    how |= {"permutations": settings.permutations, "seed": settings.seed}
+    table = permutation.permanova_table([("", diversity.root_of(swabs))], swabs.obs, arms, **how)
     rows = table.rename(columns={"term": "contrast", "patients": "arm"}).replace({"arm": {"all": "", "both arms": ""}})
     return _estimates(rows.assign(estimator="PERMANOVA"))
 
@@ -113,13 +107,9 @@ def discoveries(found: Mapping[str, pd.DataFrame], changed: Mapping[str, Set[str
         if table.empty:
             continue
         hit, true = table["found"], table["taxon"].isin(changed[question])
-        shares = {
-            FALSE: (~true)[hit].mean() if hit.any() else 0.0,
-            UNCHANGED: hit[~true].mean(),
-            CHANGED: hit[true].mean(),
-        }
-        arm = "treatment" if question == "change" else ""
-        about = {"contrast": question, "arm": arm, "n": len(table)}
+        false = (~true)[hit].mean() if hit.any() else 0.0
+        shares = {FALSE: false, UNCHANGED: hit[~true].mean(), CHANGED: hit[true].mean()}
+        about = {"contrast": question, "arm": "treatment" if question == "change" else "", "n": len(table)}
         rows += [about | {"estimator": what, "rejects": share} for what, share in shares.items()]
     return _estimates(pd.DataFrame(rows))
 
@@ -127,12 +117,9 @@ def discoveries(found: Mapping[str, pd.DataFrame], changed: Mapping[str, Set[str
 def joint_tests(cohort: AnnData, like: Study, settings: Settings) -> pd.DataFrame:
     """The joint p-values of the multiverse, on its light grid, as from `estimated`; ``n`` is of specifications."""
     found = multiverse.joint_tests(cohort, like, settings)
-    tests = {JOINT: found["joint_p"], JOINT_SHARE: found["joint_p_share"]}
-    rows = [
-        pd.DataFrame({"contrast": found["claim"], "estimator": name, "p_value": p, "n": found["permuted"]})
-        for name, p in tests.items()
-    ]
-    return _estimates(pd.concat(rows))
+    rows = found.rename(columns={"claim": "contrast", "permuted": "n"})
+    tests = {JOINT: rows["joint_p"], JOINT_SHARE: rows["joint_p_share"]}
+    return _estimates(pd.concat([rows.assign(estimator=name, p_value=p) for name, p in tests.items()]))
 
 
 def simulate_runs(
@@ -141,9 +128,6 @@ def simulate_runs(
     """Analyse many simulated cohorts, with the joint tests in some worlds: the rows of `one_run` of each job."""
     tables = each(one_run, [(*job, like, job[0] in joint_in) for job in jobs], pool, "cohorts")
     return pd.concat(tables, ignore_index=True)
-
-
-# --- the table -------------------------------------------------------------------------------------------------------
 
 
 def false_verdicts(parts: pd.DataFrame, claims: Mapping[str, Claim]) -> pd.DataFrame:
@@ -205,25 +189,21 @@ def summarise(runs: pd.DataFrame, truths: pd.DataFrame, claims: Mapping[str, Cla
     # Another part may stand for the claim in each run: the claim's shares are those of all its parts together.
     merged = merged.assign(**{verdict: merged["verdict"].eq(verdict) for verdict in VERDICTS})
     groups = merged.groupby(["scenario", *ROW], sort=False)
-    means = groups[["estimate", "held", "level", "rejects", "margin"]].mean()
     first = groups[["target", "target_error"]].first()
-    error = {of: groups[of].std(ddof=0) / np.sqrt(groups[of].count()) for of in ("held", "rejects")}
-    table = pd.DataFrame(
-        {
-            "runs": groups["told"].sum(),
-            **first,
-            "mean_estimate": means["estimate"],
-            "bias": means["estimate"] - first["target"],
-            "bias_error": groups["estimate"].sem(),
-            "coverage": means["held"],
-            "coverage_error": error["held"],
-            "level": means["level"] / 100,
-            "rejected": means["rejects"],
-            "rejected_error": error["rejects"],
-            "margin": means["margin"],
-        }
-    )
+    table = groups["told"].sum().to_frame("runs").join(first)
+    table["mean_estimate"] = groups["estimate"].mean()
+    table["bias"] = table["mean_estimate"] - table["target"]
+    table["bias_error"] = groups["estimate"].sem()
+    table["coverage"], table["coverage_error"] = _share(groups["held"])
+    table["level"] = groups["level"].mean() / 100
+    table["rejected"], table["rejected_error"] = _share(groups["rejects"])
+    table["margin"] = groups["margin"].mean()
     return table.join(groups[list(VERDICTS)].mean()).reset_index()
+
+
+def _share(of: SeriesGroupBy) -> tuple[pd.Series, pd.Series]:
+    """A share, with its Monte-Carlo standard error."""
+    return of.mean(), of.std(ddof=0) / np.sqrt(of.count())
 
 
 def validate(runs: int, like: Study, pool: Executor, *, pooled: int = len(worlds.TARGET_SEEDS)) -> pd.DataFrame:

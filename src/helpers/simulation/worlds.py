@@ -54,9 +54,6 @@ EFFECTS = ("total", "direct", "indirect")
 TARGET_SEEDS = range(100_000, 100_060)
 
 
-# --- a cohort --------------------------------------------------------------------------------------------------------
-
-
 def simulated(truth: Truth, seed: int, like: Study) -> AnnData:
     """A simulated cohort as from `helpers.ingest.cohort_of`; its tree has tips for all ASVs that there are."""
     cohort = simulate_cohort(truth, seed)
@@ -79,9 +76,6 @@ def examined(cohort: AnnData, like: Study, settings: Settings) -> AnnData:
     clean, _ = without_contaminants(cohort, settings.alpha)
     asked = evidence.asked_by(load_claims(like), like)
     return measured(clean, like, settings, [each.measure for each in asked])
-
-
-# --- what is true ----------------------------------------------------------------------------------------------------
 
 
 def worlds(truth: Truth) -> dict[str, Truth]:
@@ -198,11 +192,9 @@ def changed_genera(scenario: str) -> dict[str, frozenset[str]]:
     towards = any(drug.direct or drug.mediated for drug in drugs)
     aside = frozenset(name.split()[0] for name in truth.skin.aside if drugs[0].aside != drugs[1].aside)
     ill, nothing = truth.skin.disease != 0, frozenset[str]()
-    return {
-        "group": moved if ill else nothing,
-        "change": aside | (moved if abs(change.mean()) > 5 * change.sem() else nothing),
-        "arms": aside | (moved if ill and towards else nothing),
-    }
+    later = abs(change.mean()) > 5 * change.sem()
+    group, changing, arms = (moved if so else nothing for so in (ill, later, ill and towards))
+    return {"group": group, "change": aside | changing, "arms": aside | arms}
 
 
 def targets(like: Study, pool: Executor, pooled: int = len(TARGET_SEEDS)) -> pd.DataFrame:

@@ -83,9 +83,6 @@ def build_site(name: str, against: str = "") -> None:
         write_whole(privacy, study.privacy.model_dump_json())
 
 
-# ---------------------------------------------------------------- source of the site
-
-
 def write_source(source: Path, run: Run) -> None:
     """Write the folder that Sphinx reads."""
     study, report, files = run.study, run.report, run.files
@@ -132,9 +129,6 @@ def banner(study: Study) -> str:
     if study.simulated:
         return "SIMULATED DATA — made by a generator with a known truth; not the result of any study"
     return f"Real data: {html.escape(study.title)}"
-
-
-# ---------------------------------------------------------------- building
 
 
 def run_sphinx(source: Path, built: Path) -> None:

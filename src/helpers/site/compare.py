@@ -86,9 +86,8 @@ def page(runs: list[Run]) -> str:
     about = f'<div class="in-short">{"".join(map(_about, runs))}</div>'
     sources = {of.of: of.reference for of in (claims_of(run.study) for run in runs)} | reported["sources"]
     content = about + framed(top, body, "Claims by study", " claims compared")
-    return (
-        f"# Studies side by side\n\n{raw(content + prose('compare', enough=ENOUGH, pooled=pooled, sources=sources))}\n"
-    )
+    content += prose("compare", enough=ENOUGH, pooled=pooled, sources=sources)
+    return f"# Studies side by side\n\n{raw(content)}\n"
 
 
 def estimand(run: Run, row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -66,9 +66,6 @@ def _describe_root(crate: ROCrate, study: Study) -> None:
     crate.license = _described(crate, "#licence", "CreativeWork", name=study.licence, description=about)
 
 
-# ---------------------------------------------------------------- files, inputs, parameters
-
-
 def pages_of(html: Path) -> list[Path]:
     """The pages of a site."""
     return sorted([*html.glob("*.html"), *html.glob("claims/*.html")])
@@ -83,18 +80,12 @@ def _add_files(crate: ROCrate, folder: Path, html: Path) -> dict[str, Entity]:
     if (workflow := html.joinpath(*Path(WORKFLOW).parts[1:])).is_file():
         paths[WORKFLOW] = workflow
     crate.add_dataset(dest_path=f"{HTML}/", properties=FIXED["site"])
-    return {
-        name: crate.add_file(
-            dest_path=name,
-            properties={
-                "name": Path(name).name,
-                "sha256": sha256(path),
-                "contentSize": str(path.stat().st_size),
-                "encodingFormat": FIXED["formats"].get(path.suffix, "application/octet-stream"),
-            },
-        )
-        for name, path in paths.items()
-    }
+    files = {}
+    for name, path in paths.items():
+        about = {"name": path.name, "sha256": sha256(path), "contentSize": str(path.stat().st_size)}
+        about["encodingFormat"] = FIXED["formats"].get(path.suffix, "application/octet-stream")
+        files[name] = crate.add_file(dest_path=name, properties=about)
+    return files
 
 
 def _add_inputs(crate: ROCrate, study: Study) -> list[Entity]:
@@ -113,19 +104,12 @@ def _add_inputs(crate: ROCrate, study: Study) -> list[Entity]:
 def _add_parameters(crate: ROCrate, parameters: dict[str, Any]) -> list[Entity]:
     values = []
     for name, field in Settings.model_fields.items():
-        slot = {
-            "name": name,
-            "description": field.description,
-            "additionalType": TYPES.get(type(field.default), "Text"),
-            "defaultValue": field.default,
-        }
+        kind, default = TYPES.get(type(field.default), "Text"), field.default
+        slot = {"name": name, "description": field.description, "additionalType": kind, "defaultValue": default}
         formal = _described(crate, f"#parameter-{name}", "FormalParameter", **slot)
         value = {"name": name, "value": parameters[name], "exampleOfWork": formal}
         values.append(_described(crate, f"#value-{name}", "PropertyValue", **value))
     return values
-
-
-# ---------------------------------------------------------------- workflow, tools, runs
 
 
 def _declared(chapter: str, run: Run) -> list[str]:
@@ -152,12 +136,8 @@ def _add_notebook_run(
     paths = {Path(name): entity for name, entity in files.items()}
     made = [entity for path, entity in paths.items() if path.parts[0] != HTML and path.name.startswith(chapter[:3])]
     read = [f"#input-{role}" for role in inputs(run.study)] + [f"#value-{name}" for name in _declared(chapter, run)]
-    properties = {
-        **FIXED["run"],
-        "name": f"Run of {chapter}.ipynb",
-        "description": FIXED["notebook_run"],
-        **_times([ran]),
-    }
+    told = {"name": f"Run of {chapter}.ipynb", "description": FIXED["notebook_run"]}
+    properties = FIXED["run"] | told | _times([ran])
     return crate.add_action(tool, f"#run-{chapter}", [{"@id": i} for i in read], made, properties)
 
 
@@ -171,11 +151,8 @@ def _times(runs: list[Ran | None]) -> dict[str, str]:
 
 def _add_workflow(crate: ROCrate, workflow: Entity, tools: dict[str, Entity], objects: list[Entity]) -> Entity:
     """The Makefile as the main workflow, its steps, and what controlled each."""
-    properties = {
-        **{key: value for key, value in workflow.properties().items() if not key.startswith("@")},
-        **FIXED["workflow"],
-        "version": commit() or "not known",
-    }
+    properties = {key: value for key, value in workflow.properties().items() if not key.startswith("@")}
+    properties |= FIXED["workflow"] | {"version": commit() or "not known"}
     language = crate.add(ComputerLanguage(crate, "#make", FIXED["make"]))
     main = crate.add_workflow(dest_path=WORKFLOW, properties=properties, main=True, lang=language)
     main["hasPart"] = list(tools.values())
@@ -192,10 +169,6 @@ def _add_whole_run(
     crate: ROCrate, run: Run, workflow: Entity, objects: list[Entity], made: list[Entity], runs: list[Ran | None]
 ) -> Entity:
     lock = f"{LOCK} with SHA-256 {sha256(LOCK)}" if LOCK.is_file() else f"no {LOCK}"
-    properties = {
-        **FIXED["run"],
-        "name": f"Run of {command(run.report) or 'the steps one by one'}",
-        "description": f"Python {python_version()} on {machine()}, {lock}. {FIXED['whole_run']}",
-        **_times(runs),
-    }
-    return crate.add_action(workflow, "#run", objects, made, properties)
+    description = f"Python {python_version()} on {machine()}, {lock}. {FIXED['whole_run']}"
+    told = {"name": f"Run of {command(run.report) or 'the steps one by one'}", "description": description}
+    return crate.add_action(workflow, "#run", objects, made, FIXED["run"] | told | _times(runs))

@@ -48,11 +48,15 @@ def overview(visits: pd.DataFrame, measure: str, labels: Mapping[str, str], ylab
 def draw_pairs(ax: Axes, wide: pd.DataFrame, who: str, x: float) -> None:
     """People at two visits, the columns, as thin lines from `x` on; means of those who came twice, from five on."""
     ax.plot([x, x + 1], wide.to_numpy().T, color=COLOURS[who], alpha=0.25, lw=0.6, marker=".", ms=2.5)
-    both = wide.dropna()
-    if len(both) >= FEW:
-        half = stats.t.ppf(0.975, len(both) - 1) * both.sem()
-        ax.errorbar([x, x + 1], both.mean(), yerr=half, color="black", marker=MARKERS[who], mfc=COLOURS[who], ms=8,
-                    lw=2, capsize=4, zorder=5)  # fmt: skip
+    draw_means(ax, wide.dropna(), who, [x, x + 1], lw=2, zorder=5)
+
+
+def draw_means(ax: Axes, values: pd.DataFrame, who: str, x: Sequence[float], **look: Any) -> None:
+    """The mean of each column at its place `x`, with an interval of 95 %; of five people or more."""
+    if len(values) >= FEW:
+        half = stats.t.ppf(0.975, len(values) - 1) * values.sem()
+        ax.errorbar(x, values.mean(), yerr=half, color="black", marker=MARKERS[who], mfc=COLOURS[who], ms=8, capsize=4,
+                    **look)  # fmt: skip
 
 
 @styled
@@ -98,10 +102,7 @@ def behind_claim(parts: Sequence[tuple[str, str, str, pd.DataFrame]], labels: Ma
                 spread = np.random.default_rng(0).uniform(-0.2, 0.2, len(part))
                 ax.plot(1.7 * i + 0.5 + spread, part["after"], MARKERS[who], ms=3.5, alpha=0.4, mew=0,
                         color=COLOURS[who])  # fmt: skip
-                if len(part) >= FEW:
-                    half = stats.t.ppf(0.975, len(part) - 1) * part["after"].sem()
-                    ax.errorbar(1.7 * i + 0.9, part["after"].mean(), yerr=half, color="black", marker=MARKERS[who],
-                                mfc=COLOURS[who], ms=8, lw=2, capsize=4)  # fmt: skip
+                draw_means(ax, part[["after"]], who, [1.7 * i + 0.9], lw=2)
         if xlabel:
             ax.legend(loc="upper left", fontsize=7, bbox_to_anchor=(1, 1))  # beside what could be taken for people
         else:

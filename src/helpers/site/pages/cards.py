@@ -43,20 +43,12 @@ _TEXTS = {"claim", "what", "unit", "strongest", "verdict", "way", "explained", "
 _TEXTS |= {"estimated_by", "keeps_estimand", "lost", "of"}  # counts that may be hidden among them
 
 
-def known(run: Run) -> Known:
-    """Read what the cards need."""
-    return Known(_multiverse(run), _numbers(saved_table(run.report.results, "05_overturning"), _TEXTS), validated())
-
-
 def _multiverse(run: Run) -> multiverse.Multiverse | None:
-    choices = load_choices(run.study, run.study.settings)
-    tables = {name: run.report.results / name for name in (ROBUSTNESS, SPECIFICATIONS)}
-    if not tables[ROBUSTNESS].is_file():
+    choices, files = load_choices(run.study, run.study.settings), (ROBUSTNESS, SPECIFICATIONS)
+    saved = [as_text(file) if (file := run.report.results / name).is_file() else pd.DataFrame() for name in files]
+    claims, found = (_numbers(table, {*_TEXTS, *choices, *Asked._fields}) for table in saved)
+    if claims.empty:
         return None
-    claims, found = (
-        _numbers(as_text(file), {*_TEXTS, *choices, *Asked._fields}) if file.is_file() else pd.DataFrame()
-        for file in tables.values()
-    )
     return multiverse.Multiverse(found, claims, {}, choices, {})
 
 
@@ -67,7 +59,8 @@ def _numbers(table: pd.DataFrame, texts: Set[str]) -> pd.DataFrame:
 
 def pages(run: Run) -> dict[str, str]:
     """The cards, by the name of their page."""
-    facts = known(run)
+    overturning = _numbers(saved_table(run.report.results, "05_overturning"), _TEXTS)
+    facts = Known(_multiverse(run), overturning, validated())
     return {f"{FOLDER}/{row['id']}": card(row, run, facts) for row in run.claims.to_dict("records")}
 
 
@@ -82,35 +75,30 @@ def card(row: dict[str, Any], run: Run, facts: Known) -> str:
         f'<div class="answer"><p><b>{verdict.symbol} {row["verdict"]}</b> ({html.escape(of)}): {verdict.says}.</p>'
         f"<p>{emphasised(told)}</p>{_caveat(row, parts)}</div>"
     )
+    reported = f"{claims_of(study).of} ({row['source']}): {row['reported']}."
     sections = {
         "The people": _people(row, parts, run),
         "How large, how sure": _effect(row, study.privacy, taxa),
         "What this study could have shown": text_html(_reach(row, parts, facts, run)),
         "The same under other choices": _specifications(row, run, facts),
         "What would change the verdict": _otherwise(row, parts, facts, run),
-        "What was reported": text_html(
-            italicised(f"{claims_of(study).of} ({row['source']}): {row['reported']}.", taxa)
-        ),
+        "What was reported": text_html(italicised(reported, taxa)),
     }
     link = f'<p>The section with its evidence, code and data: <a href="{BACK}{evidence(row)}">'
     link += f"{emphasised(row['section'])}</a>.</p>"
+    reason = f"<p>Why this verdict: {emphasised(italicised(row['reason'], taxa))}.</p>"
     title = f"# {escaped(row['id'])} {escaped(italicised(row['statement'], taxa)).replace(chr(92) + '*', '*')}"
     blocks = [f"## {heading}\n\n{raw(content)}" for heading, content in sections.items() if content]
-    return "\n\n".join([title, raw(head), *blocks, "## Evidence", raw(link + _reason(row, taxa))])
+    return "\n\n".join([title, raw(head), *blocks, "## Evidence", raw(link + reason)])
 
 
 def _caveat(row: Mapping[str, Any], parts: list[dict[str, Any]]) -> str:
     """By which other analyses a supported claim would not be shown, as HTML."""
     if row["verdict"] != SUPPORTED or not math.isnan(row["margin"]):
         return ""
-    weaker = [
-        f"{part['what']}: {other['by']}" for part in parts for other in part["beside"] if not excludes_zero(other)
-    ]
+    others = [(part["what"], other) for part in parts for other in part["beside"]]
+    weaker = [f"{what}: {other['by']}" for what, other in others if not excludes_zero(other)]
     return f"<p>No longer shown by other analyses ({html.escape('; '.join(weaker))}).</p>" if weaker else ""
-
-
-def _reason(row: Mapping[str, Any], taxa: list[str]) -> str:
-    return f"<p>Why this verdict: {emphasised(italicised(row['reason'], taxa))}.</p>"
 
 
 def counts(row: Mapping[str, Any], run: Run) -> str:
@@ -206,10 +194,9 @@ def _specifications(row: Mapping[str, Any], run: Run, facts: Known) -> str:
     if facts.every is None:
         return ""
     of_claim = facts.every.claims.set_index("claim", drop=False).loc[row["id"]].to_dict()
-    sentence = italicised(
-        narrate.robust(of_claim, run.parameters["alpha"]), taxa_named(run.claims["measure"], run.study)
-    )
-    if of_claim["joint_p"] < run.parameters["alpha"] and row["verdict"] == INCONCLUSIVE:
+    alpha, taxa = run.parameters["alpha"], taxa_named(run.claims["measure"], run.study)
+    sentence = italicised(narrate.robust(of_claim, alpha), taxa)
+    if of_claim["joint_p"] < alpha and row["verdict"] == INCONCLUSIVE:
         sentence += " Together the analyses point to an effect that the report's own cannot show."
     text, name = text_html(sentence), f"06_{row['id']}"
     if not (run.files / FIGURES / f"{name}.png").is_file():
@@ -219,11 +206,10 @@ def _specifications(row: Mapping[str, Any], run: Run, facts: Known) -> str:
     if facts.every.found.empty:
         return text + drawn
     rows, _ = multiverse.curve(facts.every, row["id"], run.study)
-    varied = {
-        c.says: rows[n].map(c.word) for n, c in facts.every.choices.items() if n in rows and rows[n].nunique() > 1
-    }
+    choices = {name: choice for name, choice in facts.every.choices.items() if name in rows}
+    varied = {choice.says: rows[n].map(choice.word) for n, choice in choices.items() if rows[n].nunique() > 1}
     told = {"effect": rows["effect"], "from": rows["effect_low"], "to": rows["effect_high"], "verdict": rows["verdict"]}
-    shown = {"significant": rows["p_value"] < run.parameters["alpha"], "report": rows["specification"].eq(0)}
+    shown = {"significant": rows["p_value"] < alpha, "report": rows["specification"].eq(0)}
     chart = specification_curve(pd.DataFrame({**told, **varied, **shown}), list(varied))
     return text + chart_html(chart, f"Specification curve of {row['id']}", drawn) + script(BACK)
 
@@ -245,18 +231,13 @@ def _otherwise(row: Mapping[str, Any], parts: list[dict[str, Any]], facts: Known
     columns = pd.DataFrame(rows).to_dict("list")
     caption = "The same effect by other analyses, with 95 % intervals"
     table = table_html(columns, set(), caption, taxa) if rows else ""
-    told = _choices(row, facts)
+    told = []
+    if facts.every is not None and row["verdict"] != NOT_TESTABLE:
+        other = facts.every.claims.set_index("claim").loc[row["id"], "other"]
+        another = f"One choice of analysis alone gives another verdict: {other}."
+        told.append(another if other else "No choice of analysis, taken alone, gives another verdict.")
     if row["verdict"] == SUPPORTED and len(facts.overturning):
         of = facts.overturning[facts.overturning["claim"].eq(row["id"])].to_dict("records")
         told += [narrate.overturned({**next(p for p in parts if p["what"] == r["what"]), **r}) for r in of]
     items = "\n".join(f"- {line}" for line in filter(None, told))
     return table + (text_html(in_text(italicised(items, taxa), run.study.privacy)) if items else "")
-
-
-def _choices(row: Mapping[str, Any], facts: Known) -> list[str]:
-    """Which choice of analysis, taken alone, would give another verdict."""
-    if facts.every is None or row["verdict"] == NOT_TESTABLE:
-        return []
-    other = facts.every.claims.set_index("claim").loc[row["id"], "other"]
-    return [f"One choice of analysis alone gives another verdict: {other}." if other else
-            "No choice of analysis, taken alone, gives another verdict."]  # fmt: skip

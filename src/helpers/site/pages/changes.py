@@ -73,16 +73,8 @@ def moved_claims(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
             continue
         old, new = (_parsed(row[f"estimate_{i}"]) for i in (0, 1))
         spans = [interval(_parsed(row[f"ci_low_{i}"]), _parsed(row[f"ci_high_{i}"])) for i in (0, 1)]
-        rows.append(
-            {
-                "id": row["id"],
-                "verdict": _arrow(row["verdict_0"], row["verdict_1"]),
-                "estimate": _arrow(number(old), number(new)),
-                "change": number(new - old),
-                "interval": _arrow(*spans),
-                "n": _arrow(row["n_0"], row["n_1"]),
-            }
-        )
+        verdict, n = (_arrow(row[f"{column}_0"], row[f"{column}_1"]) for column in ("verdict", "n"))
+        rows.append([row["id"], verdict, _arrow(number(old), number(new)), number(new - old), _arrow(*spans), n])
     return pd.DataFrame(rows, columns=["id", "verdict", "estimate", "change", "interval", "n"])
 
 
@@ -95,10 +87,10 @@ def moved_tables(before: dict[str, pd.DataFrame], after: dict[str, pd.DataFrame]
     for name in sorted({*before, *after}):
         old, new = before.get(name), after.get(name)
         if old is None or new is None:
-            rows.append({"table": name, "what": "new" if old is None else "gone", "largest": ""})
+            rows.append((name, "new" if old is None else "gone", ""))
         elif list(old) != list(new) or len(old) != len(new):
             shape = _arrow(*(f"{len(t)} rows, {len(t.columns)} columns" for t in (old, new)))
-            rows.append({"table": name, "what": f"other rows or columns: {shape}", "largest": ""})
+            rows.append((name, f"other rows or columns: {shape}", ""))
         else:
             cells = [
                 (_distance(a, b), f"{new.iloc[i, 0]}, {column}: {_arrow(_rounded(a), _rounded(b))}")
@@ -107,8 +99,7 @@ def moved_tables(before: dict[str, pd.DataFrame], after: dict[str, pd.DataFrame]
                 if _differs(a, b)
             ]
             if cells:
-                what = f"{len(cells)} of {new.size} cells"
-                rows.append({"table": name, "what": what, "largest": max(cells, key=lambda c: c[0])[1]})
+                rows.append((name, f"{len(cells)} of {new.size} cells", max(cells, key=lambda c: c[0])[1]))
     return pd.DataFrame(rows, columns=["table", "what", "largest"])
 
 
@@ -116,11 +107,8 @@ def _comparable(results: Results, run: Run) -> Results:
     """Results, without those of the multiverse beside the committed ones, whose grid is the light one."""
     if run.against or run.parameters.get("robustness") == "light":
         return results
-    tables, figures = (
-        {name: of for name, of in kept.items() if not name.startswith("06_")}
-        for kept in (results.tables, results.figures)
-    )
-    return Results(results.claims, tables, figures)
+    apart = {name for name in (*results.tables, *results.figures) if name.startswith("06_")}
+    return Results(results.claims, *({n: of for n, of in kept.items() if n not in apart} for kept in results[1:]))
 
 
 def _parsed(text: str) -> float:

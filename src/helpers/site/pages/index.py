@@ -26,6 +26,15 @@ DRAWN = (FOREST, OVERVIEW)
 PROVENANCE = (
     '<p>Code, parameters, input files, software: <a href="provenance.html">where this report comes from</a>.</p>'
 )
+#: Headings of the table of claims, after the claim itself.
+HEADS = ("Verdict", "Effect (interval)", "n", "Agree", "Could show")
+#: What there is to download, by the paths.
+DOWNLOADS = {
+    "Claims": "claims.*",
+    "Specifications": "*.tsv.gz",
+    "Tables": f"{TABLES}/*",
+    "Executed notebooks": f"{NOTEBOOKS}/*",
+}
 
 
 def draw(claims: pd.DataFrame, study: Study, results: Path, data: Data | None) -> None:
@@ -54,9 +63,8 @@ def page(run: Run, others: list[str]) -> str:
     study, claims, taxa = run.study, run.claims, taxa_named(run.claims["measure"], run.study)
     private = study.privacy.small_cells != "show"
     picture = "" if private or not _shown_measure(run.data) else _picture(run)
-    sentences = "".join(
-        f"<li>{emphasised(italicised(in_text(told, study.privacy), taxa))}</li>" for told in answers(run)
-    )
+    said = [emphasised(italicised(in_text(told, study.privacy), taxa)) for told in answers(run)]
+    sentences = "".join(f"<li>{told}</li>" for told in said)
     lead = (
         f'<div class="in-short"><p class="study-title">{html.escape(study.title)}</p>\n<p>{studied(run)}</p>'
         f'<div class="lead">{picture}<ul>{sentences}</ul></div></div>'
@@ -67,16 +75,13 @@ def page(run: Run, others: list[str]) -> str:
         f"{text_html(suppression(study))}"
     )
     found = ", ".join(f"{row.id} {row.verdict}" for row in claims.itertuples())
-    control = study.labels.control
     caption = (
-        f"In SD of {control} (severity: ρ). Filled: shown; cross: contrary; open: neither; diamond: out of reach; "
-        "grey: margin. Intervals: 95 %, of no change 90 %."
+        f"In SD of {study.labels.control} (severity: ρ). Filled: shown; cross: contrary; open: neither; "
+        "diamond: out of reach; grey: margin. Intervals: 95 %, of no change 90 %."
     )
     forest = figure_html(FOREST, f"Forest plot of the claims' effects. {found}.", caption, run.files, CLAIMS_TABLE)
     forest = forest if claims["sd"].notna().any() else ""  # without controls there is no common scale
-    cards = [
-        f"{name} {verdict} <{FOLDER}/{name}>" for name, verdict in zip(claims["id"], claims["verdict"], strict=True)
-    ]
+    cards = [f"{row.id} {row.verdict} <{FOLDER}/{row.id}>" for row in claims.itertuples()]
     return "\n\n".join(
         [
             "---\nhtml_theme.sidebar_secondary.remove: true\n---",
@@ -103,7 +108,7 @@ def _contents(caption: str, pages: list[str]) -> str:
 
 def _picture(run: Run) -> str:
     alt = f"Both arms at both visits over the band of {run.study.labels.control}. {' '.join(answers(run)[:2])}"
-    caption = "Bold: means, 95 % intervals."
+    caption = "Means, 95 % intervals."
     healthy = 0 if run.data is None else run.data.visits.query("who == 'control' and visit == 'baseline'").shape[0]
     caption += f" Band: middle half of {run.study.labels.control} (n = {healthy})." if healthy else ""
     return figure_html(OVERVIEW, alt, caption, run.files, CLAIMS_TABLE)
@@ -114,10 +119,8 @@ def studied(run: Run) -> str:
     labels, people = run.study.labels, saved_table(run.report.results, "01_people")
     each = [f"{r.group} {r.baseline} and {r.followup} ({r.both})" for r in people.itertuples()]
     kind = "<b>Simulated data.</b> " if run.study.simulated else ""
-    told = (
-        html.escape(f"People at {labels.baseline} and {labels.followup} (at both): {'; '.join(each)}.") if each else ""
-    )
-    return f"{kind}{told}"
+    told = f"People at {labels.baseline} and {labels.followup} (at both): {'; '.join(each)}." if each else ""
+    return f"{kind}{html.escape(told)}"
 
 
 def answers(run: Run) -> list[str]:
@@ -149,16 +152,7 @@ def by_family(claims: pd.DataFrame, study: Study) -> pd.DataFrame:
 
 def claims_html(run: Run, taxa: list[str]) -> str:
     """The claims by family: verdict, effect, people, how many analyses agree, what 80 % power would have shown."""
-    heads = [
-        "",
-        f"Claim of {html.escape(claims_of(run.study).of)}",
-        "Verdict",
-        "Effect (interval)",
-        "n",
-        "Agree",
-        "Could show",
-    ]
-    rows = []
+    heads, rows = ("", f"Claim of {html.escape(claims_of(run.study).of)}", *HEADS), []
     for family, of in by_family(run.claims, run.study).groupby("family", sort=False):
         alone = " (uncontrolled)" if of["contrast"].isin(["change", "change_in"]).all() else ""
         family_of = f"{html.escape(str(family))}{alone}"
@@ -194,12 +188,7 @@ def agreement(row: dict[str, Any]) -> str:
 
 def _downloads(files: Path) -> str:
     items = []
-    for label, pattern in (
-        ("Claims", "claims.*"),
-        ("Specifications", "*.tsv.gz"),
-        ("Tables", f"{TABLES}/*"),
-        ("Executed notebooks", f"{NOTEBOOKS}/*"),
-    ):
+    for label, pattern in DOWNLOADS.items():
         paths = sorted(path.relative_to(files).as_posix() for path in files.glob(pattern))
         links = ", ".join(f'<a href="files/{path}">{Path(path).name}</a>' for path in paths)
         items.append(f"<li>{label}: {links or '–'}</li>")

@@ -4,11 +4,12 @@ import ast
 import html
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from functools import partial
 from typing import Any
 
 import nbformat
+import pandas as pd
 from IPython.core.inputtransformer2 import TransformerManager
 
 from helpers.files import CRATE, LOCK, MAKEFILE
@@ -43,20 +44,20 @@ def page(run: Run) -> str:
         seeds=seeds,
         crate=CRATE,
     )
-    used = _table(seeds, ("Notebook", "Section", "Given to"), set(), "Where the seed is used") if seeds else ""
+    used = _table(seeds, ("Notebook", "Section", "Given to"), "Where the seed is used") if seeds else ""
+    times = [(name, *_ran(ran)) for name, ran in runs.items()]
+    heads = ("Notebook", "Started (UTC)", "Run time (s)", "Commit")
     made_by = f"<pre>{html.escape(line)}</pre>\n" if line else ""
     tables = {
         "Code": "",
         "Command and parameters": made_by + parameters_html(run.study, run.parameters, origin.overrides(report)),
         "Input files": _inputs(run.study),
         "Software": _software(pinned),
-        "Run times": _runs(runs),
+        "Run times": _table(times, heads, "Run time of each notebook", {"Run time (s)"}),
         "Random seeds": used,
         "For machines": "",
     }
-    blocks = [
-        part for heading, table in tables.items() for part in (f"## {heading}", raw(told(section=heading) + table))
-    ]
+    blocks = [f"## {heading}\n\n{raw(told(section=heading) + table)}" for heading, table in tables.items()]
     return "\n\n".join(["---\nnosearch: true\n---\n\n# Provenance", raw(told(section="")), *blocks]) + "\n"
 
 
@@ -71,49 +72,33 @@ def parameters_html(study: Study, parameters: dict[str, Any], set_text: str | No
         rows.append((name, str(parameters[name]), str(field.default), status + by, field.description or ""))
     changed = sum(status.startswith("differs") for *_, status, _ in rows)
     caption = f"Parameters of this run: {changed} of {len(rows)} differ from the default"
-    return _table(rows, ("Parameter", "Value", "Default", "Status", "Meaning"), {"Value", "Default"}, caption)
+    return _table(rows, ("Parameter", "Value", "Default", "Status", "Meaning"), caption, {"Value", "Default"})
 
 
-def _table(rows: Sequence[tuple[str, ...]], heads: tuple[str, ...], numeric: set[str], caption: str) -> str:
-    columns = zip(*rows, strict=True)
-    return table_html({head: list(column) for head, column in zip(heads, columns, strict=True)}, numeric, caption)
+def _table(
+    rows: Sequence[tuple[str, ...]], heads: tuple[str, ...], caption: str, numeric: Set[str] = frozenset()
+) -> str:
+    return table_html(pd.DataFrame(rows, columns=list(heads)).to_dict("list"), {*numeric}, caption)
 
 
 def _inputs(study: Study) -> str:
-    files = origin.inputs(study)
-    columns = {
-        "Input": list(files),
-        "File": [path.name for path in files.values()],
-        "SHA-256": [sha256(path) for path in files.values()],
-    }
-    return table_html(columns, set(), "Input files, as they were when this site was built")
+    rows = [(role, path.name, sha256(path)) for role, path in origin.inputs(study).items()]
+    return _table(rows, ("Input", "File", "SHA-256"), "Input files, as they were when this site was built")
 
 
 def _software(pinned: Mapping[str, list[str]]) -> str:
-    known = origin.packages()
-    columns = {
-        "Package": list(known),
-        "Version": list(known.values()),
-        f"In {LOCK}": [" or ".join(pinned.get(name.lower(), [])) or "–" for name in known],
-    }
-    return table_html(columns, set(), "Direct dependencies, as installed")
+    known = origin.packages().items()
+    rows = [(name, version, " or ".join(pinned.get(name.lower(), [])) or "–") for name, version in known]
+    return _table(rows, ("Package", "Version", f"In {LOCK}"), "Direct dependencies, as installed")
 
 
-def _runs(runs: Mapping[str, Ran | None]) -> str:
-    """When each notebook ran, for how long, and with which code."""
-    columns = {
-        "Notebook": list(runs),
-        "Started (UTC)": [f"{ran.started:%Y-%m-%d %H:%M:%S}" if ran else UNKNOWN for ran in runs.values()],
-        "Run time (s)": [f"{ran.seconds:,.1f}" if ran else UNKNOWN for ran in runs.values()],
-        "Commit": [_short(ran.commit) if ran else UNKNOWN for ran in runs.values()],
-    }
-    return table_html(columns, {"Run time (s)"}, "Run time of each notebook")
-
-
-def _short(code: str | None) -> str:
-    if code is None:
-        return UNKNOWN
-    return code.removesuffix(DIRTY)[:12] + (", with changes" if code.endswith(DIRTY) else "")
+def _ran(ran: Ran | None) -> tuple[str, str, str]:
+    """When a notebook ran, for how long, and with which code."""
+    if ran is None:
+        return UNKNOWN, UNKNOWN, UNKNOWN
+    changes = ", with changes" if ran.commit and ran.commit.endswith(DIRTY) else ""
+    code = ran.commit.removesuffix(DIRTY)[:12] + changes if ran.commit is not None else UNKNOWN
+    return f"{ran.started:%Y-%m-%d %H:%M:%S}", f"{ran.seconds:,.1f}", code
 
 
 def _seeds(run: Run) -> list[tuple[str, ...]]:

@@ -72,10 +72,10 @@ def page(run: Run) -> str:
 @cache
 def checklists() -> list[dict[str, Any]]:
     """The checklists: name, title, about, and items, a list of `Item`."""
-    return [
-        {**checklist, "items": [Item(**{**item, "where": tuple(item.get("where", ()))}) for item in checklist["items"]]}
-        for checklist in packaged("site/pages/standards.yaml")
-    ]
+    read: list[dict[str, Any]] = packaged("site/pages/standards.yaml")
+    for checklist in read:
+        checklist["items"] = [Item(**item | {"where": tuple(item.get("where", ()))}) for item in checklist["items"]]
+    return read
 
 
 def reply(item: Item, known: dict[str, str], *, simulated: bool) -> Reply:
@@ -96,21 +96,13 @@ def reply(item: Item, known: dict[str, str], *, simulated: bool) -> Reply:
 
 def download(replies: dict[str, list[Reply]]) -> str:
     """The replies by checklist as a tab-separated table for authors to fill; the last column is left to them."""
-    rows = [
-        {
-            "checklist": name,
-            "item": told.item.number,
-            "asked": told.item.asks,
-            "state": told.state,
-            "answer": told.answer,
-            "where in the report": "; ".join(place(where)[1] for where in told.where),
-            "for the authors": told.hint,
-            "where in the manuscript": "",
-        }
-        for name, each in replies.items()
-        for told in each
-    ]
-    return as_tsv(pd.DataFrame(rows))
+    columns = ("checklist", "item", "asked", "state", "answer", "where in the report", "for the authors")
+    rows = []
+    for name, each in replies.items():
+        for item, state, answer, hint, where in each:
+            places = "; ".join(place(each_place)[1] for each_place in where)
+            rows.append((name, item.number, item.asks, state, answer, places, hint))
+    return as_tsv(pd.DataFrame(rows, columns=columns).assign(**{"where in the manuscript": ""}))
 
 
 def place(where: str) -> tuple[str, str]:
@@ -120,9 +112,6 @@ def place(where: str) -> tuple[str, str]:
     if not section:
         return title, address
     return f"{title}: {section}", evidence({"notebook": address.removesuffix(".html"), "section": section})
-
-
-# ---------------------------------------------------------------- facts
 
 
 def facts(run: Run) -> dict[str, str]:

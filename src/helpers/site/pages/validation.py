@@ -130,14 +130,8 @@ def validation_page(table: pd.DataFrame, like: Study, parts: pd.DataFrame | None
     figure = figure_html("validation", alt, of_figure, files, "tables/validation.tsv")
     body = table_html(columns, set(list(columns)[2:]), of_claims, taxa=taxa)
     against = [] if parts is None else ["## This cohort against its truth", raw(_against_truth(parts, demo, like))]
-    blocks = [
-        raw(about),
-        raw(_off(wrong, taxa)),
-        raw(body),
-        raw(fold_html("Every test and interval", figure)),
-        *against,
-    ]
-    return "\n\n".join(["# Validation on simulated cohorts", *blocks]) + "\n"
+    blocks = map(raw, (about, _off(wrong, taxa), body, fold_html("Every test and interval", figure)))
+    return "\n\n".join(["# Validation on simulated cohorts", *blocks, *against]) + "\n"
 
 
 def _off(wrong: pd.DataFrame, taxa: list[str]) -> str:
@@ -158,7 +152,7 @@ def _against_truth(parts: pd.DataFrame, demo: pd.DataFrame, like: Study) -> str:
     both = parts.merge(known, how="left", on=keys, validate="one_to_one")
     names = [named(row, like).removeprefix(f"{row['claim']} ") for _, row in both.iterrows()]
     told = both["target"].notna()
-    holds = (both["ci_low"] <= both["target"]) & (both["target"] <= both["ci_high"])
+    holds = both["target"].between(both["ci_low"], both["ci_high"])
     columns = {
         "Claim": list(both["claim"]),
         "Measure": list(map(with_unit, names, both["unit"])),
