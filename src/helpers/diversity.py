@@ -4,7 +4,8 @@ Counts are swabs x features, whole numbers of reads; a depth is so many reads a 
 whole, or if no swab is deep enough.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -29,8 +30,6 @@ CHUNK = 2**19
 BLOCK = 1024
 #: Reads of a swab up to which log factorials are looked up. Of more, a table would be large, and its digits too few.
 LOOKED_UP = 2**20
-#: Reads of a swab that NumPy's hypergeometric distribution cannot exceed.
-HYPERGEOMETRIC = 10**9
 
 
 class _Table(NamedTuple):
@@ -167,13 +166,9 @@ def _draw(counts: sparse.csr_array, depth: int, rng: np.random.Generator) -> spa
     """Draw `depth` reads of each row, without replacement."""
 
     def of_row(row: np.ndarray) -> np.ndarray:
-        reads = row
-        if (total := row.sum()) >= HYPERGEOMETRIC:
-            # Each read by itself, with a chance that leaves somewhat more than the depth: any of so many are as likely.
-            chance = (depth + 10 * depth**0.5 + 100) / total
-            while (reads := rng.binomial(row, chance)).sum() < depth:
-                pass
-        return rng.multivariate_hypergeometric(reads, depth, method="marginals")
+        if row.sum() >= 10**9:  # more than NumPy takes: leaving out each read by its own chance favours none
+            return of_row(rng.binomial(row, 0.9))
+        return rng.multivariate_hypergeometric(row, depth, method="marginals")
 
     drawn = [of_row(row) for row in np.split(counts.data, counts.indptr[1:-1])]
     return sparse.csr_array((np.concatenate(drawn), counts.indices, counts.indptr), shape=counts.shape)
@@ -394,16 +389,23 @@ def bray_curtis(cohort: AnnData, depth: int, *, rarefactions: int, seed: int | n
 
 def _of_shares(shares: np.ndarray, ids: Sequence[str]) -> DistanceMatrix:
     """Bray-Curtis between swabs of which the shares of reads are known: what they have not in common."""
-    common = _in_common([shares])
-    own = common.diagonal().copy()  # 1, or as near to it as rounding leaves it
-    for rows in _blocks(common):
-        common[rows] = np.maximum(np.add.outer(own[rows], own) / 2 - common[rows], 0)
+    return _apart(_in_common([shares]), ids, lambda total, common: total / 2 - common)
+
+
+def _apart(
+    common: np.ndarray, ids: Sequence[str], told: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> DistanceMatrix:
+    """Distances that are `told` of what two swabs have, each with itself, in total, and what they have in common."""
+    own = common.diagonal().copy()
+    for rows in _blocks(common, 64):
+        common[rows] = np.maximum(told(np.add.outer(own[rows], own), common[rows]), 0)  # rounding may leave -1e-17
+    np.fill_diagonal(common, 0)
     return DistanceMatrix(common, list(ids))
 
 
-def _blocks(of: np.ndarray) -> list[slice]:
+def _blocks(of: np.ndarray, size: int = BLOCK) -> list[slice]:
     """Some rows at a time, so that what is made of them does not fill the memory."""
-    return [slice(start, min(start + BLOCK, len(of))) for start in range(0, len(of), BLOCK)]
+    return [slice(start, min(start + size, len(of))) for start in range(0, len(of), size)]
 
 
 def _in_common(tables: Iterable[np.ndarray]) -> np.ndarray:
@@ -414,29 +416,26 @@ def _in_common(tables: Iterable[np.ndarray]) -> np.ndarray:
     common = np.zeros((0, 0))
     for table in tables:
         common = common if common.size else np.zeros((len(table), len(table)))
-        _add_common(np.ascontiguousarray(table), np.ascontiguousarray(table.T), common)
+        add = partial(_add_common, np.ascontiguousarray(table), np.ascontiguousarray(table.T), common)
+        on_threads(add, _blocks(common)[::-1])  # the longest first
     for rows in _blocks(common):
         common[rows.stop :, rows] = common[rows, rows.stop :].T
         common[rows, rows] = np.triu(common[rows, rows]) + np.triu(common[rows, rows], 1).T
     return common
 
 
-def _add_common(swabs: np.ndarray, features: np.ndarray, common: np.ndarray) -> None:
-    """Add what each pair has in common, above the diagonal; a table by swabs, and by features.
+def _add_common(swabs: np.ndarray, features: np.ndarray, common: np.ndarray, rows: slice) -> None:
+    """Add what these swabs have in common with those before them; a table by swabs, and by features.
 
     The features that a swab has are whole rows, and the others are not touched.
     """
-
-    def add(rows: slice) -> None:
-        block = np.ascontiguousarray(features[:, rows])
-        for i in range(rows.stop):
-            has = np.flatnonzero(swabs[i])
-            later = max(i - rows.start, 0)  # each pair once
-            smaller = block[has, later:] if later else block.take(has, axis=0)
-            np.minimum(smaller, swabs[i, has, None], out=smaller)
-            common[i, rows.start + later : rows.stop] += smaller.sum(axis=0, dtype=swabs.dtype)
-
-    on_threads(add, _blocks(swabs)[::-1])  # the longest first
+    block = np.ascontiguousarray(features[:, rows])
+    for i in range(rows.stop):
+        has = np.flatnonzero(swabs[i])
+        later = max(i - rows.start, 0)  # each pair once
+        smaller = block[has, later:] if later else block.take(has, axis=0)
+        np.minimum(smaller, swabs[i, has, None], out=smaller)
+        common[i, rows.start + later : rows.stop] += smaller.sum(axis=0, dtype=swabs.dtype)
 
 
 def unifrac(counts: AnnData | pd.DataFrame, tree: TreeNode, *, weighted: bool) -> DistanceMatrix:
@@ -464,15 +463,12 @@ def unifrac(counts: AnnData | pd.DataFrame, tree: TreeNode, *, weighted: bool) -
         shares = below / table.totals[rows, None]
         by_branch[rows] = shares * branches.length if weighted else (below > 0) * branches.length**0.5
     # Branch length in common; weighted, times the smaller of the shares of reads below it.
-    common = _in_common([by_branch]) if weighted else by_branch @ by_branch.T
-    own = common.diagonal().copy()
-    for rows in _blocks(common):
-        total = np.add.outer(own[rows], own)
-        apart = np.maximum(total - 2 * common[rows], 0)  # rounding may leave -1e-17 between equal swabs
-        if not weighted:
-            apart /= np.maximum(total - common[rows], np.finfo(float).tiny)  # only branches of no length: nothing apart
-        common[rows] = apart
-    return DistanceMatrix(common, table.ids)
+    if weighted:
+        return _apart(_in_common([by_branch]), table.ids, lambda total, common: total - 2 * common)
+    least = np.finfo(float).tiny  # only branches of no length: nothing apart
+    return _apart(
+        by_branch @ by_branch.T, table.ids, lambda total, both: (total - 2 * both) / np.maximum(total - both, least)
+    )
 
 
 def positive(counts: np.ndarray, zeros: float | str = PSEUDOCOUNT) -> np.ndarray:
@@ -502,19 +498,12 @@ def aitchison(rarefied: AnnData, *, zeros: float | str = PSEUDOCOUNT) -> Distanc
     table = _table(rarefied)
     seen = np.asarray(table.counts.sum(axis=0)) > 0
     ratios = clr(positive(table.counts.toarray()[:, seen], zeros))
-    products = ratios @ ratios.T  # several times as fast as pair by pair
-    own = products.diagonal().copy()
-    for rows in _blocks(products):
-        products[rows] = np.sqrt(np.maximum(own[rows, None] + own - 2 * products[rows], 0))
-    np.fill_diagonal(products, 0)
-    return DistanceMatrix(products, table.ids)
+    # Products of all are several times as fast as pair by pair.
+    return _apart(ratios @ ratios.T, table.ids, lambda total, both: np.sqrt(np.maximum(total - 2 * both, 0)))
 
 
 def distances(swabs: AnnData) -> Iterator[tuple[str, DistanceMatrix]]:
-    """Every distance between swabs that the report knows: √ Bray–Curtis; of counts Aitchison, and UniFrac of a tree.
-
-    One after the other, since each may take much memory.
-    """
+    """Every distance between swabs that the report knows, one after the other, for each may take much memory."""
     yield "√ Bray–Curtis", root_of(swabs)
     if not swabs.uns.get("relative", False):
         yield "Aitchison", aitchison(swabs)
@@ -567,10 +556,10 @@ def ordinate(distmat: DistanceMatrix) -> OrdinationResults:
     points = vectors * np.sqrt(values)
     points *= np.where(np.median(points, axis=0) < 0, -1, 1)
     axes = ["PC1", "PC2"]
-    explained = pd.Series(values / (squared.sum() / (2 * n)), axes)  # the trace is that of all
-    samples = pd.DataFrame(points, list(distmat.ids), axes)
-    return OrdinationResults("PCoA", "Principal Coordinate Analysis", pd.Series(values, axes), samples,
-                             proportion_explained=explained)  # fmt: skip
+    of_all = values / (squared.sum() / (2 * n))  # the trace
+    return OrdinationResults("PCoA", "Principal Coordinate Analysis", pd.Series(values, axes),
+                             pd.DataFrame(points, list(distmat.ids), axes),
+                             proportion_explained=pd.Series(of_all, axes))  # fmt: skip
 
 
 def _in_order(values: Sequence | pd.Series, ids: Sequence[str], name: str) -> np.ndarray:

@@ -5,7 +5,7 @@ Groups are told apart by colour, marker and place, so that they read in greyscal
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache, wraps
+from functools import wraps
 from inspect import getfile, signature
 from itertools import pairwise, product
 from pathlib import Path
@@ -56,7 +56,7 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
     The figure keeps as ``caption`` and ``alt`` what ``captions.yaml`` beside the drawing function's module says of it.
     """
-    texts = {"caption": "", "alt": ""} | _captions(Path(getfile(draw)).with_name("captions.yaml"))[draw.__name__]
+    texts = {"caption": "", "alt": ""} | packaged(Path(getfile(draw)).with_name("captions.yaml"))[draw.__name__]
 
     @wraps(draw)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> Figure:
@@ -68,11 +68,6 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
         return fig
 
     return wrapped
-
-
-@cache
-def _captions(file: Path) -> dict[str, dict[str, str]]:
-    return packaged(file)
 
 
 def panels(height: float, rows: int = 1, columns: int = 1, **shared: Any) -> tuple[Figure, np.ndarray]:

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,7 @@ def from_notebook(path: Path) -> str:
     return f"../{path.as_posix()}"
 
 
+@cache
 def packaged(file: str | Path) -> Any:
     """What a YAML file of this package says, by its path in there; read by a parser in C, several times as fast."""
     import yaml

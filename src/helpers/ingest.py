@@ -483,10 +483,7 @@ def save_cohort(cohort: AnnData, results_dir: str | Path, name: str = "cohort") 
 
 
 def load_cohort(results_dir: str | Path, name: str = "cohort", *, distances: bool = False) -> tuple[AnnData, Study]:
-    """Read what `save_cohort` wrote: the cohort, and the study as it was when the cohort was built.
-
-    Without the `distances` between swabs, unless they are asked for: they are larger than all the rest.
-    """
+    """Read what `save_cohort` wrote, of `distances` only if asked for; and the study as it was when that was built."""
     file = Path(results_dir) / f"{name}.h5ad"
     if not file.is_file():
         raise StudyError.of("no_cohort", file)

@@ -14,10 +14,8 @@ from helpers.visits import who
 
 #: What is told of a test, in this order.
 TOLD = ("df", "sum_of_squares", "r2", "pseudo_f", "p_value", "n", "n_dropped", "dispersion_f", "dispersion_p")
-#: Permuted columns that are multiplied at a time, as numbers held in memory.
-BATCH = 4_000_000
-#: People whose swabs' distances are squared at a time.
-PEOPLE = 64
+#: Permuted columns that are multiplied at a time, as numbers held in memory; people whose distances are squared.
+BATCH, PEOPLE = 4_000_000, 64
 
 
 def _centred(a: np.ndarray) -> np.ndarray:

@@ -28,8 +28,6 @@ from helpers.errors import StudyError, visible
 from helpers.lineage import parse_lineage
 from helpers.study import RANKS, DataFile, Study, unprintable
 
-#: More than a flow cell of any sequencer gives, of one feature in one swab.
-MOST_READS = 10**10
 #: What compresses a file, by how it begins: R has three.
 _PACKED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 _ZIP = b"PK\x03\x04"
@@ -314,7 +312,7 @@ def _finest(counts: Counts) -> Counts:
 def _whole(path: Path, counts: Counts, fractions: str) -> Counts:
     """Counts as whole numbers, or shares if they are `relative`; what is neither names its sample and feature."""
     X = counts.X.astype(float).tocoo()
-    wrong = ~np.isfinite(X.data) | (X.data < 0) | (X.data > MOST_READS)
+    wrong = ~np.isfinite(X.data) | (X.data < 0) | (X.data > 10**10)  # more than a flow cell gives
     fraction = ~wrong & (X.data != np.rint(X.data))
     for bad, problem in ((wrong, "count_impossible"), (fraction & (fractions == "error"), "count_fraction")):
         if bad.any():
