@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from helpers.errors import StudyError
-from helpers.files import REPORTS, packaged, unwritable
+from helpers.files import REPORTS, unwritable
+from helpers.texts import packaged
 
 
 class Step(NamedTuple):

@@ -12,10 +12,11 @@ from pydantic import AfterValidator, Field, StringConstraints, field_validator, 
 
 from helpers.errors import Problems, StudyError
 from helpers.estimates import adjusted_p
-from helpers.files import CHOICES, CLAIMS_FOLDER, CLAIMS_KEYS, packaged
+from helpers.files import CHOICES, CLAIMS_FOLDER, CLAIMS_KEYS
 from helpers.measures import OTHER_AXES, POSITION, find, registry, taken
 from helpers.narrate import excludes_zero, interval, number, p_value
 from helpers.study import Described, Labels, Strict, Study, read_yaml, validated
+from helpers.texts import packaged
 
 Kind = Literal["direction", "no change", "does not fall", "does not rise", "little difference"]
 #: What a part of a claim of one direction that is denied expects.

@@ -14,10 +14,10 @@ from anndata import AnnData
 from scipy import stats
 
 from helpers import words
-from helpers.files import packaged
 from helpers.narrate import number, short_name
 from helpers.quality import characteristics, differences
 from helpers.study import FEW, SMALL, VOCABULARY, Column, Study
+from helpers.texts import packaged
 from helpers.visits import by_patient, changes
 
 #: A right study would look so by chance once in so many.

@@ -1,10 +1,11 @@
 """What a user is told: the one exception that is seen, and a collector of several. Without imports of packages."""
 
-import functools
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from helpers.texts import packaged
 
 _TURNING = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
@@ -12,14 +13,6 @@ _TURNING = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 def visible(text: str) -> str:
     """A text with escapes for what turns the direction of writing: unseen, it makes a name read as another."""
     return _TURNING.sub(lambda turning: f"\\u{ord(turning[0]):04x}", text)
-
-
-@functools.cache
-def _told() -> dict[str, dict[str, str]]:
-    import yaml  # only where something is wrong
-
-    told: dict[str, dict[str, str]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-    return told
 
 
 class StudyError(Exception):
@@ -49,7 +42,9 @@ class StudyError(Exception):
     @classmethod
     def of(cls, problem: str, file: str | Path | None = None, **values: Any) -> "StudyError":
         """What errors.yaml tells of a problem, filled in; where, found, expected and fix, if given, as they are."""
-        told: dict[str, Any] = {part: text.format_map(values) for part, text in _told()[problem].items()}
+        told: dict[str, Any] = {
+            part: text.format_map(values) for part, text in packaged("errors.yaml")[problem].items()
+        }
         given = {part: values[part] for part in ("where", "found", "expected", "fix") if values.get(part)}
         return cls(file=file, **told | given)
 

@@ -14,9 +14,9 @@ from scipy import stats
 
 from helpers import estimates, longitudinal, narrate, response, sensitivity, taxa, treatment
 from helpers.claims import EXPECT, KEY, ONE_SIDED, Claim, Part, why_not
-from helpers.files import packaged
 from helpers.measures import DISTANCE, OFF_AXIS, OTHER_AXES, PATHOGEN, POSITION, by_visit, find
 from helpers.study import FEW, SMALL, VOCABULARY, Settings, Study
+from helpers.texts import packaged
 from helpers.visits import cases_and_controls, compared, paired, same_sites, sites_at_baseline, who, with_controls
 
 Estimates = dict[str, dict[str, Any]]

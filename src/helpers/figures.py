@@ -28,9 +28,9 @@ from matplotlib.text import Text
 from matplotlib.ticker import FuncFormatter, LogLocator, MultipleLocator
 from scipy import stats
 
-from helpers.files import packaged
 from helpers.narrate import interval, most_differ, number, on_scale, short_name
 from helpers.study import FEW
+from helpers.texts import packaged
 
 #: Okabe & Ito's palette, chosen so that the three groups differ in lightness too.
 COLOURS = {"control": "#56B4E9", "treatment": "#D55E00", "comparator": "#4B2C7F", "case": "#7A4A00"}

@@ -9,9 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 from helpers.errors import StudyError
 
@@ -97,15 +95,6 @@ def built_report_of(study: str) -> Report:
 def from_notebook(path: Path) -> str:
     """A path as the notebooks have it, which run in their folder."""
     return f"../{path.as_posix()}"
-
-
-@cache
-def packaged(file: str | Path) -> Any:
-    """What a YAML file of this package says, by its path in there; read by a parser in C, several times as fast."""
-    import yaml
-
-    text = Path(__file__).parent.joinpath(file).read_text(encoding="utf-8")
-    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 _BEGINNING = ".unfinished-"

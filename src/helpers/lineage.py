@@ -4,7 +4,7 @@ import functools
 import re
 from collections.abc import Iterable
 
-from helpers.files import packaged
+from helpers.texts import packaged
 
 _PREFIX = re.compile(r"^(?:D_(?P<level>\d+)|(?P<letter>[a-z]{1,2}))__")
 #: A genus or species by itself, as "Prevotella_7", "s__Staphylococcus_aureus"; no kingdom, and no higher rank.

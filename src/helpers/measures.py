@@ -10,10 +10,10 @@ from anndata import AnnData
 from skbio import DistanceMatrix
 
 from helpers import diversity, permutation, taxa
-from helpers.files import packaged
 from helpers.narrate import p_value, short_name, with_unit
 from helpers.study import Settings, Study
 from helpers.taxa import PRESENT
+from helpers.texts import packaged
 from helpers.visits import analysis_swabs, by_patient, compared
 
 SHANNON, POSITION, DISTANCE, PATHOGEN = "shannon", "position", "distance_to_healthy", "pathogen"

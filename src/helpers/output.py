@@ -21,10 +21,11 @@ from matplotlib.transforms import Bbox
 from helpers.claims import load_claims, measures_of
 from helpers.disclosure import as_tsv, few, in_figure, in_table, in_text
 from helpers.figures import italicise
-from helpers.files import EVIDENCE, FIGURES, TABLES, packaged, write_whole
+from helpers.files import EVIDENCE, FIGURES, TABLES, write_whole
 from helpers.measures import taxa_named
 from helpers.narrate import interval, italicised, number, p_number
 from helpers.study import SMALL, Study
+from helpers.texts import packaged
 
 #: Dots an inch of saved pictures: sharp on dense screens; for print there is the SVG.
 PRINT = 200

@@ -6,10 +6,10 @@ from typing import Any
 
 from helpers import claims
 from helpers.evidence import AMONG
-from helpers.files import packaged
 from helpers.measures import POSITION, find
 from helpers.narrate import excludes_zero, number, on_scale
 from helpers.study import Study
+from helpers.texts import packaged
 
 #: Of each contrast: what is shown, and what may be or not; a change says `moved`, all others how they compare.
 _SHOWN = packaged("plain.yaml")

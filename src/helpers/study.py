@@ -24,7 +24,8 @@ from pydantic import (
 )
 
 from helpers.errors import StudyError, visible
-from helpers.files import CLAIMS_FOLDER, STUDY_KEYS, STUDY_YAML, packaged
+from helpers.files import CLAIMS_FOLDER, STUDY_KEYS, STUDY_YAML
+from helpers.texts import packaged
 
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
 

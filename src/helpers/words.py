@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from helpers.files import packaged
+from helpers.texts import packaged
 
 _WORDS = packaged("vocabulary.yaml")
 NAMES, SCORES, NAMED_VALUES, PERIODS, SPELLED, PLAIN, MISSING, NO_NUMBER = (

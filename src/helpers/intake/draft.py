@@ -11,13 +11,14 @@ import yaml
 
 from helpers.containers import Held, read, sheets
 from helpers.errors import StudyError
-from helpers.files import DATA, STUDY_KEYS, STUDY_YAML, packaged, unfinished
+from helpers.files import DATA, STUDY_KEYS, STUDY_YAML, unfinished
 from helpers.ingest import of_visits
 from helpers.intake.guess import Draft, guess, quoted
 from helpers.intake.guess import visits as find_visits
 from helpers.run.lock import clear, locked
 from helpers.study import CountsFile, Files, Study, load_study
 from helpers.tables import Counts, few, read_counts, text_table, unpacked
+from helpers.texts import packaged
 
 #: For editors: completes and checks the keys.
 SCHEMA = "# yaml-language-server: $schema=../../docs/study.schema.json"

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from helpers.errors import Problems, StudyError
-from helpers.files import DATA, STUDY_YAML, packaged, unfinished, unwritable
+from helpers.files import DATA, STUDY_YAML, unfinished, unwritable
 from helpers.run.lock import clear, locked
 from helpers.study import DataFile, Study, load_study
+from helpers.texts import packaged
 
 BY_HAND = "lay the file there by hand"
 

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 
 from helpers import words
-from helpers.files import packaged
 from helpers.ingest import person
 from helpers.lineage import parse_lineage
 from helpers.study import STANDARD_COLUMNS, Labels
 from helpers.tables import Counts, bare, few, near_misses
+from helpers.texts import packaged
 
 #: The part of the values that tells what a column is.
 MOST = 0.8

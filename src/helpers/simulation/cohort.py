@@ -31,8 +31,9 @@ from scipy import sparse
 from scipy.special import expit, logit, ndtr, ndtri
 from skbio import TreeNode
 
-from helpers.files import DEMO, packaged, write_whole
+from helpers.files import DEMO, write_whole
 from helpers.simulation.truth import ARMS, LINEAGES, PARAMETERS, PATHOGEN, Arm, Tail, Taxon, Truth
+from helpers.texts import packaged
 
 VISITS = ("M0", "M3")
 COLUMNS = (

@@ -14,7 +14,6 @@ from scipy.stats import norm
 from helpers import evidence, treatment, workers
 from helpers.claims import load_claims
 from helpers.evidence import BEYOND_REGRESSION, Asked
-from helpers.files import packaged
 from helpers.ingest import cohort_of
 from helpers.lineage import parse_lineage
 from helpers.measures import by_visit, find, measured
@@ -23,6 +22,7 @@ from helpers.simulation.cohort import catalogue, metadata_text, simulate_cohort
 from helpers.simulation.truth import ARMS, Truth, changed, without_effects
 from helpers.study import RANKS, Settings, Study
 from helpers.tables import Counts
+from helpers.texts import packaged
 from helpers.visits import paired
 
 

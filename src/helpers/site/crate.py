@@ -18,12 +18,13 @@ import nbformat
 from rocrate.model import ComputerLanguage, ContextEntity, Entity
 from rocrate.rocrate import ROCrate
 
-from helpers.files import CRATE, HTML, LOCK, MAKEFILE, NOTEBOOKS, packaged
+from helpers.files import CRATE, HTML, LOCK, MAKEFILE, NOTEBOOKS
 from helpers.run.origin import Ran, command, commit, inputs, machine, run_times, sha256, utc
 from helpers.run.parameters import declared
 from helpers.site.archive import shared
 from helpers.site.pages import Run
 from helpers.study import Settings, Study
+from helpers.texts import packaged
 
 CONTEXT = "https://w3id.org/ro/terms/workflow-run/context"
 WORKFLOW = f"{HTML}/files/{MAKEFILE}"

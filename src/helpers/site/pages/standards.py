@@ -11,10 +11,11 @@ from helpers import narrate
 from helpers.claims import NOT_TESTABLE, VERDICTS
 from helpers.disclosure import as_tsv
 from helpers.evidence import NEEDS_COUNTS
-from helpers.files import FIGURES, TABLES, packaged, write_whole
+from helpers.files import FIGURES, TABLES, write_whole
 from helpers.output import saved_table
 from helpers.site.pages import Run, evidence, prose, raw
 from helpers.study import VOCABULARY, Column, Study
+from helpers.texts import packaged
 
 #: The pages beside the notebooks that items lead to: title and address.
 BESIDE = {
