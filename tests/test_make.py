@@ -48,6 +48,13 @@ def test_no_step_imports_what_it_has_no_use_for(module: str) -> None:
     assert subprocess.run([sys.executable, "-c", told], capture_output=True, text=True).stdout == "[]\n"
 
 
+def test_a_module_that_was_hidden_can_be_imported_and_is_not_replaced() -> None:
+    asked = "helpers.unhide('xarray'); import xarray as"
+    told = f"import helpers; {asked} x; {asked} y; print(x is y)"
+    done = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True)
+    assert done.stdout == "True\n", done.stderr
+
+
 def planned(*arguments: str) -> list[str]:
     """What make would do."""
     command = ["make", "-n", "PYTHON=python", *arguments]

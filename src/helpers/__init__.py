@@ -24,6 +24,12 @@ import sys
 
 # What libraries import wherever it is installed, and no step needs: jsonschema, under nbformat, to check addresses and
 # durations, of which a notebook has none, and compiles a grammar for a second; anndata for other arrays than a cohort
-# has, for half a second. Who needs one of them takes it off `sys.modules` first.
+# has, for half a second. Who needs one of them asks `unhide` first.
 for unneeded in ("rfc3987_syntax", "isoduration", "dask", "xarray"):
     sys.modules.setdefault(unneeded, None)  # type: ignore[arg-type]
+
+
+def unhide(module: str) -> None:
+    """Let a module be imported that is hidden; one that is there already stays what it is."""
+    if sys.modules.get(module, ...) is None:
+        del sys.modules[module]

@@ -2,7 +2,6 @@
 
 import functools
 import io
-import sys
 import warnings
 import zipfile
 from pathlib import Path
@@ -14,6 +13,7 @@ import pandas as pd
 from anndata.io import read_elem
 from scipy import sparse
 
+import helpers
 from helpers.errors import StudyError, visible
 
 #: How R's serialisations begin, unpacked: binary as R writes it, as text, and what `save` puts before them.
@@ -48,8 +48,7 @@ def read(path: Path, data: bytes) -> Held | pd.DataFrame | None:
 
 def _parsed(data: bytes) -> Any:
     """The R object in unpacked bytes, which may have been saved with its name."""
-    if not sys.modules.get("xarray"):
-        sys.modules.pop("xarray", None)  # which `helpers` hides, and rdata needs
+    helpers.unhide("xarray")  # which rdata needs
     from rdata import parser  # takes a second
 
     def short(expand: Any, state: Any) -> Any:

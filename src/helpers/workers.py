@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+import helpers
+
 T = TypeVar("T")
 
 
@@ -18,7 +20,7 @@ def workers() -> Iterator[Executor]:
     """Every core of this machine; or the Dask cluster of ``DASK_SCHEDULER_ADDRESS``, if that is set."""
     address = os.environ.get("DASK_SCHEDULER_ADDRESS")
     if address:
-        sys.modules.pop("dask", None)  # which `helpers` hides
+        helpers.unhide("dask")
         from distributed import Client
 
         with Client(address) as client, client.get_executor() as pool:
