@@ -16,7 +16,7 @@ from scipy import stats
 from helpers import words
 from helpers.narrate import number, short_name
 from helpers.quality import characteristics, differences
-from helpers.study import FEW, SMALL, VOCABULARY, Column, Study
+from helpers.study import FEW, VOCABULARY, Column, Study
 from helpers.texts import packaged
 from helpers.visits import by_patient, changes
 
@@ -201,8 +201,7 @@ def doubts(cohort: AnnData, study: Study) -> dict[str, str]:
     """What raised a doubt, and what it would mean, by the doubt's name; of a cohort as built."""
     swabs, scores = cohort[cohort.obs["control_type"].eq("sample")], {s.name: s.label for s in study.severity}
     visits = by_patient(swabs.obs, swabs.obs[list(scores)].astype(float))
-    fewest = FEW if study.privacy.small_cells == "show" else SMALL + 1
-    seen = Seen(study, swabs, visits, study.names, scores, fewest)
+    seen = Seen(study, swabs, visits, study.names, scores, study.privacy.enough)
     told = {doubt: "; ".join(doubt(seen)) for doubt in DOUBTS}
     return {doubt.__name__: f"{text[0].upper()}{text[1:]}. {DOUBTS[doubt]}" for doubt, text in told.items() if text}
 

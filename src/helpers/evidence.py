@@ -388,7 +388,7 @@ def lacking(swabs: AnnData, study: Study) -> dict[str, str]:
             people[f"{among} {arm}"] = obs[sites].groupby("subject")["visit"].nunique().eq(2).sum(), skin
     people["both arms"] = min(people[arm][0] for arm in VOCABULARY["arm"]), f"in one of two arms {both}"
     for need, (n, who_they_are) in people.items():
-        enough, none = n >= max(FEW, study.privacy.fewest), "are too few people" if n else "is nobody"
+        enough, none = n >= study.privacy.enough, "are too few people" if n else "is nobody"
         there[need] = enough, f"there {none} {who_they_are}"
     if not people["both arms"][0]:
         there["both arms"] = False, "the study has no second arm with patients at both visits"
@@ -597,7 +597,7 @@ def _margin_known(row: Mapping[str, Any], obs: pd.DataFrame, settings: Settings)
 
 def _not_estimated(row: Mapping[str, Any], claim: Claim, study: Study) -> str:
     if np.isnan(row["estimate"]):
-        where = "" if row["n"] < max(FEW, study.privacy.fewest) else "in one of the groups "
+        where = "" if row["n"] < study.privacy.enough else "in one of the groups "
         few = f"too few people {where}have what is needed (n = {study.privacy.shown(row['n'])})"
         return few if study.counted else NEEDS_COUNTS
     if claim.against_margin and np.isnan(row["p_equivalence"]):

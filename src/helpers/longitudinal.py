@@ -30,7 +30,7 @@ def trajectories(course: pd.DataFrame, keys: Names, study: Study, *, alpha: floa
         for key, group in product(keys, in_order(visits["who"])):
             change, measure = paired(visits[visits["who"].eq(group)], key)["change"], find(key, study)
             about = {"who": study.names[group], "visit": study.names[visit], "measure": measure.label}
-            enough = change.count() >= max(FEW, study.privacy.fewest)
+            enough = change.count() >= study.privacy.enough
             found = mean_change(change, alpha=alpha) if enough else not_estimable(change.count())
             rows.append(about | {"unit": measure.unit, "scale": measure.scale} | found)
     shown = ["who", "visit", "measure", "unit", "scale", "estimate", "ci_low", "ci_high", "n"]

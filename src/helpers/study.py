@@ -292,6 +292,11 @@ class Privacy(Described):
         """The fewest people of whom anything is shown, where small cells are suppressed; else 0."""
         return 0 if self.small_cells == "show" else SMALL + 1
 
+    @property
+    def enough(self) -> int:
+        """The fewest people of whom a mean is told with its interval, or a test."""
+        return max(FEW, self.fewest)
+
     def shown(self, count: float) -> str:
         """A number of people or swabs as the report may show it: ``≤7`` or the nearest multiple of 5 if suppressed.
 
