@@ -76,10 +76,10 @@ def panels(height: float, rows: int = 1, columns: int = 1, **shared: Any) -> tup
     return fig, fig.subplots(rows, columns, squeeze=False, **shared).ravel()
 
 
-def _legend_above(fig: Figure, ax: Axes, **how: Any) -> Legend:
-    """The legend of one panel, which is that of all, above them."""
-    handles, names = ax.get_legend_handles_labels()
-    return fig.legend(handles, names, loc="outside upper left", **{"ncols": len(names)} | how)
+def _legend_above(fig: Figure, axes: Iterable[Axes], **how: Any) -> Legend:
+    """One legend of these panels above all, each name once."""
+    named = {name: handle for ax in axes for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+    return fig.legend(named.values(), named.keys(), loc="outside upper left", **{"ncols": len(named)} | how)
 
 
 def _lettered(axes: Sequence[Axes] | np.ndarray, **how: Any) -> None:
@@ -227,7 +227,7 @@ def rarefaction(
         ax.axvline(rarefaction_depth, ls=":", color="black", lw=1)
         ax.set(xscale="log", xlabel="Reads drawn", ylabel=name, ylim=(0, None))
     _lettered(axes)
-    _legend_above(fig, axes[0])
+    _legend_above(fig, axes[:1])
     return fig
 
 
@@ -294,8 +294,7 @@ def trajectories(changes: pd.DataFrame, labels: Mapping[str, str]) -> Figure:
         if unit == "times":
             _as_fold(ax.yaxis)
     _lettered(axes)
-    named = {name: handle for ax in axes for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)}
-    fig.legend(named.values(), named.keys(), loc="outside upper left", ncols=3)
+    _legend_above(fig, axes, ncols=3)
     return fig
 
 
@@ -331,7 +330,7 @@ def against(data: pd.DataFrame, xs: Mapping[str, str], y: str, ylabel: str, labe
             ax.axhline(0, color="black", lw=0.6)
         ax.set(xlabel=xlabel, ylabel="", title=xlabel.partition(" (")[0] if len(xs) > 1 else "")
     _lettered(axes)
-    _legend_above(fig, axes[0], handletextpad=0.2)
+    _legend_above(fig, axes[:1], handletextpad=0.2)
     axes[0].set_ylabel(ylabel)
     return fig
 
@@ -365,8 +364,7 @@ def pcoa_paths(
             _of([ax.annotate("", stop.mean(axis=0), start.mean(axis=0), zorder=5, arrowprops=bold)], len(both))
         ax.set(title=f"{labels[arm]} (both visits: n = {len(both)})", xlabel=f"PC1 ({100 * explained[0]:.1f} %)")
     _lettered(axes)
-    named = {name: handle for ax in axes for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)}
-    fig.legend(named.values(), named.keys(), loc="outside upper left", ncols=3, handletextpad=0.2)
+    _legend_above(fig, axes, ncols=3, handletextpad=0.2)
     axes[0].set_ylabel(f"PC2 ({100 * explained[1]:.1f} %), {distance}")
     return fig
 
@@ -514,7 +512,7 @@ def composition_by_patient(visits: pd.DataFrame, taxa: Sequence[str], labels: Ma
     for row, visit in zip(axes.reshape(2, -1), VISITS, strict=True):
         for ax in [ax for ax in row if ax.axison][:1]:
             ax.set_ylabel(f"{labels[visit]}\nShare of reads (%)")
-    _in_italics(_legend_above(fig, axes[0], ncols=4, handlelength=1))
+    _in_italics(_legend_above(fig, axes[:1], ncols=4, handlelength=1))
     return fig
 
 
@@ -613,7 +611,7 @@ def strata(changes: pd.DataFrame, labels: Mapping[str, str], noise: Mapping[str,
     axes[-1].set_xticks(range(len(names)), names)
     axes[-1].set(xlabel="Improvement of severity", xlim=(-0.5, len(names) - 0.5))
     _lettered(axes, pad=14)
-    _legend_above(fig, axes[0])
+    _legend_above(fig, axes[:1])
     return fig
 
 
