@@ -202,6 +202,7 @@ def _of_anndata(data: bytes) -> Held | None:
     return Held(sparse.csr_matrix(X), list(obs.index), list(var.index), var, obs)
 
 
+@functools.lru_cache(maxsize=1)  # a draft reads the first, and names the others
 def sheets(path: Path, data: bytes) -> dict[str, list[list[str]]]:
     """The sheets of a workbook that hold a table, as text, from the first row with two cells on; none if it is none."""
     from openpyxl import load_workbook  # takes a moment

@@ -15,8 +15,7 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from helpers import containers, tables, words
-from helpers.containers import Held
+from helpers import tables, words
 from helpers.errors import Problems, StudyError
 from helpers.files import unfinished
 from helpers.study import SMALL, VOCABULARY, Column, Study
@@ -101,7 +100,7 @@ def of_visits(path: Path, table: pd.DataFrame, visits: dict[str, dict[str, str]]
 def _metadata_rows(study: Study, data: bytes) -> pd.DataFrame:
     """The metadata as text, its index the samples."""
     path, name = study.path(study.described), study.columns.sample
-    if not (study.files.metadata or isinstance(containers.read(path, tables.unpacked(path, data)), Held)):
+    if not (study.files.metadata or tables.is_whole_study(path, data)):
         raise StudyError.of("no_metadata", path)
     visits = study.files.metadata.visits if study.files.metadata else {}
     table = of_visits(path, text_table(path, data), visits, name)

@@ -106,6 +106,11 @@ def unpacked(path: Path, data: bytes) -> bytes:
     return content
 
 
+def is_whole_study(path: Path, data: bytes) -> bool:
+    """Whether a file has counts and what is recorded of each swab."""
+    return isinstance(containers.read(path, unpacked(path, data)), Held)
+
+
 def _format(path: Path, data: bytes, declared: str, *accepted: str) -> str:
     """``qza`` (any zip), ``biom`` (HDF5 or JSON), or text, from the first bytes; an error if it is not as declared."""
     text = "newick" if "newick" in accepted else "text"

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import yaml
 
-from helpers.containers import Held, read, sheets
+from helpers.containers import sheets
 from helpers.errors import StudyError
 from helpers.files import DATA, STUDY_KEYS, STUDY_YAML, unfinished
 from helpers.ingest import of_visits
@@ -17,7 +17,7 @@ from helpers.intake.guess import Draft, guess, quoted
 from helpers.intake.guess import visits as find_visits
 from helpers.run.lock import clear, locked
 from helpers.study import CountsFile, Files, Study, load_study
-from helpers.tables import Counts, few, read_counts, text_table, unpacked
+from helpers.tables import Counts, few, is_whole_study, read_counts, text_table
 from helpers.texts import packaged
 
 #: For editors: completes and checks the keys.
@@ -189,7 +189,7 @@ def draft_study(
     data = {role: _bytes(path, role) for role, path in paths.items()}
     counts, whole = _read_counts(paths["counts"], data["counts"])
     described = "metadata" if "metadata" in paths else "counts"
-    if described == "counts" and not isinstance(read(paths["counts"], unpacked(paths["counts"], data["counts"])), Held):
+    if described == "counts" and not is_whole_study(paths["counts"], data["counts"]):
         raise StudyError.of("draft_without_metadata", paths["counts"])
     rows = text_table(paths[described], data[described])
     visits = find_visits(rows, counts.samples) or find_visits(rows, counts.features)
