@@ -203,7 +203,7 @@ def test_small_counts_are_hidden_and_the_others_rounded(report: tuple[Path, File
     assert sentences > 20
 
 
-#: Texts that may leave the machine: all but the claims' evidence, which is neither in the site nor in what is shared.
+#: An estimate with its interval and p-value, as sentences tell it.
 SENTENCE = re.compile(r"([−\d.]+)[^()\d]* \((\d+) % interval ([−\d.]+) to ([−\d.]+); p (= |)([<> \d.]+?); n")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from helpers.study import VOCABULARY
+from helpers.study import EXTENSIBLE, VOCABULARY
 
 
 def analysis_swabs(obs: pd.DataFrame, swabs: str) -> pd.Series:
@@ -31,7 +31,7 @@ def compared(obs: pd.DataFrame) -> pd.DataFrame:
     kept = obs[about].assign(arm=obs["arm"].mask(further))
     categories = {
         c: pd.CategoricalDtype(VOCABULARY[c], obs[c].dtype.ordered)
-        for c in ("visit", "arm")
+        for c in EXTENSIBLE
         if isinstance(obs[c].dtype, pd.CategoricalDtype)
     }
     return kept.astype(categories)
